@@ -1,0 +1,161 @@
+"""Files that are whole or absent: atomic writes, checksummed folders with a manifest, content fingerprints.
+
+A finished folder holds `manifest.json`, written last, with the size and SHA-256 of every other file. While it is being
+made, everything lies in a hidden folder inside it; what fails or is interrupted leaves nothing under a final name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cadmus import vm
+
+MANIFEST = "manifest.json"
+_PARTIAL = ".partial-"
+
+
+class ArtifactError(ValueError):
+    """A file or folder that is missing, half-written, damaged or of another kind."""
+
+
+def write_bytes(path: Path | str, data: bytes) -> Path:
+    """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp makes it private
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    return path
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write `value` as readable JSON, atomically."""
+    return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON; ArtifactError where it is not that."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); delete it and make it again") from error
+
+
+def write_arrays(path: Path | str, arrays: dict[str, np.ndarray]) -> Path:
+    """Write named arrays as one safetensors file, atomically."""
+    return write_bytes(path, safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+
+
+def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
+    """Read a safetensors file; ArtifactError where it is damaged."""
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and make it again") from error
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits that name a JSON-able value: the same for the same content, whatever the key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def machine_fingerprint() -> str:
+    """Names the machine: its instruction table and limits. Stored with what was made by running it."""
+    rows = [(row.token, row.name, row.signature, row.doc) for row in vm.INSTRUCTIONS.values()]
+    return fingerprint([rows, vm.MAX_INT, vm.MAX_TAG, vm.MAX_LENGTH, vm.MAX_CALLS, vm.FUEL])
+
+
+def provenance() -> dict[str, Any]:
+    """What a result was made with: package versions and, in a checkout, the git revision."""
+    names = ("cadmus-probe", "torch", "numpy", "numba", "scikit-learn")
+    versions = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    revision = None
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        here = Path(__file__).parent
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        if (here.parent / ".git").exists():
+            revision = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return {"versions": versions, "git": revision}
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path | str, kind: str, **about: Any) -> Iterator[Path]:
+    """Make or renew the folder `folder`: yields a hidden place to write its files to.
+
+    On success the files move to their final names, replacing earlier ones, and the manifest (`kind`, the keywords, the
+    machine's fingerprint, every file's size and SHA-256) is written last; on failure nothing of it stays.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+    try:
+        yield partial
+        files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+        listed = {name: _describe(partial / name) for name in files}
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial / name, folder / name)
+        write_json(folder / MANIFEST, {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed})
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
+    """The manifest of a finished folder of this kind, with every file checked against it.
+
+    ArtifactError names what is missing, damaged, of another kind or made by another version of the machine.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        state = "is half-written (it has no manifest.json)" if folder.is_dir() else "does not exist"
+        raise ArtifactError(f"{kind} folder {folder} {state}; make it again")
+    manifest = read_json(path)
+    if manifest.get("kind") != kind:
+        raise ArtifactError(f"{folder} holds a {manifest.get('kind')}, not a {kind}; pass another folder")
+    if manifest.get("machine") != machine_fingerprint():
+        raise ArtifactError(f"{folder} was made with another version of the machine; make it again")
+    for name, expected in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder / name} is missing; make the {kind} again")
+        found = _describe(folder / name)
+        if found != expected:
+            difference = "size" if found["bytes"] != expected["bytes"] else "checksum"
+            raise ArtifactError(f"{folder / name} is damaged (wrong {difference}); make the {kind} again")
+    return manifest
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,1 @@
+"""Mixtures that ship with the package: TOML files, read by `cadmus.mixture.load("NAME")`."""

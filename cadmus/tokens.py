@@ -1,0 +1,143 @@
+"""Programs as arrays of token ids: encoding and padding, the model's sequence, skeletons, splits, token classes.
+
+A program array is uint8 [n, length]: one program per row, without the leading marker, padded with `.` (id 10). The
+sequence that a model reads has the marker in front: position 0 holds `.`, position i + 1 holds token i.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from cadmus import vm
+
+PAD = vm.VOCAB.index(vm.END)  # terminator, begin-of-program marker and padding at once
+
+SPLITS = ("train", "validation", "test", "test_skeleton")
+TEST_SKELETON_SHARE = 0.10  # of skeletons
+VALIDATION_SHARE = TEST_SHARE = 0.05  # of the programs of the other skeletons
+
+_BYTE_TO_ID = np.full(256, 255, np.uint8)
+_BYTE_TO_ID[[ord(character) for character in vm.VOCAB]] = np.arange(len(vm.VOCAB))
+_ID_TO_BYTE = np.array([ord(character) for character in vm.VOCAB], np.uint8)
+
+
+def encode(texts: Sequence[str], width: int | None = None) -> np.ndarray:
+    """Program texts as uint8 [n, width], padded with `.`; width defaults to the longest text.
+
+    Raises ValueError for a character outside the vocabulary (naming it) and for a text longer than `width`.
+    """
+    longest = max(map(len, texts), default=0)
+    width = longest if width is None else width
+    if longest > width:
+        raise ValueError(f"a program of {longest} tokens does not fit in {width} columns; pass a larger width")
+    padded = "".join(text.ljust(width, vm.END) for text in texts)
+    if not padded.isascii() or (_BYTE_TO_ID[np.frombuffer(padded.encode(), np.uint8)] == 255).any():
+        for text in texts:
+            vm.check(text)
+    return _BYTE_TO_ID[np.frombuffer(padded.encode(), np.uint8)].reshape(len(texts), width)
+
+
+def decode(programs: np.ndarray) -> list[str]:
+    """The texts of a program array, each up to and including its first `.`, if it has one."""
+    texts = _ID_TO_BYTE[programs]
+    return [_through_end(row.tobytes().decode("ascii")) for row in texts]
+
+
+def _through_end(text: str) -> str:
+    return text[: text.index(vm.END) + 1] if vm.END in text else text
+
+
+def lengths(programs: np.ndarray) -> np.ndarray:
+    """Tokens before each program's first `.`: int64 [n]."""
+    ends = programs == PAD
+    return np.where(ends.any(1), ends.argmax(1), programs.shape[1])
+
+
+def sequences(programs: np.ndarray) -> np.ndarray:
+    """What a model reads: the marker in front of each program, nothing but padding behind its `.`: uint8 [n, 1 + length]."""
+    out = np.full((len(programs), programs.shape[1] + 1), PAD, np.uint8)
+    out[:, 1:] = np.where(np.arange(programs.shape[1]) < lengths(programs)[:, None], programs, PAD)
+    return out
+
+
+# --- skeletons and splits --------------------------------------------------------------------------------------------
+
+
+def skeleton(text: str) -> str:
+    """`text` up to its first `.`, every digit replaced by 0."""
+    return decode(skeletons(encode([text])))[0].rstrip(vm.END)
+
+
+def skeletons(programs: np.ndarray) -> np.ndarray:
+    """The skeletons of a program array, as a program array."""
+    out = np.where(programs < 10, np.uint8(0), programs)
+    out[np.arange(out.shape[1]) >= lengths(programs)[:, None]] = PAD
+    return out
+
+
+def hashes(programs: np.ndarray, key: str) -> np.ndarray:
+    """A keyed 64-bit hash of each text (up to its first `.`, so padding does not matter): uint64 [n].
+
+    FNV-1a over the token ids from a key-dependent start, then the finalizer of MurmurHash3.
+    """
+    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    h = np.full(len(programs), start, np.uint64)
+    alive = np.ones(len(programs), np.bool_)
+    for column in programs.T:
+        alive &= column != PAD
+        h = np.where(alive, (h ^ column) * np.uint64(0x100000001B3), h)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xFF51AFD7ED558CCD)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xC4CEB9FE1A85EC53)
+    return h ^ h >> np.uint64(33)
+
+
+def split(text: str) -> str:
+    """The split that `text` belongs to, one of `SPLITS`: a pure function of the text.
+
+    The skeleton's hash sets `test_skeleton` apart; of the other programs, the program's own hash chooses.
+    """
+    return SPLITS[splits(encode([text]))[0]]
+
+
+def splits(programs: np.ndarray) -> np.ndarray:
+    """`split` of every program, as an index into `SPLITS`: uint8 [n]."""
+    by_skeleton = hashes(skeletons(programs), "cadmus skeleton 1")
+    by_program = hashes(programs, "cadmus program 1")
+    out = np.zeros(len(programs), np.uint8)
+    out[by_program < _share(VALIDATION_SHARE + TEST_SHARE)] = SPLITS.index("test")
+    out[by_program < _share(VALIDATION_SHARE)] = SPLITS.index("validation")
+    out[by_skeleton < _share(TEST_SKELETON_SHARE)] = SPLITS.index("test_skeleton")
+    return out
+
+
+def _share(share: float) -> np.uint64:
+    return np.uint64(int(share * 2**64))
+
+
+# --- token classes ---------------------------------------------------------------------------------------------------
+
+TOKEN_CLASSES = {
+    "digit": "0123456789",
+    "operator": "+-*/%xn!~m&|",
+    "comparison": "<>=",
+    "store": "ABCD",
+    "load": "abcd",
+    "shuffle": "?:\\@o;",
+    "definition": "{}",
+    "call": "fghFGHMW",
+    "sequence": "(,rQ#ISXERTOP'\"",
+    "end": ".",
+}
+_CLASS_OF = np.zeros(len(vm.VOCAB), np.uint8)
+for _code, _members in enumerate(TOKEN_CLASSES.values()):
+    _CLASS_OF[[vm.VOCAB.index(token) for token in _members]] = _code
+
+
+def classes(tokens: np.ndarray) -> np.ndarray:
+    """The class of each token, as an index into `list(TOKEN_CLASSES)`: uint8, shaped as `tokens`."""
+    return _CLASS_OF[tokens]
