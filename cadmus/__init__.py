@@ -1,0 +1,1 @@
+"""Cadmus: the integer machine, its programs, and the models trained on them."""

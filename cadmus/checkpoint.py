@@ -22,6 +22,11 @@ class Checkpoint:
     record: dict[str, Any]
     fingerprint: str
 
+    @property
+    def seed(self) -> int:
+        """The seed of the initial weights: what an untrained twin starts from."""
+        return self.record["config"]["seed"]
+
 
 def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, Any]) -> Checkpoint:
     """Write model.safetensors, training.json and the manifest; returns what `load` would."""
@@ -41,4 +46,6 @@ def load(folder: Path | str) -> Checkpoint:
     model = Model(ModelConfig(**manifest["cfg"]))
     model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     record = artifacts.read_json(folder / "training.json")
-    return Checkpoint(model, from_dict(manifest["mixture"]), record, manifest["files"]["model.safetensors"]["sha256"][:16])
+    return Checkpoint(
+        model, from_dict(manifest["mixture"]), record, manifest["files"]["model.safetensors"]["sha256"][:16]
+    )

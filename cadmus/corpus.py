@@ -81,7 +81,8 @@ def build(mixture: Mixture, size: int, seed: int = 0, *, progress: Callable[[int
                 fresh[i] = True
         if fresh.sum() < 0.02 * len(fresh):
             raise ValueError(
-                f"mixture {mixture.name!r} runs out of new programs at {n:,} of {size:,}; widen its knobs or ask for less"
+                f"mixture {mixture.name!r} runs out of new programs at {n:,} of {size:,}; "
+                "widen its knobs or ask for less"
             )
         programs, family = programs[fresh][: size - n], family[fresh][: size - n]
         length = tokens.lengths(programs) + 1

@@ -25,7 +25,9 @@ class Component:
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < float("inf"):
-            raise ValueError(f"family {self.family.name}: weight = {self.weight} must be above 0; drop the family instead")
+            raise ValueError(
+                f"family {self.family.name}: weight = {self.weight} must be above 0; drop the family instead"
+            )
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def lengths(programs: np.ndarray) -> np.ndarray:
 
 
 def sequences(programs: np.ndarray) -> np.ndarray:
-    """What a model reads: the marker in front of each program, nothing but padding behind its `.`: uint8 [n, 1 + length]."""
+    """What a model reads: uint8 [n, 1 + length], the marker before each program, only padding behind its `.`."""
     out = np.full((len(programs), programs.shape[1] + 1), PAD, np.uint8)
     out[:, 1:] = np.where(np.arange(programs.shape[1]) < lengths(programs)[:, None], programs, PAD)
     return out

@@ -9,14 +9,16 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cadmus import tokens
-from cadmus.corpus import Corpus
-from cadmus.model import Model, loss_mask, next_token_loss
+from cadmus import checkpoint, tokens
+from cadmus.corpus import Corpus, build
+from cadmus.mixture import Mixture
+from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 from cadmus.muon import Muon
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -26,7 +28,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class TrainConfig:
     """How a model is trained."""
 
-    steps: int = 1200  # optimizer steps
+    steps: int = 850  # optimizer steps
     batch_size: int = 512  # programs per step
     micro_batches: int = 4  # parts of a batch that are padded apart
     lr: float = 1e-2  # peak learning rate, of both optimizers
@@ -48,7 +50,35 @@ class TrainConfig:
             raise ValueError(f"lr = {self.lr} must be above 0")
 
 
+MOST_PROGRAMS = 2_000_000  # of the corpus that a training run builds for itself
+
 Progress = Callable[[int, int, float], None]  # told of the step, the tokens so far and the loss
+Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
+
+
+def train_from_scratch(
+    mixture: Mixture,
+    cfg: ModelConfig,
+    config: TrainConfig,
+    folder: Path | str,
+    *,
+    programs: int | None = None,
+    stage: Stage = lambda name, share, note: None,
+) -> checkpoint.Checkpoint:
+    """Build a corpus of `mixture`, train a new model on it and save it to `folder`.
+
+    `programs`, the size of the corpus, defaults to what the run reads (no program comes twice), at most two million.
+    """
+    size = programs or min(config.steps * config.batch_size, MOST_PROGRAMS)
+    corpus = build(
+        mixture, size, config.seed, progress=lambda n: stage("build the corpus", n / size, f"{n:,} programs")
+    )
+
+    def progress(step: int, seen: int, loss: float) -> None:
+        stage("train", step / config.steps, f"{seen / 1e6:.1f} M tokens, loss {loss:.3f}")
+
+    model = Model(cfg, seed=config.seed)
+    return checkpoint.save(folder, model, mixture, train(model, corpus, config, progress))
 
 
 def train(model: Model, corpus: Corpus, config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:

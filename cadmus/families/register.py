@@ -44,13 +44,16 @@ class Register(Family):
     def __post_init__(self) -> None:
         if not -81 <= self.low <= 0 <= self.high <= 81:
             raise ValueError(f"{self.name}: [low, high] = [{self.low}, {self.high}] must hold 0 and lie in [-81, 81]")
-        if not self.registers or set(self.registers) - set(vm.REGISTERS) or len(set(self.registers)) < len(
-            self.registers
+        if (
+            not self.registers
+            or set(self.registers) - set(vm.REGISTERS)
+            or len(set(self.registers)) < len(self.registers)
         ):
             raise ValueError(f"{self.name}: registers = {self.registers!r} must be some of abcd, each once")
         if not 1 <= self.min_stores <= self.max_stores <= 16:
             raise ValueError(
-                f"{self.name}: min_stores = {self.min_stores}, max_stores = {self.max_stores}: need 1 <= min <= max <= 16"
+                f"{self.name}: min_stores = {self.min_stores} and max_stores = {self.max_stores} "
+                "must have 1 <= min_stores <= max_stores <= 16"
             )
         if not self.operators or set(self.operators) - set("+-*xn"):
             raise ValueError(f"{self.name}: operators = {self.operators!r} must be one or more of + - * x n")
