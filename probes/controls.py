@@ -1,0 +1,64 @@
+"""What a probe's score is held against: the untrained twin, majorities, and what the prefix alone gives away."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cadmus.families import Compare
+from cadmus.families.expressions import pool
+from cadmus.model import Model
+
+
+def untrained_twin(model: Model, seed: int) -> Model:
+    """The same architecture as it was before training with this seed."""
+    return Model(model.cfg, seed=seed).to(model.device).eval()
+
+
+class Majority:
+    """The most frequent label per group, in the training data; groups never seen get the overall one.
+
+    With the current token as the group it is the best constant given the token; with one group, the best constant.
+    """
+
+    def __init__(self, labels: np.ndarray, groups: np.ndarray):
+        self.overall = _mode(labels)
+        self.by_group = {group: _mode(labels[groups == group]) for group in np.unique(groups)}
+
+    def predict(self, groups: np.ndarray) -> np.ndarray:
+        """[n] groups -> [n] labels."""
+        return np.array([self.by_group.get(group, self.overall) for group in groups.tolist()])
+
+
+def _mode(labels: np.ndarray) -> int:
+    values, counts = np.unique(labels, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def prefix_majority(family: Compare) -> np.ndarray:
+    """How often the best guess of X and of Y is right, given the instructions seen so far: float [2, 2 * length + 1].
+
+    Exact: every expression is enumerated with the weight that the generator gives it. Entry [k, t] is for number k
+    (0: X, 1: Y) after t + 1 tokens. 1.0 once the number is computed; less while the prefix leaves it open.
+    """
+    length, joint = family.length, family.value_weights  # joint [x, y]
+    y_given_x = joint / joint.sum(1, keepdims=True)
+    accuracy = np.ones((2, 2 * length + 1))
+    for seen in range(1, length + 1):
+        table = _prefix_shares(family, seen)  # [prefix, value]: P(prefix | value)
+        prefix_and_x = table * joint.sum(1)
+        accuracy[0, seen - 1] = prefix_and_x.max(1).sum()
+        accuracy[1, seen - 1] = (prefix_and_x @ y_given_x).max(1).sum()
+        accuracy[1, length + seen - 1] = sum((table * row).max(1).sum() for row in joint)  # X is known by then
+    return accuracy.clip(max=1.0)  # sums of probabilities may end an ulp above
+
+
+def _prefix_shares(family: Compare, seen: int) -> np.ndarray:
+    """P(the first `seen` tokens | the value of the expression): float [prefixes, values low..high]."""
+    numbers = pool(family.length)
+    value = np.repeat(numbers.values, numbers.counts)
+    inside = (value >= family.low) & (value <= family.high)
+    _, prefix = np.unique(numbers.tokens[inside, :seen], axis=0, return_inverse=True)
+    size = family.high - family.low + 1
+    cell = prefix.ravel() * size + value[inside] - family.low
+    counts = np.bincount(cell, minlength=(prefix.max() + 1) * size).reshape(-1, size)
+    return counts / counts.sum(0)

@@ -1,0 +1,49 @@
+"""Activations of many sites, batch by batch, with the programs they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cadmus import tokens
+from cadmus.model import Model
+
+FOLDS = ("train", "validation", "test")
+_FOLD_SHARES = (0.6, 0.15, 0.25)  # of skeletons
+
+
+def residual_sites(model: Model) -> list[str]:
+    """The residual stream before the first block and after each: depth 0, 1, ..., n_layers."""
+    return ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
+
+
+def harvest(
+    model: Model, programs: np.ndarray, sites: Sequence[str], *, batch_size: int = 512
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """(rows of `programs`, {site: float32 [batch, pos, ...]}) for batch after batch; position 0 is the marker.
+
+    programs uint8 [n, length]. Nothing but the current batch is held. Raises ValueError for an unknown site.
+    """
+    sequences = torch.from_numpy(tokens.sequences(programs))
+    for start in range(0, len(programs), batch_size):
+        rows = slice(start, min(start + batch_size, len(programs)))
+        with torch.no_grad():
+            _, cache = model.run_with_cache(sequences[rows].to(model.device), names_filter=sites)
+        yield rows, {site: cache[site].float() for site in sites}
+
+
+def skeleton_folds(programs: np.ndarray) -> np.ndarray:
+    """Probe training, validation and test programs, as an index into `FOLDS`: uint8 [n].
+
+    All programs of a skeleton share a fold, so that a probe is judged on skeletons it has not seen.
+    """
+    u = skeleton_ids(programs) / 2.0**64
+    return np.searchsorted(np.cumsum(_FOLD_SHARES)[:-1], u, side="right").astype(np.uint8)
+
+
+def skeleton_ids(programs: np.ndarray) -> np.ndarray:
+    """One number per skeleton: uint64 [n], equal for programs of one skeleton."""
+    return tokens.hashes(tokens.skeletons(programs), "probes skeleton 1")
