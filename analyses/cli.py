@@ -1,0 +1,279 @@
+"""`cadmus-probe`: parse, call, print where the results lie. Heavy packages load inside the commands that need them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    epilog="Exit code: 0 done, 2 error (one line on standard error), 130 interrupted.",
+)
+
+
+def _help(text: str) -> str:
+    """Help text as written here: paragraphs apart by empty lines, their own line breaks free."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+@app.callback(
+    help=_help(
+        """
+        Train small transformers on programs of the Cadmus machine, and read the machine's state out of them.
+
+        Start with [bold]cadmus-probe report[/bold]: it trains a tiny model (two minutes on two cores), probes it and
+        writes one HTML page.
+        """
+    )
+)
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; any place will do.")] = False,
+) -> None:
+    """`main` takes --debug out of the arguments, wherever it stands; it is declared here for the help."""
+
+
+@app.command(
+    help=_help(
+        """
+        Run a program on the machine and explain it, token by token.
+
+        Example: cadmus-probe vm '[3A4Bab+7=.]'
+
+        Each row shows the stack after the token (top right), the registers in use, the fuel left, and why a NAN arose.
+        A program holds 65 one-character instructions, which docs/machine.md lists. One that begins with a minus needs
+        the brackets; one with quotes or backslashes is easier in a file.
+        """
+    )
+)
+def vm(
+    program: Annotated[
+        str | None,
+        typer.Argument(help="The program, with or without square brackets around it; - reads standard input."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the program from a file.")] = None,
+) -> None:
+    from cadmus.vm import explain
+
+    if (program is None) == (file is None):
+        raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
+    if file is not None:
+        text = file.read_text(encoding="utf-8")
+    else:
+        text = sys.stdin.read() if program == "-" else program
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    print(explain(text))
+
+
+Mixture = Annotated[str, typer.Option(help="A mixture that ships with the package, or a TOML file.")]
+Steps = Annotated[int, typer.Option(help="Optimizer steps; each reads 512 programs.", min=1)]
+Layers = Annotated[int, typer.Option(help="Layers of the model.", min=1)]
+Width = Annotated[int, typer.Option(help="Width of the residual stream, 32 for each head.", min=32)]
+Seed = Annotated[int, typer.Option(help="Seed of the corpus, the initial weights and the programs measured on.", min=0)]
+
+
+@app.command(
+    help=_help(
+        """
+        Train a model on a mixture of program families and say what it completes.
+
+        Example: cadmus-probe train --mixture first --steps 850 --out runs/first
+
+        Writes model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to the folder,
+        and prints the completion accuracy on held-out programs, decided by the machine.
+        """
+    )
+)
+def train(
+    mixture: Mixture = "first",
+    out: Annotated[Path, typer.Option(help="The folder for the model.")] = Path("runs/first"),
+    steps: Steps = 850,
+    layers: Layers = 4,
+    width: Width = 128,
+    seed: Seed = 0,
+) -> None:
+    from cadmus.evaluate import evaluate
+    from cadmus.mixture import load
+    from cadmus.train import TrainConfig, train_from_scratch
+
+    chosen = load(mixture)
+    cfg, config = _architecture(layers, width, chosen.width), TrainConfig(steps=steps, seed=seed)
+    _writable(out)
+    with _stages() as stage:
+        trained = train_from_scratch(chosen, cfg, config, out, stage=stage)
+    for row in evaluate(trained.model, chosen, programs=500, seed=seed):
+        print(
+            f"{row.family:<10} {row.split:<14} completion accuracy {row.accuracy:.3f} "
+            f"[{row.low:.3f}, {row.high:.3f}]  true at all {row.true_rate:.3f}  ({row.n} prompts)"
+        )
+    print(out)
+
+
+@app.command(
+    help=_help(
+        """
+        Train a tiny model, probe it, and write one HTML page about it (under five minutes on two cores).
+
+        Example: cadmus-probe report --out reports
+
+        The page states the completion accuracy on held-out programs, draws how well each of two computed numbers can be
+        read at every token and layer, and what the registers hold, each beside the untrained model. Beside index.html
+        lie report.md, figures/ (PNG), tables/ (CSV, Parquet) and model/.
+        """
+    )
+)
+def report(
+    out: Annotated[Path, typer.Option(help="The folder for the page, its figures and tables.")] = Path("reports"),
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Report on this model (a folder that cadmus-probe train wrote) in place of training one."),
+    ] = None,
+    mixture: Mixture = "first",
+    steps: Steps = 850,
+    layers: Layers = 4,
+    width: Width = 128,
+    seed: Seed = 0,
+) -> None:
+    from analyses.first_report import FirstReportConfig
+    from analyses.first_report import run as make
+    from cadmus.mixture import load
+    from cadmus.train import TrainConfig
+
+    config = FirstReportConfig(
+        mixture=mixture,
+        cfg=_architecture(layers, width, load(mixture).width),
+        train=TrainConfig(steps=steps, seed=seed),
+        run=None if run is None else str(run),
+        seed=seed,
+    )
+    _writable(out)
+    with _stages() as stage:
+        page = make(config, out, stage)
+    print(page)
+
+
+def _architecture(layers: int, width: int, longest: int):
+    """The model of that size, with room for the mixture's programs and for completions that go astray."""
+    from cadmus.model import ModelConfig
+
+    if width % 32:
+        raise ValueError(f"width = {width} must be a multiple of 32, one head each")
+    n_ctx = 8 * -(-(longest + 5) // 8)
+    return ModelConfig(n_layers=layers, d_model=width, n_heads=width // 32, d_head=32, d_mlp=4 * width, n_ctx=n_ctx)
+
+
+def _writable(folder: Path) -> None:
+    """OSError now, not after minutes of work, where nothing can be written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        probe.touch()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _stages() -> Iterator:
+    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    tasks: dict[str, int] = {}
+    bars = Progress(*columns, console=Console(stderr=True))
+
+    def stage(name: str, share: float, note: str = "") -> None:
+        if not tasks:
+            bars.start()
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=1.0, note="")
+        bars.update(tasks[name], completed=share, note=note)
+
+    try:
+        yield stage
+    finally:
+        if tasks:
+            bars.stop()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 2 after an error, told in one line on standard error; 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    try:
+        code = app(arguments, prog_name="cadmus-probe", standalone_mode=False)
+    except typer.exceptions.TyperException as error:  # usage: unknown options, bad values
+        if debug:
+            raise
+        command = next((name for name in ("vm", "train", "report") if name in arguments), "")
+        return _fail(f"{error.format_message()} (see cadmus-probe {command} --help)".replace("  ", " "))
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        return _fail(_describe(error))
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(f"{type(error).__name__}: {error} (this is a bug in cadmus-probe; --debug shows where)")
+    except KeyboardInterrupt:
+        code = 130
+    if code == 130:
+        print("cadmus-probe: interrupted; nothing unfinished was kept, run the command again", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _describe(error: ValueError | OSError) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    remedy = {
+        "ENOSPC": "free some space or choose another --out",
+        "EDQUOT": "free some space or choose another --out",
+        "EFBIG": "raise the file size limit or choose another --out",
+        "EACCES": "choose a place that you may write to",
+        "EPERM": "choose a place that you may write to",
+        "EROFS": "choose a place that you may write to",
+        "ENOTDIR": "a file stands where a folder is needed; choose another path",
+        "EEXIST": "a file stands where a folder is needed; choose another path",
+        "ENOENT": "check the path",
+        "EISDIR": "name a file, not a folder",
+    }.get(_errno_name(error), "check the path")
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}; {remedy}"
+
+
+def _errno_name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "")
+
+
+def _fail(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"cadmus-probe: error: {line}", file=sys.stderr)
+    return 2
+
+
+def script() -> None:
+    """The console script's entry point."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,115 @@
+"""Figures of the analyses, from their tidy tables: one theme, units on the axes, intervals and baselines shown."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+CONTROL = "0.45"  # grey of the untrained twin
+INTERVAL = 0.18  # opacity of a band
+
+
+@contextlib.contextmanager
+def theme() -> Iterator[None]:
+    """The one theme: seaborn's white grid, paper context; global settings are left as they were."""
+    with sns.axes_style("whitegrid", {"grid.color": "0.92"}), sns.plotting_context("paper", font_scale=1.05):
+        yield
+
+
+def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
+    """Figure 2 of the paper, for every layer: `table` is that of `analyses.paper.figure2`."""
+    panels = [
+        ("logistic", "accuracy", "logistic probe: accuracy"),
+        ("ridge", "R2", "ridge probe: R² (axis cut at 0)"),
+    ]
+    numbers = list(table.variable.unique())
+    positions = np.arange(1, len(tokens) + 1)
+    with theme():
+        figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+        axes = figure.subplots(len(panels), len(numbers), sharex=True, sharey=True)
+        for row, (probe, metric, label) in zip(axes, panels, strict=True):
+            for ax, number in zip(row, numbers, strict=True):
+                part = table[(table.variable == number) & (table.probe == probe) & (table.metric == metric)]
+                _layers(ax, part[part.model == "trained"])
+                _best_layer(ax, part[part.model == "untrained"])
+                if metric == "accuracy":
+                    known = part.groupby("position").prefix_majority.first()
+                    ax.plot(known.index, known, "k:", lw=1.6, label="best guess from the prefix (exact)")
+                ax.axvline(len(tokens) // 2 + 0.5, color="0.7", lw=0.8)
+                ax.axvline(len(tokens) - 0.5, color="0.7", lw=0.8)
+                ax.set(ylim=(-0.03, 1.03), xlim=(0.7, len(tokens) + 0.3))
+                ax.set_xticks(positions, tokens)
+                ax.grid(axis="x", visible=False)
+            row[0].set_ylabel(label)
+        for ax, number in zip(axes[0], numbers, strict=True):
+            ax.set_title(f"the {number}")
+        figure.supxlabel("current token (X: first expression, Y: second, then the relation)", fontsize="medium")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _layers(ax: Axes, table: pd.DataFrame) -> None:
+    layers = sorted(table.layer.unique())
+    colors = sns.color_palette("viridis_r", len(layers) + 1)[1:]
+    markers = "os^Dvp*XhP"
+    for color, layer in zip(colors, layers, strict=True):
+        line = table[table.layer == layer].sort_values("position")
+        label = "embedding" if layer == 0 else f"after layer {layer}"
+        marker = markers[layer % len(markers)]
+        ax.plot(line.position, line.score, color=color, marker=marker, ms=4, lw=1.4, label=label)
+        ax.fill_between(line.position, line.low, line.high, color=color, alpha=INTERVAL, lw=0)
+
+
+def _best_layer(ax: Axes, table: pd.DataFrame) -> None:
+    """The control at its best: at each position the layer of the untrained model that reads most."""
+    best = table.loc[table.groupby("position").score.idxmax()]
+    ax.plot(best.position, best.score, color=CONTROL, ls="--", lw=1.6, label="untrained model, best layer")
+    ax.fill_between(best.position, best.low, best.high, color=CONTROL, alpha=INTERVAL, lw=0)
+
+
+def registers_by_layer(table: pd.DataFrame, variable: str) -> Figure:
+    """Exact match by layer, a panel per token class: `table` is that of `analyses.state.registers`."""
+    part = table[(table.variable == variable) & (table.metric == "exact match")]
+    classes = list(part.token_class.unique())
+    columns = 4
+    with theme():
+        figure = Figure(figsize=(9.2, 2.5 * -(-len(classes) // columns) + 0.5), layout="constrained")
+        axes = figure.subplots(-(-len(classes) // columns), columns, sharex=True, sharey=True, squeeze=False)
+        for ax, token_class in zip(axes.flat, classes, strict=False):
+            here = part[part.token_class == token_class]
+            for model, style in (
+                ("trained", {"color": "C0", "marker": "o"}),
+                ("untrained", {"color": CONTROL, "ls": "--"}),
+            ):
+                line = here[here.model == model].sort_values("layer")
+                ax.plot(line.layer, line.score, ms=4, lw=1.6, label=f"{model} model", **style)
+                ax.fill_between(line.layer, line.low, line.high, color=style["color"], alpha=INTERVAL, lw=0)
+            ax.axhline(here.by_token.iloc[0], color="k", ls=":", lw=1.4, label="best constant given the token")
+            ax.set(title=token_class, ylim=(-0.03, 1.03))
+            ax.set_xticks(sorted(here.layer.unique()))
+        for ax in axes.flat[len(classes) :]:
+            ax.set_visible(False)
+        for row in axes:
+            row[0].set_ylabel("value read exactly (share)")
+        for ax in axes[-1]:
+            ax.set_xlabel("layer (0: embedding)")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def learning_curve(log: pd.DataFrame) -> Figure:
+    """Training loss by tokens seen: `log` is the record of `cadmus.train`."""
+    with theme():
+        figure = Figure(figsize=(6.2, 2.6), layout="constrained")
+        ax = figure.subplots()
+        ax.plot(log.tokens / 1e6, log.loss, color="C0", lw=1.6)
+        ax.set(xlabel="tokens trained on (millions)", ylabel="training loss (nats per token)")
+    return figure
