@@ -1,0 +1,48 @@
+"""What a benchmark reports, how it is timed, and the register of all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line. `ratio` is how many times better ours is than the peer; `passed` compares `value` with the target.
+
+    ours and peer are in `unit`; `target` is text, as a person reads it; `note` says what was measured on.
+    """
+
+    name: str
+    ours: float
+    peer: float
+    ratio: float
+    target: str
+    unit: str
+    passed: bool
+    note: str
+
+
+Benchmark = Callable[[], list[Measurement]]
+BENCHMARKS: dict[str, Benchmark] = {}
+
+
+def benchmark(name: str) -> Callable[[Benchmark], Benchmark]:
+    """Register a benchmark under `name`; its docstring's first line is what the list shows."""
+
+    def register(function: Benchmark) -> Benchmark:
+        BENCHMARKS[name] = function
+        return function
+
+    return register
+
+
+def best_time(function: Callable[[], object], repeats: int = 3) -> float:
+    """Seconds of the fastest of `repeats` calls: the one that the rest of the machine disturbed least."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
