@@ -1,0 +1,168 @@
+"""The command as its users meet it: what it prints, its one-line errors, and what an interrupted run leaves."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from analyses.cli import main
+from cadmus import checkpoint
+from cadmus.corpus import build
+from cadmus.mixture import load
+from cadmus.model import Model, ModelConfig
+
+SMALL = ["--steps", "4", "--layers", "1", "--width", "32"]
+
+
+def command(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "analyses.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def errors(capsys):
+    """Run the command, expecting exit code 2 and one line on standard error; returns the line."""
+
+    def run(*arguments):
+        assert main(list(arguments)) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize("program", ["[3A4Bab+7=.]", "3A4Bab+7=."])
+def test_vm_explains_a_program(capsys, program):
+    assert main(["vm", program]) == 0
+    out = capsys.readouterr().out
+    assert "verdict: true-program" in out
+    assert "a=3 b=4" in out
+
+
+def test_vm_reads_files_and_standard_input(capsys, tmp_path):
+    text = "[5'3\\;\"3=]".replace("\\;", "")
+    (tmp_path / "program").write_text("[53'\"3=.]\n")
+    assert main(["vm", "--file", str(tmp_path / "program")]) == 0
+    assert "decoration" in capsys.readouterr().out
+    process = command("vm", "-", stdin=subprocess.PIPE)
+    out, _ = process.communicate(text)
+    assert process.returncode == 0
+    assert "decorate" in out
+
+
+def test_help_teaches_every_command(capsys):
+    for arguments in (["--help"], ["vm", "--help"], ["train", "--help"], ["report", "--help"], []):
+        assert main(arguments) == 0
+        assert "cadmus-probe" in capsys.readouterr().out
+
+
+def test_usage_errors(errors):
+    assert "No such option: --bogus" in errors("vm", "--bogus")
+    assert "(see cadmus-probe train --help)" in errors("train", "--steps", "none")
+    assert "No such command" in errors("proeb")
+    assert "give one program" in errors("vm")
+
+
+def test_bad_programs_and_mixtures(errors, tmp_path):
+    assert "'z' at position 2 is not an instruction" in errors("vm", "[34z]")
+    out = ["--out", str(tmp_path / "out"), *SMALL]
+    assert "no mixture 'nope'; name a TOML file or one of" in errors("train", "--mixture", "nope", *out)
+    mixture = tmp_path / "mixture.toml"
+    for text, said in (
+        ("name = ", "is not TOML"),
+        ('name = "m"\n[[family]]\nname = "compair"', "unknown family 'compair' (did you mean 'compare'?)"),
+        ('name = "m"\n[[family]]\nname = "compare"\nlenght = 3', "unknown knob 'lenght' (did you mean 'length'?)"),
+        ('name = "m"\n[[family]]\nname = "compare"\nhigh = 900', "no expression of 5 instructions has the value"),
+    ):
+        mixture.write_text(text)
+        line = errors("train", "--mixture", str(mixture), *out)
+        assert said in line
+        assert str(mixture) in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_needs_its_families(errors, tmp_path):
+    mixture = tmp_path / "mixture.toml"
+    mixture.write_text('name = "m"\n[[family]]\nname = "equality"')
+    line = errors("report", "--mixture", str(mixture), "--out", str(tmp_path / "out"), *SMALL)
+    assert "has no family 'compare'; it has equality" in line
+
+
+def test_output_that_cannot_be_written(errors, tmp_path):
+    (tmp_path / "file").touch()
+    assert "choose another path" in errors("train", "--out", str(tmp_path / "file" / "out"), *SMALL)
+    assert "choose another path" in errors("report", "--out", str(tmp_path / "file"), *SMALL)
+
+
+def test_a_damaged_or_missing_run(errors, tmp_path):
+    out = ["--out", str(tmp_path / "out")]
+    assert "does not exist" in errors("report", "--run", str(tmp_path / "none"), *out)
+    run = tmp_path / "run"
+    run.mkdir()
+    assert "half-written" in errors("report", "--run", str(run), *out)
+    cfg = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32)
+    checkpoint.save(run, Model(cfg), load("first"), {"config": {"seed": 0}})
+    weights = bytearray((run / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (run / "model.safetensors").write_bytes(weights)
+    assert "model.safetensors is damaged (wrong checksum); make the model again" in errors(
+        "report", "--run", str(run), *out
+    )
+
+
+def test_debug_shows_the_traceback():
+    process = command("vm", "[34z]", "--debug")
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert "Traceback" in err
+
+
+def test_a_disk_that_fills_leaves_nothing(tmp_path):
+    def limit_files():  # every write past 4 kB fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    build(load("first"), 100)  # compiles, and caches what is compiled, while files may still grow
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    process = command("train", "--out", str(tmp_path / "out"), *SMALL, preexec_fn=limit_files, env=environment)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert "File too large; raise the file size limit or choose another --out" in err.strip().splitlines()[-1]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    out = tmp_path / "out"
+    process = command("train", "--out", str(out), "--steps", "5000", "--layers", "1", "--width", "32")
+    deadline = time.time() + 60
+    while not out.exists() and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1].startswith("cadmus-probe: interrupted; nothing unfinished was kept")
+    assert "Traceback" not in err
+    assert list(out.iterdir()) == []
+
+
+def test_train_writes_a_model_and_says_what_it_completes(capsys, tmp_path):
+    assert main(["train", "--out", str(tmp_path / "run"), *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert out.strip().splitlines()[-1] == str(tmp_path / "run")
+    assert out.count("completion accuracy") == 6
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "manifest.json",
+        "model.safetensors",
+        "training.json",
+    }

@@ -1,0 +1,115 @@
+"""Imports go one way: the table of the design, held against every import statement of the code, nested ones too."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# module -> the modules of this project that it may import; a family's modules count as `cadmus.families`
+ALLOWED = {
+    "cadmus": set(),
+    "cadmus.values": set(),
+    "cadmus.instructions": {"cadmus.values", "cadmus.vm"},  # cadmus.vm for type checkers only
+    "cadmus.vm": {"cadmus.values", "cadmus.instructions"},
+    "cadmus.interpreter": {"cadmus.vm"},
+    "cadmus.kernel": {"cadmus.vm", "cadmus.interpreter"},
+    "cadmus.tokens": {"cadmus.vm"},
+    "cadmus.labels": {"cadmus.vm", "cadmus.kernel"},
+    "cadmus.artifacts": {"cadmus.vm"},
+    "cadmus.families": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.families"},
+    "cadmus.mixtures": set(),
+    "cadmus.mixture": {"cadmus.families", "cadmus.artifacts"},
+    "cadmus.corpus": {"cadmus.mixture", "cadmus.families", "cadmus.tokens", "cadmus.artifacts"},
+    "cadmus.model": {"cadmus.vm", "cadmus.tokens"},
+    "cadmus.muon": set(),
+    "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts"},
+    "cadmus.train": {
+        *("cadmus.model", "cadmus.muon", "cadmus.corpus", "cadmus.mixture", "cadmus.tokens", "cadmus.checkpoint"),
+    },
+    "cadmus.evaluate": {
+        *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
+    },
+    "probes": set(),
+    "probes.bank": set(),
+    "probes.logistic": set(),
+    "probes.stats": set(),
+    "probes.harvest": {"cadmus.model", "cadmus.tokens"},
+    "probes.controls": {"cadmus.model", "cadmus.families"},
+}
+TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
+    *("cadmus.model", "cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate"),
+    *("probes.harvest", "probes.logistic"),
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in ("cadmus", "probes", "analyses"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that the file imports; `from package import name` counts as package.name where that is a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if name in modules()} or {node.module}
+    return found
+
+
+def home(module: str) -> str:
+    return "cadmus.families" if module.startswith("cadmus.families") else module
+
+
+def of_project(names: set[str]) -> set[str]:
+    return {
+        home(name) for name in names if name.split(".")[0] in ("cadmus", "probes", "analyses", "tests", "benchmarks")
+    }
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if not name.startswith("analyses")])
+def test_a_module_imports_only_what_the_table_allows(module):
+    assert home(module) in ALLOWED, f"{module} is not in the table: say what it may import"
+    surplus = of_project(imports(modules()[module])) - ALLOWED[home(module)]
+    assert not surplus, f"{module} imports {sorted(surplus)}"
+
+
+def test_the_table_names_no_module_that_is_gone():
+    assert set(ALLOWED) == {home(name) for name in modules() if not name.startswith("analyses")}
+
+
+def test_analyses_import_neither_tests_nor_benchmarks():
+    for name, path in modules().items():
+        assert not {n for n in imports(path) if n.split(".")[0] in ("tests", "benchmarks")}, name
+
+
+@pytest.mark.parametrize("module", modules())
+def test_heavy_packages_load_where_they_belong(module):
+    found = {name.split(".")[0] for name in imports(modules()[module])}
+    assert "transformer_lens" not in found
+    assert "torch" not in found or module in TORCH
+
+
+@pytest.mark.parametrize("statement", ["import cadmus", "import cadmus.corpus, cadmus.labels", "import analyses.cli"])
+def test_light_modules_load_without_torch(statement):
+    program = f"import sys; {statement}; sys.exit(sorted({{'torch', 'transformer_lens'}} & set(sys.modules)) or 0)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_the_import_finder_sees_nested_and_aliased_imports(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "def f():\n    from cadmus import vm as machine\n    import probes.bank\nfrom cadmus.vm import run\n"
+    )
+    assert imports(path) == {"cadmus.vm", "probes.bank"}
