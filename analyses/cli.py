@@ -215,7 +215,7 @@ def _stages() -> Iterator:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 2 after an error, told in one line on standard error; 130 for Ctrl-C."""
+    """Run the command; its exit code: 2 after an error, told in one line on standard error; 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]

@@ -101,11 +101,12 @@ def _summary(accuracies: pd.DataFrame, numbers: pd.DataFrame, registers: pd.Data
     at_load = match[match.token_class == "load, this register"].groupby("model").score.max()
     return (
         f"Given the beginning of a program that it never saw, the model completes {shares}. "
-        f"After layer {layer}, a linear probe reads the first of two computed numbers with R² {r2.trained[x_end]:.2f} where "
-        f"its expression ends (untrained model {r2.untrained[x_end]:.2f}), no better than {dip:.2f} at some token while the "
-        f"second is computed, and {r2.trained[y_end]:.2f} where that ends (untrained {r2.untrained[y_end]:.2f}). A "
-        f"register's value is read exactly in {at_load['trained']:.0%} of the cases at the token that loads it (best of the "
-        f"layers; untrained {at_load['untrained']:.0%})."
+        f"After layer {layer}, a linear probe reads the first of two computed numbers with R² "
+        f"{r2.trained[x_end]:.2f} where its expression ends (untrained model {r2.untrained[x_end]:.2f}), "
+        f"with {dip:.2f} at the worst token while the second is computed, and with {r2.trained[y_end]:.2f} where that "
+        f"ends (untrained {r2.untrained[y_end]:.2f}). A register's value is read exactly in "
+        f"{at_load['trained']:.0%} of the cases at the token that loads it (best of the layers; untrained "
+        f"{at_load['untrained']:.0%})."
     )
 
 
@@ -124,10 +125,10 @@ def _completion(table: pd.DataFrame) -> report.Section:
         "completion",
         "Completing held-out programs",
         (
-            "A program is cut where the model must decide, and completed greedily. A completion counts when the machine "
-            "finds the whole program true and it has its family's form. Both splits hold programs that were never "
-            "trained on: test holds new programs of skeletons (digits replaced by 0) that training saw, test_skeleton "
-            "holds skeletons that it never saw. Intervals are 95 % (Wilson).",
+            "A program is cut where the model must decide, and completed greedily. A completion counts when the "
+            "machine finds the whole program true and it has its family's form. Both splits hold programs that were "
+            "never trained on: test holds new programs of skeletons (digits replaced by 0) that training saw, "
+            "test_skeleton holds skeletons that it never saw. Intervals are 95 % (Wilson).",
         ),
         table=table,
         shown=shown,
@@ -168,11 +169,11 @@ def _registers(table: pd.DataFrame) -> report.Section:
         "registers",
         "What the registers hold, by layer and token",
         (
-            "In register programs a value is stored, perhaps overwritten, and loaded later. A ridge probe per register, "
-            "layer and class of the current token reads the value that the register holds after that token; a reading "
-            "counts when it rounds to exactly that value. Stores and loads are told apart by whether they name the "
-            "probed register. The other classes ask for more: there, only a model that tracks registers at every token "
-            "can score.",
+            "In register programs a value is stored, perhaps overwritten, and loaded later. A ridge probe per "
+            "register, layer and class of the current token reads the value that the register holds after that token; "
+            "a reading counts when it rounds to exactly that value. Stores and loads are told apart by whether they "
+            "name the probed register. The other classes ask for more: there, only a model that tracks registers at "
+            "every token can score.",
         ),
         figure=figures.registers_by_layer(table, state.ALL),
         caption="The four registers together, a probe for each. Bands: 95 % bootstrap over skeletons.",

@@ -84,8 +84,8 @@ def fingerprint(value: Any) -> str:
 
 
 def machine_fingerprint() -> str:
-    """Names the machine: its instruction table and limits. Stored with what was made by running it."""
-    rows = [(row.token, row.name, row.signature, row.doc) for row in vm.INSTRUCTIONS.values()]
+    """Names the machine: tokens, signatures, limits. Stored with what was made by running it."""
+    rows = [(row.token, row.signature) for row in vm.INSTRUCTIONS.values()]
     return fingerprint([rows, vm.MAX_INT, vm.MAX_TAG, vm.MAX_LENGTH, vm.MAX_CALLS, vm.FUEL])
 
 
@@ -112,8 +112,9 @@ def provenance() -> dict[str, Any]:
 def new_folder(folder: Path | str, kind: str, **about: Any) -> Iterator[Path]:
     """Make or renew the folder `folder`: yields a hidden place to write its files to.
 
-    On success the files move to their final names, replacing earlier ones, and the manifest (`kind`, the keywords, the
-    machine's fingerprint, every file's size and SHA-256) is written last; on failure nothing of it stays.
+    On success the files move to their final names, in place of those of an earlier manifest, and the new manifest
+    (`kind`, the keywords, the machine's fingerprint, every file's size and SHA-256) is written last; on failure nothing
+    of it stays.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,10 @@ def new_folder(folder: Path | str, kind: str, **about: Any) -> Iterator[Path]:
         yield partial
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         listed = {name: _describe(partial / name) for name in files}
+        earlier = read_json(folder / MANIFEST)["files"] if (folder / MANIFEST).is_file() else {}
         (folder / MANIFEST).unlink(missing_ok=True)
+        for name in earlier.keys() - listed.keys():
+            (folder / name).unlink(missing_ok=True)
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / name, folder / name)
