@@ -146,6 +146,8 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
         state = "is half-written (it has no manifest.json)" if folder.is_dir() else "does not exist"
         raise ArtifactError(f"{kind} folder {folder} {state}; make it again")
     manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ArtifactError(f"{path} is not a manifest; make the {kind} again")
     if manifest.get("kind") != kind:
         raise ArtifactError(f"{folder} holds a {manifest.get('kind')}, not a {kind}; pass another folder")
     if manifest.get("machine") != machine_fingerprint():
@@ -155,7 +157,8 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
             raise ArtifactError(f"{folder / name} is missing; make the {kind} again")
         found = _describe(folder / name)
         if found != expected:
-            difference = "size" if found["bytes"] != expected["bytes"] else "checksum"
+            same_size = isinstance(expected, dict) and expected.get("bytes") == found["bytes"]
+            difference = "checksum" if same_size else "size"
             raise ArtifactError(f"{folder / name} is damaged (wrong {difference}); make the {kind} again")
     return manifest
 
