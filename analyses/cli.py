@@ -216,8 +216,8 @@ def _stages() -> Iterator:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code: 2 after an error, told in one line on standard error; 130 after Ctrl-C."""
-    # Read when torch loads. Without it the threads of a small model's products spin while they wait for each other: on a
-    # machine that does anything else, training then took 25 times as long.
+    # Read when torch loads. Without it, threads spin while they wait for each other: beside another process, training
+    # took 25 times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
