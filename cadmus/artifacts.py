@@ -84,9 +84,9 @@ def fingerprint(value: Any) -> str:
 
 
 def machine_fingerprint() -> str:
-    """Names the machine: tokens, signatures, limits. Stored with what was made by running it."""
+    """Names the machine: its version, tokens, signatures and limits. Stored with what was made by running it."""
     rows = [(row.token, row.signature) for row in vm.INSTRUCTIONS.values()]
-    return fingerprint([rows, vm.MAX_INT, vm.MAX_TAG, vm.MAX_LENGTH, vm.MAX_CALLS, vm.FUEL])
+    return fingerprint([vm.VERSION, rows, vm.MAX_INT, vm.MAX_TAG, vm.MAX_LENGTH, vm.MAX_CALLS, vm.FUEL])
 
 
 def provenance() -> dict[str, Any]:
@@ -123,10 +123,9 @@ def new_folder(folder: Path | str, kind: str, **about: Any) -> Iterator[Path]:
         yield partial
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         listed = {name: _describe(partial / name) for name in files}
-        earlier = read_json(folder / MANIFEST)["files"] if (folder / MANIFEST).is_file() else {}
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for name in earlier.keys() - listed.keys():
+        for name in _earlier_files(folder) - listed.keys():
             (folder / name).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / name, folder / name)
@@ -161,6 +160,14 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
             difference = "checksum" if same_size else "size"
             raise ArtifactError(f"{folder / name} is damaged (wrong {difference}); make the {kind} again")
     return manifest
+
+
+def _earlier_files(folder: Path) -> set[str]:
+    """The files that the folder's manifest lists; none where it has no readable one."""
+    try:
+        return set(json.loads((folder / MANIFEST).read_bytes())["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -52,8 +52,7 @@ def _through_end(text: str) -> str:
 
 def lengths(programs: np.ndarray) -> np.ndarray:
     """Tokens before each program's first `.`: int64 [n]."""
-    ends = programs == PAD
-    return np.where(ends.any(1), ends.argmax(1), programs.shape[1])
+    return np.logical_and.accumulate(programs != PAD, axis=1).sum(1)
 
 
 def sequences(programs: np.ndarray) -> np.ndarray:

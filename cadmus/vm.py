@@ -39,6 +39,7 @@ __all__ = [
     "OPEN",
     "REGISTERS",
     "SLOTS",
+    "VERSION",
     "VOCAB",
     "Instruction",
     "Int",
@@ -63,6 +64,7 @@ __all__ = [
     "verdict",
 ]
 
+VERSION = 1  # raise it when what any program leaves changes: what was made with another version is refused
 MAX_CALLS = 8  # calls active at once; the main text is not a call
 FUEL = 4096  # instructions executed per run
 
@@ -321,7 +323,8 @@ def explain(text: str, semantics: Semantics | None = None) -> str:
             why.append(f"in {token!r} of a body: {cause}" if machine.calls else str(cause))
         if not machine.calls:
             if NAN in outputs:
-                why.reverse()  # the instruction's own cause first, then what happened in its calls
+                if cause is not None:
+                    why.insert(0, why.pop())  # the instruction's own cause, then what happened in its calls, in order
             else:
                 why.clear()
 

@@ -1,0 +1,449 @@
+"""Files that are whole or absent: full disks, interruptions, kills, damage, and what the errors say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cadmus import artifacts
+from cadmus.artifacts import ArtifactError
+
+ROOT = Path(__file__).parent.parent
+
+# What a process does to itself so that a write past `limit` bytes of a file fails, as on a full disk.
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from cadmus import artifacts
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+def disk_full_after(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+"""
+
+
+def in_a_process(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", FULL_DISK + script, str(path)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def names(folder: Path) -> set[str]:
+    """Everything under `folder`, hidden or not."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def make(folder: Path, text: str = "first", *, kind: str = "corpus") -> Path:
+    """A finished folder with one file in it and one in a folder of its own."""
+    with artifacts.new_folder(folder, kind, about=text) as partial:
+        (partial / "a.txt").write_text(text)
+        artifacts.write_arrays(partial / "deep" / "b.safetensors", {"x": np.arange(3)})
+    return folder
+
+
+FINISHED = {"a.txt", "deep", "deep/b.safetensors", "manifest.json"}
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    assert artifacts.write_bytes(path, b"one") == path
+    assert artifacts.write_bytes(str(path), b"two") == path
+    assert path.read_bytes() == b"two"
+    assert names(tmp_path) == {"new", "new/file"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_json(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None], "a": "é →"}
+    path = artifacts.write_json(tmp_path / "x.json", value)
+    assert artifacts.read_json(path) == value
+    text = path.read_text(encoding="utf-8")
+    assert "é →" in text
+    assert text.endswith("}\n")
+
+
+def test_arrays(tmp_path: Path) -> None:
+    arrays = {"x": np.arange(6).reshape(2, 3)[:, ::2], "y": np.zeros(0, np.uint8), "z": np.ones((2, 2), np.float32).T}
+    path = artifacts.write_arrays(tmp_path / "x.safetensors", arrays)
+    found = artifacts.read_arrays(path)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        assert np.array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"not json", b"\xff\xfe\x00", b'{"a": }', b"[1, 2", b"{'a': 1}"])
+def test_what_is_not_json(tmp_path: Path, garbage: bytes) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(garbage)
+    with pytest.raises(
+        ArtifactError, match=rf"^{re.escape(str(path))} is not JSON \(.+\); delete it and make it again$"
+    ):
+        artifacts.read_json(path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 20, -1])
+def test_damaged_arrays(tmp_path: Path, keep: int) -> None:
+    path = artifacts.write_arrays(tmp_path / "x.safetensors", {"x": np.arange(100)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(
+        ArtifactError, match=rf"^{re.escape(str(path))} is damaged \(.+\); delete it and make it again$"
+    ):
+        artifacts.read_arrays(path)
+
+
+def test_what_cannot_be_json_writes_nothing(tmp_path: Path) -> None:
+    path = artifacts.write_json(tmp_path / "x.json", 1)
+    with pytest.raises(TypeError):
+        artifacts.write_json(path, {"x": object()})
+    assert artifacts.read_json(path) == 1
+    assert names(tmp_path) == {"x.json"}
+
+
+@pytest.mark.parametrize("earlier", [None, b"earlier"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        "artifacts.write_bytes(path, b'x' * 100_000)",
+        "artifacts.write_json(path, list(range(100_000)))",
+        "artifacts.write_arrays(path, {'x': np.zeros(100_000)})",
+    ],
+)
+def test_a_full_disk_leaves_the_earlier_file(tmp_path: Path, write: str, earlier: bytes | None) -> None:
+    path = tmp_path / "file"
+    if earlier is not None:
+        path.write_bytes(earlier)
+    script = f"""
+disk_full_after(4096)
+try:
+    {write}
+except OSError as error:
+    print("failed:", error)
+"""
+    done = in_a_process(script, path)
+    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    assert names(tmp_path) == (set() if earlier is None else {"file"})
+    if earlier is not None:
+        assert path.read_bytes() == earlier
+
+
+def test_a_disk_that_is_not_full_takes_the_same_file(tmp_path: Path) -> None:
+    done = in_a_process("disk_full_after(1_000_000)\nartifacts.write_bytes(path, b'x' * 100_000)", tmp_path / "file")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_bytes() == b"x" * 100_000
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
+    """Two contents replace one another without end; whenever the writer is killed, one of them is there."""
+    path = tmp_path / "file"
+    contents = {b"a" * 2_000_000, b"b" * 3_000_000}
+    script = """
+print("ready", flush=True)
+while True:
+    artifacts.write_bytes(path, b"a" * 2_000_000)
+    artifacts.write_bytes(path, b"b" * 3_000_000)
+"""
+    for wait in (0.05, 0.13, 0.21):
+        with _started(script, path) as writer:
+            _until(path.exists)
+            time.sleep(wait)
+            assert path.read_bytes() in contents  # a reader in between sees a whole file too
+            writer.kill()
+            assert writer.wait(10) == -signal.SIGKILL
+        assert path.read_bytes() in contents
+        assert {name for name in names(tmp_path) if not name.startswith(".")} == {"file"}
+        path.unlink()
+
+
+def _started(script: str, path: Path) -> subprocess.Popen[str]:
+    """The script at work, once it has printed "ready"."""
+    command = [sys.executable, "-c", FULL_DISK + script, str(path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def _until(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_folder(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x")
+    assert names(folder) == FINISHED
+    manifest = artifacts.read_manifest(folder, "corpus")
+    assert manifest["kind"] == "corpus"
+    assert manifest["about"] == "first"
+    assert manifest["machine"] == artifacts.machine_fingerprint()
+    assert set(manifest["files"]) == {"a.txt", "deep/b.safetensors"}
+    assert manifest["files"]["a.txt"]["bytes"] == 5
+    assert artifacts.read_manifest(str(folder), "corpus") == manifest
+
+
+def test_nothing_has_its_final_name_before_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    with artifacts.new_folder(folder, "corpus") as partial:
+        (partial / "a.txt").write_text("first")
+        assert [path.name[0] for path in folder.iterdir()] == ["."]
+        assert partial.parent == folder
+        with pytest.raises(ArtifactError, match="half-written"):
+            artifacts.read_manifest(folder, "corpus")
+    assert names(folder) == {"a.txt", "manifest.json"}
+
+
+def test_a_folder_is_renewed(tmp_path: Path) -> None:
+    make(tmp_path, "first")
+    make(tmp_path, "second")
+    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "second"
+    assert (tmp_path / "a.txt").read_text() == "second"
+    assert names(tmp_path) == FINISHED
+
+
+def test_a_renewed_folder_drops_the_files_of_the_earlier_manifest(tmp_path: Path) -> None:
+    make(tmp_path, "first")
+    (tmp_path / "notes.txt").write_text("mine")  # no file of the folder
+    with artifacts.new_folder(tmp_path, "report") as partial:
+        (partial / "c.txt").write_text("second")
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"c.txt", "notes.txt", "manifest.json"}
+    assert set(artifacts.read_manifest(tmp_path, "report")["files"]) == {"c.txt"}
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff", b"[]", b"{}", b'{"files": 1}'])
+def test_a_folder_with_a_damaged_manifest_can_be_made_again(tmp_path: Path, garbage: bytes) -> None:
+    make(tmp_path, "first")
+    (tmp_path / "manifest.json").write_bytes(garbage)
+    make(tmp_path, "second")
+    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "second"
+    assert names(tmp_path) == FINISHED
+
+
+def test_a_folder_with_missing_files_can_be_made_again(tmp_path: Path) -> None:
+    make(tmp_path, "first")
+    (tmp_path / "a.txt").unlink()
+    with artifacts.new_folder(tmp_path, "corpus") as partial:
+        (partial / "c.txt").write_text("second")
+    assert set(artifacts.read_manifest(tmp_path, "corpus")["files"]) == {"c.txt"}
+
+
+def interrupted(folder: Path, interruption: BaseException) -> None:
+    with artifacts.new_folder(folder, "corpus", about="second") as partial:
+        (partial / "a.txt").write_text("second")
+        (partial / "deep").mkdir()
+        (partial / "deep" / "c.txt").write_text("second")
+        raise interruption
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("interruption", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_an_interruption_leaves_nothing_of_the_new_folder(
+    tmp_path: Path, interruption: BaseException, earlier: bool
+) -> None:
+    if earlier:
+        make(tmp_path, "first")
+    with pytest.raises(type(interruption)):
+        interrupted(tmp_path, interruption)
+    assert names(tmp_path) == (FINISHED if earlier else set())
+    if earlier:
+        assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
+        assert (tmp_path / "a.txt").read_text() == "first"
+    else:
+        with pytest.raises(ArtifactError, match="half-written"):
+            artifacts.read_manifest(tmp_path, "corpus")
+
+
+WRITE_A_LOT = """
+try:
+    with artifacts.new_folder(path, "corpus", about="second") as partial:
+        (partial / "a.txt").write_text("second")
+        disk_full_after(4096)
+        artifacts.write_arrays(partial / "deep" / "b.safetensors", {"x": np.zeros(100_000)})
+except OSError as error:
+    print("failed:", error)
+"""
+
+
+def test_a_full_disk_leaves_the_earlier_folder(tmp_path: Path) -> None:
+    make(tmp_path, "first")
+    done = in_a_process(WRITE_A_LOT, tmp_path)
+    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    assert names(tmp_path) == FINISHED
+    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
+
+
+def test_a_full_disk_leaves_nothing_of_a_new_folder(tmp_path: Path) -> None:
+    done = in_a_process(WRITE_A_LOT, tmp_path / "x")
+    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    assert names(tmp_path / "x") == set()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_disk_that_is_full_for_the_manifest_makes_no_finished_folder(tmp_path: Path, earlier: bool) -> None:
+    if earlier:
+        make(tmp_path, "first")
+    script = """
+try:
+    with artifacts.new_folder(path, "corpus", about="second") as partial:
+        (partial / "a.txt").write_text("second")
+        disk_full_after(10)
+except OSError as error:
+    print("failed:", error)
+"""
+    done = in_a_process(script, tmp_path)
+    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    assert "manifest.json" not in names(tmp_path)
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
+    with pytest.raises(ArtifactError, match="is half-written"):
+        artifacts.read_manifest(tmp_path, "corpus")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_killed_writer_leaves_no_final_name(tmp_path: Path, earlier: bool) -> None:
+    if earlier:
+        make(tmp_path, "first")
+    script = """
+with artifacts.new_folder(path, "corpus", about="second") as partial:
+    (partial / "a.txt").write_text("second")
+    artifacts.write_arrays(partial / "deep" / "b.safetensors", {"x": np.arange(4)})
+    print("ready", flush=True)
+    signal.pause()
+"""
+    with _started(script, tmp_path) as writer:
+        os.kill(writer.pid, signal.SIGKILL)
+        assert writer.wait(10) == -signal.SIGKILL
+    final = {name for name in names(tmp_path) if not name.startswith(".")}
+    assert final == (FINISHED if earlier else set())
+    if earlier:
+        assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
+    else:
+        with pytest.raises(ArtifactError, match="is half-written"):
+            artifacts.read_manifest(tmp_path, "corpus")
+    make(tmp_path, "third")  # and the next writer is not in its way
+    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "third"
+
+
+# --- what is wrong with a folder -------------------------------------------------------------------------------------
+
+
+def refused(folder: Path, kind: str = "corpus") -> str:
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.read_manifest(folder, kind)
+    return str(caught.value)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    assert refused(folder) == f"corpus folder {folder} does not exist; make it again"
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x")
+    (folder / "manifest.json").unlink()
+    assert refused(folder) == f"corpus folder {folder} is half-written (it has no manifest.json); make it again"
+
+
+def test_another_kind(tmp_path: Path) -> None:
+    make(tmp_path, kind="model")
+    assert refused(tmp_path) == f"{tmp_path} holds a model, not a corpus; pass another folder"
+    assert artifacts.read_manifest(tmp_path, "model")["kind"] == "model"
+
+
+def test_another_machine(tmp_path: Path) -> None:
+    make(tmp_path)
+    manifest = artifacts.read_json(tmp_path / "manifest.json")
+    artifacts.write_json(tmp_path / "manifest.json", {**manifest, "machine": "0" * 16})
+    assert refused(tmp_path) == f"{tmp_path} was made with another version of the machine; make it again"
+    artifacts.write_json(tmp_path / "manifest.json", {k: v for k, v in manifest.items() if k != "machine"})
+    assert "another version of the machine" in refused(tmp_path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "deep" / "b.safetensors").unlink()
+    assert refused(tmp_path) == f"{tmp_path}/deep/b.safetensors is missing; make the corpus again"
+
+
+def test_a_wrong_checksum(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "a.txt").write_text("fIrst")
+    assert refused(tmp_path) == f"{tmp_path}/a.txt is damaged (wrong checksum); make the corpus again"
+
+
+@pytest.mark.parametrize("content", ["", "firs", "first "])
+def test_a_wrong_size(tmp_path: Path, content: str) -> None:
+    make(tmp_path)
+    (tmp_path / "a.txt").write_text(content)
+    assert refused(tmp_path) == f"{tmp_path}/a.txt is damaged (wrong size); make the corpus again"
+
+
+def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    make(tmp_path)
+    path = tmp_path / "deep" / "b.safetensors"
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert "b.safetensors is damaged (wrong checksum)" in refused(tmp_path)
+    path.write_bytes(whole)
+    artifacts.read_manifest(tmp_path, "corpus")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff\xff", b'{"kind": "corpus"'])
+def test_a_manifest_that_is_not_json(tmp_path: Path, garbage: bytes) -> None:
+    make(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(garbage)
+    assert refused(tmp_path).startswith(f"{tmp_path}/manifest.json is not JSON (")
+
+
+@pytest.mark.parametrize("value", [[], "corpus", 1, None, {}, {"kind": "corpus"}])
+def test_a_manifest_that_is_json_but_no_manifest(tmp_path: Path, value: object) -> None:
+    make(tmp_path)
+    artifacts.write_json(tmp_path / "manifest.json", value)
+    assert refused(tmp_path).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("files", [None, [], {"a.txt": 5}, {"a.txt": {"bytes": 5}}])
+def test_a_manifest_whose_files_are_garbage(tmp_path: Path, files: object) -> None:
+    make(tmp_path)
+    manifest = artifacts.read_json(tmp_path / "manifest.json")
+    artifacts.write_json(tmp_path / "manifest.json", {**manifest, "files": files})
+    assert refused(tmp_path).startswith(str(tmp_path))
+
+
+# --- fingerprints ----------------------------------------------------------------------------------------------------
+
+
+def test_fingerprints_name_content() -> None:
+    assert artifacts.fingerprint({"a": 1, "b": [2, 3]}) == artifacts.fingerprint({"b": [2, 3], "a": 1})
+    assert artifacts.fingerprint({"a": [1, 2]}) != artifacts.fingerprint({"a": [2, 1]})
+    assert artifacts.fingerprint({"a": 1}) != artifacts.fingerprint({"a": "1"})
+    assert re.fullmatch("[0-9a-f]{16}", artifacts.fingerprint(None))
+    with pytest.raises(TypeError):
+        artifacts.fingerprint(object())
+
+
+def test_the_machine_has_one_fingerprint_everywhere(tmp_path: Path) -> None:
+    done = in_a_process("print(artifacts.machine_fingerprint())", tmp_path)
+    assert done.stdout.strip() == artifacts.machine_fingerprint()
+
+
+def test_provenance_is_json() -> None:
+    about = json.loads(json.dumps(artifacts.provenance()))
+    assert about["versions"]["numpy"] == np.__version__
+    assert about["git"] is None or re.fullmatch("[0-9a-f]{40}", about["git"])
