@@ -187,14 +187,13 @@ def _writable(folder: Path) -> None:
 def _stages() -> Iterator:
     """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=12),
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
     )
     tasks: dict[str, int] = {}

@@ -49,7 +49,8 @@ def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
             row[0].set_ylabel(label)
         for ax, number in zip(axes[0], numbers, strict=True):
             ax.set_title(f"the {number}")
-        figure.supxlabel("current token (X: first expression, Y: second, then the relation)", fontsize="medium")
+        for ax in axes[-1]:
+            ax.set_xlabel("current token")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure

@@ -128,7 +128,8 @@ def _completion(table: pd.DataFrame) -> report.Section:
             "A program is cut where the model must decide, and completed greedily. A completion counts when the "
             "machine finds the whole program true and it has its family's form. Both splits hold programs that were "
             "never trained on: test holds new programs of skeletons (digits replaced by 0) that training saw, "
-            "test_skeleton holds skeletons that it never saw. Intervals are 95 % (Wilson).",
+            "test_skeleton holds skeletons that it never saw. Beside it, how often the program is true at all, and how "
+            "often the completion begins with the family's own answer. Intervals are 95 % (Wilson).",
         ),
         table=table,
         shown=shown,
@@ -154,8 +155,8 @@ def _numbers(table: pd.DataFrame, tokens: list[str]) -> report.Section:
             "tokens give away, not what the model computed.",
         ),
         figure=figures.numbers_by_token(table, tokens),
-        caption="Bands: 95 % bootstrap over skeletons (a few hold many programs, hence their width). The vertical "
-        "lines end the two expressions. The classifier must learn each of the values apart, from few programs; R² says "
+        caption="X1 to X5: the first expression; Y1 to Y5: the second; rel: the relation. Bands: 95 % bootstrap over "
+        "skeletons (a few hold many programs, hence their width). The classifier must learn each of the values apart, from few programs; R² says "
         "how well their order is held. The table: after the last layer.",
         table=table,
         shown=_wide(last_layer.sort_values(["variable", "position"]), ["variable", "token", "layer"], "R²"),

@@ -75,7 +75,7 @@ def train_from_scratch(
     )
 
     def progress(step: int, seen: int, loss: float) -> None:
-        stage("train", step / config.steps, f"{seen / 1e6:.1f} M tokens, loss {loss:.3f}")
+        stage("train", step / config.steps, f"{seen / 1e6:.1f} M tokens, loss {loss:.2f}")
 
     model = Model(cfg, seed=config.seed)
     return checkpoint.save(folder, model, mixture, train(model, corpus, config, progress))
