@@ -156,8 +156,8 @@ def _numbers(table: pd.DataFrame, tokens: list[str]) -> report.Section:
         ),
         figure=figures.numbers_by_token(table, tokens),
         caption="X1 to X5: the first expression; Y1 to Y5: the second; rel: the relation. Bands: 95 % bootstrap over "
-        "skeletons (a few hold many programs, hence their width). The classifier must learn each of the values apart, from few programs; R² says "
-        "how well their order is held. The table: after the last layer.",
+        "skeletons (a few hold many programs, hence their width). The classifier must learn each of the values apart, "
+        "from few programs; R² says how well their order is held. The table: after the last layer.",
         table=table,
         shown=_wide(last_layer.sort_values(["variable", "position"]), ["variable", "token", "layer"], "R²"),
     )

@@ -1,0 +1,464 @@
+"""Training lowers the loss by the right gradient, checkpoints give the same model back, accuracy is the machine's."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cadmus import artifacts, checkpoint, corpus, evaluate, mixture, tokens, vm
+from cadmus.artifacts import ArtifactError
+from cadmus.corpus import Corpus
+from cadmus.evaluate import Accuracy, complete, score
+from cadmus.families import Compare, Equality, Family, Register
+from cadmus.mixture import Component, Mixture
+from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.muon import Muon, orthogonalize
+from cadmus.train import TrainConfig, _accumulate, _batches, train, train_from_scratch
+
+MIXED = Mixture("mixed", (Component(Equality()), Component(Register(assertions=2))))
+CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=64, n_ctx=MIXED.width + 1)
+QUICK = TrainConfig(steps=40, batch_size=64, lr=1e-2, warmup_steps=5, log_every=10, precision="fp32")
+
+
+@cache
+def programs(size: int = 1500) -> Corpus:
+    return corpus.build(MIXED, size)
+
+
+def trained(config: TrainConfig, made: Corpus | None = None, seed: int = 0) -> tuple[Model, dict]:
+    model = Model(CFG, seed=seed)
+    return model, train(model, made or programs(), config)
+
+
+def parameters(model: Model) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_lowers_the_loss(precision: str) -> None:
+    losses = []
+    model = Model(CFG)
+    record = train(model, programs(), replace(QUICK, precision=precision), lambda step, seen, loss: losses.append(loss))
+    assert losses[0] == pytest.approx(math.log(65), abs=0.1), "an untrained model guesses"
+    assert np.mean(losses[-5:]) < 0.55 * losses[0]
+    assert [row["step"] for row in record["log"]] == [10, 20, 30, 40]
+    for row in record["log"]:
+        assert row["loss"] == pytest.approx(np.mean(losses[row["step"] - 10 : row["step"]]))
+    assert not model.training
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_what_is_learned_holds_for_unseen_programs() -> None:
+    """So that the loss falls by the programs, not by chance: the model beats the best constant guess of each token."""
+    model, _ = trained(QUICK)
+    unseen = torch.from_numpy(tokens.sequences(corpus.held_out(Equality(), "test_skeleton", 500, 0)))
+    with torch.no_grad():
+        loss = model(unseen, return_type="loss").item()
+    counted = unseen[:, 1:][loss_mask(unseen)].long()
+    shares = torch.bincount(counted, minlength=65) / len(counted)
+    entropy = -(shares[shares > 0] * shares[shares > 0].log()).sum().item()
+    assert loss < 0.8 * entropy
+
+
+def test_a_seed_fixes_the_training() -> None:
+    config = replace(QUICK, steps=6)
+    (first, record), (again, repeated), (other, _) = trained(config), trained(config), trained(replace(config, seed=1))
+    for name, parameter in parameters(first).items():
+        assert torch.equal(parameter, parameters(again)[name])
+        assert not torch.equal(parameter, parameters(other)[name]), "the seed fixes the order of the programs"
+    assert [row["loss"] for row in record["log"]] == [row["loss"] for row in repeated["log"]]
+
+
+def test_training_leaves_global_random_state_alone() -> None:
+    torch.manual_seed(3)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    trained(replace(QUICK, steps=2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
+def test_record_counts_tokens_and_says_what_was_done() -> None:
+    told = []
+    made = programs(128)
+    model = Model(CFG)
+    record = train(
+        model, made, replace(QUICK, steps=6, log_every=4), lambda step, seen, loss: told.append((step, seen))
+    )
+    passes = [len(made.flat) * (i + 1) for i in range(3)]  # two steps of 64 are a pass over 128 programs
+    assert [seen for step, seen in told if step % 2 == 0] == passes
+    assert [step for step, _ in told] == [1, 2, 3, 4, 5, 6]
+    assert record["tokens"] == passes[-1]
+    assert [row["step"] for row in record["log"]] == [4, 6]
+    assert [row["tokens"] for row in record["log"]] == passes[1:]
+    assert record["corpus"] == {"fingerprint": made.fingerprint, "seed": 0, "programs": 128}
+    assert record["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert record["config"]["steps"] == 6
+    assert json.loads(json.dumps(record))["log"] == record["log"]
+
+
+def test_batches_hold_every_program_once_per_pass() -> None:
+    made = programs(128)
+    every = sorted(tokens.decode(made.programs(np.arange(128))))
+    batches = _batches(made, replace(QUICK, micro_batches=3))
+    orders = []
+    for _ in range(2):
+        drawn = []
+        for _ in range(2):
+            parts = next(batches)
+            assert len(parts) == 3
+            widths = [tokens.lengths(part) + 1 for part in parts]
+            assert all(a.max() <= b.min() for a, b in pairwise(widths)), "not split by length"
+            assert all(part.shape[1] == width.max() for part, width in zip(parts, widths, strict=True))
+            drawn += [text for part in parts for text in tokens.decode(part)]
+        assert sorted(drawn) == every
+        orders.append(drawn)
+    assert orders[0] != orders[1]
+
+
+def test_a_corpus_smaller_than_a_batch_is_one_batch() -> None:
+    parts = next(_batches(programs(3), QUICK))
+    assert sum(map(len, parts)) == 3
+    assert all(len(part) for part in parts)
+
+
+# --- the gradient ----------------------------------------------------------------------------------------------------
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
+    whole = torch.from_numpy(tokens.sequences(programs().programs(np.arange(64))))
+    expected = Model(CFG)
+    loss = next_token_loss(expected(whole), whole)
+    loss.backward()
+    by_length = np.argsort(np.diff(programs().offsets)[:64], kind="stable")
+    parts = [programs().programs(part) for part in np.array_split(by_length, 4)]
+    assert len({part.shape[1] for part in parts}) > 1, "equal lengths would hide wrong weights"
+    split = Model(CFG)
+    mean, counted = _accumulate(split, parts, QUICK)
+    assert mean == pytest.approx(loss.item(), rel=1e-5)
+    assert counted == int(loss_mask(whole).sum())
+    for (name, a), b in zip(expected.named_parameters(), split.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-6), name
+
+
+def test_micro_batches_leave_the_step_as_it_is() -> None:
+    one_step = replace(QUICK, steps=1, warmup_steps=0)
+    whole, split, wrong = (trained(replace(one_step, **other))[0] for other in ({"micro_batches": 1}, {}, {"seed": 1}))
+    moved = []
+    for name, parameter in parameters(whole).items():
+        near = (parameter - parameters(split)[name]).abs().max().item()
+        matrix = name.startswith("blocks.") and ".W_" in name  # orthogonalized in bf16, which shows rounding
+        assert near <= (5e-4 if matrix else 1e-5), name
+        moved.append((parameter - parameters(wrong)[name]).abs().max().item())
+    assert np.median(moved) > 5e-3, "other batches must lead further away than what is allowed"
+
+
+def one_step(**other: float | str) -> dict[str, Tensor]:
+    """How far the parameters move in a single step at full rate."""
+    after = parameters(trained(replace(QUICK, steps=1, warmup_steps=0, **other))[0])
+    return {name: parameter - parameters(Model(CFG))[name] for name, parameter in after.items()}
+
+
+def test_the_rate_and_the_clip_bound_the_step() -> None:
+    moved = one_step(weight_decay=0.0)
+    assert moved["unembed.b_U"].abs().max().item() == pytest.approx(1e-2, rel=0.02)  # AdamW's first step is the rate
+    assert all(step.abs().max() < 1.01e-2 for step in moved.values())
+    clipped = one_step(weight_decay=0.0, clip=1e-9)  # a tenth of what AdamW adds to the root of the second moment
+    assert 0 < clipped["unembed.b_U"].abs().max() < 1e-3
+
+
+def test_decay_is_of_the_matrices_of_the_blocks() -> None:
+    plain, decayed, weights = one_step(weight_decay=0.0), one_step(weight_decay=0.5), parameters(Model(CFG))
+    for name, step in decayed.items():
+        matrix = name.startswith("blocks.") and ".W_" in name
+        expected = -1e-2 * 0.5 * weights[name] if matrix else torch.zeros_like(step)
+        assert torch.allclose(step - plain[name], expected, atol=1e-7), name
+
+
+def test_precision_is_of_the_products() -> None:
+    losses = [trained(replace(QUICK, steps=1, precision=name))[1]["log"][0]["loss"] for name in ("fp32", "bf16")]
+    assert 0 < abs(losses[0] - losses[1]) < 0.01
+
+
+def test_the_schedule_warms_up_and_falls_to_nothing() -> None:
+    _, record = trained(replace(QUICK, steps=20, warmup_steps=4, log_every=1, batch_size=4))
+    rates = [row["lr"] for row in record["log"]]
+    cosine = [0.5e-2 * (1 + math.cos(math.pi * k / 20)) for k in range(20)]
+    assert rates[4:] == pytest.approx(cosine[4:])
+    assert rates[:4] == pytest.approx([cosine[k] * (k + 1) / 4 for k in range(4)])
+    assert max(rates) == rates[3] <= 1e-2
+    assert rates[-1] < 0.01 * max(rates)
+    _, record = trained(replace(QUICK, steps=2, warmup_steps=0, log_every=1, batch_size=4))
+    assert record["log"][0]["lr"] == 1e-2
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 48), (48, 16), (4, 32, 8), (2, 3, 8, 16)])
+def test_orthogonalized_singular_values(shape: tuple[int, ...]) -> None:
+    """In 0.65 ... 1.25, where the smallest was a hundredth of the largest or more."""
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    values = torch.logspace(-2, 0, u.shape[-1])
+    matrices = 37.0 * u * values @ v
+    result = orthogonalize(matrices)
+    assert result.shape == shape
+    assert result.dtype == matrices.dtype
+    found = torch.linalg.svdvals(result)
+    assert found.min() > 0.65
+    assert found.max() < 1.25
+    aligned = (u.mT @ result @ v.mT).diagonal(dim1=-2, dim2=-1)  # the directions stay
+    assert (aligned > 0.6).all()
+
+
+def test_stacked_matrices_are_orthogonalized_each_by_itself() -> None:
+    stack = torch.randn(5, 12, 6, generator=torch.Generator().manual_seed(1))
+    stack[2] *= 1000
+    together = orthogonalize(stack)
+    assert torch.allclose(together, torch.stack([orthogonalize(one) for one in stack]), atol=0.02)
+    assert torch.equal(orthogonalize(torch.zeros(3, 3)), torch.zeros(3, 3))
+
+
+def test_muon_steps() -> None:
+    """Nesterov's momentum, a step of 0.2 in root mean square times the rate, decoupled decay."""
+    weight, untouched = torch.nn.Parameter(torch.ones(8, 16)), torch.nn.Parameter(torch.ones(2, 2))
+    first, second = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(0))
+    optimizer = Muon([weight, untouched], lr=0.1, momentum=0.9, weight_decay=0.5)
+    momentum = torch.zeros(8, 16)
+    for gradient in (first, second):
+        before = weight.detach() * 1
+        weight.grad = gradient
+        optimizer.step()
+        momentum = 0.9 * momentum + gradient
+        step = -0.1 * 0.2 * 4 * orthogonalize(gradient + 0.9 * momentum)  # 4: the root of the longer side
+        assert step.pow(2).mean().sqrt().item() == pytest.approx(0.1 * 0.2, rel=0.2)
+        assert torch.allclose(weight, before * (1 - 0.1 * 0.5) + step, atol=1e-4)
+    assert (untouched == 1).all()
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_programs_must_fit() -> None:
+    model = Model(replace(CFG, n_ctx=MIXED.width))
+    message = (
+        f"programs of mixture 'mixed' need {MIXED.width + 1} positions, the model has n_ctx = {MIXED.width}; raise"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(model, programs(), QUICK)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        *(
+            ({name: 0}, f"{name} = 0 must be 1 or more")
+            for name in ("steps", "batch_size", "micro_batches", "log_every")
+        ),
+        ({"precision": "fp16"}, "precision = 'fp16' must be one of fp32, bf16"),
+        ({"lr": 0.0}, "lr = 0.0 must be above 0"),
+        ({"lr": float("nan")}, "lr = nan must be above 0"),
+    ],
+)
+def test_bad_training_configurations_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**wrong)
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    config = replace(QUICK, steps=3, seed=5)
+    made = train_from_scratch(MIXED, CFG, config, tmp_path / "model")
+    again = checkpoint.load(tmp_path / "model")
+    sequences = torch.from_numpy(tokens.sequences(programs().programs(np.arange(20))))
+    with torch.no_grad():
+        assert torch.equal(made.model(sequences), again.model(sequences))
+        assert not torch.allclose(again.model(sequences), Model(CFG, seed=5)(sequences), atol=1e-3), "not trained"
+    assert again.model.cfg == CFG
+    assert again.mixture == MIXED
+    assert again.seed == 5
+    assert again.record == made.record == json.loads(json.dumps(made.record))
+    assert again.record["corpus"]["programs"] == 3 * 64
+    assert again.fingerprint == made.fingerprint
+    expected, _ = trained(config, corpus.build(MIXED, 3 * 64, seed=5), seed=5)
+    for name, parameter in parameters(expected).items():
+        assert torch.equal(parameter, parameters(again.model)[name]), "from scratch is build, seed, train"
+
+
+def test_checkpoint_keeps_names_shapes_and_provenance(tmp_path: Path) -> None:
+    model = Model(CFG)
+    saved = checkpoint.save(tmp_path, model, MIXED, {"config": {"seed": 0}})
+    weights = artifacts.read_arrays(tmp_path / "model.safetensors")
+    assert {name: tuple(array.shape) for name, array in weights.items()} == {
+        name: tuple(parameter.shape) for name, parameter in model.named_parameters()
+    }
+    assert weights["blocks.0.attn.W_Q"].shape == (CFG.n_heads, CFG.d_model, CFG.d_head)
+    manifest = artifacts.read_manifest(tmp_path, "model")
+    assert manifest["cfg"] == CFG.to_dict()
+    assert manifest["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
+    with torch.no_grad():
+        model.unembed.b_U[0] += 1
+    assert checkpoint.save(tmp_path, model, MIXED, {"config": {"seed": 0}}).fingerprint != saved.fingerprint
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: flip(folder / "model.safetensors"), r"model\.safetensors is damaged \(wrong checksum\); make"),
+        (lambda folder: (folder / "training.json").unlink(), r"training\.json is missing; make the model again"),
+        (lambda folder: (folder / "manifest.json").unlink(), r"is half-written \(it has no manifest\.json\)"),
+    ],
+)
+def test_damaged_checkpoints_are_noticed(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, Model(CFG), MIXED, {"config": {"seed": 0}})
+    damage(tmp_path)
+    with pytest.raises(ArtifactError, match=message):
+        checkpoint.load(tmp_path)
+
+
+def test_a_corpus_is_no_checkpoint(tmp_path: Path) -> None:
+    corpus.save(programs(), tmp_path)
+    with pytest.raises(ArtifactError, match="holds a corpus, not a model; pass another folder"):
+        checkpoint.load(tmp_path)
+
+
+# --- completion accuracy ---------------------------------------------------------------------------------------------
+
+
+def writes(ending: str, at: int, n_ctx: int = 32) -> Model:
+    """A model that reads positions only: behind `at` given tokens it writes `ending`, and `.` everywhere else."""
+    cfg = ModelConfig(n_layers=1, d_model=2 * n_ctx, n_heads=1, d_head=4, d_mlp=4, n_ctx=n_ctx)
+    model = Model(cfg).eval()
+    said = dict(enumerate(ending, at))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".W_" in name:
+                parameter.zero_()
+        model.pos_embed.W_pos.copy_(torch.eye(n_ctx, 2 * n_ctx))
+        for position in range(n_ctx):  # position i holds the token before token i
+            model.unembed.W_U[position, vm.VOCAB.index(said.get(position, "."))] = 10.0
+    return model
+
+
+DIGITS = Compare(low=0, high=9, length=1)
+
+
+def test_a_model_that_writes_what_it_is_told() -> None:
+    assert complete(writes("><", 2), ["34", "11"]) == ["34><.", "11><."]
+    assert complete(writes("7=", 5), ["3Aa", "3Aaa+"]) == ["3Aa.", "3Aaa+7=."]
+
+
+def test_completion_goes_to_the_end_of_the_context() -> None:
+    model = writes("1" * 40, 0, n_ctx=12)
+    assert complete(model, ["34"]) == ["34" + "1" * 9]
+    assert complete(model, ["34"], max_new_tokens=3) == ["34111"]
+    assert complete(model, []) == []
+
+
+def test_completion_of_many_prompts_keeps_their_order() -> None:
+    prompts = [f"{i % 10}{i // 10 % 10}{i // 100 % 10}" for i in range(2500)]
+    assert complete(writes("+", 3), prompts) == [prompt + "+." for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("family", "texts", "ending", "expected"),
+    [
+        # accuracy, true_rate, canonical
+        (DIGITS, ["43>.", "34<.", "33=.", "92>."], ">", (2 / 4, 2 / 4, 2 / 4)),
+        (DIGITS, ["43>.", "34<.", "33=.", "02<."], "", (0, 3 / 4, 0)),  # `43.` is true, and not the answer
+        (DIGITS, ["33=.", "44=."], "=!!", (0, 1, 0)),  # `33=!!.` is true, and begins as it should, and goes on
+        (Equality(low=0, high=9, length=1), ["33=.", "34=!."], "", (1 / 2, 1 / 2, 1 / 2)),
+        (Equality(low=0, high=9, length=1), ["33=.", "34=!.", "35=!."], "!", (2 / 3, 2 / 3, 2 / 3)),
+        (Register(low=-9), ["7Aa7=.", "3Aa3=."], "7=", (1 / 2, 1 / 2, 1 / 2)),
+        (Register(low=-9), ["7Aa7=.", "3Aa3=."], "70+=", (1 / 2, 1 / 2, 0)),  # `70+` is 7, but not as it is written
+    ],
+)
+def test_scores_by_hand(family: Family, texts: list[str], ending: str, expected: tuple[float, ...]) -> None:
+    (at,) = {cut for text in texts for cut in family.decisions(text)}
+    found = score(writes(ending, at), family, "test", texts, seed=4)
+    assert (found.accuracy, found.true_rate, found.canonical) == pytest.approx(expected)
+    assert (found.family, found.split, found.n, found.seed) == (family.name, "test", len(texts), 4)
+
+
+@cache
+def learned() -> Model:
+    """Trained enough to be right at times."""
+    model = Model(replace(CFG, d_model=64, d_head=32))
+    train(model, programs(), replace(QUICK, steps=120, warmup_steps=10))
+    return model
+
+
+@pytest.mark.parametrize("family", [Equality(), Register(assertions=2)], ids=str)
+def test_scores_are_the_plain_machines(family: Family) -> None:
+    texts = tokens.decode(corpus.held_out(family, "test", 200, 0))
+    prompts = [(text, cut) for text in texts for cut in family.decisions(text)]
+    completed = complete(learned(), [text[:cut] for text, cut in prompts])
+    assert all(done.startswith(text[:cut]) for (text, cut), done in zip(prompts, completed, strict=True))
+    true = [vm.verdict(done) for done in completed]
+    right = [t and done.endswith(".") and family.accepts(done) for t, done in zip(true, completed, strict=True)]
+    canonical = [
+        done.startswith(text[:cut] + family.answer(text, cut))
+        for (text, cut), done in zip(prompts, completed, strict=True)
+    ]
+    found = score(learned(), family, "test", texts, 0)
+    assert found.n == len(prompts) == 200 * len(family.decisions(texts[0]))
+    assert found.accuracy == np.mean(right)
+    assert found.true_rate == np.mean(true)
+    assert found.canonical == np.mean(canonical)
+    assert 0 < found.accuracy < 1, "a model that is always wrong or always right shows little"
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    z, share = 1.959964, k / n
+    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+
+
+@pytest.mark.parametrize("right", [0, 1, 17, 40])
+def test_interval_is_wilsons_and_holds_the_estimate(right: int) -> None:
+    texts = ["43>."] * right + ["34<."] * (40 - right)
+    found = score(writes(">", 2), DIGITS, "test", texts, 0)
+    assert found.accuracy == right / 40
+    assert (found.low, found.high) == pytest.approx(wilson(right, 40), abs=1e-5)
+    assert found.low - 1e-12 <= found.accuracy <= found.high + 1e-12
+    assert found.high - found.low > 0.05
+
+
+def test_evaluation_is_a_row_per_family_and_split() -> None:
+    rows = evaluate.evaluate(learned(), MIXED, programs=100, seed=2)
+    assert [(row.family, row.split, row.n) for row in rows] == [
+        ("equality", "test", 100),
+        ("equality", "test_skeleton", 100),
+        ("register", "test", 200),
+        ("register", "test_skeleton", 200),
+    ]
+    for row in rows:
+        assert row.seed == 2
+        assert 0 <= row.low <= row.accuracy <= row.high <= 1
+        assert row.accuracy <= row.true_rate
+        assert Accuracy(**row.to_dict()) == row
+    texts = tokens.decode(corpus.held_out(MIXED.families[1], "test_skeleton", 100, 2))
+    assert score(learned(), MIXED.families[1], "test_skeleton", texts, 2) == rows[3]
+    (alone,) = evaluate.evaluate(
+        learned(), mixture.Mixture("m", MIXED.components[:1]), splits=("test",), programs=100, seed=2
+    )
+    assert alone == rows[0]
