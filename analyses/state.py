@@ -97,7 +97,7 @@ def _label(programs: np.ndarray, family: Register) -> _Labels:
 def _probe_model(name: str, model: Model, data: _Labels, seed: int) -> list[dict]:
     sites = residual_sites(model)
     train, test = data.fold("train"), data.fold("test")
-    groups = [g for g in range(len(CLASSES)) if all(_enough(train.group[:, :, k] == g) for k in range(len(VARIABLES)))]
+    groups = [group for group in range(len(CLASSES)) if _enough(data, train, group)]
     probes = _fit(model, data, sites, groups)
     predicted = _predict(model, test, sites, groups, probes)
     program = np.broadcast_to(np.arange(len(test.programs))[:, None, None], test.group.shape)
@@ -135,9 +135,10 @@ def _probe_model(name: str, model: Model, data: _Labels, seed: int) -> list[dict
     return rows
 
 
-def _enough(mask: np.ndarray) -> bool:
-    """Enough rows to fit a probe, or none at all: a register that the family does not use."""
-    return mask.sum() == 0 or mask.sum() >= FEWEST_ROWS
+def _enough(data: _Labels, train: _Labels, group: int) -> bool:
+    """Whether every register that has this token class at all has it often enough to fit a probe."""
+    anywhere, fitted = (data.group == group).any((0, 1)), (train.group == group).sum((0, 1))
+    return anywhere.any() and bool((fitted[anywhere] >= FEWEST_ROWS).all())
 
 
 def _fit(model: Model, data: _Labels, sites: list[str], groups: list[int]) -> dict[tuple[str, int, int], RidgeProbe]:

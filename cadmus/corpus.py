@@ -17,6 +17,7 @@ from cadmus.families import Family
 from cadmus.mixture import Mixture, from_dict, to_dict
 
 SHARD_SIZE = 1 << 16  # programs drawn per shard, before splits and duplicates are taken out
+_FEW_NEW, _BARREN_SHARDS = 0.001, 3  # a mixture is exhausted after so many shards with so small a share of new programs
 _MOST_ROUNDS = 200  # of a held-out draw that finds nothing new
 
 
@@ -71,7 +72,7 @@ def build(mixture: Mixture, size: int, seed: int = 0, *, progress: Callable[[int
     if size < 1:
         raise ValueError(f"a corpus of {size} programs is empty; ask for one or more")
     seen: set[int] = set()
-    flats, lengths, families, n = [], [], [], 0
+    flats, lengths, families, n, barren = [], [], [], 0, 0
     for programs, family in shards(mixture, seed):
         keys = tokens.hashes(programs, "cadmus corpus 1").tolist()
         fresh = np.zeros(len(programs), np.bool_)
@@ -79,11 +80,6 @@ def build(mixture: Mixture, size: int, seed: int = 0, *, progress: Callable[[int
             if key not in seen:
                 seen.add(key)
                 fresh[i] = True
-        if fresh.sum() < 0.02 * len(fresh):
-            raise ValueError(
-                f"mixture {mixture.name!r} runs out of new programs at {n:,} of {size:,}; "
-                "widen its knobs or ask for less"
-            )
         programs, family = programs[fresh][: size - n], family[fresh][: size - n]
         length = tokens.lengths(programs) + 1
         flats.append(programs[np.arange(programs.shape[1]) < length[:, None]])
@@ -94,6 +90,12 @@ def build(mixture: Mixture, size: int, seed: int = 0, *, progress: Callable[[int
             progress(n)
         if n == size:
             break
+        barren = barren + 1 if fresh.sum() < _FEW_NEW * SHARD_SIZE else 0
+        if barren == _BARREN_SHARDS:
+            raise ValueError(
+                f"mixture {mixture.name!r} runs out of new programs at {n:,} of {size:,}; "
+                "widen its knobs or ask for less"
+            )
     offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
     return Corpus(mixture, seed, np.concatenate(flats), offsets, np.concatenate(families))
 
@@ -118,6 +120,8 @@ def held_out(family: Family, split: str, n: int, seed: int) -> np.ndarray:
     unless `split` is "train". Raises ValueError for an unknown split, and where the family has too few programs."""
     if split not in tokens.SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(tokens.SPLITS)}")
+    if n < 1:
+        raise ValueError(f"{n} held-out programs are asked for; ask for one or more")
     rng = np.random.default_rng([seed, tokens.SPLITS.index(split), 1])
     found: dict[int, np.ndarray] = {}
     barren = 0

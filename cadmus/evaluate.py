@@ -91,6 +91,8 @@ def complete(model: Model, prefixes: list[str], max_new_tokens: int | None = Non
         prompts = tokens.encode(["." + prefix for prefix in batch])
         lengths = torch.tensor([len(prefix) + 1 for prefix in batch])
         room = model.cfg.n_ctx - int(lengths.max())
-        out = model.generate(torch.from_numpy(prompts), lengths, max_new_tokens or room)
-        done += tokens.decode(out[:, 1:].cpu().numpy().astype(np.uint8))
+        new = max_new_tokens or room
+        out = model.generate(torch.from_numpy(prompts), lengths, new).cpu().numpy().astype(np.uint8)
+        # behind what a row was allowed to write there is only padding, which must not pass for its own `.`
+        done += [tokens.decode(row[None, 1 : len(prefix) + 1 + new])[0] for row, prefix in zip(out, batch, strict=True)]
     return done

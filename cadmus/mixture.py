@@ -114,7 +114,11 @@ def save(mixture: Mixture, path: str | Path) -> Path:
 
 def to_dict(mixture: Mixture) -> dict[str, Any]:
     """The mixture as plain data: {"name", "family": [{"name", "weight", knobs ...}]}."""
-    tables = [{"name": c.family.name, "weight": c.weight, **asdict(c.family)} for c in mixture.components]
+    tables = []
+    for component in mixture.components:
+        kinds = {knob.name: type(knob.default) for knob in knobs(type(component.family)).values()}
+        values = {name: kinds[name](value) for name, value in asdict(component.family).items()}  # 1 and 1.0 are one
+        tables.append({"name": component.family.name, "weight": float(component.weight), **values})
     return {"name": mixture.name, "family": tables}
 
 
@@ -122,14 +126,15 @@ def from_dict(data: dict[str, Any]) -> Mixture:
     """The mixture that `to_dict` describes; ValueError for anything unknown or ill-typed."""
     _known("mixture", data, ("name", "family"))
     tables = data.get("family", [])
-    if not isinstance(data.get("name"), str) or not isinstance(tables, list):
+    is_list = isinstance(tables, list) and all(isinstance(table, dict) for table in tables)
+    if not isinstance(data.get("name"), str) or not is_list:
         raise ValueError('a mixture is name = "..." and one or more [[family]] tables')
     return Mixture(data["name"], tuple(map(_component, tables)))
 
 
 def _component(table: dict[str, Any]) -> Component:
     name = table.get("name")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise ValueError(f"unknown family {name!r}{_nearest(str(name), FAMILIES)}; there are {', '.join(FAMILIES)}")
     available = knobs(FAMILIES[name])
     _known(f"family {name}", table, ("name", "weight", *available))

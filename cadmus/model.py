@@ -1,8 +1,9 @@
 """The decoder: a pre-LayerNorm GELU transformer with TransformerLens's names, shapes and hooks.
 
 Parameters carry HookedTransformer's names and shapes (`blocks.0.attn.W_Q [head, d_model, d_head]`, ...), so a state
-dict loads there with plain `load_state_dict`. Every activation that TransformerLens names is a site: `run_with_cache`
-and `run_with_hooks` read and edit it. Where nobody listens to a site, the fused path runs.
+dict loads there with plain `load_state_dict`. What happens inside is open at sites under TransformerLens's hook names
+(`Model.sites` lists them): `run_with_cache` and `run_with_hooks` read and edit there. Where nobody listens, fused
+operations run.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ModelConfig:
     normalization_type: str = "LN"
     positional_embedding_type: str = "standard"
     eps: float = 1e-5
-    init_range: float = 0.02
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx"):
@@ -85,7 +86,7 @@ class Sites:
 
 
 class LayerNorm(nn.Module):
-    """Layer normalization with TransformerLens's sites `hook_scale` [.., 1] and `hook_normalized`."""
+    """Layer normalization with TransformerLens's sites `hook_scale` [.., 1] and `hook_normalized` (before w and b)."""
 
     def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
         super().__init__()
@@ -95,11 +96,11 @@ class LayerNorm(nn.Module):
         self.b = nn.Parameter(torch.zeros(cfg.d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.sites.listened(self.scale_site):
-            return self.sites(self.normalized_site, F.layer_norm(x, self.w.shape, self.w, self.b, self.eps))
+        if not self.sites.listened(self.scale_site, self.normalized_site):
+            return F.layer_norm(x, self.w.shape, self.w, self.b, self.eps)
         x = x - x.mean(-1, keepdim=True)
         scale = self.sites(self.scale_site, (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
-        return self.sites(self.normalized_site, x / scale * self.w + self.b)
+        return self.sites(self.normalized_site, x / scale) * self.w + self.b
 
 
 class Attention(nn.Module):
@@ -209,7 +210,7 @@ class Model(nn.Module):
         for name, parameter in self.named_parameters():
             if ".W_" in name:  # what writes to the residual stream starts smaller (GPT-2)
                 scale = (2 * cfg.n_layers) ** -0.5 if name.endswith(("W_O", "W_out")) else 1.0
-                nn.init.normal_(parameter, 0, cfg.init_range * scale, generator=generator)
+                nn.init.normal_(parameter, 0, cfg.initializer_range * scale, generator=generator)
 
     @property
     def device(self) -> torch.device:
@@ -355,7 +356,10 @@ class Model(nn.Module):
             last = lengths[going] - 1
             logits = self(out[going, : int(last.max()) + 1])[torch.arange(len(going)), last]
             if logits_mask is not None:
-                logits = logits.masked_fill(~logits_mask(out[going]), -torch.inf)
+                allowed = logits_mask(out[going])
+                if not allowed.any(-1).all():
+                    raise ValueError("logits_mask allows no token for some prompt; it must leave one or more")
+                logits = logits.masked_fill(~allowed, -torch.inf)
             token = logits.argmax(-1)
             out[going, lengths[going]] = token
             lengths[going] += 1

@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices to `matrices` [.., m, n], approximately: singular values in 0.7 ... 1.2."""
+    """`matrices` [.., m, n] made about semi-orthogonal: singular values that are not tiny end near 1 (0.6 ... 1.25)."""
     a, b, c = _COEFFICIENTS
     x = matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]

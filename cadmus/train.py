@@ -46,8 +46,11 @@ class TrainConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision = {self.precision!r} must be one of {', '.join(PRECISIONS)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr = {self.lr} must be above 0")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps = {self.warmup_steps} must be 0 or more")
 
 
 MOST_PROGRAMS = 2_000_000  # of the corpus that a training run builds for itself

@@ -67,6 +67,8 @@ class RidgeFitter:
             raise ValueError(
                 f"{len(alphas)} penalties need validation data to choose from; pass validation= or one alpha"
             )
+        if validation is not None and not validation.n.all():
+            raise ValueError(f"target {int(np.argmin(validation.n))} has no validation rows to choose a penalty by")
         coefs, intercepts, chosen = [], [], []
         for target in range(len(self.n)):
             candidates = [self._solve(target, alpha) for alpha in alphas]
@@ -83,7 +85,7 @@ class RidgeFitter:
         if n < 2:
             raise ValueError(f"target {target} has {int(n)} rows; a probe needs 2 or more")
         x, y = self.x[target] / n, self.y[target] / n
-        if self.yy[target] / n - y * y < 1e-9:
+        if self.yy[target] / n - y * y <= 1e-9 * self.yy[target] / n:
             raise ValueError(f"target {target} is constant ({y:g}); there is nothing to probe")
         centered = self.xx[target] - n * np.outer(x, x)
         coef = np.linalg.solve(centered + alpha * np.eye(len(x)), self.xy[target] - n * x * y)

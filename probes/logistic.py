@@ -25,6 +25,8 @@ class LogisticProbe:
     def fit(self, x: np.ndarray, y: np.ndarray, warm_start: LogisticProbe | None = None) -> LogisticProbe:
         """x [n, features], y [n] any labels. `warm_start`, fitted on the same labels, is where the solver begins."""
         self.classes_, target = np.unique(y, return_inverse=True)
+        # scikit-learn has one row of coefficients for two classes: w where softmax has w/2 and -w/2, half the penalty
+        weight = 2 if len(self.classes_) == 2 else 1
         if len(self.classes_) < 2:
             raise ValueError(f"the labels are constant ({self.classes_}); there is nothing to probe")
         x, target = torch.from_numpy(np.asarray(x, np.float32)), torch.from_numpy(target)
@@ -45,7 +47,8 @@ class LogisticProbe:
 
         def objective() -> torch.Tensor:
             solver.zero_grad()
-            loss = F.cross_entropy(x @ coef.T + intercept, target) + coef.square().sum() / (2 * self.C * len(x))
+            penalty = weight * coef.square().sum() / (2 * self.C * len(x))
+            loss = F.cross_entropy(x @ coef.T + intercept, target) + penalty
             loss.backward()
             return loss
 

@@ -300,3 +300,21 @@ def test_an_interrupted_save_leaves_the_corpus_before(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted_save(tmp_path)
     assert texts(corpus.load(tmp_path)) == texts(built(50))
+
+
+def test_a_mixture_without_train_programs_is_an_error_and_not_a_loop() -> None:
+    family = Register(low=0, high=0, registers="c", min_stores=2, max_stores=2, dependent_share=0.0, pair_share=0.0)
+    with pytest.raises(
+        ValueError, match=r"mixture .* runs out of new programs at 0 of 5; widen its knobs or ask for less"
+    ):
+        corpus.build(only(family), 5)
+
+
+def test_a_small_family_gives_what_it_has() -> None:
+    built = corpus.build(only(Compare(low=0, high=9, length=1)), 60)
+    assert len(set(tokens.decode(built.programs(np.arange(60))))) == 60
+
+
+def test_no_held_out_programs_is_an_error() -> None:
+    with pytest.raises(ValueError, match="0 held-out programs are asked for; ask for one or more"):
+        corpus.held_out(Compare(), "test", 0, 0)

@@ -535,3 +535,12 @@ def test_literals_evaluate_to_their_value() -> None:
         assert vm.run(text).outputs == (vm.Int(value),)
         assert re.fullmatch(r"\d(\d\+)*~?", text)
         assert len(text) <= 2 * -(-max(abs(value), 1) // 9) - 1 + (value < 0), "longer than it must be"
+
+
+def test_only_ascii_digits_are_digits() -> None:
+    assert not Compare(length=1, low=0, high=9).accepts("٣3=.")
+    assert not Register().accepts("٣Aa٣=.")
+
+
+def test_an_expression_without_a_value_has_no_answer() -> None:
+    assert Compare(length=3, low=-9, high=18).answer("10/34+<.", 6) is None

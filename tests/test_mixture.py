@@ -200,3 +200,14 @@ def test_nothing_to_load(tmp_path: Path) -> None:
         mixture.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.toml"))):
         mixture.load(tmp_path / "none.toml")
+
+
+def test_integers_and_floats_of_one_value_give_one_fingerprint() -> None:
+    whole, real = (Mixture("m", (Component(Compare(equal_share=one), one),)) for one in (1, 1.0))
+    assert whole.fingerprint == real.fingerprint == mixture.from_toml(mixture.to_toml(whole)).fingerprint
+
+
+@pytest.mark.parametrize("text", ['name = "a"\nfamily = ["compare"]', 'name = "a"\n[[family]]\nname = ["compare"]'])
+def test_tables_of_the_wrong_kind_are_value_errors(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^mixture: "):
+        mixture.from_toml(text)

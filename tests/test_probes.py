@@ -22,7 +22,7 @@ from probes.controls import Majority, prefix_majority, untrained_twin
 from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
 from probes.logistic import LogisticProbe, fit_on_validation, one_thread
 
-CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=48, n_ctx=32, init_range=0.3)
+CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=48, n_ctx=32, initializer_range=0.3)
 
 
 def regression(n: int, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -608,3 +608,18 @@ def test_a_signal_planted_in_a_model_is_harvested_and_found() -> None:
     assert score("blocks.1.hook_resid_post", 5) > 0.9
     assert score("blocks.0.hook_resid_pre", 5) < 0.05
     assert score("blocks.1.hook_resid_post", 4) < 0.05, "an earlier position cannot know"
+
+
+def test_two_classes_have_scikit_learns_penalty() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 5)).astype(np.float32)
+    y = (x[:, 0] + 0.5 * rng.standard_normal(400) > 0).astype(int)
+    ours, theirs = LogisticProbe(C=0.01, max_iter=300).fit(x, y), LogisticRegression(C=0.01, tol=1e-8).fit(x, y)
+    np.testing.assert_allclose(ours.coef_[1] - ours.coef_[0], theirs.coef_[0], atol=2e-3)
+
+
+def test_no_validation_rows_is_an_error() -> None:
+    rng = np.random.default_rng(0)
+    fitter = RidgeFitter(3, 1).update(rng.standard_normal((10, 3)), rng.standard_normal((10, 1)))
+    with pytest.raises(ValueError, match="target 0 has no validation rows to choose a penalty by"):
+        fitter.fit(validation=RidgeFitter(3, 1))

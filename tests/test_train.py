@@ -399,6 +399,13 @@ def test_scores_by_hand(family: Family, texts: list[str], ending: str, expected:
     assert (found.family, found.split, found.n, found.seed) == (family.name, "test", len(texts), 4)
 
 
+def test_a_completion_that_does_not_stop_is_not_right() -> None:
+    """`43>` is true and of the form, but the context ends before a `.` is written."""
+    found = score(writes(">", 2, n_ctx=4), DIGITS, "test", ["43>.", "92>."], 0)
+    assert (found.accuracy, found.true_rate, found.canonical) == (0, 1, 0)
+    assert score(writes(">", 2, n_ctx=5), DIGITS, "test", ["43>.", "92>."], 0).accuracy == 1
+
+
 @cache
 def learned() -> Model:
     """Trained enough to be right at times."""
@@ -462,3 +469,10 @@ def test_evaluation_is_a_row_per_family_and_split() -> None:
         learned(), mixture.Mixture("m", MIXED.components[:1]), splits=("test",), programs=100, seed=2
     )
     assert alone == rows[0]
+
+
+def test_a_completion_does_not_depend_on_the_rest_of_its_batch() -> None:
+    """A row that has used up its tokens is padded with `.` to the batch's width: that is not its own `.`."""
+    model = writes("3=" + "1" * 30, 3, n_ctx=10)
+    assert complete(model, ["3Aa"], 3) == ["3Aa3=1"]
+    assert complete(model, ["3Aa", "3A3A3Aa"], 2) == ["3Aa3=", "3A3A3Aa11"]

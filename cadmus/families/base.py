@@ -29,11 +29,12 @@ class Family(ABC):
 
     @abstractmethod
     def accepts(self, text: str) -> bool:
-        """Whether `text` has the family's form under these knobs. It need not be true."""
+        """Whether `text` has the family's form: the shape that these knobs give, whatever the values. It need not be
+        true."""
 
     @abstractmethod
     def decisions(self, text: str) -> tuple[int, ...]:
-        """The cuts of `text` after which a model must complete it: tokens before the cut are given."""
+        """Where a model must complete `text`, a program of the family: the tokens before each cut are given."""
 
     @abstractmethod
     def answer(self, text: str, cut: int) -> str | None:

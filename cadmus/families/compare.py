@@ -62,7 +62,7 @@ class Compare(Family):
     def answer(self, text: str, cut: int) -> str | None:
         if cut not in self.decisions(text):
             return None
-        return next(token for token in "<=>" if vm.verdict(text[:cut] + token)) + vm.END
+        return next((token + vm.END for token in "<=>" if vm.verdict(text[:cut] + token)), None)
 
 
 def draw_pairs(

@@ -10,6 +10,7 @@ import numpy as np
 
 from cadmus import kernel, vm
 
+DIGITS = "0123456789"
 OPERATORS = "+-*/%xn"
 LENGTHS = (1, 3, 5)  # instructions of the expressions that are pooled: k + 1 digits and k operators
 
@@ -57,7 +58,8 @@ class Pool:
 def pool(length: int) -> Pool:
     """All expressions of `length` instructions over digits and `OPERATORS` whose value is an Int.
 
-    Five instructions: 98,000 expressions, values -81 ... 729 (35 of them have the value -20, 19,434 the value 0).
+    Five instructions: 91,300 of 98,000 expressions have one (the others divide by 0), from -81 to 729; 35 have the
+    value -20, 19,434 the value 0.
     """
     if length not in LENGTHS:
         raise ValueError(f"expressions have {' or '.join(map(str, LENGTHS))} instructions, not {length}")
@@ -83,8 +85,8 @@ def is_expression(text: str, length: int) -> bool:
     """Whether `text` is an expression of `length` instructions over digits and `OPERATORS`."""
     return (
         len(text) == length
-        and all(token.isdecimal() or token in OPERATORS for token in text)
-        and _leaves_one(tuple("d" if token.isdecimal() else "o" for token in text))
+        and all(token in DIGITS or token in OPERATORS for token in text)
+        and _leaves_one(tuple("d" if token in DIGITS else "o" for token in text))
     )
 
 

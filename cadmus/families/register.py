@@ -22,7 +22,7 @@ _STORE, _LOAD, _EQUAL = map(vm.VOCAB.index, "Aa=")
 _PLUS, _MINUS, _TIMES, _MAXIMUM, _MINIMUM = map(vm.VOCAB.index, "+-*xn")
 _TRIES = 16  # dependent stores drawn before a store of a literal takes their place, where all leave the range
 
-_LITERAL = r"\d(?:\d\+)*~?"
+_LITERAL = r"[0-9](?:[0-9]\+)*~?"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Register(Family):
         """The stores and the assertions of a text of this family's form."""
         operators = "[" + re.escape(self.operators) + "]"
         load, store = f"[{self.registers}]", f"[{self.registers.upper()}]"
-        store = f"(?:{_LITERAL}|{load}(?:\\d|{load}){operators}){store}"
+        store = f"(?:{_LITERAL}|{load}(?:[0-9]|{load}){operators}){store}"
         assertion = f"{load}(?:{load}{operators})?{_LITERAL}="
         body, _, _ = text.partition(vm.END)
         return re.fullmatch(f"((?:{store})+)((?:{assertion})+)", body)
