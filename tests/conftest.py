@@ -2,4 +2,4 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin beside other processes
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does: threads that wait soon sleep
