@@ -9,12 +9,9 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cadmus.values import MAX_INT, MAX_LENGTH, MAX_TAG, NAN, Int, Seq, Value, truth
-
-if TYPE_CHECKING:
-    from cadmus.vm import Machine
 
 VOCAB = "0123456789.+-*/%xn<>=!~m&|?:\\@o;ABCDabcd{}fghFGH(,rQ#ISXERTOPMW'\""
 END, OPEN, CLOSE = ".", "{", "}"
@@ -51,6 +48,16 @@ class Undefined(Exception):
 
     def __init__(self, cause: NanCause):
         self.cause = cause
+
+
+class Machine(Protocol):
+    """What an effect may ask of the machine that runs it (`cadmus.vm.Machine`)."""
+
+    def call(self, slot: str, x: Value) -> Value: ...
+
+    def load(self, register: str) -> Value: ...
+
+    def store(self, register: str, value: Value) -> tuple[()]: ...
 
 
 # --- effects ---------------------------------------------------------------------------------------------------------

@@ -38,10 +38,16 @@ def harvest(
 def skeleton_folds(programs: np.ndarray) -> np.ndarray:
     """Probe training, validation and test programs, as an index into `FOLDS`: uint8 [n].
 
-    All programs of a skeleton share a fold, so that a probe is judged on skeletons it has not seen.
+    All programs of a skeleton share a fold, so that a probe is judged on skeletons it has not seen; 60, 15 and 25 % of
+    the skeletons, in the order of their ids, and at least one each. Raises ValueError for fewer than three skeletons.
     """
-    u = skeleton_ids(programs) / 2.0**64
-    return np.searchsorted(np.cumsum(_FOLD_SHARES)[:-1], u, side="right").astype(np.uint8)
+    skeletons, index = np.unique(skeleton_ids(programs), return_inverse=True)
+    n = len(skeletons)
+    if n < len(FOLDS):
+        raise ValueError(f"{n} skeletons cannot be split into {', '.join(FOLDS)}; probe a family with more of them")
+    train = min(round(_FOLD_SHARES[0] * n), n - 2)
+    validation = max(1, min(round(_FOLD_SHARES[1] * n), n - train - 1))
+    return np.searchsorted([train, train + validation], index, side="right").astype(np.uint8)
 
 
 def skeleton_ids(programs: np.ndarray) -> np.ndarray:
