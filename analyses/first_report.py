@@ -10,6 +10,7 @@ import pandas as pd
 from analyses import figures, paper, report, state
 from cadmus import artifacts, checkpoint
 from cadmus.evaluate import evaluate
+from cadmus.families import Compare
 from cadmus.mixture import load
 from cadmus.model import ModelConfig
 from cadmus.train import Stage, TrainConfig, train_from_scratch
@@ -62,7 +63,7 @@ def run(config: FirstReportConfig, out: Path | str, stage: Stage = lambda name, 
     )
     sections = (
         _completion(accuracies),
-        _numbers(numbers, paper.token_names(compare)),
+        _numbers(numbers, compare),
         _registers(registers),
         _training(trained),
     )
@@ -136,7 +137,8 @@ def _completion(table: pd.DataFrame) -> report.Section:
     )
 
 
-def _numbers(table: pd.DataFrame, tokens: list[str]) -> report.Section:
+def _numbers(table: pd.DataFrame, family: Compare) -> report.Section:
+    tokens, length = paper.token_names(family), family.length
     ends = [len(tokens) // 2, len(tokens) - 1, len(tokens)]
     last_layer = table[(table.metric == "R2") & (table.layer == table.layer.max()) & table.position.isin(ends)]
     last_layer = last_layer.assign(token=[tokens[position - 1] for position in last_layer.position])
@@ -144,8 +146,8 @@ def _numbers(table: pd.DataFrame, tokens: list[str]) -> report.Section:
         "numbers",
         "Two computed numbers, token by token",
         (
-            "compare programs compute X in five instructions, Y in five more, and state the relation (Figure 2 of "
-            "arXiv 2602.09112). At each token and each depth of the residual stream, two probes read each number: "
+            f"compare programs compute X in {length} instructions, Y in {length} more, and state the relation (Figure 2 "
+            "of arXiv 2602.09112). At each token and each depth of the residual stream, two probes read each number: "
             "logistic regression over the values as classes, as in the paper, and ridge regression, which knows that "
             "they are ordered. Probes are trained and tested on programs of skeletons that the model never saw, split "
             "by skeleton.",
@@ -155,7 +157,7 @@ def _numbers(table: pd.DataFrame, tokens: list[str]) -> report.Section:
             "tokens give away, not what the model computed.",
         ),
         figure=figures.numbers_by_token(table, tokens),
-        caption="X1 to X5: the first expression; Y1 to Y5: the second; rel: the relation. Bands: 95 % bootstrap over "
+        caption="X1, X2, ...: the first expression; Y1, ...: the second; rel: the relation. Bands: 95 % bootstrap over "
         "skeletons (a few hold many programs, hence their width). The classifier must learn each of the values apart, "
         "from few programs; R² says how well their order is held. The table: after the last layer.",
         table=table,
@@ -177,7 +179,7 @@ def _registers(table: pd.DataFrame) -> report.Section:
             "every token can score.",
         ),
         figure=figures.registers_by_layer(table, state.ALL),
-        caption="The four registers together, a probe for each. Bands: 95 % bootstrap over skeletons.",
+        caption="All registers together, a probe for each. Bands: 95 % bootstrap over skeletons.",
         table=table,
         shown=_wide(part, ["token_class", "layer"], "read exactly", ["majority", "by_token", "programs", "clusters"]),
     )
