@@ -146,8 +146,8 @@ def _numbers(table: pd.DataFrame, family: Compare) -> report.Section:
         "numbers",
         "Two computed numbers, token by token",
         (
-            f"compare programs compute X in {length} instructions, Y in {length} more, and state the relation (Figure 2 "
-            "of arXiv 2602.09112). At each token and each depth of the residual stream, two probes read each number: "
+            f"compare programs compute X in {length} instructions, Y in {length} more, and state the relation "
+            "(Figure 2 of arXiv 2602.09112). At each token and each depth of the residual stream, two probes read each number: "
             "logistic regression over the values as classes, as in the paper, and ridge regression, which knows that "
             "they are ordered. Probes are trained and tested on programs of skeletons that the model never saw, split "
             "by skeleton.",

@@ -1,6 +1,7 @@
 """The first report, made small: the page, its figures and tables, and the numbers they share."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -82,6 +83,13 @@ def test_the_page_states_the_tables_numbers(folder):
     for row in completion.itertuples():
         assert f"{row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}]" in page
     assert np.isfinite(completion.accuracy).all()
+
+
+def test_markdown_keeps_paragraphs_and_tables_apart(folder):
+    lines = (folder / "report.md").read_text().splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith(("#", "!", "All ")) or (line.startswith("|") and not before.startswith("|")):
+            assert before == "", line
 
 
 def test_a_new_report_replaces_the_old_one_and_reuses_a_model(folder, tmp_path):
