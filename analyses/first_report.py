@@ -148,9 +148,9 @@ def _numbers(table: pd.DataFrame, family: Compare) -> report.Section:
         (
             f"compare programs compute X in {length} instructions, Y in {length} more, and state the relation "
             "(Figure 2 of arXiv 2602.09112). At each token and each depth of the residual stream, two probes read each "
-            "number: logistic regression over the values as classes, as in the paper, and ridge regression, which knows "
-            "that they are ordered. Probes are trained and tested on programs of skeletons that the model never saw, split "
-            "by skeleton.",
+            "number: logistic regression over the values as classes, as in the paper, and ridge regression, which "
+            "knows that they are ordered. Probes are trained and tested on programs of skeletons that the model never "
+            "saw, split by skeleton.",
             "The dotted line is the best guess from the instructions seen so far, computed exactly by enumerating the "
             "generator (held-out skeletons are a sample of it); the dashed grey line is the same probe on the same "
             "architecture before training, at its best layer. Where a probe is no better than that, it reads what the "
