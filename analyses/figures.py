@@ -109,7 +109,7 @@ def registers_by_layer(table: pd.DataFrame, variable: str) -> Figure:
 def learning_curve(log: pd.DataFrame) -> Figure:
     """Training loss by tokens seen: `log` is the record of `cadmus.train`."""
     with theme():
-        figure = Figure(figsize=(6.2, 2.6), layout="constrained")
+        figure = Figure(figsize=(9.2, 2.8), layout="constrained")
         ax = figure.subplots()
         ax.plot(log.tokens / 1e6, log.loss, color="C0", lw=1.6)
         ax.set(xlabel="tokens trained on (millions)", ylabel="training loss (nats per token)")
