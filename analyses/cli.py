@@ -62,12 +62,13 @@ def vm(
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the program from a file.")] = None,
 ) -> None:
+    from cadmus.artifacts import read_text
     from cadmus.vm import explain
 
     if (program is None) == (file is None):
         raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
     if file is not None:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     else:
         text = sys.stdin.read() if program == "-" else program
     text = text.strip()
@@ -134,6 +135,7 @@ def train(
     )
 )
 def report(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder for the page, its figures and tables.")] = Path("reports"),
     run: Annotated[
         Path | None,
@@ -150,6 +152,11 @@ def report(
     from cadmus.mixture import load
     from cadmus.train import TrainConfig
 
+    for option in ("mixture", "steps", "layers", "width") if run is not None else ():
+        if context.get_parameter_source(option).name == "COMMANDLINE":
+            raise ValueError(
+                f"--{option} says how to train, but --run {run} is trained already; leave out one of the two"
+            )
     config = FirstReportConfig(
         mixture=mixture,
         cfg=_architecture(layers, width, load(mixture).width),

@@ -38,7 +38,7 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with _naming(path), os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -49,6 +49,26 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
             os.unlink(name)
         raise
     return path
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let a write that fails (a full disk) say where: such an OSError names no file by itself."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def read_text(path: Path | str) -> str:
+    """Read UTF-8 text; ArtifactError, naming the file, where it is not that."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ArtifactError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); name a text file"
+        ) from error
 
 
 def write_json(path: Path | str, value: Any) -> Path:
@@ -120,7 +140,8 @@ def new_folder(folder: Path | str, kind: str, **about: Any) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
     try:
-        yield partial
+        with _naming(folder):
+            yield partial
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         listed = {name: _describe(partial / name) for name in files}
         for name in _earlier_files(folder) - listed.keys():

@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from cadmus.artifacts import fingerprint, write_bytes
+from cadmus.artifacts import fingerprint, read_text, write_bytes
 from cadmus.families import FAMILIES, Family
 from cadmus.families.base import knobs
 
@@ -80,7 +80,7 @@ def load(source: str | Path) -> Mixture:
     """
     path = Path(source)
     if path.suffix == ".toml" or path.is_file():
-        return from_toml(path.read_text(encoding="utf-8"), str(path))
+        return from_toml(read_text(path), str(path))
     if str(source) not in shipped():
         raise ValueError(f"no mixture {str(source)!r}; name a TOML file or one of {', '.join(shipped())}")
     return from_toml((resources.files("cadmus.mixtures") / f"{source}.toml").read_text(encoding="utf-8"), str(source))

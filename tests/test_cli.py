@@ -138,7 +138,22 @@ def test_a_disk_that_fills_leaves_nothing(tmp_path):
     _, err = process.communicate()
     assert process.returncode == 2
     assert "File too large; raise the file size limit or choose another --out" in err.strip().splitlines()[-1]
+    assert str(tmp_path / "out") in err.strip().splitlines()[-1]
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_files_that_are_no_text(errors, tmp_path):
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe")
+    for arguments in (["vm", "--file", str(path)], ["train", "--mixture", str(path)]):
+        assert f"{path} is not UTF-8 text" in errors(*arguments)
+
+
+@pytest.mark.parametrize("option", [["--steps", "9"], ["--mixture", "first"], ["--layers", "2"], ["--width", "64"]])
+def test_training_options_beside_a_trained_run_are_not_ignored(errors, tmp_path, option):
+    line = errors("report", "--run", str(tmp_path), *option)
+    assert f"{option[0]} says how to train" in line
+    assert "leave out one of the two" in line
 
 
 def test_ctrl_c_leaves_nothing(tmp_path):
