@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -32,7 +33,7 @@ class ArtifactError(ValueError):
     """A file or folder that is missing, half-written, damaged or of another kind."""
 
 
-def write_bytes(path: Path | str, data: bytes) -> Path:
+def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
     """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +98,21 @@ def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and make it again") from error
 
 
+def write_array(path: Path | str, array: np.ndarray) -> Path:
+    """Write one array as .npy, atomically."""
+    with io.BytesIO() as buffer:
+        np.save(buffer, array, allow_pickle=False)
+        return write_bytes(path, buffer.getbuffer())
+
+
+def read_array(path: Path | str) -> np.ndarray:
+    """Open a .npy file; its content is read from disk where it is used. ArtifactError where it is damaged."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and make it again") from error
+
+
 def fingerprint(value: Any) -> str:
     """16 hexadecimal digits that name a JSON-able value: the same for the same content, whatever the key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -129,30 +145,39 @@ def provenance() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path | str, kind: str, **about: Any) -> Iterator[Path]:
+def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **about: Any) -> Iterator[Path]:
     """Make or renew the folder `folder`: yields a hidden place to write its files to.
 
     On success the files move to their final names, in place of those of an earlier manifest, and the new manifest
-    (`kind`, the keywords, the machine's fingerprint, every file's size and SHA-256) is written last; on failure nothing
-    of it stays.
+    (`kind`, the keywords as they are then, the machine's fingerprint, every file's size and SHA-256) is written last;
+    on failure nothing of it stays. With `resume`, which names the content, the hidden place stays after a failure, and
+    a later call with the same name finds it as it was left.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+    if resume is None:
+        partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+    else:
+        partial = folder / f"{_PARTIAL}{resume}"
+        partial.mkdir(exist_ok=True)
+    done = False
     try:
         with _naming(folder):
             yield partial
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
-        listed = {name: _describe(partial / name) for name in files}
+        listed = {name: describe_file(partial / name) for name in files}
         for name in _earlier_files(folder) - listed.keys():
             (folder / name).unlink(missing_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / name, folder / name)
-        write_json(folder / MANIFEST, {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed})
+        manifest = {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed}
+        write_json(folder / MANIFEST, manifest)
+        done = True
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if done or resume is None:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
@@ -175,7 +200,7 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing; make the {kind} again")
-        found = _describe(folder / name)
+        found = describe_file(folder / name)
         if found != expected:
             same_size = isinstance(expected, dict) and expected.get("bytes") == found["bytes"]
             difference = "checksum" if same_size else "size"
@@ -191,6 +216,9 @@ def _earlier_files(folder: Path) -> set[str]:
         return set()
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> dict[str, Any] | None:
+    """A file's size and SHA-256 as a manifest has them; None where there is no such file."""
+    if not path.is_file():
+        return None
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,140 +1,184 @@
-"""Corpora: true-programs of a mixture, drawn by shard, split by text, deduplicated, stored, and asked for membership.
+"""Corpora: distinct true-programs of a mixture, stored as uint8 arrays, and asked for exact membership.
 
-Shard k is a pure function of (mixture, seed, k); a program that two shards share stays in the first. Only programs
-of the split `train` enter, so whatever `held_out` draws from another split is unseen by construction.
+Only programs of the split `train` enter, and none that the mixture holds out, so whatever `held_out` draws from another
+split, and whatever `out_of_distribution` draws, is unseen by construction. `cadmus.build` makes corpora.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from cadmus import artifacts, tokens
 from cadmus.families import Family
-from cadmus.mixture import Mixture, from_dict, to_dict
+from cadmus.holdout import HoldOut
+from cadmus.membership import find, program_hashes
+from cadmus.mixture import Mixture, OutOfDistribution, from_dict
+from cadmus.shards import stack_programs
 
-SHARD_SIZE = 1 << 16  # programs drawn per shard, before splits and duplicates are taken out
-_FEW_NEW, _BARREN_SHARDS = 0.001, 3  # a mixture is exhausted after so many shards with so small a share of new programs
 _MOST_ROUNDS = 200  # of a held-out draw that finds nothing new
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Programs of the split `train`.
+class Shard:
+    """Programs uint8 [n, width] of one family in one phase, sorted by hash; `family` indexes `Corpus.families`."""
 
-    flat uint8 [tokens]: the programs one after the other, each with its `.`; offsets int64 [n + 1]; family uint8 [n]:
-    index into `mixture.families`.
+    programs: np.ndarray
+    family: int
+    phase: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The programs of a mixture, shard after shard; program i is row i of their concatenation.
+
+    `out_of_distribution` holds the mixture's sets by name, uint8 [n, width], none of whose programs is in the corpus.
     """
 
     mixture: Mixture
     seed: int
-    flat: np.ndarray
-    offsets: np.ndarray
-    family: np.ndarray
+    shards: tuple[Shard, ...]
+    eligible: dict[str, int]
+    """Per family, how many drawn programs were fit to enter, duplicates counted."""
+    out_of_distribution: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.family)
+        return int(self._starts[-1])
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *(len(shard.programs) for shard in self.shards)])
+
+    @cached_property
+    def families(self) -> tuple[str, ...]:
+        """The names of the families, over all phases."""
+        parts = self.mixture.parts
+        return tuple(dict.fromkeys(family.name for _, part in parts for family in part.families))
+
+    @cached_property
+    def family(self) -> np.ndarray:
+        """Each program's family, as an index into `families`: uint8 [n]."""
+        return self._per_shard([shard.family for shard in self.shards])
+
+    @cached_property
+    def phase(self) -> np.ndarray:
+        """Each program's phase of training: uint8 [n]."""
+        return self._per_shard([shard.phase for shard in self.shards])
+
+    def _per_shard(self, values: list[int]) -> np.ndarray:
+        return np.repeat(np.array(values, np.uint8), np.diff(self._starts))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Each program's tokens, its `.` included: int16 [n]."""
+        parts = [tokens.lengths(shard.programs).astype(np.int16) + np.int16(1) for shard in self.shards]
+        return np.concatenate(parts)
 
     def programs(self, index: np.ndarray) -> np.ndarray:
         """The programs at `index`, uint8 [len(index), longest of them], padded with `.`."""
-        starts = self.offsets[index]
-        lengths = self.offsets[index + 1] - starts
-        inside = np.arange(lengths.max(initial=1)) < lengths[:, None]
-        out = np.full(inside.shape, tokens.PAD, np.uint8)
-        out[inside] = self.flat[(starts[:, None] + np.arange(inside.shape[1]))[inside]]
-        return out
+        index = np.asarray(index, np.int64)
+        if len(index) and not (index.min() >= 0 and index.max() < len(self)):
+            raise IndexError(f"programs {index.min()} to {index.max()} are asked for; the corpus has {len(self)}")
+        which = np.searchsorted(self._starts, index, side="right") - 1
+        out = np.full((len(index), self.mixture.width), tokens.PAD, np.uint8)
+        for k in np.unique(which):
+            mine = np.flatnonzero(which == k)
+            shard = self.shards[k].programs
+            out[mine, : shard.shape[1]] = shard[index[mine] - self._starts[k]]
+        return out[:, : int(tokens.lengths(out).max(initial=0)) + 1]
 
     def contains(self, texts: list[str]) -> np.ndarray:
         """Whether each text (up to its `.`) is a program of this corpus, exactly: bool [len(texts)]."""
-        known = set(tokens.decode(self.programs(np.arange(len(self)))))
-        return np.array([text.partition(".")[0] + "." in known for text in texts], np.bool_)
+        return self.contains_programs(tokens.encode(texts)) if texts else np.zeros(0, np.bool_)
+
+    def contains_programs(self, programs: np.ndarray) -> np.ndarray:
+        """`contains` for a program array uint8 [n, width]: bool [n]."""
+        found = np.zeros(len(programs), np.bool_)
+        for shard in self.shards:
+            found |= find(shard.programs, programs)
+        return found
 
     @property
     def counts(self) -> dict[str, int]:
         """Programs per family."""
-        found = np.bincount(self.family, minlength=len(self.mixture.families))
-        return {family.name: int(n) for family, n in zip(self.mixture.families, found, strict=True)}
+        found = np.bincount(self.family, minlength=len(self.families))
+        return {name: int(n) for name, n in zip(self.families, found, strict=True)}
+
+    @property
+    def repetition(self) -> dict[str, float]:
+        """Per family, how many eligible draws each kept program took: 1 where nothing was drawn twice."""
+        return {name: self.eligible[name] / max(1, count) for name, count in self.counts.items()}
+
+    @property
+    def summary(self) -> dict[str, dict[str, float]]:
+        """What the manifest says of each family."""
+        return {
+            name: {"programs": n, "eligible_draws": self.eligible[name], "repetition": self.repetition[name]}
+            for name, n in self.counts.items()
+        }
 
     @property
     def fingerprint(self) -> str:
         """Names the content: mixture, seed and size fix every program."""
-        return artifacts.fingerprint([to_dict(self.mixture)["family"], self.seed, len(self), SHARD_SIZE])
+        return fingerprint(self.mixture, self.seed, len(self))
 
 
-def build(mixture: Mixture, size: int, seed: int = 0, *, progress: Callable[[int], None] | None = None) -> Corpus:
-    """Draw a corpus of `size` distinct programs (the last shard is cut); `progress` is told how many are there.
-
-    Raises ValueError where the mixture runs out of new programs.
-    """
-    if size < 1:
-        raise ValueError(f"a corpus of {size} programs is empty; ask for one or more")
-    seen: set[int] = set()
-    flats, lengths, families, n, barren = [], [], [], 0, 0
-    for programs, family in shards(mixture, seed):
-        keys = tokens.hashes(programs, "cadmus corpus 1").tolist()
-        fresh = np.zeros(len(programs), np.bool_)
-        for i, key in enumerate(keys):  # the first of equal programs stays
-            if key not in seen:
-                seen.add(key)
-                fresh[i] = True
-        programs, family = programs[fresh][: size - n], family[fresh][: size - n]
-        length = tokens.lengths(programs) + 1
-        flats.append(programs[np.arange(programs.shape[1]) < length[:, None]])
-        lengths.append(length)
-        families.append(family)
-        n += len(family)
-        if progress is not None:
-            progress(n)
-        if n == size:
-            break
-        barren = barren + 1 if fresh.sum() < _FEW_NEW * SHARD_SIZE else 0
-        if barren == _BARREN_SHARDS:
-            raise ValueError(
-                f"mixture {mixture.name!r} runs out of new programs at {n:,} of {size:,}; "
-                "widen its knobs or ask for less"
-            )
-    offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
-    return Corpus(mixture, seed, np.concatenate(flats), offsets, np.concatenate(families))
+def fingerprint(mixture: Mixture, seed: int, size: int) -> str:
+    """The fingerprint of a corpus before it is there."""
+    return artifacts.fingerprint([mixture.fingerprint, seed, size, artifacts.machine_fingerprint()])
 
 
-def shards(mixture: Mixture, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Shard after shard without end: (train programs uint8 [m, width], family index uint8 [m]), in random order."""
-    shard = 0
-    while True:
-        rng = np.random.default_rng([seed, shard])
-        which = np.sort(rng.choice(len(mixture.components), SHARD_SIZE, p=mixture.shares).astype(np.uint8))
-        programs = np.full((SHARD_SIZE, mixture.width), tokens.PAD, np.uint8)
-        for i, family in enumerate(mixture.families):
-            drawn = family.generate(int((which == i).sum()), rng)
-            programs[which == i, : drawn.shape[1]] = drawn
-        keep = rng.permutation(np.flatnonzero(tokens.splits(programs) == tokens.SPLITS.index("train")))
-        yield programs[keep], which[keep]
-        shard += 1
+# --- programs that are in no corpus ----------------------------------------------------------------------------------
 
 
-def held_out(family: Family, split: str, n: int, seed: int) -> np.ndarray:
+def held_out(family: Family, split: str, n: int, seed: int, hold_out: HoldOut | None = None) -> np.ndarray:
     """`n` distinct programs of `family` that fall into `split`, uint8 [n, width]: drawn afresh, never in a corpus
-    unless `split` is "train". Raises ValueError for an unknown split, and where the family has too few programs."""
+    unless `split` is "train". With `hold_out`, none that it holds out.
+
+    Raises ValueError for an unknown split, and where the family has too few programs."""
     if split not in tokens.SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(tokens.SPLITS)}")
-    if n < 1:
-        raise ValueError(f"{n} held-out programs are asked for; ask for one or more")
+
+    def wanted(programs: np.ndarray) -> np.ndarray:
+        fine = tokens.splits(programs) == tokens.SPLITS.index(split)
+        return fine & ~hold_out.held(programs) if hold_out else fine
+
     rng = np.random.default_rng([seed, tokens.SPLITS.index(split), 1])
+    return _distinct(family, n, rng, wanted, f"in split {split!r}")
+
+
+def out_of_distribution(mixture: Mixture, one: OutOfDistribution, n: int, seed: int) -> np.ndarray:
+    """`n` distinct programs of an out-of-distribution set of the mixture, uint8 [n, width], of any split.
+
+    Raises ValueError where there are too few."""
+
+    def wanted(programs: np.ndarray) -> np.ndarray:
+        if one.held_out:
+            return mixture.hold_out.held(programs, one.held_out)
+        return np.ones(len(programs), np.bool_)
+
+    rng = np.random.default_rng([seed, 2, *one.name.encode()])
+    return _distinct(one.family, n, rng, wanted, f"for the out-of-distribution set {one.name!r}")
+
+
+def _distinct(family: Family, n: int, rng: np.random.Generator, wanted, where: str) -> np.ndarray:
+    if n < 1:
+        raise ValueError(f"{n} programs are asked for {where}; ask for one or more")
     found: dict[int, np.ndarray] = {}
     barren = 0
     while len(found) < n:
         programs = family.generate(max(1024, 4 * n), rng)
-        programs = programs[tokens.splits(programs) == tokens.SPLITS.index(split)]
+        programs = programs[wanted(programs)]
         before = len(found)
-        for key, program in zip(tokens.hashes(programs, "cadmus corpus 1").tolist(), programs, strict=True):
+        for key, program in zip(program_hashes(programs).tolist(), programs, strict=True):
             found.setdefault(key, program)
         barren = barren + 1 if len(found) == before else 0
         if barren == _MOST_ROUNDS or (barren and len(found) == 0):
             raise ValueError(
-                f"family {family.name} has only {len(found)} programs in split {split!r}, {n} are asked for; "
+                f"family {family.name} has only {len(found)} programs {where}, {n} are asked for; "
                 "ask for fewer or widen its knobs"
             )
     return np.stack(list(found.values())[:n])
@@ -143,23 +187,42 @@ def held_out(family: Family, split: str, n: int, seed: int) -> np.ndarray:
 # --- on disk ---------------------------------------------------------------------------------------------------------
 
 
-def save(corpus: Corpus, folder: Path | str) -> Path:
-    """Write the corpus to `folder`: programs.safetensors and the manifest with its mixture, seed and counts."""
-    about = {
-        "mixture": to_dict(corpus.mixture),
-        "seed": corpus.seed,
-        "fingerprint": corpus.fingerprint,
-        "programs": len(corpus),
-        "families": corpus.counts,
-    }
-    with artifacts.new_folder(folder, "corpus", **about) as partial:
-        arrays = {"flat": corpus.flat, "offsets": corpus.offsets, "family": corpus.family}
-        artifacts.write_arrays(partial / "programs.safetensors", arrays)
-    return Path(folder)
+def shard_file(section: str, shard: int) -> str:
+    """The path of a shard in its folder."""
+    return f"shards/{section}-{shard:05d}.npy"
 
 
 def load(folder: Path | str) -> Corpus:
-    """Read a corpus; ArtifactError for one that is missing, half-written, damaged or of another machine version."""
+    """Open a corpus; its shards stay on disk until they are read. ArtifactError for one that is missing, half-written,
+    damaged (every checksum is compared) or of another machine version."""
     manifest = artifacts.read_manifest(folder, "corpus")
-    arrays = artifacts.read_arrays(Path(folder) / "programs.safetensors")
-    return Corpus(from_dict(manifest["mixture"]), manifest["seed"], **arrays)
+    folder, mixture = Path(folder), from_dict(manifest["mixture"])
+    families = tuple(dict.fromkeys(family.name for _, part in mixture.parts for family in part.families))
+    shards, sets = [], {}
+    for name in manifest["files"]:
+        if name.startswith("shards/"):
+            phase, rest = Path(name).stem.split("-", 1)
+            programs = artifacts.read_array(folder / name)
+            shards.append(Shard(programs, families.index(rest.rsplit("-", 1)[0]), int(phase)))
+        elif name.startswith("out_of_distribution/"):
+            sets[Path(name).stem] = artifacts.read_array(folder / name)
+    shards.sort(key=lambda shard: (shard.phase, shard.family))  # files of one section are in order already
+    eligible = {name: row["eligible_draws"] for name, row in manifest["families"].items()}
+    return Corpus(mixture, manifest["seed"], tuple(shards), eligible, sets)
+
+
+def sample(corpus: Corpus, n: int, seed: int, family: str | None = None) -> np.ndarray:
+    """`n` random programs of the corpus (of one family), none twice; all where it has fewer: uint8 [m, width]."""
+    if family is not None and family not in corpus.families:
+        raise ValueError(f"the corpus has no family {family!r}; it has {', '.join(corpus.families)}")
+    rng = np.random.default_rng([seed, 3])
+    if family is None:
+        return corpus.programs(np.sort(rng.choice(len(corpus), min(n, len(corpus)), replace=False)))
+    shards = [shard.programs for shard in corpus.shards if shard.family == corpus.families.index(family)]
+    ends = np.cumsum([len(programs) for programs in shards])
+    chosen = np.sort(rng.choice(ends[-1], min(n, ends[-1]), replace=False))
+    cuts = np.searchsorted(chosen, [0, *ends])
+    starts = [0, *ends[:-1]]
+    return stack_programs(
+        [programs[chosen[a:b] - start] for programs, a, b, start in zip(shards, cuts, cuts[1:], starts)]
+    )

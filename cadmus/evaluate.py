@@ -50,7 +50,7 @@ def evaluate(
     rows = []
     for family in mixture.families:
         for split in splits:
-            texts = tokens.decode(held_out(family, split, programs, seed))
+            texts = tokens.decode(held_out(family, split, programs, seed, mixture.hold_out))
             rows.append(score(model, family, split, texts, seed))
     return rows
 
@@ -62,7 +62,7 @@ def score(model: Model, family: Family, split: str, texts: list[str], seed: int)
     true = kernel.verdicts(tokens.encode(completed))
     formed = np.array([text.endswith(".") and family.accepts(text) for text in completed])
     canonical = [
-        done.startswith(text[:cut] + family.answer(text, cut))
+        done.startswith(text[:cut] + (family.answer(text, cut) or ""))
         for (text, cut), done in zip(prompts, completed, strict=True)
     ]
     right = true & formed

@@ -479,6 +479,20 @@ def _unpack(value, kind, v, tag, length, at):
 
 
 @_compile
+def run_tops(tokens, meaning, kind, v, tag, length):
+    """Run every row; what lies on top of the stack at the end."""
+    bodies, stack, registers, arena, frames, machine = _scratch(tokens.shape[1])
+    for row in range(len(tokens)):
+        end = _parse(tokens[row], bodies)
+        _reset(registers, machine)
+        _advance(tokens[row], 0, end, meaning, bodies, stack, registers, arena, frames, machine)
+        if machine[_SP] > 0:
+            _unpack(stack[machine[_SP] - 1], kind, v, tag, length, row)
+        else:
+            kind[row], v[row], tag[row], length[row] = NONE_KIND, 0, 0, 0
+
+
+@_compile
 def _write_contents(value, arena, offsets, at, elements, element_tags):
     if value & 3 == _SEQ:
         for i in range(_seq_length(value)):

@@ -1,4 +1,4 @@
-"""The Cadmus machine over arrays of programs: `verdicts` and `traces` of uint8 [n, length] (see `cadmus.tokens`).
+"""The Cadmus machine over arrays of programs uint8 [n, length] (see `cadmus.tokens`): `verdicts`, `tops`, `traces`.
 
 The same machine as `cadmus.vm`, compiled (`cadmus.interpreter`). Rows are independent, so chunks of them run on
 threads: the compiled code does not hold Python's lock.
@@ -13,11 +13,23 @@ import numpy as np
 from numba import config as numba_config
 
 from cadmus import vm
-from cadmus.interpreter import INT_KIND, NAN_KIND, NONE_KIND, SEQ_KIND, run_traces, run_verdicts
+from cadmus.interpreter import INT_KIND, NAN_KIND, NONE_KIND, SEQ_KIND, run_tops, run_traces, run_verdicts
 
 KINDS = ("none", "nan", "int", "seq")  # a kind's code in `Values.kind` is its index
 
-__all__ = ["INT_KIND", "KINDS", "NAN_KIND", "NONE_KIND", "SEQ_KIND", "Traces", "Values", "check", "traces", "verdicts"]
+__all__ = [
+    "INT_KIND",
+    "KINDS",
+    "NAN_KIND",
+    "NONE_KIND",
+    "SEQ_KIND",
+    "Traces",
+    "Values",
+    "check",
+    "tops",
+    "traces",
+    "verdicts",
+]
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,16 @@ def verdicts(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threa
     out = np.empty(len(tokens), np.bool_)
     _on_threads(len(tokens), threads, lambda rows: run_verdicts(tokens[rows], meaning, out[rows]))
     return out
+
+
+def tops(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threads: int | None = None) -> Values:
+    """The top of the stack at the end of every program: `Values` [n], without the contents of sequences. Tokens as for
+    `verdicts`."""
+    tokens, meaning = check(tokens), _meaning(semantics)
+    n = len(tokens)
+    kind, v, tag, length = (np.empty(n, dtype) for dtype in (np.uint8, np.int32, np.uint8, np.uint8))
+    _on_threads(n, threads, lambda r: run_tops(tokens[r], meaning, kind[r], v[r], tag[r], length[r]))
+    return Values(kind, v, tag, length)
 
 
 def traces(

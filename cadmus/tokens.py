@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 
 from cadmus import vm
 
@@ -52,7 +53,18 @@ def _through_end(text: str) -> str:
 
 def lengths(programs: np.ndarray) -> np.ndarray:
     """Tokens before each program's first `.`: int64 [n]."""
-    return np.logical_and.accumulate(programs != PAD, axis=1).sum(1)
+    out = np.empty(len(programs), np.int64)
+    _lengths(programs, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _lengths(programs, out):
+    for i in range(len(programs)):
+        length = 0
+        while length < programs.shape[1] and programs[i, length] != PAD:
+            length += 1
+        out[i] = length
 
 
 def sequences(programs: np.ndarray) -> np.ndarray:
@@ -82,17 +94,39 @@ def hashes(programs: np.ndarray, key: str) -> np.ndarray:
 
     FNV-1a over the token ids from a key-dependent start, then the finalizer of MurmurHash3.
     """
-    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-    h = np.full(len(programs), start, np.uint64)
-    alive = np.ones(len(programs), np.bool_)
-    for column in programs.T:
-        alive &= column != PAD
-        h = np.where(alive, (h ^ column) * np.uint64(0x100000001B3), h)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ h >> np.uint64(33)
+    out = np.empty(len(programs), np.uint64)
+    hash_rows(programs, hash_start(key), False, out)
+    return out
+
+
+def skeleton_hashes(programs: np.ndarray, key: str) -> np.ndarray:
+    """`hashes(skeletons(programs), key)`, without making the skeletons: uint64 [n]."""
+    out = np.empty(len(programs), np.uint64)
+    hash_rows(programs, hash_start(key), True, out)
+    return out
+
+
+def hash_start(key: str) -> np.uint64:
+    """Where the hash with this key begins."""
+    return np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
+
+
+@njit(cache=True, nogil=True)
+def hash_rows(programs, start, of_skeleton, out):
+    """The hash of every row (or of its skeleton) into `out` uint64 [n]; callable from compiled code."""
+    for i in range(len(programs)):
+        h = start
+        for token in programs[i]:
+            if token == PAD:
+                break
+            if of_skeleton and token < 10:
+                token = np.uint8(0)
+            h = (h ^ np.uint64(token)) * np.uint64(0x100000001B3)
+        h ^= h >> np.uint64(33)
+        h *= np.uint64(0xFF51AFD7ED558CCD)
+        h ^= h >> np.uint64(33)
+        h *= np.uint64(0xC4CEB9FE1A85EC53)
+        out[i] = h ^ (h >> np.uint64(33))
 
 
 def split(text: str) -> str:
@@ -105,7 +139,7 @@ def split(text: str) -> str:
 
 def splits(programs: np.ndarray) -> np.ndarray:
     """`split` of every program, as an index into `SPLITS`: uint8 [n]."""
-    by_skeleton = hashes(skeletons(programs), "cadmus skeleton 1")
+    by_skeleton = skeleton_hashes(programs, "cadmus skeleton 1")
     by_program = hashes(programs, "cadmus program 1")
     out = np.zeros(len(programs), np.uint8)
     out[by_program < _share(VALIDATION_SHARE + TEST_SHARE)] = SPLITS.index("test")

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from cadmus import checkpoint, tokens
-from cadmus.corpus import Corpus, build
+from cadmus.build import build
+from cadmus.corpus import Corpus
 from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 from cadmus.muon import Muon
@@ -74,7 +75,7 @@ def train_from_scratch(
     """
     size = programs or min(config.steps * config.batch_size, MOST_PROGRAMS)
     corpus = build(
-        mixture, size, config.seed, progress=lambda n: stage("build the corpus", n / size, f"{n:,} programs")
+        mixture, size, config.seed, progress=lambda n, family: stage("build the corpus", n / size, f"{n:,} programs")
     )
 
     def progress(step: int, seen: int, loss: float) -> None:
@@ -144,7 +145,7 @@ def _schedule(step: int, config: TrainConfig) -> float:
 
 def _batches(corpus: Corpus, config: TrainConfig) -> Iterator[list[np.ndarray]]:
     """Batch after batch, each as programs of like length together; each pass over the corpus has its own order."""
-    lengths = np.diff(corpus.offsets)
+    lengths = corpus.lengths
     size, epoch = min(config.batch_size, len(corpus)), 0
     while True:
         order = np.random.default_rng([config.seed, epoch]).permutation(len(corpus))

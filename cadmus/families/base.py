@@ -1,14 +1,21 @@
-"""What every family offers, and what it shares: verified generation and the description of its knobs."""
+"""What every family offers, and what they share: verified generation, structures, knobs and the reading of texts."""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 
-from cadmus import kernel
+from cadmus import kernel, tokens, vm
+from cadmus.families.pieces import literal, ranks
+
+_TRIES = 40  # fillings of one structure before another one takes its place
+_MOST_ROUNDS = 400  # of redrawing, where next to nothing comes out right
 
 
 @dataclass(frozen=True)
@@ -28,26 +35,137 @@ class Family(ABC):
         """`n` programs, uint8 [n, width], each with its `.`, not yet verified."""
 
     @abstractmethod
+    def cuts(self, text: str) -> tuple[int, ...] | None:
+        """The decision positions of a text of this family's form; None where it has another."""
+
+    @abstractmethod
+    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+        """What makes an assertion true where the stack at its decision position is this; None where nothing does."""
+
     def accepts(self, text: str) -> bool:
         """Whether `text` has the family's form: the shape that these knobs give, whatever the values. It need not be
         true."""
+        return self.cuts(text) is not None
 
-    @abstractmethod
     def decisions(self, text: str) -> tuple[int, ...]:
-        """Where a model must complete `text`, a program of the family: the tokens before each cut are given."""
+        """Where a model must complete `text`: the tokens before each cut are given. ValueError where `text` is not of
+        the family's form."""
+        cuts = self.cuts(text)
+        if cuts is None:
+            raise ValueError(f"{text!r} is not a program of the family {self.name} with these knobs")
+        return cuts
 
-    @abstractmethod
     def answer(self, text: str, cut: int) -> str | None:
         """What canonically follows `text[:cut]`: through the end of the assertion that is decided here, and the `.`
-        where it is the last. None where `cut` is no decision position."""
+        where it is the last. Empty where what is decided is that nothing follows; None where `cut` is no decision
+        position, or nothing makes the assertion true. A definition to be found is answered with that of `text`."""
+        cuts = self.decisions(text)
+        if cut not in cuts:
+            return None
+        body = body_of(text)
+        if body[cut : cut + 1] == "{":
+            return body[cut:] + vm.END
+        decided = self.decide(vm.run(text[:cut]).outputs)
+        return None if decided is None else decided + (vm.END if cut == cuts[-1] else "")
 
     def generate(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` true-programs, uint8 [n, width], each with its `.` and padded with more; all verified on the machine."""
         programs = self.draw(n, rng)
         true = kernel.verdicts(programs)
         if not true.all():
-            raise AssertionError(f"family {self.name} drew false programs: {programs[~true][0]}; this is a bug")
+            text = tokens.decode(programs[~true])[0]
+            raise AssertionError(f"family {self.name} drew false programs: {text}; this is a bug")
         return programs
+
+
+class Structured(Family):
+    """A family that draws a program in two steps: its structure (every token but the digits), then its digits.
+
+    The two knobs hold the number of structures, so of skeletons, without touching what fills them. A filling that
+    comes out wrong is drawn again for the same structure, so that structures keep their shares.
+    """
+
+    skeletons: int
+    zipf: float
+
+    @abstractmethod
+    def structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` structures, an array [n, ...]."""
+
+    @abstractmethod
+    def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A program for each structure, uint8 [n, width], and which of them may stay, bool [n]."""
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        structures = self._some_structures(n, rng)
+        out = np.full((n, self.width), tokens.PAD, np.uint8)
+        open_rows = np.arange(n)
+        for attempt in range(1, _MOST_ROUNDS + 1):
+            if not len(open_rows):
+                return out
+            programs, fine = self.fill(structures[open_rows], rng)
+            out[open_rows[fine]] = programs[fine]
+            open_rows = open_rows[~fine]
+            if attempt % _TRIES == 0 and len(open_rows):  # these structures have next to no programs
+                structures[open_rows] = self._some_structures(len(open_rows), rng)
+        if not len(open_rows):
+            return out
+        raise ValueError(
+            f"{self.name}: {len(open_rows)} of {n} programs were not found in {_MOST_ROUNDS} tries; these knobs leave "
+            "next to no programs: widen low and high, or the ranges of the others"
+        )
+
+    def _some_structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        if not self.skeletons:
+            return self.structures(n, rng)
+        bank = _bank(self)
+        return bank[ranks(len(bank), self.zipf, n, rng)]
+
+
+@lru_cache(maxsize=32)
+def _bank(family: Structured) -> np.ndarray:
+    """The first `family.skeletons` structures that a fixed generator draws and fills with different skeletons."""
+    rng = np.random.default_rng(0)
+    found: dict[int, np.ndarray] = {}
+    barren = 0
+    while len(found) < family.skeletons:
+        structures = family.structures(max(256, 2 * family.skeletons), rng)
+        before = len(found)
+        for _ in range(8):
+            programs, fine = family.fill(structures, rng)
+            keys = tokens.hashes(tokens.skeletons(programs), "structure").tolist()
+            for i in np.flatnonzero(fine):
+                found.setdefault(keys[i], structures[i])
+            structures = structures[~fine]
+        barren = barren + 1 if len(found) == before else 0
+        if barren == 20:
+            raise ValueError(
+                f"{family.name}: skeletons = {family.skeletons} are asked for, but these knobs give about "
+                f"{len(found)}; ask for fewer or widen the other knobs"
+            )
+    return np.stack(list(found.values())[: family.skeletons])
+
+
+Attempt = Callable[[np.ndarray], tuple[list[np.ndarray], np.ndarray]]
+
+
+def redraw(n: int, owner: str, remedy: str, attempt: Attempt) -> list[np.ndarray]:
+    """Draw until `n` rows are right. attempt(rows) draws for the places `rows` int64 [m] and gives (arrays, fine bool
+    [m]); the arrays of the right ones are put in their places. ValueError after too many rounds."""
+    open_rows, out = np.arange(n), None
+    for _ in range(_MOST_ROUNDS):
+        arrays, fine = attempt(open_rows)
+        if out is None:
+            out = [np.empty((n, *array.shape[1:]), array.dtype) for array in arrays]
+        for whole, array in zip(out, arrays):
+            whole[open_rows[fine]] = array[fine]
+        open_rows = open_rows[~fine]
+        if not len(open_rows):
+            return out
+    raise ValueError(f"{owner}: {len(open_rows)} of {n} were not found in {_MOST_ROUNDS} tries; {remedy}")
+
+
+# --- knobs -----------------------------------------------------------------------------------------------------------
 
 
 def knob(default: Any, doc: str) -> Any:
@@ -75,3 +193,72 @@ def check_share(family: Family, *names: str) -> None:
         value = getattr(family, name)
         if not 0 <= value <= 1:
             raise ValueError(f"{family.name}: knob {name} = {value} is a share, so it must lie in [0, 1]")
+
+
+def check_between(family: Family, name: str, low: int, high: int) -> None:
+    """ValueError unless the named knob lies in [low, high]."""
+    value = getattr(family, name)
+    if not low <= value <= high:
+        raise ValueError(f"{family.name}: {name} = {value} must lie in {low}..{high}")
+
+
+def check_range(family: Family, what: str, least: int, most: int) -> None:
+    """ValueError unless least <= min_`what` <= max_`what` <= most."""
+    low, high = getattr(family, f"min_{what}"), getattr(family, f"max_{what}")
+    if not least <= low <= high <= most:
+        raise ValueError(
+            f"{family.name}: min_{what} = {low} and max_{what} = {high} "
+            f"must have {least} <= min_{what} <= max_{what} <= {most}"
+        )
+
+
+def check_tokens(family: Family, name: str, allowed: str) -> None:
+    """ValueError unless the named knob holds some of the `allowed` tokens, each once."""
+    value = getattr(family, name)
+    if not value or set(value) - set(allowed) or len(set(value)) < len(value):
+        raise ValueError(f"{family.name}: {name} = {value!r} must be some of {' '.join(allowed)}, each once")
+
+
+def check_zipf(family: Family, skew: str = "digit_skew") -> None:
+    """ValueError unless the knobs skeletons, zipf and the digit skew make sense together."""
+    if family.skeletons < 0:
+        raise ValueError(f"{family.name}: skeletons = {family.skeletons} must be 0 (all) or more")
+    for name in ("zipf", skew):
+        if not -10 <= getattr(family, name) <= 10:
+            raise ValueError(f"{family.name}: {name} = {getattr(family, name)} is an exponent; it must lie in -10..10")
+
+
+def check_literals(family: Family) -> None:
+    """ValueError unless [low, high] can be written as literals."""
+    if not -81 <= family.low <= family.high <= 81:
+        raise ValueError(f"{family.name}: [low, high] = [{family.low}, {family.high}] must lie in [-81, 81], low first")
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+_STATEMENT = re.compile(r"[^<>=]*[<>=]!?")
+
+
+def body_of(text: str) -> str:
+    """`text` up to its first `.`."""
+    return text.partition(vm.END)[0]
+
+
+def statement_cuts(body: str, count: int, cut: Callable[[str], int | None]) -> tuple[int, ...] | None:
+    """The decision positions of a text of `count` statements, each of which ends in a relation and perhaps a `!`; `cut`
+    gives a statement's own, None where it is of another form. None where the text is not that."""
+    cuts, at = [], 0
+    for statement in _STATEMENT.findall(body):
+        inside = cut(statement)
+        if inside is None:
+            return None
+        cuts.append(at + inside)
+        at += len(statement)
+    return tuple(cuts) if at == len(body) and len(cuts) == count else None
+
+
+def decide_literal(stack: tuple[vm.Value, ...]) -> str | None:
+    """The literal of the Int on top of the stack and `=`; None where there is none."""
+    value = stack[-1] if stack else vm.NAN
+    return literal(value.v) + "=" if isinstance(value, vm.Int) else None

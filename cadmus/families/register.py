@@ -14,19 +14,28 @@ import numpy as np
 from numba import njit
 
 from cadmus import vm
-from cadmus.families.base import Family, check_share, knob
-from cadmus.families.expressions import literal
+from cadmus.families.base import (
+    Structured,
+    body_of,
+    check_between,
+    check_range,
+    check_share,
+    check_tokens,
+    check_zipf,
+    decide_literal,
+    knob,
+    statement_cuts,
+)
+from cadmus.families.pieces import LITERAL, digits, ids, literal, literal_width, ranks
 from cadmus.tokens import PAD
 
 _STORE, _LOAD, _EQUAL = map(vm.VOCAB.index, "Aa=")
 _PLUS, _MINUS, _TIMES, _MAXIMUM, _MINIMUM = map(vm.VOCAB.index, "+-*xn")
-_TRIES = 16  # dependent stores drawn before a store of a literal takes their place, where all leave the range
-
-_LITERAL = r"[0-9](?:[0-9]\+)*~?"
+_LITERAL, _WITH_DIGIT, _WITH_REGISTER = range(3)  # what is stored: a literal, or a register with one of the two
 
 
 @dataclass(frozen=True)
-class Register(Family):
+class Register(Structured):
     """Stores, then assertions. Every value a register holds, and every value asserted, lies in [low, high]."""
 
     name: ClassVar[str] = "register"
@@ -37,85 +46,168 @@ class Register(Family):
     max_stores: int = knob(4, "the most stores of a program")
     dependent_share: float = knob(0.25, "the share of stores (after the first) computed from a register: chains")
     overwrite_share: float = knob(0.25, "the share of stores (after the first) into a register already stored: age")
+    dead_share: float = knob(
+        0.5, "the share of overwrites that hit a value nobody read, where there are both: dead stores"
+    )
+    min_distance: int = knob(0, "the fewest stores between that of an asserted value and the first assertion")
+    max_distance: int = knob(16, "the most; where no register fits, the nearest is asserted")
     operators: str = knob("+-", "the operators of dependent stores and of assertions about two registers")
     assertions: int = knob(1, "assertions per program, each with its own decision position")
     pair_share: float = knob(0.25, "the share of assertions about two registers")
+    digit_skew: float = knob(0.0, "the weight of the k-th digit (or literal) is k ** -digit_skew; 0: uniform")
+    skeletons: int = knob(0, "distinct skeletons, those of literals apart; 0: all. Fewer: less diversity")
+    zipf: float = knob(0.0, "the weight of the k-th skeleton is k ** -zipf; 0: uniform. Needs skeletons")
 
     def __post_init__(self) -> None:
         if not -81 <= self.low <= 0 <= self.high <= 81:
             raise ValueError(f"{self.name}: [low, high] = [{self.low}, {self.high}] must hold 0 and lie in [-81, 81]")
-        if (
-            not self.registers
-            or set(self.registers) - set(vm.REGISTERS)
-            or len(set(self.registers)) < len(self.registers)
-        ):
-            raise ValueError(f"{self.name}: registers = {self.registers!r} must be some of abcd, each once")
-        if not 1 <= self.min_stores <= self.max_stores <= 16:
+        check_tokens(self, "registers", vm.REGISTERS)
+        check_tokens(self, "operators", "+-*xn")
+        check_range(self, "stores", 1, 16)
+        check_range(self, "distance", 0, 16)
+        if self.min_distance >= self.max_stores:
             raise ValueError(
-                f"{self.name}: min_stores = {self.min_stores} and max_stores = {self.max_stores} "
-                "must have 1 <= min_stores <= max_stores <= 16"
+                f"{self.name}: min_distance = {self.min_distance} stores cannot follow a store where there are at most "
+                f"max_stores = {self.max_stores}; lower the one or raise the other"
             )
-        if not self.operators or set(self.operators) - set("+-*xn"):
-            raise ValueError(f"{self.name}: operators = {self.operators!r} must be one or more of + - * x n")
-        if not 1 <= self.assertions <= 8:
-            raise ValueError(f"{self.name}: assertions = {self.assertions} must lie in 1..8")
-        check_share(self, "dependent_share", "overwrite_share", "pair_share")
+        check_between(self, "assertions", 1, 8)
+        check_share(self, "dependent_share", "overwrite_share", "dead_share", "pair_share")
+        check_zipf(self)
 
     @property
     def width(self) -> int:
-        longest = max(len(literal(value)) for value in (self.low, self.high))
+        longest = literal_width(self.low, self.high)
         return self.max_stores * max(4, longest + 1) + self.assertions * (3 + longest + 1) + 1
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        texts = [literal(value) for value in range(self.low, self.high + 1)]
-        literals = np.zeros((len(texts), max(map(len, texts)) + 1), np.uint8)  # length, then the token ids
-        for row, text in zip(literals, texts, strict=True):
-            row[0] = len(text)
-            row[1 : len(text) + 1] = [vm.VOCAB.index(token) for token in text]
-        out = np.full((n, self.width), PAD, np.uint8)
-        _draw(
-            rng,
-            np.array([vm.REGISTERS.index(register) for register in self.registers]),
-            np.array([vm.VOCAB.index(operator) for operator in self.operators]),
-            literals,
-            *(self.low, self.high, self.min_stores, self.max_stores, self.assertions),
-            *(self.dependent_share, self.overwrite_share, self.pair_share),
+    def structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [n, 1 + 5 * max_stores + 4 * assertions]; see `_draw_structures`."""
+        out = np.zeros((n, 1 + 5 * self.max_stores + 4 * self.assertions), np.int64)
+        registers = np.array([vm.REGISTERS.index(register) for register in self.registers])
+        _draw_structures(
+            *(rng, registers, ids(self.operators).astype(np.int64)),
+            *(self.min_stores, self.max_stores, self.min_distance, self.max_distance),
+            *(self.dependent_share, self.overwrite_share, self.dead_share, self.pair_share),
             out,
         )
         return out
 
-    def _parse(self, text: str) -> re.Match | None:
-        """The stores and the assertions of a text of this family's form."""
-        operators = "[" + re.escape(self.operators) + "]"
-        load, store = f"[{self.registers}]", f"[{self.registers.upper()}]"
-        store = f"(?:{_LITERAL}|{load}(?:[0-9]|{load}){operators}){store}"
-        assertion = f"{load}(?:{load}{operators})?{_LITERAL}="
-        body, _, _ = text.partition(vm.END)
-        return re.fullmatch(f"((?:{store})+)((?:{assertion})+)", body)
+    def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        n, shape = len(structures), (len(structures), self.max_stores)
+        out, fine = np.full((n, self.width), PAD, np.uint8), np.ones(n, np.bool_)
+        texts = [literal(value) for value in range(self.low, self.high + 1)]
+        literals = np.zeros((len(texts), max(map(len, texts)) + 1), np.uint8)  # length, then the token ids
+        for row, text in zip(literals, texts, strict=True):
+            row[0], row[1 : len(text) + 1] = len(text), ids(text)
+        stored = self.low + ranks(len(texts), self.digit_skew, shape, rng)
+        operands = digits(shape, self.digit_skew, rng)
+        _fill(structures, stored, operands, literals, self.low, self.high, self.max_stores, out, fine)
+        return out, fine
 
-    def accepts(self, text: str) -> bool:
-        match = self._parse(text)
-        return match is not None and match[2].count("=") == self.assertions
+    # --- texts -------------------------------------------------------------------------------------------------------
 
-    def decisions(self, text: str) -> tuple[int, ...]:
-        match = self._parse(text)
-        if match is None:
-            raise ValueError(f"{text!r} is not a program of the family {self.name} with these knobs")
-        cuts, position = [], match.start(2)
-        for assertion in match[2].split("=")[:-1]:
-            cuts.append(position + re.search(_LITERAL + "$", assertion).start())
-            position += len(assertion) + 1
-        return tuple(cuts)
-
-    def answer(self, text: str, cut: int) -> str | None:
-        cuts = self.decisions(text)
-        if cut not in cuts:
+    def cuts(self, text: str) -> tuple[int, ...] | None:
+        operators, load = "[" + re.escape(self.operators) + "]", f"[{self.registers}]"
+        store = f"(?:{LITERAL}|{load}(?:[0-9]|{load}){operators})[{self.registers.upper()}]"
+        body = body_of(text)
+        stores = re.match(f"(?:{store})*", body).end()
+        if not stores:
             return None
-        value = vm.run(text[:cut]).outputs[-1]
-        return literal(value.v) + ("=." if cut == cuts[-1] else "=")
+        assertion = re.compile(f"{load}(?:{load}{operators})?({LITERAL})=")
+
+        def cut(statement: str) -> int | None:
+            match = assertion.fullmatch(statement)
+            return match and match.start(1)
+
+        cuts = statement_cuts(body[stores:], self.assertions, cut)
+        return None if cuts is None else tuple(stores + at for at in cuts)
+
+    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+        return decide_literal(stack)
 
 
-@njit(cache=True)
+# --- compiled --------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _draw_structures(
+    rng,
+    registers,
+    operators,
+    min_stores,
+    max_stores,
+    min_distance,
+    max_distance,
+    dependent_share,
+    overwrite_share,
+    dead_share,
+    pair_share,
+    out,
+):
+    """One structure per row: the number of stores; per store what is stored, its two registers, the operator and the
+    target; per assertion whether it is of two registers, which, and the operator."""
+    order = registers.copy()  # order[:used] are the registers stored so far
+    unread = np.zeros(4, np.bool_)
+    stored_at = np.zeros(4, np.int64)
+    for row in out:
+        used = 0
+        row[0] = stores = rng.integers(min_stores, max_stores + 1)
+        for k in range(stores):
+            store = row[1 + 5 * k : 6 + 5 * k]
+            store[:] = 0
+            if used > 0 and rng.random() < dependent_share:
+                store[0] = _WITH_REGISTER if rng.random() < 0.5 else _WITH_DIGIT
+                store[1] = order[rng.integers(0, used)]
+                unread[store[1]] = False
+                if store[0] == _WITH_REGISTER:
+                    store[2] = order[rng.integers(0, used)]
+                    unread[store[2]] = False
+                store[3] = operators[rng.integers(0, len(operators))]
+            if used > 0 and (used == len(order) or rng.random() < overwrite_share):
+                dead = rng.random() < dead_share
+                some = 0  # used registers of the wanted kind
+                for i in range(used):
+                    some += unread[order[i]] == dead
+                nth = rng.integers(0, some if some > 0 else used)
+                target = order[0]
+                for i in range(used):
+                    if some == 0 or unread[order[i]] == dead:
+                        if nth == 0:
+                            target = order[i]
+                            break
+                        nth -= 1
+            else:
+                new = rng.integers(used, len(order))
+                order[used], order[new] = order[new], order[used]
+                target = order[used]
+                used += 1
+            store[4] = target
+            unread[target] = True
+            stored_at[target] = k
+        for k in range(1 + 5 * max_stores, len(row), 4):
+            # a register stored within the wanted distance, else one of the nearest to it
+            nearest = 1 << 30
+            some = 0
+            for i in range(used):
+                distance = stores - 1 - stored_at[order[i]]
+                off = max(min_distance - distance, distance - max_distance, 0)
+                if off < nearest:
+                    nearest, some = off, 0
+                some += off == nearest
+            nth = rng.integers(0, some)
+            row[k + 1] = order[0]
+            for i in range(used):
+                distance = stores - 1 - stored_at[order[i]]
+                if max(min_distance - distance, distance - max_distance, 0) == nearest:
+                    if nth == 0:
+                        row[k + 1] = order[i]
+                        break
+                    nth -= 1
+            row[k] = rng.random() < pair_share
+            row[k + 2] = order[rng.integers(0, used)]
+            row[k + 3] = operators[rng.integers(0, len(operators))]
+
+
+@njit(cache=True, nogil=True)
 def _apply(operator, a, b):
     if operator == _PLUS:
         return a + b
@@ -126,81 +218,47 @@ def _apply(operator, a, b):
     return max(a, b) if operator == _MAXIMUM else min(a, b)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _write_literal(row, at, literals, index):
     length = literals[index, 0]
     row[at : at + length] = literals[index, 1 : length + 1]
     return at + length
 
 
-@njit(cache=True)
-def _draw(
-    rng,
-    registers,
-    operators,
-    literals,
-    low,
-    high,
-    min_stores,
-    max_stores,
-    assertions,
-    dependent_share,
-    overwrite_share,
-    pair_share,
-    out,
-):
-    """One program per row of `out`. `order[:used]` are the registers stored so far."""
+@njit(cache=True, nogil=True)
+def _fill(structures, stored, operands, literals, low, high, max_stores, out, fine):
+    """Write the program of each structure; `fine` says whose values all lie in [low, high]."""
     held = np.zeros(4, np.int64)
-    order = registers.copy()
-    for row in out:
-        at = used = 0
-        for _ in range(rng.integers(min_stores, max_stores + 1)):
-            # what is stored: a value computed from a register, or a literal
-            value, dependent = 0, False
-            if used > 0 and rng.random() < dependent_share:
-                for _ in range(_TRIES):
-                    source = order[rng.integers(0, used)]
-                    operator = operators[rng.integers(0, len(operators))]
-                    second = order[rng.integers(0, used)] if rng.random() < 0.5 else -1
-                    digit = rng.integers(0, 10)
-                    value = _apply(operator, held[source], held[second] if second >= 0 else digit)
-                    if low <= value <= high:
-                        dependent = True
-                        row[at] = _LOAD + source
-                        row[at + 1] = _LOAD + second if second >= 0 else digit
-                        row[at + 2] = operator
-                        at += 3
-                        break
-            if not dependent:
-                value = rng.integers(low, high + 1)
+    for i in range(len(structures)):
+        structure, row, at = structures[i], out[i], 0
+        for k in range(structure[0]):
+            store = structure[1 + 5 * k : 6 + 5 * k]
+            if store[0] == _LITERAL:
+                value = stored[i, k]
                 at = _write_literal(row, at, literals, value - low)
-            # where: a register already stored, or a new one, which joins the used
-            if used > 0 and (used == len(order) or rng.random() < overwrite_share):
-                target = order[rng.integers(0, used)]
             else:
-                new = rng.integers(used, len(order))
-                order[used], order[new] = order[new], order[used]
-                target = order[used]
-                used += 1
-            held[target] = value
-            row[at] = _STORE + target
+                second = held[store[2]] if store[0] == _WITH_REGISTER else np.int64(operands[i, k])
+                value = _apply(store[3], held[store[1]], second)
+                row[at] = _LOAD + store[1]
+                row[at + 1] = _LOAD + store[2] if store[0] == _WITH_REGISTER else operands[i, k]
+                row[at + 2] = store[3]
+                at += 3
+            fine[i] &= low <= value <= high
+            held[store[4]] = value
+            row[at] = _STORE + store[4]
             at += 1
-        for _ in range(assertions):
-            first = order[rng.integers(0, used)]
-            value, pair = held[first], False
-            if rng.random() < pair_share:
-                for _ in range(_TRIES):
-                    second = order[rng.integers(0, used)]
-                    operator = operators[rng.integers(0, len(operators))]
-                    result = _apply(operator, held[first], held[second])
-                    if low <= result <= high:
-                        value, pair = result, True
-                        row[at], row[at + 1], row[at + 2] = _LOAD + first, _LOAD + second, operator
-                        at += 3
-                        break
-            if not pair:
-                row[at] = _LOAD + first
-                at += 1
+        for k in range(1 + 5 * max_stores, len(structure), 4):
+            first = structure[k + 1]
+            value = held[first]
+            row[at] = _LOAD + first
+            at += 1
+            if structure[k]:
+                value = _apply(structure[k + 3], value, held[structure[k + 2]])
+                row[at], row[at + 1] = _LOAD + structure[k + 2], structure[k + 3]
+                at += 2
+            fine[i] &= low <= value <= high
+            if not fine[i]:
+                break
             at = _write_literal(row, at, literals, value - low)
             row[at] = _EQUAL
             at += 1

@@ -1,0 +1,48 @@
+"""`induce`: labelled examples, then the algorithm that explains them: `[(1,2,3,f1=(2,3,f1=(7,f0={#1>}.]`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cadmus import vm
+from cadmus.families.base import body_of, check_range, knob
+from cadmus.families.pieces import Piece, choice, join, same
+from cadmus.families.predicates import Examples, sequence_pattern
+
+
+@dataclass(frozen=True)
+class Induce(Examples):
+    """Examples, each a sequence and what `f` says of it, then the definition of f. The model decides there: it must
+    find an algorithm that gives these labels (`answer` is the hidden one). Both labels occur in every program."""
+
+    name: ClassVar[str] = "induce"
+    both_labels: ClassVar[bool] = True
+    min_examples: int = knob(3, "the fewest examples of a program")
+    max_examples: int = knob(5, "the most examples of a program; more leave fewer algorithms open")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "examples", 2, 16)
+
+    @property
+    def width(self) -> int:
+        return self.predicate_width + 2 + self.max_examples * (self.sequence_width + 3) + 1
+
+    def assemble(self, n: int, predicate: Piece, examples: list[tuple[Piece, np.ndarray, np.ndarray]]) -> np.ndarray:
+        pieces = []
+        for sequence, label, there in examples:
+            pieces += [sequence, choice(("", "f0=", "f1="), np.where(there, 1 + label, 0))]
+        return join(self.width, *pieces, same("{", n), predicate, same("}", n), same(vm.END, n))
+
+    def cuts(self, text: str) -> tuple[int, ...] | None:
+        sequence = sequence_pattern(self.min_elements, self.max_elements)
+        examples = rf"((?:{sequence}f[01]=){{{self.min_examples},{self.max_examples}}})"
+        match = re.fullmatch(examples + r"\{[^{}]+\}", body_of(text))
+        return None if match is None else (match.end(1),)
+
+    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+        return None  # unreachable: what is decided is a definition

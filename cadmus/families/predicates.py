@@ -1,0 +1,124 @@
+"""Predicates over sequences and examples of them: what `label` and `induce` share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from cadmus import kernel
+from cadmus.families.base import Structured, check_range, check_share, check_zipf, knob
+from cadmus.families.pieces import Piece, choice, digits, filled, join, rows, same
+from cadmus.tokens import PAD, encode
+
+QUANTITIES = {"length": "#", "sum": "S", "largest": "X", "smallest": "~X~", "first": "0I", "last": "R0I"}
+TESTS = {">": "_>", "<": "_<", "=": "_=", "odd": "2%", "even": "2%!"}
+CONTAINS = ("_E", "_E!")
+_TRIES = 12  # sequences drawn for a wanted label before any label will do
+
+
+@dataclass(frozen=True)
+class Examples(Structured):
+    """A predicate (a quantity of a sequence and a test of it) and sequences with its labels."""
+
+    both_labels: ClassVar[bool] = False
+    predicates: str = knob(
+        "length sum largest smallest first last contains", "the quantities tested: fewer make f easier to find"
+    )
+    tests: str = knob("> < = odd even", "the tests of a quantity; contains has its own")
+    min_elements: int = knob(1, "the fewest elements of a sequence")
+    max_elements: int = knob(4, "the most elements of a sequence")
+    min_examples: int = knob(1, "the fewest examples of a program")
+    max_examples: int = knob(3, "the most examples of a program, each with its own decision position")
+    false_share: float = knob(0.5, "the share of examples that the predicate does not hold for, where it allows both")
+    digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
+    skeletons: int = knob(0, "distinct skeletons, labels apart; 0: all. Fewer: less diversity")
+    zipf: float = knob(0.0, "the weight of the k-th skeleton is k ** -zipf; 0: uniform. Needs skeletons")
+
+    def __post_init__(self) -> None:
+        for knob_name, known in (("predicates", (*QUANTITIES, "contains")), ("tests", tuple(TESTS))):
+            words = getattr(self, knob_name).split()
+            if not words or set(words) - set(known) or len(set(words)) < len(words):
+                raise ValueError(
+                    f"{self.name}: {knob_name} = {getattr(self, knob_name)!r} must be some of {' '.join(known)}, "
+                    "each once, with spaces between"
+                )
+        check_range(self, "elements", 1, 16)
+        check_range(self, "examples", 1, 16)
+        check_share(self, "false_share")
+        check_zipf(self)
+
+    @property
+    def sequence_width(self) -> int:
+        return 2 * self.max_elements + 1
+
+    @property
+    def predicate_width(self) -> int:
+        return max(map(len, _predicates(self.predicates, self.tests)))
+
+    @abstractmethod
+    def assemble(self, n: int, predicate: Piece, examples: list[tuple[Piece, np.ndarray, np.ndarray]]) -> np.ndarray:
+        """The programs of predicates and examples: each example's sequence (empty where it is not there), label 0 or 1
+        int [n], and whether it is there bool [n]."""
+
+    def structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """int [n, 1 + max_examples]: the predicate, and the elements of each example (0: it is not there)."""
+        predicate = rng.integers(0, len(_predicates(self.predicates, self.tests)), (n, 1))
+        elements = rng.integers(self.min_elements, self.max_elements + 1, (n, self.max_examples))
+        count = rng.integers(self.min_examples, self.max_examples + 1, (n, 1))
+        return np.concatenate([predicate, elements * (np.arange(self.max_examples) < count)], 1)
+
+    def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        n = len(structures)
+        templates = choice(_predicates(self.predicates, self.tests), structures[:, 0])
+        predicate = filled(join(self.predicate_width, templates), self.digit_skew, rng)
+        elements = structures[:, 1:].T.ravel()  # example after example
+        sequences, labels = self._examples(predicate, elements, rng)
+        examples = []
+        for k in range(self.max_examples):
+            here = slice(k * n, (k + 1) * n)
+            there = elements[here] > 0
+            examples.append((rows(sequences[here], (2 * elements[here] + 1) * there), labels[here], there))
+        fine = np.ones(n, np.bool_)
+        if self.both_labels:
+            present = structures[:, 1:].T > 0
+            positive = labels.reshape(self.max_examples, n) == 1
+            fine = (positive & present).any(0) & (~positive & present).any(0)
+        return self.assemble(n, predicate, examples), fine
+
+    def _examples(
+        self, predicate: Piece, elements: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A sequence of so many elements for every example, uint8 [examples * n, width], and its label int."""
+        n, total = len(predicate.index), len(elements)
+        wanted = (rng.random(total) >= self.false_share).astype(np.int64)
+        sequences = np.full((total, self.sequence_width), PAD, np.uint8)
+        sequences[:, 0], sequences[:, 2::2] = encode(["(,"])[0]
+        labels = np.zeros(total, np.int64)
+        open_rows = np.flatnonzero(elements)
+        for _ in range(_TRIES):
+            sequences[open_rows, 1::2] = digits((len(open_rows), self.max_elements), self.digit_skew, rng)
+            one, of = rows(sequences[open_rows], 2 * elements[open_rows] + 1), predicate[open_rows % n]
+            m = len(open_rows)
+            width = self.predicate_width + 2 + self.sequence_width + 2
+            labels[open_rows] = kernel.verdicts(join(width, same("{", m), of, same("}", m), one, same("f.", m)))
+            open_rows = open_rows[labels[open_rows] != wanted[open_rows]]
+            if not len(open_rows):
+                break
+        return sequences, labels
+
+
+@lru_cache(maxsize=16)
+def _predicates(predicates: str, tests: str) -> tuple[str, ...]:
+    """The bodies in use, as templates: `#_>`, `S2%`, `_E!`."""
+    quantities = [QUANTITIES[word] for word in predicates.split() if word in QUANTITIES]
+    bodies = [quantity + TESTS[test] for quantity in quantities for test in tests.split()]
+    return (*bodies, *(CONTAINS if "contains" in predicates.split() else ()))
+
+
+def sequence_pattern(least: int, most: int) -> str:
+    """The regular expression of a listed sequence of digits."""
+    return rf"\((?:[0-9],){{{least},{most}}}"
