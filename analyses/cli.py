@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from analyses.data_cli import data
+from analyses.terminal import check_writable, paragraphs, stages
 
 app = typer.Typer(
     add_completion=False,
@@ -19,15 +20,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Exit code: 0 done, 2 error (one line on standard error), 130 interrupted.",
 )
-
-
-def _help(text: str) -> str:
-    """Help text as written here: paragraphs apart by empty lines, their own line breaks free."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+app.add_typer(data, name="data")
 
 
 @app.callback(
-    help=_help(
+    help=paragraphs(
         """
         Train small transformers on programs of the Cadmus machine, and read the machine's state out of them.
 
@@ -43,7 +40,7 @@ def _options(
 
 
 @app.command(
-    help=_help(
+    help=paragraphs(
         """
         Run a program on the machine and explain it, token by token.
 
@@ -85,7 +82,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the corpus, the initial weights
 
 
 @app.command(
-    help=_help(
+    help=paragraphs(
         """
         Train a model on a mixture of program families and say what it completes.
 
@@ -110,8 +107,8 @@ def train(
 
     chosen = load(mixture)
     cfg, config = _architecture(layers, width, chosen.width), TrainConfig(steps=steps, seed=seed)
-    _writable(out)
-    with _stages() as stage:
+    check_writable(out)
+    with stages() as stage:
         trained = train_from_scratch(chosen, cfg, config, out, stage=stage)
     for row in evaluate(trained.model, chosen, programs=500, seed=seed):
         print(
@@ -122,7 +119,7 @@ def train(
 
 
 @app.command(
-    help=_help(
+    help=paragraphs(
         """
         Train a tiny model, probe it, and write one HTML page about it (under five minutes on two cores).
 
@@ -164,8 +161,8 @@ def report(
         run=None if run is None else str(run),
         seed=seed,
     )
-    _writable(out)
-    with _stages() as stage:
+    check_writable(out)
+    with stages() as stage:
         page = make(config, out, stage)
     print(page)
 
@@ -178,46 +175,6 @@ def _architecture(layers: int, width: int, longest: int):
         raise ValueError(f"width = {width} must be a multiple of 32, one head each")
     n_ctx = 8 * -(-(longest + 5) // 8)
     return ModelConfig(n_layers=layers, d_model=width, n_heads=width // 32, d_head=32, d_mlp=4 * width, n_ctx=n_ctx)
-
-
-def _writable(folder: Path) -> None:
-    """OSError now, not after minutes of work, where nothing can be written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".writable-{os.getpid()}"
-    try:
-        probe.touch()
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _stages() -> Iterator:
-    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(bar_width=12),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
-    )
-    tasks: dict[str, int] = {}
-    bars = Progress(*columns, console=Console(stderr=True))
-
-    def stage(name: str, share: float, note: str = "") -> None:
-        if not tasks:
-            bars.start()
-        if name not in tasks:
-            tasks[name] = bars.add_task(name, total=1.0, note="")
-        bars.update(tasks[name], completed=share, note=note)
-
-    try:
-        yield stage
-    finally:
-        if tasks:
-            bars.stop()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -233,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.exceptions.TyperException as error:  # usage: unknown options, bad values
         if debug:
             raise
-        command = next((name for name in ("vm", "train", "report") if name in arguments), "")
+        command = " ".join(_command(arguments))
         return _fail(f"{error.format_message()} (see cadmus-probe {command} --help)".replace("  ", " "))
     except (ValueError, OSError) as error:
         if debug:
@@ -248,6 +205,18 @@ def main(arguments: list[str] | None = None) -> int:
     if code == 130:
         print("cadmus-probe: interrupted; nothing unfinished was kept, run the command again", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _command(arguments: list[str]) -> list[str]:
+    """The command that the arguments name: `train`, `data build`; nothing where they name none."""
+    group, words = typer.main.get_command(app), []
+    for argument in arguments:
+        commands = getattr(group, "commands", {})
+        if argument not in commands:
+            break
+        group = commands[argument]
+        words.append(argument)
+    return words
 
 
 def _describe(error: ValueError | OSError) -> str:

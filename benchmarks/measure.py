@@ -26,13 +26,16 @@ class Measurement:
 
 Benchmark = Callable[[], list[Measurement]]
 BENCHMARKS: dict[str, Benchmark] = {}
+SLOW: set[str] = set()  # names that `all` leaves out
 
 
-def benchmark(name: str) -> Callable[[Benchmark], Benchmark]:
+def benchmark(name: str, *, slow: bool = False) -> Callable[[Benchmark], Benchmark]:
     """Register a benchmark under `name`; its docstring's first line is what the list shows."""
 
     def register(function: Benchmark) -> Benchmark:
         BENCHMARKS[name] = function
+        if slow:
+            SLOW.add(name)
         return function
 
     return register

@@ -20,7 +20,9 @@ _STORE, _LOAD, _OPEN, _CLOSE, _NOT, _NEGATE, _MINUS, _LESS, _GREATER, _EQUAL = m
 _SLOT_OF = np.full(len(vm.VOCAB), -1)  # the slot that a token calls: f, g, h are 0, 1, 2
 for _slot, _callers in enumerate(("fFMW", "gG", "hH")):
     _SLOT_OF[[vm.VOCAB.index(token) for token in _callers]] = _slot
-_LEAVES_A_VALUE = np.array([instruction.outputs > 0 for instruction in vm.INSTRUCTIONS.values()])
+_LEAVES_A_VALUE = np.array([row.outputs > 0 for row in vm.INSTRUCTIONS.values()])
+_COMPUTES = np.array([row.outputs > 0 and not row.signature.endswith("bit") for row in vm.INSTRUCTIONS.values()])
+_COMPUTES[:10] = False  # a digit is there, not computed
 
 # --- registers and definitions, read off the text --------------------------------------------------------------------
 
@@ -113,8 +115,8 @@ class States:
     """What lies on top of the stack after the tokens of the main text that leave a value.
 
     values int32 [m]: the Ints there, of all programs; rows int64 [m]: of which program; computed bool [m]: whether the
-    token is no digit. Per program, int64 [n]: sequences, lengths (how many Seqs were on top, the sum of their
-    lengths), depth (the greatest) and executed (instructions, of 4096).
+    token is neither a digit nor a test, which leaves 0 or 1. Per program, int64 [n]: sequences, lengths (how many Seqs
+    were on top, the sum of their lengths), depth (the greatest) and executed (instructions, of 4096).
     """
 
     values: np.ndarray
@@ -140,7 +142,7 @@ def _states(programs: np.ndarray, main: np.ndarray, first: int) -> tuple[np.ndar
     row, at = np.nonzero(leaves & (top.kind == kernel.INT_KIND))
     is_sequence = leaves & (top.kind == kernel.SEQ_KIND)
     return (
-        *(top.value[row, at], row + first, programs[row, at] > 9),
+        *(top.value[row, at], row + first, _COMPUTES[programs[row, at]]),
         *(is_sequence.sum(1), np.where(is_sequence, top.length, 0).sum(1, dtype=np.int64)),
         *(traces.depth.max(1).astype(np.int64), vm.FUEL - traces.fuel[:, -1].astype(np.int64)),
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from cadmus import kernel
 from cadmus.families.base import Structured, check_range, check_share, check_zipf, knob
-from cadmus.families.pieces import Piece, choice, digits, filled, join, rows, same
+from cadmus.families.pieces import Piece, choice, digits, filled, ids, join, rows, same
 from cadmus.tokens import PAD, encode
 
 QUANTITIES = {"length": "#", "sum": "S", "largest": "X", "smallest": "~X~", "first": "0I", "last": "R0I"}
@@ -98,6 +98,7 @@ class Examples(Structured):
         sequences = np.full((total, self.sequence_width), PAD, np.uint8)
         sequences[:, 0], sequences[:, 2::2] = encode(["(,"])[0]
         labels = np.zeros(total, np.int64)
+        of_length = predicate.tokens[predicate.index, 0] == ids("#")[0]  # other digits do not change these labels
         open_rows = np.flatnonzero(elements)
         for _ in range(_TRIES):
             sequences[open_rows, 1::2] = digits((len(open_rows), self.max_elements), self.digit_skew, rng)
@@ -105,7 +106,8 @@ class Examples(Structured):
             m = len(open_rows)
             width = self.predicate_width + 2 + self.sequence_width + 2
             labels[open_rows] = kernel.verdicts(join(width, same("{", m), of, same("}", m), one, same("f.", m)))
-            open_rows = open_rows[labels[open_rows] != wanted[open_rows]]
+            again = (labels[open_rows] != wanted[open_rows]) & ~of_length[open_rows % n]
+            open_rows = open_rows[again]
             if not len(open_rows):
                 break
         return sequences, labels

@@ -1,0 +1,62 @@
+"""What commands share: help texts, progress bars, a look at whether the output folder can be written to, tables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
+
+
+def paragraphs(text: str) -> str:
+    """Help text as written in the code: paragraphs apart by empty lines, their own line breaks free."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def check_writable(folder: Path) -> None:
+    """OSError now, not after minutes of work, where nothing can be written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        probe.touch()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def stages() -> Iterator[Stage]:
+    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+    )
+    tasks: dict[str, int] = {}
+    bars = Progress(*columns, console=Console(stderr=True))
+
+    def stage(name: str, share: float, note: str = "") -> None:
+        if not tasks:
+            bars.start()
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=1.0, note="")
+        bars.update(tasks[name], completed=share, note=note)
+
+    try:
+        yield stage
+    finally:
+        if tasks:
+            bars.stop()
+
+
+def print_rows(rows: list[tuple[str, ...]]) -> None:
+    """A table of text on standard output: the first row is its head; columns as wide as they need to be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

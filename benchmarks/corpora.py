@@ -1,0 +1,96 @@
+"""Drawing programs: corpora against a plain generator, a stream against what training consumes."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import tempfile
+import time
+from itertools import islice
+
+from benchmarks import plain_programs
+from benchmarks.measure import Measurement, benchmark
+from cadmus import mixture, tokens
+from cadmus.build import build
+from cadmus.mixture import Mixture
+from cadmus.shards import stream
+
+PLAIN = 6_000  # programs that the plain generator draws
+SMALL = 4_000_000  # programs of the small corpus
+
+
+@benchmark("programs")
+def programs() -> list[Measurement]:
+    """Four million programs of the paper mixture against a plain Python generator (>= 50 x)."""
+    return _corpus("programs", SMALL)
+
+
+@benchmark("programs-paper", slow=True)
+def programs_paper() -> list[Measurement]:
+    """The whole paper mixture, 80.2 M programs (<= 5 minutes, <= 4 GiB; four minutes, 2 GB of disk)."""
+    size = mixture.load("paper").programs
+    rows = _corpus("programs-paper", size)
+    minutes = size / rows[0].ours / 60
+    # the peak of this process and, as if all of them had it at once, of the largest worker
+    own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = (own + _cores() * workers) / 2**20
+    return [
+        *rows,
+        Measurement("programs-paper, time", minutes, 5, 5 / minutes, "<= 5", "minutes", minutes <= 5, "peer: target"),
+        Measurement("programs-paper, memory", peak, 4, 4 / peak, "<= 4", "GiB", peak <= 4, "peer: target; peak"),
+    ]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _corpus(name: str, size: int) -> list[Measurement]:
+    chosen = mixture.load("paper")
+    plain = _plain_rate(chosen)
+    build(chosen, 20_000)  # compiled before it is timed
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        build(chosen, size, folder=folder, workers=_cores())
+        ours = size / (time.perf_counter() - start)
+    note = f"{size:,} distinct programs, stored and checked, {_cores()} cores; peer: one at a time, one core"
+    return [Measurement(name, ours, plain, ours / plain, ">= 50 x", "programs/s", ours / plain >= 50, note)]
+
+
+def _plain_rate(chosen: Mixture) -> float:
+    """Distinct programs a second, one at a time, in the mixture's proportions."""
+    rng, seen = random.Random(0), set()
+    names = [family.name for family in chosen.families]
+    for name in names:
+        plain_programs.draw(name, rng)  # pools, and what is compiled to make them, are there before it is timed
+    start = time.perf_counter()
+    while len(seen) < PLAIN:
+        (name,) = rng.choices(names, chosen.shares)
+        seen.add(plain_programs.draw(name, rng))
+    return PLAIN / (time.perf_counter() - start)
+
+
+@benchmark("stream")
+def streaming() -> list[Measurement]:
+    """Programs streamed by one process against what training consumes on all cores (>= 3 x)."""
+    import torch
+
+    from cadmus.model import Model, ModelConfig
+    from cadmus.train import TrainConfig, train
+
+    chosen = mixture.load("default")
+    next(stream(chosen))
+    start, counted = time.perf_counter(), 0
+    for batch, _ in islice(stream(chosen, start=1), 10):
+        counted += int(tokens.lengths(batch).sum()) + len(batch)
+    supply = counted / (time.perf_counter() - start)
+    torch.set_num_threads(_cores())
+    cfg = ModelConfig(n_layers=4, d_model=128, n_heads=4, d_head=32, d_mlp=512, n_ctx=8 * -(-(chosen.width + 1) // 8))
+    corpus = build(chosen, 20_000)
+    steps = TrainConfig(steps=12)
+    train(Model(cfg, seed=0), corpus, TrainConfig(steps=2))
+    record = train(Model(cfg, seed=0), corpus, steps)
+    use = record["tokens"] / record["seconds"]
+    note = f"default mixture, one core; peer: training {record['parameters'] / 1e6:.1f} M parameters, all cores"
+    return [Measurement("stream", supply, use, supply / use, ">= 3 x", "tokens/s", supply >= 3 * use, note)]
