@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = 130
     if code == 130:
-        print("cadmus-probe: interrupted; nothing unfinished was kept, run the command again", file=sys.stderr)
+        print("cadmus-probe: interrupted; nothing unfinished has a final name, run the command again", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

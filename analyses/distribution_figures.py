@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from analyses.figures import theme
 from cadmus import state_properties, tokens, vm
 
+RANKS = 60  # of skeletons that are drawn, evenly spaced on the logarithmic axis
 VALUES = 60  # integers beyond -60 and 60 are counted at the ends
 _PANELS = {
     "tokens": "tokens",
@@ -23,7 +24,7 @@ _PANELS = {
 
 def distributions(samples: dict[str, np.ndarray]) -> pd.DataFrame:
     """Shares per family: columns family, what (`tokens`, `values`, `depth`, `skeletons`), x, share. x is a number of
-    tokens, an integer, a depth, a rank."""
+    tokens, an integer, a depth, a rank (of which `RANKS` are kept)."""
     tables = []
     for family, programs in samples.items():
         states = state_properties.states(programs, state_properties.structure(programs).main)
@@ -36,7 +37,11 @@ def distributions(samples: dict[str, np.ndarray]) -> pd.DataFrame:
             "skeletons": (np.arange(1, len(counts) + 1), np.sort(counts)[::-1]),
         }
         for what, (x, n) in found.items():
-            tables.append(pd.DataFrame({"family": family, "what": what, "x": x, "share": n / max(1, n.sum())}))
+            share = n / max(1, n.sum())
+            if what == "skeletons":  # the curve is drawn over log ranks, and needs no more of them than this
+                kept = np.unique(np.geomspace(1, len(x), RANKS).round().astype(int)) - 1
+                x, share = x[kept], share[kept]
+            tables.append(pd.DataFrame({"family": family, "what": what, "x": x, "share": share}))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -150,8 +150,8 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
 
     On success the files move to their final names, in place of those of an earlier manifest, and the new manifest
     (`kind`, the keywords as they are then, the machine's fingerprint, every file's size and SHA-256) is written last;
-    on failure nothing of it stays. With `resume`, which names the content, the hidden place stays after a failure, and
-    a later call with the same name finds it as it was left.
+    on failure nothing of it stays. With `resume`, which names the content, the hidden place stays after an
+    interruption or a failed write (not after a ValueError), and a later call with the same name finds it as it was.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
     else:
         partial = folder / f"{_PARTIAL}{resume}"
         partial.mkdir(exist_ok=True)
-    done = False
+    keep = resume is not None
     try:
         with _naming(folder):
             yield partial
@@ -174,9 +174,12 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
             os.replace(partial / name, folder / name)
         manifest = {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed}
         write_json(folder / MANIFEST, manifest)
-        done = True
+        keep = False
+    except ValueError:  # what is asked for cannot be had: going on would end here again
+        keep = False
+        raise
     finally:
-        if done or resume is None:
+        if not keep:
             shutil.rmtree(partial, ignore_errors=True)
 
 

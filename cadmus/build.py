@@ -42,9 +42,9 @@ def build(
 ) -> Corpus:
     """Draw a corpus of `size` programs (the mixture's own number where None).
 
-    With `folder` it is stored there and lies on disk, not in memory; without, it is kept in memory. `workers` processes
-    draw, 1 draws in this one. Raises ValueError where a family runs out of programs, or an out-of-distribution set has
-    programs of the corpus.
+    With `folder` it is stored there and lies on disk, not in memory (one that is there already is opened); without, it
+    is kept in memory. `workers` processes draw, 1 draws in this one. Raises ValueError where a family runs out of
+    programs, or an out-of-distribution set has programs of the corpus.
     """
     size = mixture.programs if size is None else size
     if size < 1:
@@ -53,6 +53,10 @@ def build(
     if folder is None:
         return _assemble(mixture, seed, plan, _sections(plan, seed, workers, size, _Memory(), progress))
     name = corpus.fingerprint(mixture, seed, size)
+    with contextlib.suppress(artifacts.ArtifactError):  # there is none, or it is damaged
+        there = corpus.load(folder)
+        if there.fingerprint == name:
+            return there
     about = {"mixture": to_dict(mixture), "seed": seed, "fingerprint": name, "programs": size, "families": {}}
     with artifacts.new_folder(folder, "corpus", resume=name, **about) as partial:
         store = _Disk(partial)

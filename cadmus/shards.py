@@ -6,11 +6,14 @@ holds out, in the order of their hashes (which is as good as random), each once.
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import numba
 import numpy as np
@@ -145,8 +148,16 @@ def stack_programs(parts: list[np.ndarray]) -> np.ndarray:
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """Processes that draw programs, one thread each. They start afresh, so nothing of this process is copied into them;
     a script that asks for some must have its own work under `if __name__ == "__main__":`."""
-    return ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     numba.config.NUMBA_NUM_THREADS = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its workers
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """End with the parent, even where it was killed: a worker that waits for work would never notice."""
+    parent_process().join()
+    os._exit(1)
