@@ -18,6 +18,7 @@ from cadmus.corpus import Corpus
 from cadmus.divergence import divergence
 from cadmus.jackknife import FEWEST
 from cadmus.mixture import Mixture
+from cadmus.seeds import generator
 from cadmus.shards import stack_programs, train_only
 
 ALL = "all families"
@@ -69,7 +70,7 @@ def open_source(source: str | Path, programs: int, seed: int = 0) -> Source:
 
 
 def _draw(chosen: Mixture, programs: int, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng([seed, 4])
+    rng = generator("describe", seed)
     parts: dict[str, list[np.ndarray]] = {}
     for share, part in chosen.parts:
         for family in part.families:

@@ -58,7 +58,8 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
         raise
 
 
@@ -100,9 +101,9 @@ def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
 
 def write_array(path: Path | str, array: np.ndarray) -> Path:
     """Write one array as .npy, atomically."""
-    with io.BytesIO() as buffer:
-        np.save(buffer, array, allow_pickle=False)
-        return write_bytes(path, buffer.getbuffer())
+    buffer = io.BytesIO()  # not closed: a write that fails leaves a traceback that still looks into it
+    np.save(buffer, array, allow_pickle=False)
+    return write_bytes(path, buffer.getbuffer())
 
 
 def read_array(path: Path | str) -> np.ndarray:
@@ -151,7 +152,8 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
     On success the files move to their final names, in place of those of an earlier manifest, and the new manifest
     (`kind`, the keywords as they are then, the machine's fingerprint, every file's size and SHA-256) is written last;
     on failure nothing of it stays. With `resume`, which names the content, the hidden place stays after an
-    interruption or a failed write (not after a ValueError), and a later call with the same name finds it as it was.
+    interruption or a failed write (not after a ValueError), and a later call with the same name finds it as it was;
+    hidden files in it, a journal for instance, get no final name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,11 +162,15 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
     else:
         partial = folder / f"{_PARTIAL}{resume}"
         partial.mkdir(exist_ok=True)
+        for cut in [*folder.glob(f"{_PARTIAL}*"), *partial.rglob(f"{_PARTIAL}*")]:
+            if cut.is_file():  # a file that was being written when an earlier call was killed
+                cut.unlink()
     keep = resume is not None
     try:
         with _naming(folder):
             yield partial
-        files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+        paths = (path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+        files = sorted(path.as_posix() for path in paths if not path.name.startswith("."))
         listed = {name: describe_file(partial / name) for name in files}
         for name in _earlier_files(folder) - listed.keys():
             (folder / name).unlink(missing_ok=True)
@@ -175,12 +181,19 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
         manifest = {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed}
         write_json(folder / MANIFEST, manifest)
         keep = False
+    except ArtifactError:
+        raise
     except ValueError:  # what is asked for cannot be had: going on would end here again
         keep = False
         raise
     finally:
         if not keep:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def drop_partial(folder: Path | str, resume: str) -> None:
+    """Remove what `new_folder(folder, resume=...)` may have left behind when it was killed."""
+    shutil.rmtree(Path(folder) / f"{_PARTIAL}{resume}", ignore_errors=True)
 
 
 def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:

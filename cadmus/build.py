@@ -22,6 +22,7 @@ from cadmus import artifacts, corpus
 from cadmus.corpus import Corpus, Shard
 from cadmus.membership import SeenHashes, program_hashes
 from cadmus.mixture import Mixture, to_dict
+from cadmus.seeds import generator
 from cadmus.shards import Drawn, Section, draw_shard, sections, worker_pool
 
 OUT_OF_DISTRIBUTION = 2000  # programs per out-of-distribution set
@@ -53,9 +54,10 @@ def build(
     if folder is None:
         return _assemble(mixture, seed, plan, _sections(plan, seed, workers, size, _Memory(), progress))
     name = corpus.fingerprint(mixture, seed, size)
-    with contextlib.suppress(artifacts.ArtifactError):  # there is none, or it is damaged
+    with contextlib.suppress(ValueError):  # there is none, or it is damaged, or of another version
         there = corpus.load(folder)
         if there.fingerprint == name:
+            artifacts.drop_partial(folder, name)
             return there
     about = {"mixture": to_dict(mixture), "seed": seed, "fingerprint": name, "programs": size, "families": {}}
     with artifacts.new_folder(folder, "corpus", resume=name, **about) as partial:
@@ -64,7 +66,6 @@ def build(
         for one, programs in made.out_of_distribution.items():
             artifacts.write_array(partial / "out_of_distribution" / f"{one}.npy", programs)
         about["families"].update(made.summary)
-        store.close()
     return corpus.load(folder)
 
 
@@ -79,7 +80,7 @@ class _Finished:
 def _assemble(
     mixture: Mixture, seed: int, plan: list[Section], finished: Iterator[tuple[Section, _Finished]]
 ) -> Corpus:
-    names = list(dict.fromkeys(section.family.name for section in plan))
+    names = mixture.family_names
     shards, eligible = [], dict.fromkeys(names, 0)
     for section, shard in finished:
         eligible[section.family.name] += shard.eligible
@@ -113,12 +114,10 @@ def _sections(
                 finished = store.read(name)
                 if finished is None:
                     draft = drawn(i, shard, kept)
-                    fresh = _fresh(section, draft, seen, section.count - kept)
-                    # of a shard that is cut, as large a part was needed as was looked through: its order is random
-                    cut = int(fresh.sum()) == section.count - kept
-                    needed = (np.flatnonzero(fresh).max(initial=-1) + 1) / len(fresh) if cut else 1.0
-                    finished = store.write(name, draft.programs[fresh], round(draft.eligible * needed))
-                else:
+                    fresh = _fresh(section, draft, seen, section.count - kept, generator("cut", seed, i, shard))
+                    eligible = round(draft.eligible * _needed(section, fresh, section.count - kept))
+                    finished = store.write(name, draft.programs[fresh], eligible)
+                elif not section.keeps_duplicates:
                     seen.add(program_hashes(finished.programs), size)
                 kept += len(finished.programs)
                 done += len(finished.programs)
@@ -132,11 +131,19 @@ def _sections(
                     raise ValueError(_exhausted(section, kept, finished.eligible))
 
 
-def _fresh(section: Section, draft: Drawn, seen: SeenHashes, missing: int) -> np.ndarray:
-    """Which programs of a drawn shard enter: bool [n]."""
-    if section.keeps_duplicates:
-        return np.arange(len(draft.programs)) < missing
+def _fresh(section: Section, draft: Drawn, seen: SeenHashes, missing: int, rng: np.random.Generator) -> np.ndarray:
+    """Which programs of a drawn shard enter, `missing` at most: bool [n]."""
+    if section.keeps_duplicates:  # by chance: the first by hash would be the same ones again and again
+        return rng.permutation(len(draft.programs)) < missing
     return seen.add(program_hashes(draft.programs), missing)
+
+
+def _needed(section: Section, fresh: np.ndarray, missing: int) -> float:
+    """The share of a shard that was needed: all but of the last one, which is cut. Of that, as large a share as was
+    looked through (its order is random), or as was taken where duplicates are kept."""
+    if section.keeps_duplicates:
+        return float(fresh.mean())
+    return (np.flatnonzero(fresh)[-1] + 1) / len(fresh) if fresh.sum() == missing else 1.0
 
 
 def _exhausted(section: Section, kept: int, eligible: int) -> str:
@@ -168,35 +175,34 @@ class _Disk:
     def __init__(self, folder: Path):
         self.folder, self.journal = folder, folder / ".journal.jsonl"
         self.finished: dict[str, dict] = {}
-        with contextlib.suppress(OSError):
-            for line in self.journal.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # the last line may be cut
+        if self.journal.is_file():
+            for line in self.journal.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # a line may be cut, or damaged
                     row = json.loads(line)
-                    self.finished[row["name"]] = row
+                    self.finished[row["name"]] = {"eligible": int(row["eligible"]), "file": row["file"]}
 
     def read(self, name: str) -> _Finished | None:
         row = self.finished.get(name)
-        if row is None or artifacts.describe_file(self.folder / name) != row["file"]:
+        if row is None or not self._is_there(name, row["file"]):
             return None
         return _Finished(artifacts.read_array(self.folder / name), row["eligible"])
+
+    def _is_there(self, name: str, described: dict) -> bool:
+        """Whether the file is whole; one that was already under its final name when a call was killed is taken back."""
+        final = self.folder.parent
+        if not (self.folder / name).exists() and not (final / artifacts.MANIFEST).exists():
+            if artifacts.describe_file(final / name) != described:
+                return False
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            os.replace(final / name, self.folder / name)
+        return artifacts.describe_file(self.folder / name) == described
 
     def write(self, name: str, programs: np.ndarray, eligible: int) -> _Finished:
         path = artifacts.write_array(self.folder / name, programs)
         row = {"name": name, "eligible": eligible, "file": artifacts.describe_file(path)}
-        with self.journal.open("a", encoding="utf-8") as file:
-            file.write("\n" * (not self._ends_well()) + json.dumps(row) + "\n")
+        with self.journal.open("ab") as file:
+            file.write(b"\n" + json.dumps(row).encode() + b"\n")  # the line before may be cut
         return _Finished(artifacts.read_array(path), eligible)
-
-    def _ends_well(self) -> bool:
-        """Whether the journal ends with a line's end: a killed process may have cut it."""
-        with self.journal.open("rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return True
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
-
-    def close(self) -> None:
-        self.journal.unlink(missing_ok=True)
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

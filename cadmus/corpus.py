@@ -17,9 +17,10 @@ from cadmus.families import Family
 from cadmus.holdout import HoldOut
 from cadmus.membership import find, program_hashes
 from cadmus.mixture import Mixture, OutOfDistribution, from_dict
+from cadmus.seeds import generator
 from cadmus.shards import stack_programs
 
-_MOST_ROUNDS = 200  # of a held-out draw that finds nothing new
+_MOST_ROUNDS = 100  # of a held-out draw that finds nothing new
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class Corpus:
     @cached_property
     def families(self) -> tuple[str, ...]:
         """The names of the families, over all phases."""
-        parts = self.mixture.parts
-        return tuple(dict.fromkeys(family.name for _, part in parts for family in part.families))
+        return self.mixture.family_names
 
     @cached_property
     def family(self) -> np.ndarray:
@@ -146,7 +146,7 @@ def held_out(family: Family, split: str, n: int, seed: int, hold_out: HoldOut | 
         fine = tokens.splits(programs) == tokens.SPLITS.index(split)
         return fine & ~hold_out.held(programs) if hold_out else fine
 
-    rng = np.random.default_rng([seed, tokens.SPLITS.index(split), 1])
+    rng = generator("held out", seed, tokens.SPLITS.index(split))
     return _distinct(family, n, rng, wanted, f"in split {split!r}")
 
 
@@ -160,7 +160,7 @@ def out_of_distribution(mixture: Mixture, one: OutOfDistribution, n: int, seed: 
             return mixture.hold_out.held(programs, one.held_out)
         return np.ones(len(programs), np.bool_)
 
-    rng = np.random.default_rng([seed, 2, *one.name.encode()])
+    rng = generator(f"out of distribution {one.name}", seed)
     return _distinct(one.family, n, rng, wanted, f"for the out-of-distribution set {one.name!r}")
 
 
@@ -176,7 +176,7 @@ def _distinct(family: Family, n: int, rng: np.random.Generator, wanted, where: s
         for key, program in zip(program_hashes(programs).tolist(), programs, strict=True):
             found.setdefault(key, program)
         barren = barren + 1 if len(found) == before else 0
-        if barren == _MOST_ROUNDS or (barren and len(found) == 0):
+        if barren == _MOST_ROUNDS:
             raise ValueError(
                 f"family {family.name} has only {len(found)} programs {where}, {n} are asked for; "
                 "ask for fewer or widen its knobs"
@@ -197,7 +197,7 @@ def load(folder: Path | str) -> Corpus:
     damaged (every checksum is compared) or of another machine version."""
     manifest = artifacts.read_manifest(folder, "corpus")
     folder, mixture = Path(folder), from_dict(manifest["mixture"])
-    families = tuple(dict.fromkeys(family.name for _, part in mixture.parts for family in part.families))
+    families = mixture.family_names
     shards, sets = [], {}
     for name in manifest["files"]:
         if name.startswith("shards/"):
@@ -215,10 +215,12 @@ def sample(corpus: Corpus, n: int, seed: int, family: str | None = None) -> np.n
     """`n` random programs of the corpus (of one family), none twice; all where it has fewer: uint8 [m, width]."""
     if family is not None and family not in corpus.families:
         raise ValueError(f"the corpus has no family {family!r}; it has {', '.join(corpus.families)}")
-    rng = np.random.default_rng([seed, 3])
+    rng = generator("sample", seed)
     if family is None:
         return corpus.programs(np.sort(rng.choice(len(corpus), min(n, len(corpus)), replace=False)))
     shards = [shard.programs for shard in corpus.shards if shard.family == corpus.families.index(family)]
+    if not shards:
+        return np.empty((0, 1), np.uint8)
     ends = np.cumsum([len(programs) for programs in shards])
     chosen = np.sort(rng.choice(ends[-1], min(n, ends[-1]), replace=False))
     cuts = np.searchsorted(chosen, [0, *ends])

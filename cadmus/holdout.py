@@ -40,10 +40,13 @@ class HoldOut:
         return tuple(field.name for field in fields(self) if getattr(self, field.name))
 
     def held(self, programs: np.ndarray, rule: str | None = None) -> np.ndarray:
-        """Which programs are held out, by one rule or by any: bool [n]."""
+        """Which programs are held out, by one rule or by any: bool [n]. ValueError for a rule that there is not."""
+        if rule is not None and rule not in {field.name for field in fields(self)}:
+            raise ValueError(f"unknown rule {rule!r}; there are {', '.join(field.name for field in fields(self))}")
         out = np.zeros(len(programs), np.bool_)
-        for name in self.rules if rule is None else (rule,):
-            out |= getattr(self, f"_by_{name}")(programs)
+        for name in self.rules:
+            if rule in (None, name):
+                out |= getattr(self, f"_by_{name}")(programs)
         return out
 
     def _by_values(self, programs: np.ndarray) -> np.ndarray:

@@ -105,6 +105,11 @@ class Mixture:
         return tuple(component.family for component in self.components)
 
     @property
+    def family_names(self) -> tuple[str, ...]:
+        """The names of the families over all phases: what family indices refer to."""
+        return tuple(dict.fromkeys(family.name for _, part in self.parts for family in part.families))
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Each component's share of the programs; they sum to 1."""
         total = sum(component.weight for component in self.components)
@@ -205,7 +210,7 @@ def to_dict(mixture: Mixture) -> dict[str, Any]:
     out["family"] = [_component_table(component) for component in mixture.components]
     if mixture.phases:
         out["phase"] = [
-            {"until": phase.until, "family": [_component_table(component) for component in phase.components]}
+            {"until": phase.until, "family": [*map(_component_table, phase.components), *_left_out(mixture, phase)]}
             for phase in mixture.phases
         ]
     if mixture.out_of_distribution:
@@ -217,10 +222,14 @@ def to_dict(mixture: Mixture) -> dict[str, Any]:
 
 
 def _component_table(component: Component) -> dict[str, Any]:
-    table = {"name": component.family.name, "weight": float(component.weight)}
-    if component.duplicates != DUPLICATES[0]:
-        table["duplicates"] = component.duplicates
-    return {**table, **_knob_table(component.family)}
+    about = {"weight": float(component.weight), "duplicates": component.duplicates}
+    return {"name": component.family.name, **about, **_knob_table(component.family)}
+
+
+def _left_out(mixture: Mixture, phase: Phase) -> list[dict[str, Any]]:
+    """The families of the mixture that a phase lacks, as its tables say so."""
+    there = {component.family.name for component in phase.components}
+    return [{"name": family.name, "weight": 0.0} for family in mixture.families if family.name not in there]
 
 
 def _knob_table(family: Family) -> dict[str, Any]:
@@ -287,12 +296,19 @@ def _phase(table: dict[str, Any], base: dict[str, Component]) -> Phase:
     until, tables = table.get("until"), table.get("family", [])
     if type(until) not in (int, float) or not _are_tables(tables):
         raise ValueError("a [[phase]] is until = 0.25 (a share of training) and [[phase.family]] tables")
-    changed = {str(one.get("name")): one for one in tables}
-    if len(changed) < len(tables):
-        raise ValueError("a phase names a family twice; give each one table")
-    dropped = {name for name, one in changed.items() if one.get("weight") == 0}
-    names = [name for name in (*base, *(name for name in changed if name not in base)) if name not in dropped]
-    return Phase(float(until), tuple(_component({"name": n, **changed.get(n, {})}, base.get(n)) for n in names))
+    found: dict[str, Component | None] = {}
+    for one in tables:
+        name = str(one.get("name"))
+        if name in found:
+            raise ValueError(f"a phase names a family twice ({name}); give each one table")
+        known = base.get(name)
+        if type(one.get("weight")) in (int, float) and one["weight"] == 0:
+            _family(one, ("weight", "duplicates"), known and known.family)  # is it one at all?
+            found[name] = None
+        else:
+            found[name] = _component(one, known)
+    found |= {name: component for name, component in base.items() if name not in found}
+    return Phase(float(until), tuple(component for component in found.values() if component is not None))
 
 
 def _out_of_distribution(table: dict[str, Any], base: dict[str, Component]) -> OutOfDistribution:

@@ -23,6 +23,7 @@ from cadmus.families import Family
 from cadmus.holdout import HoldOut
 from cadmus.membership import program_hashes
 from cadmus.mixture import Mixture
+from cadmus.seeds import generator
 
 MOST_DRAWS = 1 << 18  # programs drawn per shard
 FEWEST_DRAWS = 1 << 10
@@ -74,7 +75,7 @@ class Drawn:
 
 def draw_shard(section: Section, seed: int, shard: int) -> Drawn:
     """Shard number `shard` of a section."""
-    rng = np.random.default_rng([seed, section.phase, section.component, shard])
+    rng = generator("shard", seed, section.phase, section.component, shard)
     programs = train_only(section.family.generate(section.draws, rng), section.hold_out)
     eligible, hashes = len(programs), program_hashes(programs)
     order = np.argsort(hashes, kind="stable")
@@ -96,7 +97,8 @@ def train_only(programs: np.ndarray, hold_out: HoldOut) -> np.ndarray:
 def stream(
     mixture: Mixture, seed: int = 0, *, start: int = 0, batches: int | None = None, workers: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Programs for training without a corpus: (programs uint8 [n, width], family index uint8 [n]), batch after batch.
+    """Programs for training without a corpus: (programs uint8 [n, width], family uint8 [n], as an index into
+    `mixture.family_names`), batch after batch.
 
     Batch k is a pure function of (mixture, seed, k), so a stream goes on anywhere (`start`). With `batches` it ends
     there, and phases follow one another by the share of them that is done; a mixture with phases needs it. Programs
@@ -106,30 +108,28 @@ def stream(
         raise ValueError(f"mixture {mixture.name!r} has phases, so a stream needs to know its length: pass batches=")
     numbers = iter(range(start, batches)) if batches is not None else iter(range(start, 1 << 62))
     if not workers:
-        yield from (draw_batch(_part(mixture, k, batches), seed, k) for k in numbers)
+        yield from (draw_batch(mixture, k / batches if batches else 0.0, seed, k) for k in numbers)
         return
     with worker_pool(workers) as pool:
         ahead: deque[Future] = deque()
         for k in numbers:
-            ahead.append(pool.submit(draw_batch, _part(mixture, k, batches), seed, k))
+            ahead.append(pool.submit(draw_batch, mixture, k / batches if batches else 0.0, seed, k))
             if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def _part(mixture: Mixture, batch: int, batches: int | None) -> Mixture:
-    return mixture.at(batch / batches) if batches else mixture
-
-
-def draw_batch(mixture: Mixture, seed: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """One batch of a stream, families mixed in random order; `STREAM_DRAWS` are drawn, what is not for training is
-    left out."""
-    rng = np.random.default_rng([seed, 1, batch])
-    counts = rng.multinomial(STREAM_DRAWS, mixture.shares)
-    parts = [train_only(family.generate(int(n), rng), mixture.hold_out) for family, n in zip(mixture.families, counts)]
-    programs = stack_programs(parts)
-    which = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(part) for part in parts])
+def draw_batch(mixture: Mixture, progress: float, seed: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """One batch of a stream, from the phase in force at `progress` (0 to 1), families mixed in random order;
+    `STREAM_DRAWS` are drawn, what is not for training is left out. The family index is into `family_names`."""
+    part = mixture.at(progress)
+    rng = generator("batch", seed, batch)
+    counts = rng.multinomial(STREAM_DRAWS, part.shares)
+    drawn = [train_only(family.generate(int(n), rng), mixture.hold_out) for family, n in zip(part.families, counts)]
+    programs = stack_programs(drawn)
+    names = [mixture.family_names.index(family.name) for family in part.families]
+    which = np.repeat(np.array(names, np.uint8), [len(programs) for programs in drawn])
     order = rng.permutation(len(programs))
     return programs[order], which[order]
 

@@ -1,6 +1,8 @@
-"""The training loop: Muon for the matrices of the blocks, AdamW for the rest, warm-up and cosine, bf16 autocast.
+"""The training loop: Muon for the matrices of the blocks and AdamW for the rest (or AdamW for all), warm-up and cosine,
+bf16 autocast, checkpoints from which a killed run goes on to the same weights.
 
-A batch is split by length into micro-batches, so that little is padding; the gradient is that of the whole batch.
+A batch is cut by length into parts, so that little is padding; the gradient is that of the whole batch. Under
+`torchrun` every process takes its share of each batch, and the gradient is again that of the whole.
 """
 
 from __future__ import annotations
@@ -8,14 +10,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from cadmus import checkpoint, tokens
+from cadmus.batches import Batches, by_length, open_batches
 from cadmus.build import build
 from cadmus.corpus import Corpus
 from cadmus.mixture import Mixture
@@ -23,35 +28,60 @@ from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 from cadmus.muon import Muon
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+OPTIMIZERS = ("muon", "adamw")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained."""
 
-    steps: int = 850  # optimizer steps
-    batch_size: int = 512  # programs per step
-    micro_batches: int = 4  # parts of a batch that are padded apart
-    lr: float = 1e-2  # peak learning rate, of both optimizers
-    warmup_steps: int = 50  # linear from 0
-    weight_decay: float = 0.05  # of the blocks' matrices
-    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
-    clip: float = 1.0  # greatest norm of the gradient
-    precision: str = "bf16"  # of autocast: "bf16" or "fp32"
-    seed: int = 0  # of the initial weights and of the order of the programs
-    log_every: int = 20  # steps between two rows of the record
+    steps: int = 850
+    """Optimizer steps."""
+    batch_size: int = 512
+    """Programs per step, over all processes."""
+    micro_batches: int = 12
+    """The most parts of a batch that are padded apart; 12 leave about 5 % padding."""
+    optimizer: str = "muon"
+    """muon (for the matrices of the blocks; AdamW for the rest) or adamw (for all)."""
+    lr: float = 1e-2
+    """Peak learning rate, of both optimizers."""
+    warmup_steps: int = 50
+    """Linear from 0; a cosine to 0 follows."""
+    weight_decay: float = 0.05
+    """Of the blocks' matrices."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
+    clip: float = 1.0
+    """Greatest norm of the gradient."""
+    precision: str = "bf16"
+    """Of autocast: bf16 or fp32."""
+    seed: int = 0
+    """Of the initial weights and of the order of the programs."""
+    log_every: int = 20
+    """Steps between two rows of the record."""
+    checkpoint_every: int = 500
+    """Steps between two states that a killed run can go on from."""
+    snapshots: int = 0
+    """Models kept on the way, at log-spaced steps, for studies of training; 0: none."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batches", "log_every"):
+        for name in ("steps", "batch_size", "micro_batches", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision = {self.precision!r} must be one of {', '.join(PRECISIONS)}")
+        for name, known in (("precision", tuple(PRECISIONS)), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = {getattr(self, name)!r} must be one of {', '.join(known)}")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps = {self.warmup_steps} must be 0 or more")
+        for name in ("warmup_steps", "snapshots"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
+
+    @property
+    def snapshot_steps(self) -> frozenset[int]:
+        """After which steps a snapshot is kept: log-spaced, the last step among them."""
+        return frozenset(np.geomspace(1, self.steps, self.snapshots).round().astype(int).tolist())
 
 
 MOST_PROGRAMS = 2_000_000  # of the corpus that a training run builds for itself
@@ -67,9 +97,10 @@ def train_from_scratch(
     folder: Path | str,
     *,
     programs: int | None = None,
+    device: str = "cpu",
     stage: Stage = lambda name, share, note: None,
 ) -> checkpoint.Checkpoint:
-    """Build a corpus of `mixture`, train a new model on it and save it to `folder`.
+    """Train a new model on a corpus of `mixture` and save it to `folder`; a killed run goes on where it stopped.
 
     `programs`, the size of the corpus, defaults to what the run reads (no program comes twice), at most two million.
     """
@@ -81,57 +112,147 @@ def train_from_scratch(
     def progress(step: int, seen: int, loss: float) -> None:
         stage("train", step / config.steps, f"{seen / 1e6:.1f} M tokens, loss {loss:.2f}")
 
-    model = Model(cfg, seed=config.seed)
-    return checkpoint.save(folder, model, mixture, train(model, corpus, config, progress))
+    model = Model(cfg, seed=config.seed).to(device)
+    record = train(model, corpus, config, progress, folder=folder)
+    saved = checkpoint.save(folder, model, mixture, record)
+    checkpoint.drop_state(folder)
+    return saved
 
 
-def train(model: Model, corpus: Corpus, config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:
+def train(
+    model: Model,
+    source: Corpus | Mixture,
+    config: TrainConfig,
+    progress: Progress | None = None,
+    *,
+    folder: Path | str | None = None,
+    workers: int = 0,
+) -> dict[str, Any]:
     """Train `model` in place; returns the record: config, corpus, totals, and a row every `log_every` steps.
 
-    Losses are means over the tokens that count, in nats; tokens are those that count, padding left out.
+    A mixture is streamed, drawn ahead by `workers` processes. Losses are means over the tokens that count, in nats;
+    tokens are those that count, padding left out. With `folder`, the state of the run is kept there every
+    `checkpoint_every` steps and the next call goes on from it; on one machine and as many threads the weights come out
+    the same, bit for bit. Raises ValueError where programs do not fit, or the state is of another run, and
+    FloatingPointError where the loss is no number (the last state is kept).
     """
-    if corpus.mixture.width + 1 > model.cfg.n_ctx:
+    if source_width(source) + 1 > model.cfg.n_ctx:
+        mixture = source if isinstance(source, Mixture) else source.mixture
         raise ValueError(
-            f"programs of mixture {corpus.mixture.name!r} need {corpus.mixture.width + 1} positions, "
+            f"programs of mixture {mixture.name!r} need {mixture.width + 1} positions, "
             f"the model has n_ctx = {model.cfg.n_ctx}; raise n_ctx"
         )
-    optimizers = _optimizers(model, config)
-    rows, started, seen, recent = [], time.perf_counter(), 0, []
-    batches = _batches(corpus, config)
-    model.train()
-    for step in range(1, config.steps + 1):
-        rate = config.lr * _schedule(step, config)
-        loss, counted = _accumulate(model, next(batches), config)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        for optimizer in optimizers:
+    with open_batches(source, config.batch_size, config.steps, config.seed, workers) as batches:
+        run = _Run(model, batches, config, None if folder is None else Path(folder))
+        run.resume()
+        model.train()
+        while run.step < config.steps:
+            run.advance()
+            if progress is not None:
+                progress(run.step, run.seen, run.losses[-1] if run.losses else run.rows[-1]["loss"])
+        model.eval()
+        return run.record()
+
+
+def source_width(source: Corpus | Mixture) -> int:
+    """The most tokens of a program, its `.` included."""
+    return source.width if isinstance(source, Mixture) else source.mixture.width
+
+
+class _Run:
+    """A run in progress: what a checkpoint of it holds, and how it takes a step."""
+
+    def __init__(self, model: Model, batches: Batches, config: TrainConfig, folder: Path | None):
+        self.model, self.batches, self.config, self.folder = model, batches, config, folder
+        self.optimizers = _optimizers(model, config)
+        self.step, self.seen, self.seconds = 0, 0, 0.0
+        self.rows: list[dict[str, float]] = []
+        self.losses: list[float] = []  # since the last row
+
+    def advance(self) -> None:
+        started = time.perf_counter()
+        programs = self.batches.batch(self.step)
+        self.step += 1
+        rate = self.config.lr * _schedule(self.step, self.config)
+        loss, counted = _accumulate(self.model, by_length(programs, self.config.micro_batches), self.config)
+        if not math.isfinite(loss):
+            kept = f"; the state of step {self._kept} is kept in {self.folder}" if self._kept else ""
+            raise FloatingPointError(f"the loss is {loss} at step {self.step} of {self.config.steps}{kept}; lower lr")
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
-        seen += counted
-        recent.append(loss)
+        self.seen += counted
+        self.losses.append(loss)
+        self.seconds += time.perf_counter() - started
+        if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+            row = {"step": self.step, "tokens": self.seen, "loss": float(np.mean(self.losses)), "lr": rate}
+            self.rows.append({**row, "seconds": self.seconds})
+            self.losses = []
+        if self.folder is not None and _rank() == 0:
+            if self.step in self.config.snapshot_steps:
+                checkpoint.save_snapshot(self.folder, self.step, self.model)
+            if self.step % self.config.checkpoint_every == 0 and self.step < self.config.steps:
+                self.save()
+
+    # --- going on ----------------------------------------------------------------------------------------------------
+
+    _kept = 0  # the step of the last state on disk
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"config": asdict(self.config), "cfg": self.model.cfg.to_dict(), "corpus": self.batches.about}
+
+    def save(self) -> None:
+        progress = {name: getattr(self, name) for name in ("step", "seen", "seconds", "rows", "losses")}
+        checkpoint.save_state(self.folder, self.model, self.optimizers, {**progress, "run": self._identity})
+        self._kept = self.step
+
+    def resume(self) -> None:
+        if self.folder is None:
+            return
+        progress = checkpoint.load_state(self.folder, self.model, self.optimizers, self._identity)
         if progress is not None:
-            progress(step, seen, loss)
-        if step % config.log_every == 0 or step == config.steps:
-            seconds = time.perf_counter() - started
-            rows.append({"step": step, "tokens": seen, "loss": float(np.mean(recent)), "lr": rate, "seconds": seconds})
-            recent = []
-    model.eval()
-    return {
-        "config": asdict(config),
-        "corpus": {"fingerprint": corpus.fingerprint, "seed": corpus.seed, "programs": len(corpus)},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": seen,
-        "seconds": time.perf_counter() - started,
-        "threads": torch.get_num_threads(),
-        "log": rows,
-    }
+            self.step, self.seen, self.seconds = (progress[name] for name in ("step", "seen", "seconds"))
+            self.rows, self.losses = progress["rows"], progress["losses"]
+            self._kept = self.step
+
+    def record(self) -> dict[str, Any]:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return {
+            "config": asdict(self.config),
+            "corpus": self.batches.about,
+            "parameters": parameters,
+            "tokens": self.seen,
+            "seconds": self.seconds,
+            "flops": flops_per_token(self.model.cfg) * self.seen,
+            "threads": torch.get_num_threads(),
+            "processes": _world(),
+            "device": _device_name(self.model.device),
+            "log": self.rows,
+        }
+
+
+def flops_per_token(cfg: ModelConfig) -> int:
+    """Floating-point operations to train on one token: 6 for each parameter of a matrix product (attention's own are
+    left out: short programs make them small)."""
+    per_block = 4 * cfg.d_model * cfg.n_heads * cfg.d_head + 2 * cfg.d_model * cfg.d_mlp
+    return 6 * (cfg.n_layers * per_block + cfg.d_model * cfg.d_vocab)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _optimizers(model: Model, config: TrainConfig) -> list[torch.optim.Optimizer]:
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         (matrices if name.startswith("blocks.") and ".W_" in name else others).append(parameter)
+    if config.optimizer == "adamw":
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return [torch.optim.AdamW(groups, config.lr, betas=config.betas)]
     return [
         Muon(matrices, config.lr, weight_decay=config.weight_decay),
         torch.optim.AdamW(others, config.lr, betas=config.betas, weight_decay=0.0),
@@ -143,29 +264,51 @@ def _schedule(step: int, config: TrainConfig) -> float:
     return min(1.0, step / max(1, config.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * (step - 1) / config.steps))
 
 
-def _batches(corpus: Corpus, config: TrainConfig) -> Iterator[list[np.ndarray]]:
-    """Batch after batch, each as programs of like length together; each pass over the corpus has its own order."""
-    lengths = corpus.lengths
-    size, epoch = min(config.batch_size, len(corpus)), 0
-    while True:
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(corpus))
-        for start in range(0, len(order) - size + 1, size):
-            batch = order[start : start + size]
-            batch = batch[np.argsort(lengths[batch], kind="stable")]
-            yield [corpus.programs(part) for part in np.array_split(batch, config.micro_batches) if len(part)]
-        epoch += 1
-
-
 def _accumulate(model: Model, parts: list[np.ndarray], config: TrainConfig) -> tuple[float, int]:
-    """Add the gradient of one batch's mean loss; returns that loss and how many tokens counted."""
-    inputs = [torch.from_numpy(tokens.sequences(part)).to(model.device) for part in parts]
-    counts = [int(loss_mask(part).sum()) for part in inputs]
-    total = 0.0
-    for part, count in zip(inputs, counts, strict=True):
+    """Make the gradient of one batch's mean loss, over all processes; returns that loss and how many tokens counted."""
+    inputs = [torch.from_numpy(tokens.sequences(part)[_rank() :: _world()]).to(model.device) for part in parts]
+    inputs = [part for part in inputs if len(part)]
+    total = sum(int((tokens.lengths(part) + 1).sum()) for part in parts)  # of all processes
+    loss = torch.zeros((), device=model.device)
+    for part in inputs:
         dtype = PRECISIONS[config.precision]
         with torch.autocast(model.device.type, dtype, enabled=config.precision != "fp32"):
             logits = model(part)
-        loss = next_token_loss(logits, part) * (count / sum(counts))
-        loss.backward()
-        total += loss.item()
-    return total, sum(counts)
+        mean = next_token_loss(logits, part) * (loss_mask(part).sum() / total)
+        mean.backward()
+        loss += mean.detach()
+    if _world() > 1:
+        gradients = [parameter.grad for parameter in model.parameters()]
+        flat = torch.cat([gradient.flatten() for gradient in gradients] + [loss[None]])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([*(g.numel() for g in gradients), 1])):
+            gradient.copy_(part.view_as(gradient))
+        loss = flat[-1]
+    return loss.item(), total
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Within the context, the processes that `torchrun` started train together; yields this one's device."""
+    if not dist.is_torchelastic_launched():
+        yield device
+        return
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        local = f"cuda:{dist.get_node_local_rank()}" if device == "cuda" else device
+        if device == "cuda":
+            torch.cuda.set_device(local)
+        yield local
+    finally:
+        dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -104,6 +105,82 @@ def test_damaged_arrays(tmp_path: Path, keep: int) -> None:
         artifacts.read_arrays(path)
 
 
+ARRAYS = {
+    "programs": np.arange(24, dtype=np.uint8).reshape(4, 6),
+    "no rows": np.zeros((0, 7), np.uint8),
+    "no columns": np.zeros((3, 0), np.uint8),
+    "one number": np.array(2.5),
+    "every other": np.arange(12).reshape(3, 4)[:, ::2],
+    "columns first": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+    "records": np.array([(1, 2.5), (3, 4.5)], [("a", np.int16), ("b", np.float32)]),
+}
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+def test_one_array(tmp_path: Path, array: np.ndarray) -> None:
+    path = tmp_path / "new" / "x.npy"
+    assert artifacts.write_array(path, array) == path
+    found = artifacts.read_array(str(path))
+    assert (found.dtype, found.shape) == (array.dtype, array.shape)
+    assert np.array_equal(found, array)
+    assert np.array_equal(np.load(path), array)
+    assert names(tmp_path) == {"new", "new/x.npy"}
+
+
+def test_an_array_is_read_where_it_is_used_and_not_written_to(tmp_path: Path) -> None:
+    path = artifacts.write_array(tmp_path / "x.npy", np.arange(100_000))
+    found = artifacts.read_array(path)
+    assert isinstance(found, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 1
+    artifacts.write_array(path, np.zeros(3))  # who has the earlier file open keeps it
+    assert np.array_equal(found, np.arange(100_000))
+
+
+def test_equal_arrays_make_equal_files(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    same = np.zeros((8, 12), np.uint8)[::2, ::2]
+    same[:] = array
+    files = [artifacts.write_array(tmp_path / f"{k}.npy", one).read_bytes() for k, one in enumerate((array, same))]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 20, 100, 128, 500, -1])
+def test_a_damaged_array(tmp_path: Path, keep: int) -> None:
+    path = artifacts.write_array(tmp_path / "x.npy", np.arange(100))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(
+        ArtifactError, match=rf"^{re.escape(str(path))} is damaged \(.+\); delete it and make it again$"
+    ):
+        artifacts.read_array(path)
+
+
+def test_what_is_no_array_of_numbers_is_not_written(tmp_path: Path) -> None:
+    path = artifacts.write_array(tmp_path / "x.npy", np.arange(3))
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        artifacts.write_array(path, np.array([object()]))
+    assert np.array_equal(artifacts.read_array(path), np.arange(3))
+    assert names(tmp_path) == {"x.npy"}
+    np.save(path, np.array([{}]))  # a pickle, which is never run
+    with pytest.raises(ArtifactError, match=rf"^{re.escape(str(path))} is damaged \("):
+        artifacts.read_array(path)
+
+
+def test_the_description_of_a_file(tmp_path: Path) -> None:
+    path = artifacts.write_bytes(tmp_path / "x", b"abc" * 1000)
+    digest = hashlib.sha256(b"abc" * 1000).hexdigest()
+    assert artifacts.describe_file(path) == {"bytes": 3000, "sha256": digest}
+    assert artifacts.describe_file(artifacts.write_bytes(path, b"")) == {
+        "bytes": 0,
+        "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    }
+    assert artifacts.describe_file(tmp_path / "none") is None
+    assert artifacts.describe_file(tmp_path) is None
+    make(tmp_path / "folder")
+    listed = artifacts.read_manifest(tmp_path / "folder", "corpus")["files"]
+    assert listed["a.txt"] == artifacts.describe_file(tmp_path / "folder" / "a.txt")
+
+
 def test_what_cannot_be_json_writes_nothing(tmp_path: Path) -> None:
     path = artifacts.write_json(tmp_path / "x.json", 1)
     with pytest.raises(TypeError):
@@ -119,6 +196,7 @@ def test_what_cannot_be_json_writes_nothing(tmp_path: Path) -> None:
         "artifacts.write_bytes(path, b'x' * 100_000)",
         "artifacts.write_json(path, list(range(100_000)))",
         "artifacts.write_arrays(path, {'x': np.zeros(100_000)})",
+        "artifacts.write_array(path, np.zeros(100_000))",
     ],
 )
 def test_a_full_disk_leaves_the_earlier_file(tmp_path: Path, write: str, earlier: bytes | None) -> None:
@@ -337,6 +415,89 @@ with artifacts.new_folder(path, "corpus", about="second") as partial:
             artifacts.read_manifest(tmp_path, "corpus")
     make(tmp_path, "third")  # and the next writer is not in its way
     assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "third"
+
+
+# --- folders that are made in several goes ---------------------------------------------------------------------------
+
+
+def go(folder: Path, resume: str, files: dict[str, str], *, fail: bool = False) -> set[str]:
+    """One go at a folder: what it finds there, before it writes `files` and perhaps fails."""
+    with artifacts.new_folder(folder, "corpus", resume=resume, about=resume) as partial:
+        found = names(partial)
+        for name, text in files.items():
+            artifacts.write_bytes(partial / name, text.encode())
+        if fail:
+            raise KeyboardInterrupt
+    return found
+
+
+def test_a_second_go_finds_what_the_first_left(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    with pytest.raises(KeyboardInterrupt):
+        go(folder, "one", {"deep/a.txt": "first"}, fail=True)
+    assert names(folder) == {".partial-one", ".partial-one/deep", ".partial-one/deep/a.txt"}
+    with pytest.raises(ArtifactError, match="half-written"):
+        artifacts.read_manifest(folder, "corpus")
+    assert go(folder, "one", {"b.txt": "second"}) == {"deep", "deep/a.txt"}
+    assert names(folder) == {"deep", "deep/a.txt", "b.txt", "manifest.json"}
+    assert set(artifacts.read_manifest(folder, "corpus")["files"]) == {"deep/a.txt", "b.txt"}
+
+
+def test_a_go_at_something_else_finds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, "one", {"a.txt": "first"}, fail=True)
+    assert go(tmp_path, "two", {"b.txt": "second"}) == set()
+    assert set(artifacts.read_manifest(tmp_path, "corpus")["files"]) == {"b.txt"}
+    assert (tmp_path / ".partial-one" / "a.txt").read_text() == "first"
+    assert go(tmp_path, "one", {}) == {"a.txt"}
+    assert names(tmp_path) == {"a.txt", "manifest.json"}
+
+
+def test_after_a_success_the_next_go_starts_afresh(tmp_path: Path) -> None:
+    go(tmp_path, "one", {"a.txt": "first"})
+    assert go(tmp_path, "one", {"b.txt": "second"}) == set()
+    assert names(tmp_path) == {"b.txt", "manifest.json"}
+
+
+def test_a_failed_go_leaves_the_earlier_folder(tmp_path: Path) -> None:
+    make(tmp_path, "first")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, "one", {"a.txt": "second"}, fail=True)
+    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
+    assert (tmp_path / "a.txt").read_text() == "first"
+
+
+def test_half_a_file_of_a_killed_go_is_not_of_the_folder(tmp_path: Path) -> None:
+    script = """
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+with artifacts.new_folder(path, "corpus", resume="one") as partial:
+    artifacts.write_bytes(partial / "deep" / "a.txt", b"first")
+"""
+    assert in_a_process("import os" + script, tmp_path).returncode == -signal.SIGKILL
+    go(tmp_path, "one", {"deep/a.txt": "second"})
+    assert names(tmp_path) == {"deep", "deep/a.txt", "manifest.json"}
+    assert set(artifacts.read_manifest(tmp_path, "corpus")["files"]) == {"deep/a.txt"}
+
+
+def test_the_manifest_has_the_keywords_as_they_are_at_the_end(tmp_path: Path) -> None:
+    rows: dict[str, int] = {}
+    with artifacts.new_folder(tmp_path, "corpus", resume="one", rows=rows):
+        rows["a"] = 3
+    assert artifacts.read_manifest(tmp_path, "corpus")["rows"] == {"a": 3}
+
+
+def test_an_error_keeps_its_own_words(tmp_path: Path) -> None:
+    """An OSError that is no system call's says what it says; one that is gets the folder's name."""
+    with (
+        pytest.raises(OSError, match=r"^a worker died$"),
+        artifacts.new_folder(tmp_path / "x", "corpus", resume="one"),
+    ):
+        raise OSError("a worker died")
+    with (
+        pytest.raises(OSError, match=rf"^\[Errno 28\] No space left: '{re.escape(str(tmp_path))}/x'$"),
+        artifacts.new_folder(tmp_path / "x", "corpus", resume="one"),
+    ):
+        raise OSError(28, "No space left")
 
 
 # --- what is wrong with a folder -------------------------------------------------------------------------------------

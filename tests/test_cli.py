@@ -11,7 +11,7 @@ import pytest
 
 from analyses.cli import main
 from cadmus import checkpoint
-from cadmus.corpus import build
+from cadmus.build import build
 from cadmus.mixture import load
 from cadmus.model import Model, ModelConfig
 
@@ -166,7 +166,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.strip().splitlines()[-1].startswith("cadmus-probe: interrupted; nothing unfinished was kept")
+    assert err.strip().splitlines()[-1].startswith("cadmus-probe: interrupted; nothing unfinished has a final name")
     assert "Traceback" not in err
     assert list(out.iterdir()) == []
 

@@ -1,36 +1,84 @@
-"""The families: what they draw is true and of their form, their knobs do what they say, their cuts have answers."""
+"""The families: what they draw is true, and their knobs do what they say. Their form is in `test_family_forms`."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from cadmus import tokens, vm
-from cadmus.families import FAMILIES, Compare, Equality, Family, Register
+from cadmus.families import (
+    FAMILIES,
+    Arith,
+    Compare,
+    Equality,
+    Family,
+    Induce,
+    Label,
+    Random,
+    Register,
+    Sequence,
+    SequenceAdvanced,
+    Stack,
+    Subroutine,
+)
 from cadmus.families.base import knobs
-from cadmus.families.expressions import is_expression, literal, pool
+from cadmus.families.statements import Statements
 
 SETTINGS = [
+    Arith(),
+    Arith(low=2, high=7, length=7, operators="+-*~", digit_skew=1.0, assertions=3),
+    Arith(length=5, min_length=5, skeletons=20, zipf=1.0),
     Compare(),
     Compare(low=-3, high=7, length=3, equal_share=0.5),
-    Compare(low=2, high=9, length=1, equal_share=0.0),
+    Compare(low=2, high=9, length=1, operators="", equal_share=0.0),
     Compare(low=4, high=4, length=3, equal_share=1.0),
+    Compare(low=-50, high=99, length=9, min_length=5, operators="+-*m", digit_skew=0.5, assertions=2),
+    Compare(low=-5, high=5, skeletons=12, zipf=1.5),
     Equality(),
-    Equality(low=-20, high=20, length=5, negated_share=0.2),
-    Equality(low=0, high=9, length=1, negated_share=1.0),
-    Equality(low=3, high=3, length=3, negated_share=0.0),
+    Equality(low=-20, high=20, length=5, negated_share=0.2, assertions=3),
+    Equality(low=0, high=9, length=1, negated_share=1.0, digit_skew=-1.0),
+    Equality(low=3, high=3, negated_share=0.0, min_length=1, operators="+x", skeletons=2, zipf=1.0),
+    Subroutine(),
+    Subroutine(low=-9, high=27, length=5, min_length=3, subroutines=3, min_calls=2, max_calls=4, after_share=1.0),
+    Subroutine(operators="+-*x~", equal_share=0.5, digit_skew=1.0, assertions=2, after_share=0.0),
+    Subroutine(skeletons=10, zipf=1.0, subroutines=2),
+    Sequence(),
+    Sequence(low=2, high=60, min_elements=3, max_elements=9, count_share=0.5, steps="RQ", min_steps=1, max_steps=4),
+    Sequence(readings="SX", digit_skew=1.0, assertions=3, max_steps=0),
+    Sequence(skeletons=15, zipf=1.0, steps="T", readings="#IE", high=9),
+    SequenceAdvanced(),
+    SequenceAdvanced(low=-30, high=81, min_elements=1, max_elements=6, steps="WMOP+-*xnRTQ", min_steps=2, max_steps=4),
+    SequenceAdvanced(body_operators="-%<", steps="MW", after_share=1.0, readings="SE", assertions=2, digit_skew=0.5),
+    SequenceAdvanced(skeletons=20, zipf=2.0, after_share=0.0, count_share=0.5),
+    Label(),
+    Label(predicates="first sum contains", tests="> odd", min_elements=2, max_elements=6, min_examples=2),
+    Label(max_examples=6, false_share=0.2, digit_skew=0.5),
+    Label(skeletons=5, zipf=1.0),
+    Induce(),
+    Induce(predicates="last contains", tests="<", min_elements=2, max_elements=6, min_examples=2, max_examples=8),
+    Induce(false_share=0.3, digit_skew=-0.5),
+    Induce(skeletons=5, zipf=1.0),
+    Random(),
+    Random(min_length=2, max_length=5, instructions="0123456789+-=~", digit_share=0.6),
+    Random(min_length=6, max_length=6, digit_share=0.0, instructions="(#!:+Qm"),
     Register(),
     Register(low=-12, high=30, registers="bd", min_stores=1, max_stores=6, operators="+-*xn", assertions=3),
     Register(low=0, high=0, registers="c", min_stores=3, max_stores=3, operators="x", pair_share=1.0),
     Register(dependent_share=1.0, overwrite_share=1.0, operators="n", assertions=2, pair_share=0.0),
+    Register(min_stores=4, max_stores=8, min_distance=2, max_distance=4, dead_share=1.0, digit_skew=1.0),
+    Register(skeletons=10, zipf=1.0),
+    Stack(),
+    Stack(low=-30, high=30, min_values=3, max_values=6, min_shuffles=0, max_shuffles=6, max_depth=7, operators="*+"),
+    Stack(shuffles="\\;", assertions=3, digit_skew=1.0),
+    Stack(skeletons=10, zipf=1.0),
 ]
 each = pytest.mark.parametrize("family", SETTINGS, ids=str)
 
@@ -46,12 +94,19 @@ def close_to(found: np.ndarray | list[bool], share: float, n_min: int = 500) -> 
     return abs(np.mean(found) - share) <= 4.5 * np.sqrt(share * (1 - share) / len(found))
 
 
+def uniform(found: list, of: set | range, n_min: int = 500) -> bool:
+    """Whether what was found is each of `of` equally often, and nothing else."""
+    array = np.array(found)
+    return set(found) == set(of) and all(close_to(array == one, 1 / len(of), n_min) for one in of)
+
+
 def test_every_family_is_here_with_default_and_other_knobs() -> None:
     assert {type(family) for family in SETTINGS} == set(FAMILIES.values())
     for name, family in FAMILIES.items():
         assert family.name == name
         assert family() in SETTINGS
         mine = [setting for setting in SETTINGS if type(setting) is family]
+        assert len(mine) >= 3
         for knob in knobs(family).values():
             assert len({getattr(setting, knob.name) for setting in mine}) > 1, f"no test turns {name}.{knob.name}"
 
@@ -73,13 +128,13 @@ def test_programs_are_true_by_the_plain_machine_and_of_their_form(family: Family
 
 
 @each
-def test_width_is_reached(family: Family) -> None:
-    """No column of the array is there for nothing (Register counts the worst case of all stores at once)."""
+def test_width_is_not_for_nothing(family: Family) -> None:
+    """The array is as wide as the longest program, or as the worst case of all parts at once."""
     longest = max(map(len, texts(family, 2000)))
-    if isinstance(family, Register):
-        assert family.width * 0.6 <= longest <= family.width
+    if isinstance(family, Statements) and family.min_length in (0, family.length):
+        assert longest == family.width - (family.name == "equality" and family.negated_share == 0)
     else:
-        assert longest == family.width - (family == Equality(low=3, high=3, length=3, negated_share=0.0))
+        assert family.width * 0.5 <= longest <= family.width
 
 
 @each
@@ -91,7 +146,26 @@ def test_a_seed_fixes_the_programs(family: Family) -> None:
 
 @each
 def test_drawing_nothing_gives_no_rows(family: Family) -> None:
-    assert family.generate(0, np.random.default_rng(0)).shape == (0, family.width)
+    nothing = family.generate(0, np.random.default_rng(0))
+    assert nothing.shape == (0, family.width)
+    assert nothing.dtype == np.uint8
+
+
+@each
+def test_decisions_lie_inside_and_the_text_goes_on_with_the_answer(family: Family) -> None:
+    for text in texts(family):
+        cuts = family.decisions(text)
+        assert list(cuts) == sorted(set(cuts))
+        defined_last = text.endswith("}.") and "{" in text
+        expected = {"label": text.count("f"), "random": 1}.get(family.name, getattr(family, "assertions", 1))
+        assert len(cuts) == (1 if defined_last and family.name != "random" else expected)
+        for cut in cuts:
+            assert 0 < cut < len(text)
+            answer = family.answer(text, cut)
+            assert text.startswith(text[:cut] + answer)
+            assert answer.endswith(".") is (cut == cuts[-1])
+        assert text[: cuts[-1]] + family.answer(text, cuts[-1]) == text
+        assert all(family.answer(text, cut) is None for cut in range(len(text) + 2) if cut not in cuts)
 
 
 def test_false_programs_are_never_let_out() -> None:
@@ -108,15 +182,19 @@ def test_false_programs_are_never_let_out() -> None:
 register_knobs = st.fixed_dictionaries(
     {
         "low": st.integers(-81, 0),
-        "high": st.integers(0, 81),
+        "high": st.integers(9, 81),
         "registers": st.permutations("abcd").flatmap(lambda r: st.integers(1, 4).map(lambda n: "".join(r[:n]))),
         "min_stores": st.integers(1, 4),
-        "max_stores": st.integers(4, 16),
-        "dependent_share": st.floats(0, 1),
+        "max_stores": st.integers(4, 6),
+        "dependent_share": st.floats(0, 0.7),
         "overwrite_share": st.floats(0, 1),
+        "dead_share": st.floats(0, 1),
+        "min_distance": st.integers(0, 3),
+        "max_distance": st.integers(3, 16),
         "operators": st.sets(st.sampled_from("+-*xn"), min_size=1).map("".join),
-        "assertions": st.integers(1, 8),
+        "assertions": st.integers(1, 3),
         "pair_share": st.floats(0, 1),
+        "digit_skew": st.floats(-0.5, 2),
     }
 )
 
@@ -124,8 +202,15 @@ register_knobs = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=40)
 @given(register_knobs, st.integers(0, 2**32))
 def test_register_under_any_knobs(turned: dict, seed: int) -> None:
+    """Where results leave the range nearly always (products of 9s), the draw may be given up, in one line."""
     family = Register(**turned)
-    for text in texts(family, 20, seed):
+    try:
+        drawn = texts(family, 20, seed)
+    except ValueError as error:
+        if not re.match(r"register: \d+ of 20 programs were not found in \d+ tries; ", str(error)):
+            raise
+        reject()
+    for text in drawn:
         assert vm.verdict(text)
         assert family.accepts(text)
         cuts = family.decisions(text)
@@ -134,168 +219,354 @@ def test_register_under_any_knobs(turned: dict, seed: int) -> None:
             assert text.startswith(text[:cut] + family.answer(text, cut))
 
 
-# --- form ------------------------------------------------------------------------------------------------------------
-
-TRIVIAL = ["34.", "1.", "34", ".", "", "11+2=.", "11=!!.", "{1}7f."]
-
-
-def near_misses(family: Family, text: str) -> Iterator[str]:
-    """Texts one step from the family's form, most of them still true."""
-    body = text.removesuffix(".")
-    yield body[1:] + "."
-    yield body[0] + body + "."
-    yield body.rstrip("!")[:-1] + "."
-    yield body + "!!."
-    yield body + "3."
-    yield "5" + body + "."  # one more true value
-    yield "{}" + body + "."
-    if isinstance(family, (Compare, Equality)):
-        cut = family.decisions(text)[0]
-        yield text[: cut - 1] + "&" + text[cut:]  # the last token of Y, or the =, becomes a wrong operator
-        yield "~" + text[1:]
-    if isinstance(family, Compare):
-        yield from (body[:-1] + wrong + "." for wrong in "+!&")
-    if isinstance(family, Equality):
-        yield from (body.replace("=", wrong) + "." for wrong in "<>&")
-        yield body.rstrip("!") + "!!."
-    if isinstance(family, Register):
-        _, assertions = parts(text)
-        yield body + assertions[-1] + "."  # one assertion too many
-        yield "".join(assertions) + "."  # no stores
-        yield body.replace("=", "<", 1) + "."
-        yield body.removesuffix("=") + "=!."
-        for unused in set("abcd") - set(family.registers):
-            yield "1" + unused.upper() + text
-        for unused in set("+-*xn/%") - set(family.operators):
-            register = family.registers[0]
-            yield f"1{register.upper()}{register}1{unused}{register.upper()}{text}"
+@pytest.mark.parametrize("name", FAMILIES)
+def test_knobs_are_documented(name: str) -> None:
+    found = knobs(FAMILIES[name])
+    assert list(found) == [field.name for field in fields(FAMILIES[name])]
+    for knob in found.values():
+        assert knob.default == getattr(FAMILIES[name](), knob.name)
+        assert len(knob.doc) > 10
+        assert "\n" not in knob.doc
 
 
-@each
-def test_near_misses_have_not_the_form(family: Family) -> None:
-    true = 0
-    for text in texts(family)[:60]:
-        for wrong in [*near_misses(family, text), *TRIVIAL]:
-            assert not family.accepts(wrong), f"{wrong} from {text}"
-            true += vm.verdict(wrong)
-    assert true > 60, "near misses that are false show little"
+# --- knobs that many families have -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("family", "text"),
-    [
-        (Compare(), "941-*55*1+<."),
-        (Compare(low=0, high=9, length=1), "34=."),
-        (Equality(), "34+80+=."),
-        (Equality(), "34+34+=!."),
-        (Register(), "3A4Bab+8=."),
-        (Register(), "3Ab0=."),
-    ],
-)
-def test_form_does_not_ask_for_truth(family: Family, text: str) -> None:
-    assert not vm.verdict(text)
-    assert family.accepts(text)
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if "digit_skew" in knobs(family)])
+def test_digit_skew_moves_the_digits(name: str) -> None:
+    def mean(skew: float) -> float:
+        written = "".join(texts(FAMILIES[name](digit_skew=skew), 1000))
+        return float(np.mean([int(token) for token in written if token.isdecimal()]))
+
+    few, some, many = mean(1.0), mean(0.0), mean(-1.0)
+    assert few < some - 0.3
+    assert some < many - 0.3
 
 
-@pytest.mark.parametrize("length", [1, 3])
-def test_is_expression_against_every_text(length: int) -> None:
-    shapes = {"".join("d" if c.isdecimal() else "o" for c in text) for text, _ in expressions(length)}
-    alphabet = "07+/n~!=a(."
-    for index in np.ndindex(*[len(alphabet)] * length):
-        text = "".join(alphabet[i] for i in index)
-        expected = re.sub("[+/n]", "o", re.sub("[07]", "d", text)) in shapes
-        assert is_expression(text, length) is expected, text
-        assert not is_expression(text, length + 2)
+LITERAL = r"\d(?:\d\+)*~?"
 
 
-# --- decisions -------------------------------------------------------------------------------------------------------
+def template(family: Family, text: str) -> str:
+    """A program with 0 for every digit and without what its `skeletons` knob leaves apart: literals and labels."""
+    text = text.replace("f!", "f") if family.name == "label" else text
+    if family.name == "register":
+        stores, assertions = parts(text)
+        stored = [(source if loads(source) else "L") + target for source, target in stores]
+        text = "".join([*stored, *(re.sub(rf"{LITERAL}=", "L=", assertion) for assertion in assertions)])
+    if family.name in ("sequence", "sequence_advanced", "stack"):
+        text = re.sub(rf"{LITERAL}=", "L=", text)
+    return re.sub(r"\d", "0", text)
 
 
-@each
-def test_decisions_lie_inside_and_the_text_goes_on_with_the_answer(family: Family) -> None:
-    for text in texts(family):
-        cuts = family.decisions(text)
-        assert list(cuts) == sorted(set(cuts))
-        assert len(cuts) == getattr(family, "assertions", 1)
-        for cut in cuts:
-            assert 0 < cut < len(text)
-            answer = family.answer(text, cut)
-            assert text.startswith(text[:cut] + answer)
-            assert answer.endswith("." if cut == cuts[-1] else "=")
-        assert text[: cuts[-1]] + family.answer(text, cuts[-1]) == text
-        assert all(family.answer(text, cut) is None for cut in range(len(text) + 2) if cut not in cuts)
+STRUCTURED = [
+    Sequence(high=9),
+    Sequence(),
+    SequenceAdvanced(low=-30, high=30),
+    Label(),
+    Induce(),
+    Register(),
+    Register(low=-20, high=30),
+    Stack(),
+    Stack(low=-20, high=20),
+]
+
+
+@pytest.mark.parametrize("count", [1, 6, 40])
+@pytest.mark.parametrize("family", STRUCTURED, ids=str)
+def test_skeletons_are_as_many_as_asked_for(family: Family, count: int) -> None:
+    family = replace(family, skeletons=count)
+    found = {template(family, text) for text in texts(family, 2000)}
+    assert len(found) == count
+    assert {template(family, text) for text in texts(family, 500, seed=1)} <= found, "the bank follows the seed"
+
+
+@pytest.mark.parametrize("zipf", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("family", STRUCTURED, ids=str)
+def test_zipf_sets_the_frequencies_of_skeletons(family: Family, zipf: float) -> None:
+    family = replace(family, skeletons=4, zipf=zipf)
+    found = Counter(template(family, text) for text in texts(family, 2000)).most_common()
+    weights = np.arange(1, 5) ** -zipf
+    assert all(close_to(np.arange(2000) < n, w) for (_, n), w in zip(found, weights / weights.sum(), strict=True))
 
 
 @pytest.mark.parametrize(
-    ("family", "text", "answers"),
+    "family",
     [
-        (Compare(), "941-*55*1+>.", {10: ">."}),
-        (Compare(), "941-*55*1+<.", {10: ">."}),
-        (Compare(low=0, high=9, length=1), "33=.", {2: "=."}),
-        (Compare(low=0, high=9, length=1), "03>.", {2: "<."}),
-        (Equality(), "34+34+=.", {7: "."}),
-        (Equality(), "34+34+=!.", {7: "."}),
-        (Equality(), "34+35+=.", {7: "!."}),
-        (Register(), "3A4Bab+7=.", {7: "7=."}),
-        (Register(), "3A4Bab+8=.", {7: "7=."}),
-        (Register(high=18, assertions=3), "9Aa9+Bb99+=a9=bb-0=.", {7: "99+=", 12: "9=", 17: "0=."}),
-        (Register(low=-9), "2Aa5-Bb3~=.", {7: "3~=."}),
+        Sequence(low=10),
+        Stack(low=-9, high=-1),
+        SequenceAdvanced(low=-12, high=-1, steps="M-"),
+        SequenceAdvanced(assertions=8),
+        Register(min_stores=16, max_stores=16, dependent_share=0.9),
+        Register(high=0, min_stores=4, max_stores=6, dependent_share=1.0, operators="+"),
     ],
     ids=str,
 )
-def test_answers_by_hand(family: Family, text: str, answers: dict[int, str]) -> None:
-    assert family.decisions(text) == tuple(answers)
-    assert {cut: family.answer(text, cut) for cut in answers} == answers
+def test_knobs_that_are_accepted_can_be_drawn(family: Family) -> None:
+    """Where programs abound, but many structures have none, others take their place until there are enough."""
+    assert all(vm.verdict(text) for text in texts(family, 2000))
 
 
-def test_decisions_of_a_text_of_another_form() -> None:
-    message = "'34+7=.' is not a program of the family register with these knobs"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        Register().decisions("34+7=.")
-    with pytest.raises(ValueError, match=re.escape(message)):
-        Register().answer("34+7=.", 3)
+@pytest.mark.parametrize("assertions", [1, 2, 8])
+@pytest.mark.parametrize("kind", [Arith, Equality, Compare, Subroutine, Sequence, SequenceAdvanced, Stack, Register])
+def test_assertions_leave_one_true_value_each(kind: type[Family], assertions: int) -> None:
+    family = kind(assertions=assertions)
+    for text in texts(family, 100):
+        assert len(vm.run(text).outputs) == assertions
 
 
-# --- knobs -----------------------------------------------------------------------------------------------------------
+def value_of(expression: str) -> int:
+    (value,) = vm.run(expression).outputs
+    return value.v
 
 
-def numbers(family: Compare | Equality, n: int = 3000) -> np.ndarray:
-    """X and Y of each program as the plain machine has them: int [n, 2]."""
-    at = 2 * family.length - 1
-    return np.array([[value.v for value in vm.run(text).states[at].stack] for text in texts(family, n)])
+# --- subroutines -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Compare, Equality])
-@pytest.mark.parametrize(("low", "high", "length"), [(-3, 7, 3), (2, 9, 1), (-5, 4, 5)])
-def test_values_cover_their_range_uniformly(kind: type, low: int, high: int, length: int) -> None:
-    family = kind(low=low, high=high, length=length)
-    values = numbers(family)
-    for column in values.T:
-        assert set(column) == set(range(low, high + 1))
-        assert all(close_to(column == value, 1 / (high - low + 1)) for value in range(low, high + 1))
-    assert all(len(text.rstrip(".!<>=")) == 2 * length for text in texts(family, 3000))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_equal_and_negated_share(share: float) -> None:
-    for family in (Compare(low=-3, high=7, length=3, equal_share=share), Equality(length=3, negated_share=1 - share)):
-        values = numbers(family)
-        equal = values[:, 0] == values[:, 1]
-        assert close_to(equal, share)
-        ending = "=." if isinstance(family, Compare) else "=!."
-        assert [text.endswith(ending) for text in texts(family, 3000)] == list(equal == isinstance(family, Compare))
+def definitions(text: str) -> list[str]:
+    return re.findall(r"\{([^}]*)\}", text)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_value_weights_are_the_frequencies(share: float) -> None:
-    family = Compare(low=-2, high=3, length=3, equal_share=share)
-    weights = family.value_weights
-    assert weights.sum() == pytest.approx(1)
-    values = numbers(family, 6000) - family.low
-    for x, y in np.ndindex(6, 6):
-        assert close_to((values == [x, y]).all(1), weights[x, y]), (x, y)
-    assert Compare(low=4, high=4, length=3, equal_share=1.0).value_weights.tolist() == [[1.0]]
+def test_after_share(share: float) -> None:
+    for family in (Subroutine(after_share=share), SequenceAdvanced(after_share=share)):
+        last = [text.endswith("}.") for text in texts(family, 2000) if "{" in text]
+        assert close_to(last, share)
+        assert all(text.startswith("{") for text in texts(family, 2000) if "{" in text and not text.endswith("}."))
 
+
+@pytest.mark.parametrize(("subroutines", "fewest", "most"), [(1, 1, 2), (2, 1, 1), (3, 2, 4), (3, 8, 8)])
+def test_subroutines_and_calls(subroutines: int, fewest: int, most: int) -> None:
+    family = Subroutine(high=27, length=5, subroutines=subroutines, min_calls=fewest, max_calls=most, operators="+xn")
+    counts, called = [], Counter()
+    for text in texts(family, 1000):
+        assert len(definitions(text)) == subroutines
+        (calls,) = re.findall("[fgh]+", text)
+        counts.append(len(calls))
+        called.update(calls)
+    assert set(counts) == set(range(fewest, most + 1))
+    assert set(called) == set("fgh"[:subroutines])
+    assert max(counts.count(c) for c in set(counts)) < 1.25 * min(counts.count(c) for c in set(counts))
+
+
+def test_bodies_apply_one_or_two_operators() -> None:
+    shapes = {
+        re.sub(r"\d", "0", body) for text in texts(Subroutine(operators="+-"), 2000) for body in definitions(text)
+    }
+    assert shapes == {
+        "0+",
+        "0-",
+        *(f"00{a}{b}" for a in "+-" for b in "+-"),
+        *(f"0{a}0{b}" for a in "+-" for b in "+-"),
+    }
+
+
+def test_what_subroutines_return_and_compare() -> None:
+    family = Subroutine(low=-4, high=12, length=5, equal_share=0.4, assertions=2, subroutines=2)
+    equal = []
+    for text in texts(family, 1000):
+        states = vm.run(text).states
+        for relation in re.finditer("[<>=]", text):
+            if not inside_definition(text, relation.start()):
+                x, y = (value.v for value in states[relation.start() - 1].stack[-2:])
+                assert -4 <= min(x, y) <= max(x, y) <= 12
+                equal.append(x == y)
+    assert close_to(equal, 0.4)
+
+
+def inside_definition(text: str, at: int) -> bool:
+    return text[:at].count("{") > text[:at].count("}")
+
+
+# --- sequences -------------------------------------------------------------------------------------------------------
+
+STATEMENT = re.compile(
+    r"(?P<source>\((?:\d,)+(?!Q)|\dr)(?P<steps>(?:\((?:\d,)+Q|[RTWMOP]|\d[-+*xn])*)(?P<reading>[#SX]|\d[IE])"
+    rf"(?P<literal>{LITERAL})="
+)
+STEP = re.compile(r"\((?:\d,)+Q|[RTWMOP]|\d[-+*xn]")
+
+
+def statements(family: Sequence, n: int = 2000) -> list[dict]:
+    """The parts of every statement: source, steps (a list of tokens, digits left out), reading, literal."""
+    found = []
+    for text in texts(family, n):
+        rest = re.sub(r"\{[^}]*\}", "", text).removesuffix(".")
+        matches = list(STATEMENT.finditer(rest))
+        assert "".join(match[0] for match in matches) == rest
+        assert len(matches) == family.assertions
+        for match in matches:
+            steps = [step[-1] for step in STEP.findall(match["steps"])]
+            found.append({**match.groupdict(), "steps": steps, "reading": match["reading"].lstrip("0123456789")})
+    return found
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(1, 5), (3, 3), (2, 16)])
+def test_elements_of_sequences(fewest: int, most: int) -> None:
+    family = Sequence(min_elements=fewest, max_elements=most, steps="R", readings="#", count_share=0.0)
+    assert uniform([one["source"].count(",") for one in statements(family)], range(fewest, most + 1))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_count_share(share: float) -> None:
+    family = Sequence(count_share=share, steps="R", readings="#", assertions=2)
+    assert close_to([one["source"].endswith("r") for one in statements(family, 1000)], share)
+
+
+@pytest.mark.parametrize(("kind", "fewest", "most"), [(Sequence, 0, 2), (Sequence, 0, 0), (SequenceAdvanced, 1, 5)])
+def test_steps_count(kind: type[Sequence], fewest: int, most: int) -> None:
+    family = kind(min_steps=fewest, max_steps=most, steps="R", readings="#", assertions=2)
+    assert uniform([len(one["steps"]) for one in statements(family)], range(fewest, most + 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [(Sequence, s) for s in ("R", "QR", "RTQ")]
+    + [(SequenceAdvanced, s) for s in ("W", "MO", "P+", "WMOP+-*xn", "-*xnRTQ")],
+)
+def test_steps_in_use(kind: type[Sequence], steps: str) -> None:
+    family = kind(steps=steps, low=0, high=81)
+    used = Counter(step for one in statements(family) for step in one["steps"])
+    assert set(used) == set(steps)
+    assert max(used.values()) < 2 * min(used.values())
+
+
+def test_steps_and_readings_are_equally_likely_where_all_can_be() -> None:
+    family = Sequence(steps="RQ", readings="#SXI", high=81, low=0, min_elements=2, count_share=0.0)
+    assert uniform([step for one in statements(family) for step in one["steps"]], set("RQ"))
+    assert uniform([one["reading"] for one in statements(family)], set("#SXI"))
+
+
+@pytest.mark.parametrize("readings", ["#", "SX", "IE", "#SXIE"])
+@pytest.mark.parametrize("kind", [Sequence, SequenceAdvanced])
+def test_readings_in_use(kind: type[Sequence], readings: str) -> None:
+    assert {one["reading"] for one in statements(kind(readings=readings), 1000)} == set(readings)
+
+
+@pytest.mark.parametrize("family", [Sequence(low=3, high=12), SequenceAdvanced(low=-12, high=0, steps="M-")], ids=str)
+def test_what_is_read_lies_in_the_range(family: Sequence) -> None:
+    found = {value_of(one["literal"]) for one in statements(family)}
+    assert found == set(range(family.low, family.high + 1))
+
+
+@pytest.mark.parametrize("operators", ["+", "-%<", "+-*xn%<>="])
+def test_body_operators(operators: str) -> None:
+    family = SequenceAdvanced(body_operators=operators, steps="WM", low=-81, high=81)
+    bodies = [body for text in texts(family, 2000) for body in definitions(text)]
+    assert all(re.fullmatch(r"\d.", body) for body in bodies)
+    assert {body[1] for body in bodies} == set(operators)
+
+
+def test_only_programs_that_call_have_a_definition() -> None:
+    for text in texts(SequenceAdvanced(), 1000):
+        assert len(definitions(text)) == bool(set("MW") & set(text))
+
+
+# --- predicates ------------------------------------------------------------------------------------------------------
+
+QUANTITIES = {"length": "#", "sum": "S", "largest": "X", "smallest": "~X~", "first": "0I", "last": "R0I"}
+TESTS = {">": "0>", "<": "0<", "=": "0=", "odd": "0%", "even": "0%!"}
+
+
+def bodies_of(predicates: str, tests: str) -> set[str]:
+    found = {QUANTITIES[p] + TESTS[t] for p in predicates.split() for t in tests.split() if p != "contains"}
+    return found | ({"0E", "0E!"} if "contains" in predicates else set())
+
+
+@pytest.mark.parametrize(
+    "turned",
+    [
+        {},
+        {"predicates": "length", "tests": "odd"},
+        {"predicates": "contains"},
+        {"predicates": "smallest last contains", "tests": "< = even"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [Label, Induce])
+def test_predicates_and_tests(kind: type[Label | Induce], turned: dict) -> None:
+    family = kind(**turned)
+    found = Counter(re.sub(r"\d", "0", body) for text in texts(family, 2000) for body in definitions(text))
+    assert set(found) == bodies_of(family.predicates, family.tests)
+    parities = {body for text in texts(family, 2000) for body in definitions(text) if "%" in body}
+    assert all("2%" in body for body in parities)
+
+
+EXAMPLE = re.compile(r"\((?:\d,)+f(?:[01]=|!)?")
+EASY = {"predicates": "first last", "tests": "odd even"}  # which every sequence can be drawn for and against
+
+
+def examples(text: str) -> list[tuple[int, bool]]:
+    """The elements of each example and whether the plain machine finds the predicate true of it."""
+    (body,) = definitions(text)
+    sequences = [match[0].partition("f")[0] for match in EXAMPLE.finditer(text)]
+    return [(one.count(","), vm.verdict(f"{{{body}}}{one}f.")) for one in sequences]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_false_share_of_labels(share: float) -> None:
+    family = Label(false_share=share, **EASY)
+    labels = [label for text in texts(family, 1000) for _, label in examples(text)]
+    assert close_to(labels, 1 - share) or abs(np.mean(labels) - 1 + share) < 2**-10  # a dozen tries are made
+
+
+def test_false_share_where_predicates_resist() -> None:
+    """Of all predicates, such as a sum above 9, some hold for few sequences or for nearly all."""
+    labels = [label for text in texts(Label(false_share=0.5), 2000) for _, label in examples(text)]
+    assert abs(np.mean(labels) - 0.5) < 0.08
+
+
+def test_false_share_of_induced_labels() -> None:
+    def positive(share: float) -> float:
+        family = Induce(false_share=share, **EASY)
+        return float(np.mean([label for text in texts(family, 500) for _, label in examples(text)]))
+
+    assert positive(0.2) > positive(0.5) + 0.1 > positive(0.8) + 0.2
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(2, 5), (3, 3), (2, 16)])
+def test_induce_shows_both_labels(fewest: int, most: int) -> None:
+    family = Induce(min_examples=fewest, max_examples=most)
+    for text in texts(family, 300):
+        labels = [label for _, label in examples(text)]
+        assert fewest <= len(labels) <= most
+        assert set(labels) == {False, True}
+        assert [f"{int(label)}" for label in labels] == re.findall("f([01])=", text)
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(1, 3), (4, 4), (1, 16)])
+def test_examples_and_elements(fewest: int, most: int) -> None:
+    family = Label(min_examples=fewest, max_examples=most, min_elements=2, max_elements=4)
+    found = [examples(text) for text in texts(family, 1000)]
+    assert uniform([len(some) for some in found], range(fewest, most + 1))
+    assert uniform([elements for some in found for elements, _ in some], range(2, 5))
+    induced = [examples(text) for text in texts(Induce(min_elements=2, max_elements=4, **EASY), 1000)]
+    assert {elements for some in induced for elements, _ in some} == {2, 3, 4}
+
+
+# --- random ----------------------------------------------------------------------------------------------------------
+
+
+def test_random_lengths_are_uniform_and_all_instructions_come() -> None:
+    found = texts(Random(max_length=12), 3000)
+    assert uniform([len(text) - 1 for text in found], range(3, 13))
+    assert set("".join(found)) == set(vm.VOCAB)
+    assert len(set(found)) > 2500
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_digit_share(share: float) -> None:
+    """With digits above 0 and `~` a program is true where it begins with a digit; the rest is as it was drawn."""
+    family = Random(min_length=6, max_length=6, instructions="123456789~", digit_share=share)
+    rest = [token != "~" for text in texts(family, 1000) for token in text[1:-1]]
+    assert close_to(rest, share)
+
+
+def test_instructions_in_use() -> None:
+    family = Random(instructions="12+(,#", max_length=9)
+    assert set("".join(texts(family, 1000))) == set("12+(,#.")
+
+
+# --- registers -------------------------------------------------------------------------------------------------------
 
 STORE, ASSERTION = re.compile("([^A-D=]+)([A-D])"), re.compile("[^A-D=]+=")
 
@@ -310,32 +581,76 @@ def loads(source: str) -> int:
     return sum(token in "abcd" for token in source)
 
 
-def later_stores(family: Register, n: int) -> list[tuple[bool, bool]]:
-    """Of every store after the first: (is it computed from a register, does it overwrite one)?"""
-    found = []
+def later_stores(family: Register, n: int) -> Iterator[tuple[bool, bool | None, bool | None]]:
+    """Of every store after the first: is it computed from a register; does it overwrite one (None where it must); does
+    it overwrite a value that nobody read (None where it overwrites none, or there are not both kinds)?"""
     for text in texts(family, n):
-        stores, _ = parts(text)
-        found += [
-            (loads(source) > 0, target in {earlier for _, earlier in stores[:i]})
-            for i, (source, target) in enumerate(stores)
-            if i
-        ]
-    return found
+        used, unread = set(), set()
+        for source, target in parts(text)[0]:
+            unread -= set(source)
+            old, target = target.lower() in used, target.lower()
+            if used:
+                must, both = used == set(family.registers), unread and used - unread
+                yield loads(source) > 0, None if must else old, target in unread if old and both else None
+            used.add(target)
+            unread.add(target)
+
+
+def without_none(found: Iterator[bool | None]) -> list[bool]:
+    return [one for one in found if one is not None]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.7, 1.0])
 def test_dependent_and_overwrite_share(share: float) -> None:
-    dependent = later_stores(Register(dependent_share=share), 2000)
-    assert close_to([computed for computed, _ in dependent], share)
-    assert close_to([old for _, old in dependent], 0.25), "one knob moves the other"
-    overwriting = later_stores(Register(overwrite_share=share), 2000)
-    assert close_to([old for _, old in overwriting], share)
-    assert close_to([computed for computed, _ in overwriting], 0.25), "one knob moves the other"
+    """With operators whose results never leave the range, no structure is given up, so the shares are exact."""
+    dependent = list(later_stores(Register(dependent_share=share, operators="xn"), 2000))
+    assert close_to([computed for computed, _, _ in dependent], share)
+    assert close_to(without_none(old for _, old, _ in dependent), 0.25), "one knob moves the other"
+    overwriting = list(later_stores(Register(overwrite_share=share, operators="xn"), 2000))
+    assert close_to(without_none(old for _, old, _ in overwriting), share)
+    assert close_to([computed for computed, _, _ in overwriting], 0.25), "one knob moves the other"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
+def test_dead_share(share: float) -> None:
+    family = Register(dead_share=share, min_stores=6, max_stores=6, overwrite_share=0.7, dependent_share=0.6)
+    later = later_stores(replace(family, operators="xn"), 1500)
+    assert close_to(without_none(dead for _, _, dead in later), share)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        Register(),
+        Register(operators="+-*"),
+        Register(operators="+-*", dependent_share=0.7, overwrite_share=0.5, pair_share=0.5, max_stores=6),
+        Register(operators="+-*", min_stores=8, max_stores=8, dependent_share=0.7, pair_share=0.5, assertions=3),
+        Register(operators="*", low=-20, high=20, dependent_share=0.5, overwrite_share=0.5, pair_share=1.0),
+    ],
+    ids=str,
+)
+def test_shares_hold_where_results_often_leave_the_range(family: Register) -> None:
+    """A structure that cannot be filled is given up after 40 tries, so the shares may be off a little."""
+    later = list(later_stores(family, 3000))
+    asserted = [assertion for text in texts(family, 3000) for assertion in parts(text)[1]]
+    for found, share in [
+        ([computed for computed, _, _ in later], family.dependent_share),
+        (without_none(old for _, old, _ in later), family.overwrite_share),
+        (without_none(dead for _, _, dead in later), family.dead_share),
+        ([loads(assertion) == 2 for assertion in asserted], family.pair_share),
+    ]:
+        sampling = 4.5 * np.sqrt(share * (1 - share) / max(len(found), 1))
+        assert abs(np.mean(found) - share) <= 0.035 + sampling
+    stores = [len(parts(text)[0]) for text in texts(family, 3000)]
+    wanted = 1 / (family.max_stores - family.min_stores + 1)
+    assert all(abs(stores.count(k) / 3000 - wanted) < 0.05 for k in range(family.min_stores, family.max_stores + 1))
 
 
 def test_stores_overwrite_where_no_register_is_left() -> None:
-    later = later_stores(Register(registers="cb", min_stores=5, max_stores=5, overwrite_share=0.0), 200)
-    assert [old for _, old in later] == [False, True, True, True] * 200
+    family = Register(registers="cb", min_stores=5, max_stores=5, overwrite_share=0.0)
+    for text in texts(family, 200):
+        targets = [target for _, target in parts(text)[0]]
+        assert len(set(targets[:2])) == 2
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
@@ -345,13 +660,36 @@ def test_pair_share(share: float) -> None:
     assert close_to([loads(assertion) == 2 for assertion in asserted], share)
 
 
+def distances(family: Register, n: int = 1000) -> Iterator[tuple[int, list[int]]]:
+    """Of every assertion: the stores after that of its first register, and the same of every register stored."""
+    for text in texts(family, n):
+        stores, assertions = parts(text)
+        last = {target.lower(): len(stores) - 1 - i for i, (_, target) in enumerate(stores)}
+        for assertion in assertions:
+            yield last[assertion[0]], list(last.values())
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(0, 0), (0, 16), (2, 2), (1, 3), (3, 7)])
+def test_distance_between_store_and_assertion(fewest: int, most: int) -> None:
+    family = Register(min_stores=4, max_stores=8, min_distance=fewest, max_distance=most, assertions=2)
+    inside = 0
+    for distance, there in distances(family):
+        fitting = [d for d in there if fewest <= d <= most]
+        if fitting:
+            assert distance in fitting
+            inside += 1
+        else:
+            off = {d: max(fewest - d, d - most) for d in there}
+            assert off[distance] == min(off.values()), "not the nearest"
+    assert inside > 500
+
+
 @pytest.mark.parametrize(("fewest", "most", "assertions"), [(2, 4, 1), (1, 3, 4), (5, 5, 2), (16, 16, 8)])
 def test_stores_and_assertions(fewest: int, most: int, assertions: int) -> None:
-    family = Register(min_stores=fewest, max_stores=most, assertions=assertions)
+    family = Register(min_stores=fewest, max_stores=most, assertions=assertions, operators="xn")
     split = [parts(text) for text in texts(family, 600)]
-    for count in range(fewest, most + 1):
-        assert close_to([len(stores) == count for stores, _ in split], 1 / (most - fewest + 1))
-    assert all(fewest <= len(stores) <= most and len(asserted) == assertions for stores, asserted in split)
+    assert uniform([len(stores) for stores, _ in split], range(fewest, most + 1))
+    assert all(len(asserted) == assertions for _, asserted in split)
 
 
 @pytest.mark.parametrize("registers", ["abcd", "d", "ca"])
@@ -380,167 +718,56 @@ def test_register_values_lie_in_their_range(low: int, high: int) -> None:
 
 def test_assertions_ask_all_registers_and_all_ages() -> None:
     """Neither the newest nor the first store answers most assertions: where each stores elsewhere, all are asked."""
-    asked = Counter()
-    for text in texts(Register(min_stores=4, max_stores=4, overwrite_share=0.0, pair_share=0.0), 2000):
-        stores, assertions = parts(text)
-        asked[[target.lower() for _, target in stores].index(assertions[0][0])] += 1
-    assert all(close_to(np.arange(2000) < asked[place], 1 / 4) for place in range(4))
+    family = Register(min_stores=4, max_stores=4, overwrite_share=0.0, pair_share=0.0, operators="xn")
+    assert uniform([distance for distance, _ in distances(family, 2000)], range(4))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_knobs_are_documented(name: str) -> None:
-    found = knobs(FAMILIES[name])
-    assert list(found) == [field.name for field in fields(FAMILIES[name])]
-    for knob in found.values():
-        assert knob.default == getattr(FAMILIES[name](), knob.name)
-        assert len(knob.doc) > 10
-        assert "\n" not in knob.doc
+# --- the stack -------------------------------------------------------------------------------------------------------
+
+SHUFFLED = re.compile(rf"(\d+)([:\\@o;]*)([-+*xn]*)({LITERAL})=")
 
 
-# --- what cannot be had ----------------------------------------------------------------------------------------------
-
-REFUSED = [
-    (
-        lambda: Compare(low=-20, high=20, length=3),
-        "compare: no expression of 3 instructions has the value -20 (nearest: -9); "
-        "choose low and high within [-9, 18], or another length",
-    ),
-    (
-        lambda: Equality(low=0, high=19),
-        "equality: no expression of 3 instructions has the value 19 (nearest: 18); "
-        "choose low and high within [-9, 18], or another length",
-    ),
-    (
-        lambda: Compare(low=0, high=12, length=1),
-        "compare: no expression of 1 instructions has the value 10 (nearest: 9); "
-        "choose low and high within [0, 9], or another length",
-    ),
-    (lambda: Compare(low=3, high=2), "compare: low = 3 is above high = 2; swap them"),
-    (lambda: Compare(length=4), "expressions have 1 or 3 or 5 instructions, not 4"),
-    (lambda: Compare(equal_share=1.5), "compare: knob equal_share = 1.5 is a share, so it must lie in [0, 1]"),
-    (lambda: Compare(equal_share=float("nan")), "compare: knob equal_share = nan is a share"),
-    (
-        lambda: Compare(low=3, high=3),
-        "compare: X and Y can only be equal (low = high = 3); set equal_share = 1",
-    ),
-    (lambda: Equality(negated_share=-0.1), "equality: knob negated_share = -0.1 is a share, so it must lie in [0, 1]"),
-    (
-        lambda: Equality(low=3, high=3),
-        "equality: X and Y can only be equal (low = high = 3); set negated_share = 0",
-    ),
-    (lambda: Register(low=1), "register: [low, high] = [1, 9] must hold 0 and lie in [-81, 81]"),
-    (lambda: Register(high=82), "register: [low, high] = [0, 82] must hold 0 and lie in [-81, 81]"),
-    (lambda: Register(registers=""), "register: registers = '' must be some of abcd, each once"),
-    (lambda: Register(registers="ae"), "register: registers = 'ae' must be some of abcd, each once"),
-    (lambda: Register(registers="aba"), "register: registers = 'aba' must be some of abcd, each once"),
-    *(
-        (
-            lambda fewest=fewest, most=most: Register(min_stores=fewest, max_stores=most),
-            f"register: min_stores = {fewest} and max_stores = {most} must have 1 <= min_stores <= max_stores <= 16",
-        )
-        for fewest, most in [(5, 4), (0, 4), (2, 17)]
-    ),
-    (lambda: Register(operators="+/"), "register: operators = '+/' must be one or more of + - * x n"),
-    (lambda: Register(operators=""), "register: operators = '' must be one or more of + - * x n"),
-    (lambda: Register(assertions=0), "register: assertions = 0 must lie in 1..8"),
-    (lambda: Register(assertions=9), "register: assertions = 9 must lie in 1..8"),
-    (lambda: Register(dependent_share=2), "register: knob dependent_share = 2 is a share"),
-    (lambda: Register(overwrite_share=-1), "register: knob overwrite_share = -1 is a share"),
-    (lambda: Register(pair_share=1.01), "register: knob pair_share = 1.01 is a share"),
-]
+def stack_parts(family: Stack, n: int = 1000) -> list[tuple[str, str, str, str]]:
+    """The digits, shuffles, operators and literal of every statement."""
+    found = [match for text in texts(family, n) for match in SHUFFLED.findall(text)]
+    assert len(found) == n * family.assertions
+    return found
 
 
-@pytest.mark.parametrize(("make", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_bad_knobs_are_refused(make: Callable[[], Family], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        make()
+@pytest.mark.parametrize(("fewest", "most"), [(2, 4), (3, 3), (1, 9)])
+def test_values_on_the_stack(fewest: int, most: int) -> None:
+    family = Stack(min_values=fewest, max_values=most, max_depth=10, operators="xn", assertions=2)
+    assert uniform([len(values) for values, *_ in stack_parts(family)], range(fewest, most + 1))
 
 
-@pytest.mark.parametrize("length", [1, 3, 5])
-def test_the_range_that_an_error_proposes_is_the_widest_that_works(length: int) -> None:
-    with pytest.raises(ValueError, match="choose low and high within") as caught:
-        Compare(low=-100, high=1000, length=length)
-    low, high = map(int, re.search(r"within \[(-?\d+), (-?\d+)\]", str(caught.value)).groups())
-    family = Compare(low=low, high=high, length=length)
-    for wider in ({"low": low - 1}, {"high": high + 1}):
-        with pytest.raises(ValueError, match="no expression of"):
-            replace(family, **wider)
+@pytest.mark.parametrize(("fewest", "most"), [(0, 3), (2, 2), (1, 16)])
+def test_shuffles_on_the_stack(fewest: int, most: int) -> None:
+    family = Stack(min_shuffles=fewest, max_shuffles=most, operators="xn", min_values=2)
+    assert uniform([len(shuffles) for _, shuffles, *_ in stack_parts(family, 2000)], range(fewest, most + 1))
 
 
-# --- expressions and literals ----------------------------------------------------------------------------------------
-
-PYTHON = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
-    "x": max,
-    "n": min,
-}
+@pytest.mark.parametrize("shuffles", [":", "\\", "@o", ";", ":\\@o;"])
+@pytest.mark.parametrize("operators", ["-", "xn", "+-*xn"])
+def test_shuffles_and_operators_in_use(shuffles: str, operators: str) -> None:
+    family = Stack(shuffles=shuffles, operators=operators, min_values=3, low=-81, high=81)
+    found = stack_parts(family)
+    assert set("".join(part[1] for part in found)) == set(shuffles)
+    assert set("".join(part[2] for part in found)) == set(operators)
 
 
-def expressions(length: int, text: str = "", stack: tuple[int, ...] = ()) -> Iterator[tuple[str, int]]:
-    """Every expression of the published operators that has a value, with it: plain Python, no machine."""
-    if len(text) == length:
-        yield text, stack[0]
-        return
-    if len(stack) < length - len(text):  # or too many values are left at the end
-        for digit in range(10):
-            yield from expressions(length, f"{text}{digit}", (*stack, digit))
-    if len(stack) >= 2:
-        *below, a, b = stack
-        for token, function in PYTHON.items():
-            if b != 0 or token not in "/%":
-                yield from expressions(length, text + token, (*below, function(a, b)))
+@pytest.mark.parametrize("depth", [4, 5, 9])
+def test_max_depth(depth: int) -> None:
+    family = Stack(max_depth=depth, max_shuffles=8, shuffles=":o@")
+    deepest = [max(len(state.stack) for state in vm.run(text.partition("=")[0]).states) for text in texts(family, 500)]
+    assert max(deepest) == depth + 1 or max(deepest) == depth  # the literal is one more where all is used up
+    shuffled = [vm.run(values + shuffles).outputs for values, shuffles, *_ in stack_parts(family, 500)]
+    assert max(map(len, shuffled)) == depth
 
 
-@pytest.mark.parametrize("length", [1, 3, 5])
-def test_pool_holds_every_expression_with_its_value(length: int) -> None:
-    numbers = pool(length)
-    pooled = dict(zip(tokens.decode(numbers.tokens), np.repeat(numbers.values, numbers.counts).tolist(), strict=True))
-    assert len(pooled) == len(numbers.tokens), "an expression is pooled twice"
-    assert pooled == dict(expressions(length))
-    assert (np.diff(numbers.values) > 0).all()
-
-
-def test_counts_of_the_pool_of_five() -> None:
-    numbers = pool(5)
-    counts = dict(zip(numbers.values.tolist(), numbers.counts.tolist(), strict=True))
-    assert (min(counts), max(counts)) == (-81, 729)
-    assert (counts[-20], counts[0]) == (35, 19434)
-
-
-def test_expressions_of_a_value_are_drawn_uniformly() -> None:
-    numbers, rng = pool(3), np.random.default_rng(0)
-    expected = [text for text, value in expressions(3) if value == 7]
-    drawn = tokens.decode(numbers.sample(np.full(20_000, 7), rng))
-    assert set(drawn) == set(expected)
-    assert all(close_to([text == one for text in drawn], 1 / len(expected)) for one in expected)
-
-
-def test_samples_have_the_values_asked_for_in_order() -> None:
-    values = np.random.default_rng(0).integers(-20, 21, 500)
-    drawn = tokens.decode(pool(5).sample(values, np.random.default_rng(1)))
-    assert [vm.run(text).outputs for text in drawn] == [(vm.Int(value),) for value in values]
-
-
-def test_literals_evaluate_to_their_value() -> None:
-    written = {value: literal(value) for value in range(-81, 82)}
-    assert written[20] == "99+2+"
-    assert written[0] == "0"
-    assert written[-9] == "9~"
-    assert len(set(written.values())) == len(written)
-    for value, text in written.items():
-        assert vm.run(text).outputs == (vm.Int(value),)
-        assert re.fullmatch(r"\d(\d\+)*~?", text)
-        assert len(text) <= 2 * -(-max(abs(value), 1) // 9) - 1 + (value < 0), "longer than it must be"
-
-
-def test_only_ascii_digits_are_digits() -> None:
-    assert not Compare(length=1, low=0, high=9).accepts("٣3=.")
-    assert not Register().accepts("٣Aa٣=.")
-
-
-def test_an_expression_without_a_value_has_no_answer() -> None:
-    assert Compare(length=3, low=-9, high=18).answer("10/34+<.", 6) is None
+@pytest.mark.parametrize(("low", "high"), [(-9, 9), (3, 20), (-30, 0)])
+def test_what_the_stack_leaves_lies_in_the_range(low: int, high: int) -> None:
+    family = Stack(low=low, high=high, operators="+-*")
+    found = {value_of(literal) for *_, literal in stack_parts(family)}
+    assert found == set(range(low, high + 1))
+    for values, shuffles, operators, literal in stack_parts(family):
+        assert value_of(values + shuffles + operators) == value_of(literal)

@@ -22,13 +22,34 @@ ALLOWED = {
     "cadmus.artifacts": {"cadmus.vm"},
     "cadmus.families": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.families"},
     "cadmus.mixtures": set(),
-    "cadmus.mixture": {"cadmus.families", "cadmus.artifacts"},
-    "cadmus.corpus": {"cadmus.mixture", "cadmus.families", "cadmus.tokens", "cadmus.artifacts"},
+    "cadmus.mixture": {"cadmus.families", "cadmus.holdout", "cadmus.artifacts"},
+    "cadmus.holdout": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens"},
+    "cadmus.membership": {"cadmus.tokens"},
+    "cadmus.seeds": set(),
+    "cadmus.shards": {
+        *("cadmus.mixture", "cadmus.families", "cadmus.holdout", "cadmus.membership", "cadmus.tokens"),
+        "cadmus.seeds",
+    },
+    "cadmus.corpus": {
+        *("cadmus.mixture", "cadmus.families", "cadmus.holdout", "cadmus.membership", "cadmus.shards"),
+        *("cadmus.tokens", "cadmus.artifacts", "cadmus.seeds"),
+    },
+    "cadmus.build": {
+        *("cadmus.corpus", "cadmus.mixture", "cadmus.membership", "cadmus.shards", "cadmus.artifacts", "cadmus.seeds"),
+    },
+    "cadmus.batches": {"cadmus.corpus", "cadmus.mixture", "cadmus.shards", "cadmus.seeds", "cadmus.tokens"},
+    "cadmus.jackknife": {"cadmus.kernel", "cadmus.tokens"},
+    "cadmus.divergence": {"cadmus.vm", "cadmus.tokens", "cadmus.jackknife"},
+    "cadmus.properties": {
+        *("cadmus.vm", "cadmus.tokens", "cadmus.jackknife", "cadmus.divergence", "cadmus.state_properties"),
+    },
+    "cadmus.state_properties": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens"},
     "cadmus.model": {"cadmus.vm", "cadmus.tokens"},
     "cadmus.muon": set(),
     "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts"},
     "cadmus.train": {
-        *("cadmus.model", "cadmus.muon", "cadmus.corpus", "cadmus.mixture", "cadmus.tokens", "cadmus.checkpoint"),
+        *("cadmus.model", "cadmus.muon", "cadmus.build", "cadmus.corpus", "cadmus.mixture", "cadmus.tokens"),
+        *("cadmus.checkpoint", "cadmus.batches"),
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
@@ -101,7 +122,9 @@ def test_heavy_packages_load_where_they_belong(module):
     assert "torch" not in found or module in TORCH
 
 
-@pytest.mark.parametrize("statement", ["import cadmus", "import cadmus.corpus, cadmus.labels", "import analyses.cli"])
+@pytest.mark.parametrize(
+    "statement", ["import cadmus", "import cadmus.build, cadmus.labels, cadmus.properties", "import analyses.cli"]
+)
 def test_light_modules_load_without_torch(statement):
     program = f"import sys; {statement}; sys.exit(sorted({{'torch', 'transformer_lens'}} & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -6,13 +6,16 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cadmus import mixture
-from cadmus.families import FAMILIES, Compare, Equality, Family, Register
-from cadmus.mixture import Component, Mixture
+from cadmus.families import FAMILIES, Arith, Compare, Equality, Family, Induce, Label, Random, Register, Sequence, Stack
+from cadmus.holdout import HoldOut
+from cadmus.mixture import Component, Mixture, OutOfDistribution, Phase
+from tests.test_families import SETTINGS, distances
 
 VARIED = Mixture(
     "varied",
@@ -21,6 +24,36 @@ VARIED = Mixture(
         Component(Compare(low=-3, high=7, length=3, equal_share=0.0), 1.0),
         Component(Equality(), 0.125),
     ),
+)
+
+FULL = Mixture(
+    "full",
+    (
+        Component(Compare(low=-5, high=5, assertions=2), 3.0),
+        Component(Arith(operators="+-", digit_skew=0.5), 1.0, "keep"),
+        Component(Register(), 2.0),
+    ),
+    HoldOut(values=(3, -1), pairs=("*n", "x-"), max_length=30, skeletons=("00+0=",)),
+    (
+        Phase(
+            0.25, (Component(Compare(low=-5, high=5), 1.0), Component(Arith(), 0.5, "keep"), Component(Register(), 2.0))
+        ),
+        Phase(
+            0.5,
+            (
+                Component(Compare(low=-5, high=5, length=3), 1.0, "keep"),
+                Component(Arith(operators="+-", digit_skew=0.5), 1.0, "keep"),
+                Component(Register(max_stores=8), 1.0),
+                Component(Label(), 0.25),
+            ),
+        ),
+    ),
+    (
+        OutOfDistribution("unseen", Compare(low=6, high=18)),
+        OutOfDistribution("pairs", Compare(low=-5, high=5, assertions=2), "pairs"),
+        OutOfDistribution("other family", Stack(max_depth=7)),
+    ),
+    12_345,
 )
 
 families = st.one_of(
@@ -33,13 +66,25 @@ families = st.one_of(
         operators=st.sampled_from(["+-*xn", "*", "n-"]),
         overwrite_share=st.floats(0, 1),
     ),
+    st.builds(Sequence, count_share=st.floats(0, 1), steps=st.sampled_from(["R", "TQ"]), max_steps=st.integers(0, 8)),
+    st.builds(Induce, tests=st.sampled_from(["> <", "odd"]), max_examples=st.integers(3, 16)),
+    st.builds(Random, max_length=st.integers(3, 32), digit_share=st.floats(0, 1)),
 )
-components = st.builds(Component, families, st.floats(1e-6, 1e6))
+components = st.builds(Component, families, st.floats(1e-6, 1e6), st.sampled_from(["keep", "remove"]))
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]))
+hold_outs = st.builds(
+    HoldOut,
+    values=st.lists(st.integers(-(2**31), 2**31), max_size=3).map(tuple),
+    pairs=st.lists(st.sampled_from(["*n", "00", '\\"', "{}", "A'"]), max_size=3).map(tuple),
+    max_length=st.integers(0, 100),
+    skeletons=st.lists(st.sampled_from(["00+0=", "0", "{#0>}(0,f"]), max_size=2).map(tuple),
+)
 mixtures = st.builds(
     Mixture,
     names,
     st.lists(components, min_size=1, unique_by=lambda component: component.family.name).map(tuple),
+    hold_outs,
+    programs=st.integers(0, 10**9),
 )
 
 
@@ -50,6 +95,37 @@ def test_toml_round_trip(original: Mixture) -> None:
     assert again == original
     assert again.fingerprint == original.fingerprint
     assert mixture.from_dict(mixture.to_dict(original)) == original
+
+
+def test_everything_makes_the_round_trip() -> None:
+    again = mixture.from_toml(mixture.to_toml(FULL))
+    assert again == FULL
+    assert again.fingerprint == FULL.fingerprint
+    assert mixture.from_toml(mixture.to_toml(again)) == again
+
+
+@pytest.mark.parametrize(
+    "components",
+    [(VARIED.components[0],), VARIED.components[::-1], (Component(Label()), *VARIED.components)],
+    ids=["families left out", "another order", "a new family first"],
+)
+def test_a_phase_makes_the_round_trip_whatever_its_families(components: tuple[Component, ...]) -> None:
+    original = replace(VARIED, phases=(Phase(0.5, components),))
+    again = mixture.from_toml(mixture.to_toml(original))
+    assert again == original
+    assert again.fingerprint == original.fingerprint
+
+
+def test_a_phase_that_drops_duplicates_which_the_rest_keeps_makes_the_round_trip() -> None:
+    kept, dropped = (Component(Compare(), 1.0, duplicates) for duplicates in ("keep", "remove"))
+    original = Mixture("m", (kept,), phases=(Phase(0.5, (dropped,)),))
+    assert mixture.from_toml(mixture.to_toml(original)) == original
+
+
+def test_a_phase_that_leaves_a_family_out_of_its_toml_makes_the_round_trip() -> None:
+    text = BASE + '[[phase]]\nuntil = 0.5\n[[phase.family]]\nname = "compare"\nweight = 0\n'
+    original = mixture.from_toml(text)
+    assert mixture.from_toml(mixture.to_toml(original)) == original
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
@@ -80,6 +156,51 @@ def test_first_mixture_ships() -> None:
     assert mixture.load("first").shares == pytest.approx((3 / 6, 1 / 6, 2 / 6))
 
 
+def test_paper_mixture_has_its_families_in_its_proportions() -> None:
+    paper = mixture.load("paper")
+    millions = {
+        **{"arith": 10, "equality": 10, "compare": 10, "subroutine": 10, "sequence": 10, "sequence_advanced": 5},
+        **{"label": 10, "induce": 15, "random": 0.2},
+    }
+    assert [family.name for family in paper.families] == list(millions)
+    assert sum(millions.values()) == pytest.approx(80.2)
+    assert paper.programs == 80_200_000
+    assert paper.shares == pytest.approx([share / 80.2 for share in millions.values()])
+    for name in ("compare", "equality", "subroutine"):
+        assert (paper.family(name).low, paper.family(name).high, paper.family(name).length) == (-20, 20, 5)
+
+
+def test_default_mixture_has_all_families_and_keeps_something_out() -> None:
+    default = mixture.load("default")
+    assert [family.name for family in default.families] == list(FAMILIES)
+    assert default.hold_out.rules == ("pairs",)
+    assert default.programs == 4_000_000
+    sets = {one.name: one for one in default.out_of_distribution}
+    assert list(sets) == ["unseen_values", "longer_expressions", "held_out_pairs", "longer_read_distance"]
+    trained = default.family("compare")
+    assert sets["unseen_values"].family == replace(trained, low=21, high=40)
+    assert sets["longer_expressions"].family == replace(trained, length=7)
+    assert sets["held_out_pairs"] == OutOfDistribution("held_out_pairs", trained, "pairs")
+    assert sets["longer_read_distance"].family.low == default.family("register").low == -20
+
+
+def test_longer_read_distance_is_beyond_what_is_trained() -> None:
+    """The set's comment: values stored three or more stores before they are asked for."""
+    default = mixture.load("default")
+    assert max(distance for distance, _ in distances(default.family("register"))) == 2
+    (unlike,) = (one.family for one in default.out_of_distribution if one.name == "longer_read_distance")
+    assert np.mean([distance >= 3 for distance, _ in distances(unlike)]) > 0.9
+
+
+@pytest.mark.parametrize("name", mixture.shipped())
+def test_shipped_mixtures_can_be_drawn(name: str) -> None:
+    shipped = mixture.load(name)
+    parts = [component.family for _, part in shipped.parts for component in part.components]
+    for family in {*parts, *(one.family for one in shipped.out_of_distribution)}:
+        assert family.width <= shipped.width or family not in parts
+        assert len(family.generate(2000, np.random.default_rng(0))) == 2000
+
+
 def test_knobs_left_out_have_their_defaults() -> None:
     read = mixture.from_toml('name = "m"\n[[family]]\nname = "register"\nhigh = 12\n[[family]]\nname = "equality"')
     assert read.components == (Component(Register(high=12), 1.0), Component(Equality(), 1.0))
@@ -100,6 +221,100 @@ def test_whole_numbers_are_taken_for_floats_only() -> None:
     (component,) = mixture.from_toml(text).components
     assert component == Component(Compare(equal_share=1.0), 2.0)
     assert type(component.weight) is type(component.family.equal_share) is float
+
+
+# --- phases and out-of-distribution sets -----------------------------------------------------------------------------
+
+BASE = """name = "m"
+[[family]]
+name = "compare"
+weight = 3
+low = -5
+high = 5
+duplicates = "keep"
+[[family]]
+name = "register"
+max_stores = 6
+"""
+
+
+def test_phases_have_the_knobs_of_the_base_where_they_name_none() -> None:
+    text = (
+        BASE
+        + """
+[[phase]]
+until = 0.25
+[[phase.family]]
+name = "register"
+weight = 0
+[[phase.family]]
+name = "compare"
+length = 3
+[[phase.family]]
+name = "stack"
+[[phase]]
+until = 0.75
+[[phase.family]]
+name = "compare"
+weight = 1
+duplicates = "remove"
+"""
+    )
+    early, late = mixture.from_toml(text).phases
+    assert early == Phase(0.25, (Component(Compare(low=-5, high=5, length=3), 3.0, "keep"), Component(Stack(), 1.0)))
+    base_register = Component(Register(max_stores=6), 1.0)
+    assert late == Phase(0.75, (Component(Compare(low=-5, high=5), 1.0), base_register))
+
+
+def test_a_phase_without_tables_is_the_base() -> None:
+    read = mixture.from_toml(BASE + "[[phase]]\nuntil = 0.5")
+    assert read.phases == (Phase(0.5, read.components),)
+
+
+def test_at_and_parts() -> None:
+    first, second, rest = (part for _, part in FULL.parts)
+    assert [share for share, _ in FULL.parts] == [0.25, 0.25, 0.5]
+    assert (first.components, second.components) == tuple(phase.components for phase in FULL.phases)
+    assert rest.components == FULL.components
+    for part in (first, second, rest):
+        assert part.hold_out == FULL.hold_out
+        assert part.phases == ()
+    for progress, part in [(0, first), (0.2499, first), (0.25, second), (0.4999, second), (0.5, rest), (1, rest)]:
+        assert FULL.at(progress) == part
+    assert VARIED.parts == ((1.0, VARIED),)
+    assert VARIED.at(0) == VARIED.at(1) == VARIED
+
+
+def test_width_is_of_all_phases() -> None:
+    assert FULL.width == Label().width > FULL.parts[0][1].width
+    assert FULL.parts[1][1].width == FULL.width
+
+
+def test_out_of_distribution_sets_have_the_knobs_of_training_where_they_name_none() -> None:
+    text = (
+        BASE
+        + """
+[hold_out]
+max_length = 30
+[[out_of_distribution]]
+name = "far"
+family = "compare"
+low = 6
+high = 9
+[[out_of_distribution]]
+name = "long"
+family = "register"
+held_out = "max_length"
+[[out_of_distribution]]
+name = "new"
+family = "stack"
+"""
+    )
+    assert mixture.from_toml(text).out_of_distribution == (
+        OutOfDistribution("far", Compare(low=6, high=9)),
+        OutOfDistribution("long", Register(max_stores=6), "max_length"),
+        OutOfDistribution("new", Stack()),
+    )
 
 
 # --- fingerprints ----------------------------------------------------------------------------------------------------
@@ -130,9 +345,48 @@ def test_fingerprint_changes_with_every_knob_weight_and_order() -> None:
     assert len({VARIED.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
 
 
+def test_fingerprint_changes_with_all_but_name_and_size() -> None:
+    phase, other_phase = FULL.phases
+    ood = FULL.out_of_distribution
+    compare, arith, register = FULL.components
+    changes = [
+        {"hold_out": HoldOut()},
+        {"hold_out": replace(FULL.hold_out, values=(3, 1)), "out_of_distribution": ()},
+        {"hold_out": replace(FULL.hold_out, values=(3, 1))},
+        {"hold_out": replace(FULL.hold_out, pairs=("*n", "x+"))},
+        {"hold_out": replace(FULL.hold_out, max_length=31)},
+        {"hold_out": replace(FULL.hold_out, skeletons=("00-0=",))},
+        {"phases": ()},
+        {"phases": (phase,)},
+        {"phases": (replace(phase, until=0.26), other_phase)},
+        {"phases": (replace(phase, components=phase.components[:2]), other_phase)},
+        {"out_of_distribution": ()},
+        {"out_of_distribution": ood[:2]},
+        {"out_of_distribution": (replace(ood[0], name="other"), *ood[1:])},
+        {"out_of_distribution": (replace(ood[0], family=Compare(low=6, high=17)), *ood[1:])},
+        {"out_of_distribution": (ood[0], replace(ood[1], held_out="values"), ood[2])},
+        {"components": (compare, replace(arith, duplicates="remove"), register)},
+        {"components": (compare, replace(arith, weight=1.5), register)},
+    ]
+    changes[0]["out_of_distribution"] = ()
+    prints = {FULL.fingerprint, *(replace(FULL, **change).fingerprint for change in changes)}
+    assert len(prints) == len(changes) + 1
+    assert replace(FULL, name="other", programs=7).fingerprint == FULL.fingerprint
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fingerprint_changes_with_every_knob(name: str) -> None:
+    turned = {Mixture("m", (Component(family),)).fingerprint: family for family in SETTINGS if family.name == name}
+    assert len(turned) == len([family for family in SETTINGS if family.name == name])
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 COMPARE = 'name = "m"\n[[family]]\nname = "compare"\n'
+PHASE = COMPARE + "[[phase]]\nuntil = 0.5\n"
+OUTSIDE = COMPARE + '[[out_of_distribution]]\nname = "far"\n'
+ALL = "arith, equality, compare, subroutine, sequence, sequence_advanced, label, induce, random, register, stack"
+TOP = "name, programs, family, hold_out, phase, out_of_distribution"
 REFUSED = {
     'name = "m': "mix.toml is not TOML: ",
     'name = "m"\n[[family]\n': "mix.toml is not TOML: ",
@@ -141,18 +395,19 @@ REFUSED = {
     '[[family]]\nname = "compare"': 'mix.toml: a mixture is name = "..." and one or more [[family]] tables',
     'name = 3\n[[family]]\nname = "compare"': 'a mixture is name = "..." and one or more [[family]] tables',
     'name = "m"\n[family]\nname = "compare"': 'a mixture is name = "..." and one or more [[family]] tables',
-    'nam = "m"': "mix.toml: mixture: unknown knob 'nam' (did you mean 'name'?); there are name, family",
-    'name = "m"\nfamilies = []': "unknown knob 'families' (did you mean 'family'?); there are name, family",
+    'nam = "m"': f"mix.toml: mixture: unknown knob 'nam' (did you mean 'name'?); there are {TOP}",
+    'name = "m"\nfamilies = []': f"unknown knob 'families' (did you mean 'family'?); there are {TOP}",
     'name = "m"\n[[family]]\nname = "comparison"': (
-        "mix.toml: unknown family 'comparison' (did you mean 'compare'?); there are compare, equality, register"
+        f"mix.toml: unknown family 'comparison' (did you mean 'compare'?); there are {ALL}"
     ),
-    'name = "m"\n[[family]]\nname = "zzz"': "unknown family 'zzz'; there are compare, equality, register",
-    'name = "m"\n[[family]]\nweight = 1': "unknown family None; there are compare, equality, register",
+    'name = "m"\n[[family]]\nname = "zzz"': f"unknown family 'zzz'; there are {ALL}",
+    'name = "m"\n[[family]]\nweight = 1': f"unknown family None; there are {ALL}",
     COMPARE + "equal = 0.5": (
         "mix.toml: family compare: unknown knob 'equal' (did you mean 'equal_share'?); "
-        "there are name, weight, low, high, length, equal_share"
+        "there are name, weight, duplicates, low, high, length, min_length, operators, digit_skew, skeletons, zipf, "
+        "assertions, equal_share"
     ),
-    COMPARE + "assertions = 2": "family compare: unknown knob 'assertions'; there are name, weight, low",
+    COMPARE + "stores = 2": "family compare: unknown knob 'stores'; there are name, weight, duplicates, low, ",
     COMPARE + "low = 0.0": "family compare: knob low = 0.0 must be int",
     COMPARE + "low = true": "family compare: knob low = True must be int",
     COMPARE + 'low = "0"': "family compare: knob low = '0' must be int",
@@ -167,7 +422,65 @@ REFUSED = {
     COMPARE + "weight = inf": "family compare: weight = inf must be above 0",
     COMPARE + "weight = nan": "family compare: weight = nan must be above 0",
     COMPARE + "equal_share = 2.0": "mix.toml: compare: knob equal_share = 2.0 is a share, so it must lie in [0, 1]",
-    COMPARE + "length = 2": "mix.toml: expressions have 1 or 3 or 5 instructions, not 2",
+    COMPARE + "length = 2": "mix.toml: compare: no expression of 2 instructions exists over the operators ",
+    COMPARE + 'duplicates = "drop"': "mix.toml: family compare: duplicates = 'drop' must be one of remove, keep",
+    COMPARE + "duplicates = 1": "mix.toml: family compare: duplicates = 1 must be one of remove, keep",
+    "programs = -1\n" + COMPARE: "mix.toml: mixture 'm': programs = -1 must be 0 or more",
+    "programs = 1.5\n" + COMPARE: "mix.toml: programs = 1.5 must be a whole number",
+    "programs = true\n" + COMPARE: "mix.toml: programs = True must be a whole number",
+    **{
+        COMPARE + f"[hold_out]\n{rule}": f"mix.toml: hold_out: {message}"
+        for rule, message in {
+            "value = [3]": "unknown knob 'value' (did you mean 'values'?); there are values, pairs, max_length, ",
+            "values = 3": "values = 3 must be a list of int",
+            "values = [true]": "values = [True] must be a list of int",
+            "values = [3.0]": "values = [3.0] must be a list of int",
+            'pairs = "*n"': "pairs = '*n' must be a list of str",
+            'pairs = ["*"]': "pair '*' must be two instructions",
+            "skeletons = [3]": "skeletons = [3] must be a list of str",
+            "max_length = [3]": "max_length = [3] must be a whole number",
+            "max_length = true": "max_length = True must be a whole number",
+        }.items()
+    },
+    "hold_out = 3\n" + COMPARE: "mix.toml: hold_out must be one [hold_out] table",
+    "phase = 3\n" + COMPARE: "mix.toml: phase must be one or more [[phase]] tables",
+    COMPARE + "[phase]\nuntil = 0.5": "mix.toml: phase must be one or more [[phase]] tables",
+    COMPARE + "[[phase]]": "mix.toml: a [[phase]] is until = 0.25 (a share of training) and [[phase.family]] tables",
+    COMPARE + "[[phase]]\nuntil = true": "mix.toml: a [[phase]] is until = 0.25 (a share of training) and ",
+    PHASE + "family = 3": "mix.toml: a [[phase]] is until = 0.25 (a share of training) and [[phase.family]] tables",
+    PHASE + "after = 3": "mix.toml: phase: unknown knob 'after'; there are until, family",
+    COMPARE + "[[phase]]\nuntil = 0": "mix.toml: phase: until = 0.0 is a share of training, above 0 and below 1",
+    COMPARE + "[[phase]]\nuntil = 1.0": "mix.toml: phase: until = 1.0 is a share of training, above 0 and below 1",
+    PHASE + "[[phase]]\nuntil = 0.5": "phases must come in order, each until later than the one before",
+    PHASE + "[[phase]]\nuntil = 0.25": "phases must come in order, each until later than the one before",
+    PHASE + '[[phase.family]]\nname = "compare"\n[[phase.family]]\nname = "compare"': "a phase names a family twice",
+    PHASE + '[[phase.family]]\nname = "compare"\nweight = 0': "mix.toml: phase has no families; add a [[family]] table",
+    PHASE + '[[phase.family]]\nname = "compare"\nlwo = 0': "unknown knob 'lwo' (did you mean 'low'?)",
+    PHASE + '[[phase.family]]\nname = "stock"': f"unknown family 'stock' (did you mean 'stack'?); there are {ALL}",
+    PHASE + '[[phase.family]]\nname = "stock"\nweight = 0': "unknown family 'stock' (did you mean 'stack'?)",
+    PHASE + "[[phase.family]]\nweight = 0": "unknown family None; there are arith",
+    PHASE + '[[phase.family]]\nname = "stack"\n[[phase.family]]\nname = "compare"\nweight = false': (
+        "family compare: weight = False must be a number"
+    ),
+    PHASE + '[[phase.family]]\nname = "compare"\nweight = -1': "family compare: weight = -1.0 must be above 0",
+    OUTSIDE + 'family = "compare"': (
+        "mix.toml: out_of_distribution 'far' has the knobs of training; turn one, or name a rule as held_out"
+    ),
+    OUTSIDE + 'family = "compare"\nheld_out = "pairs"': (
+        "out_of_distribution 'far': held_out = 'pairs' is no rule that holds anything out; there are none"
+    ),
+    OUTSIDE + 'family = "compare"\nheld_out = "pairs"\n[hold_out]\nvalues = [1]\npairs = []\nmax_length = 9': (
+        "held_out = 'pairs' is no rule that holds anything out; there are values, max_length"
+    ),
+    OUTSIDE + 'family = "compare"\nheld_out = 3': "mix.toml: an [[out_of_distribution]] table is name = ",
+    OUTSIDE + 'family = "compare"\nweight = 3': "mix.toml: family compare: unknown knob 'weight'",
+    OUTSIDE: f"mix.toml: unknown family None; there are {ALL}",
+    COMPARE + '[[out_of_distribution]]\nfamily = "stack"': "mix.toml: an [[out_of_distribution]] table is name = ",
+    COMPARE + '[[out_of_distribution]]\nfamily = "stack"\nname = ""': "out_of_distribution sets need names, each its ",
+    OUTSIDE + 'family = "stack"\n[[out_of_distribution]]\nname = "far"\nfamily = "label"': (
+        "mix.toml: mixture 'm': out_of_distribution sets need names, each its own"
+    ),
+    "out_of_distribution = {}\n" + COMPARE: "out_of_distribution must be one or more [[out_of_distribution]] tables",
     COMPARE + '[[family]]\nname = "compare"\nlow = 0': (
         "mix.toml: mixture 'm' names a family twice (compare, compare); give each one table"
     ),

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, r2_score
 
 from cadmus import corpus, kernel, labels, mixture, tokens
+from cadmus.build import build
 from cadmus.families import Compare, Register
 from cadmus.families.expressions import pool
 from cadmus.model import Model, ModelConfig
@@ -452,7 +453,7 @@ def test_prefix_majority_by_thought(share: float) -> None:
 
 @cache
 def programs(n: int = 50) -> np.ndarray:
-    return corpus.build(mixture.load("first"), n).programs(np.arange(n))
+    return build(mixture.load("first"), n).programs(np.arange(n))
 
 
 def test_harvested_activations_are_the_models() -> None:

@@ -170,6 +170,92 @@ def test_splits_rederived(texts: list[str]) -> None:
     assert [tokens.SPLITS[code] for code in tokens.splits(array)] == [plain_split(text) for text in texts]
 
 
+# --- compiled functions, on any array --------------------------------------------------------------------------------
+
+
+def texts_of(array: np.ndarray) -> list[str]:
+    """The text of each row up to its first `.`, if it has one, over Python's lists."""
+    return ["".join(vm.VOCAB[token] for token in row).partition(".")[0] for row in array.tolist()]
+
+
+def random_array(n: int, width: int, ends: float) -> np.ndarray:
+    """Any tokens, about half of them digits, each a `.` with probability `ends`."""
+    rng = np.random.default_rng([n, width, int(100 * ends)])
+    out = np.where(rng.random((n, width)) < 0.5, rng.integers(0, 10, (n, width)), rng.integers(11, 65, (n, width)))
+    out[rng.random((n, width)) < ends] = tokens.PAD
+    return out.astype(np.uint8)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+VIEWS = {
+    "whole": lambda array: array,
+    "read-only": read_only,
+    "every third row": lambda array: array[::3],
+    "rows backwards": lambda array: array[::-1],
+    "some columns": lambda array: array[:, 1:-1],
+    "every second column": lambda array: array[:, ::2],
+    "columns first": np.asfortranarray,
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize(
+    ("n", "width", "ends"),
+    [
+        (300, 12, 0.1),
+        (300, 12, 0.0),
+        (300, 3, 0.5),
+        (40, 70, 0.02),
+        (50, 4, 1.0),
+        (0, 9, 0.1),
+        (7, 0, 0.1),
+        (0, 0, 0.1),
+    ],
+)
+def test_compiled_functions_rederived(n: int, width: int, ends: float, view) -> None:
+    array = view(random_array(n, width, ends))
+    texts = texts_of(array)
+    before = array.copy()
+    skeletons = [re.sub("[0-9]", "0", text) for text in texts]
+    lengths, hashes = tokens.lengths(array), tokens.hashes(array, "a key")
+    of_skeletons, splits = tokens.skeleton_hashes(array, "a key"), tokens.splits(array)
+    assert (lengths.dtype, hashes.dtype, of_skeletons.dtype, splits.dtype) == (np.int64, np.uint64, np.uint64, np.uint8)
+    assert lengths.tolist() == [len(text) for text in texts]
+    assert hashes.tolist() == [plain_hash(text, "a key") for text in texts]
+    assert of_skeletons.tolist() == [plain_hash(text, "a key") for text in skeletons]
+    assert of_skeletons.tolist() == tokens.hashes(tokens.skeletons(array), "a key").tolist()
+    assert [tokens.SPLITS[code] for code in splits] == [plain_split(text) for text in texts]
+    assert np.array_equal(array, before), "the programs are only read"
+
+
+def test_compiled_functions_read_files(tmp_path) -> None:
+    array = random_array(200, 9, 0.1)
+    np.save(tmp_path / "x.npy", array)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert np.array_equal(tokens.lengths(mapped), tokens.lengths(array))
+    assert np.array_equal(tokens.hashes(mapped, "k"), tokens.hashes(array, "k"))
+    assert np.array_equal(tokens.splits(mapped), tokens.splits(array))
+
+
+def test_what_stands_behind_the_end_is_no_matter() -> None:
+    array = random_array(300, 12, 0.2)
+    other = array.copy()
+    behind = np.arange(12) > tokens.lengths(array)[:, None]
+    other[behind] = np.random.default_rng(1).integers(0, 65, int(behind.sum()))
+    assert not np.array_equal(other, array)
+    for function in (tokens.lengths, tokens.splits, lambda a: tokens.hashes(a, "k"), lambda a: tokens.skeletons(a)):
+        assert np.array_equal(function(other), function(array))
+    assert np.array_equal(tokens.skeleton_hashes(other, "k"), tokens.skeleton_hashes(array, "k"))
+
+
+# --- splits that never change ----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("text", "split"), PINNED.items())
 def test_pinned_splits(text: str, split: str) -> None:
     assert tokens.split(text) == split == plain_split(text)

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cadmus import kernel, tokens, vm
-from cadmus.families.pieces import literal, ranks
+from cadmus.families.pieces import LARGEST_LITERAL, literal, ranks
 
-_TRIES = 40  # fillings of one structure before another one takes its place
-_MOST_ROUNDS = 400  # of redrawing, where next to nothing comes out right
+_TRIES, _FEW_TRIES = 40, 8  # fillings of a program's first structure, and of each that takes its place
+_MOST_ROUNDS = 2000  # of redrawing, where next to nothing comes out right
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Family(ABC):
     def accepts(self, text: str) -> bool:
         """Whether `text` has the family's form: the shape that these knobs give, whatever the values. It need not be
         true."""
-        return self.cuts(text) is not None
+        return self._known_cuts(text) is not None
 
     def decisions(self, text: str) -> tuple[int, ...]:
         """Where a model must complete `text`: the tokens before each cut are given. ValueError where `text` is not of
         the family's form."""
-        cuts = self.cuts(text)
+        cuts = self._known_cuts(text)
         if cuts is None:
             raise ValueError(f"{text!r} is not a program of the family {self.name} with these knobs")
         return cuts
@@ -67,6 +67,9 @@ class Family(ABC):
             return body[cut:] + vm.END
         decided = self.decide(vm.run(text[:cut]).outputs)
         return None if decided is None else decided + (vm.END if cut == cuts[-1] else "")
+
+    def _known_cuts(self, text: str) -> tuple[int, ...] | None:
+        return None if set(text) - set(vm.VOCAB) else self.cuts(text)
 
     def generate(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` true-programs, uint8 [n, width], each with its `.` and padded with more; all verified on the machine."""
@@ -106,13 +109,13 @@ class Structured(Family):
             programs, fine = self.fill(structures[open_rows], rng)
             out[open_rows[fine]] = programs[fine]
             open_rows = open_rows[~fine]
-            if attempt % _TRIES == 0 and len(open_rows):  # these structures have next to no programs
+            if attempt >= _TRIES and attempt % _FEW_TRIES == 0 and len(open_rows):  # these have few programs, or none
                 structures[open_rows] = self._some_structures(len(open_rows), rng)
         if not len(open_rows):
             return out
         raise ValueError(
-            f"{self.name}: {len(open_rows)} of {n} programs were not found in {_MOST_ROUNDS} tries; these knobs leave "
-            "next to no programs: widen low and high, or the ranges of the others"
+            f"{self.name}: {len(open_rows)} of {n} programs were not found in {_MOST_ROUNDS} tries; most structures "
+            "that these knobs ask for have none: widen low and high, or ask for fewer steps, stores or assertions"
         )
 
     def _some_structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -124,18 +127,17 @@ class Structured(Family):
 
 @lru_cache(maxsize=32)
 def _bank(family: Structured) -> np.ndarray:
-    """The first `family.skeletons` structures that a fixed generator draws and fills with different skeletons."""
+    """The first `family.skeletons` different structures that a fixed generator draws and that have a program."""
     rng = np.random.default_rng(0)
-    found: dict[int, np.ndarray] = {}
+    found: dict[bytes, np.ndarray] = {}
     barren = 0
     while len(found) < family.skeletons:
         structures = family.structures(max(256, 2 * family.skeletons), rng)
         before = len(found)
         for _ in range(8):
-            programs, fine = family.fill(structures, rng)
-            keys = tokens.hashes(tokens.skeletons(programs), "structure").tolist()
-            for i in np.flatnonzero(fine):
-                found.setdefault(keys[i], structures[i])
+            _, fine = family.fill(structures, rng)
+            for structure in structures[fine]:
+                found.setdefault(structure.tobytes(), structure)
             structures = structures[~fine]
         barren = barren + 1 if len(found) == before else 0
         if barren == 20:
@@ -144,25 +146,6 @@ def _bank(family: Structured) -> np.ndarray:
                 f"{len(found)}; ask for fewer or widen the other knobs"
             )
     return np.stack(list(found.values())[: family.skeletons])
-
-
-Attempt = Callable[[np.ndarray], tuple[list[np.ndarray], np.ndarray]]
-
-
-def redraw(n: int, owner: str, remedy: str, attempt: Attempt) -> list[np.ndarray]:
-    """Draw until `n` rows are right. attempt(rows) draws for the places `rows` int64 [m] and gives (arrays, fine bool
-    [m]); the arrays of the right ones are put in their places. ValueError after too many rounds."""
-    open_rows, out = np.arange(n), None
-    for _ in range(_MOST_ROUNDS):
-        arrays, fine = attempt(open_rows)
-        if out is None:
-            out = [np.empty((n, *array.shape[1:]), array.dtype) for array in arrays]
-        for whole, array in zip(out, arrays):
-            whole[open_rows[fine]] = array[fine]
-        open_rows = open_rows[~fine]
-        if not len(open_rows):
-            return out
-    raise ValueError(f"{owner}: {len(open_rows)} of {n} were not found in {_MOST_ROUNDS} tries; {remedy}")
 
 
 # --- knobs -----------------------------------------------------------------------------------------------------------
@@ -219,13 +202,15 @@ def check_tokens(family: Family, name: str, allowed: str) -> None:
         raise ValueError(f"{family.name}: {name} = {value!r} must be some of {' '.join(allowed)}, each once")
 
 
-def check_zipf(family: Family, skew: str = "digit_skew") -> None:
-    """ValueError unless the knobs skeletons, zipf and the digit skew make sense together."""
+def check_zipf(family: Family) -> None:
+    """ValueError unless the knobs skeletons, zipf and digit_skew make sense together."""
     if family.skeletons < 0:
         raise ValueError(f"{family.name}: skeletons = {family.skeletons} must be 0 (all) or more")
-    for name in ("zipf", skew):
+    for name in ("zipf", "digit_skew"):
         if not -10 <= getattr(family, name) <= 10:
             raise ValueError(f"{family.name}: {name} = {getattr(family, name)} is an exponent; it must lie in -10..10")
+    if isinstance(family, Structured) and family.zipf and not family.skeletons:
+        raise ValueError(f"{family.name}: zipf = {family.zipf} weighs a number of skeletons; set skeletons too")
 
 
 def check_literals(family: Family) -> None:
@@ -259,6 +244,7 @@ def statement_cuts(body: str, count: int, cut: Callable[[str], int | None]) -> t
 
 
 def decide_literal(stack: tuple[vm.Value, ...]) -> str | None:
-    """The literal of the Int on top of the stack and `=`; None where there is none."""
+    """The literal of the Int on top of the stack and `=`; None where there is none that a family would write."""
     value = stack[-1] if stack else vm.NAN
-    return literal(value.v) + "=" if isinstance(value, vm.Int) else None
+    written = isinstance(value, vm.Int) and abs(value.v) <= LARGEST_LITERAL
+    return literal(value.v) + "=" if written else None

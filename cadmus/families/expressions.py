@@ -196,7 +196,7 @@ def _listed_weights(listed: Pool, digit_skew: float, shapes: int, zipf: float) -
     digit_weight = np.ones(len(vm.VOCAB))
     digit_weight[:10] = np.arange(1, 11) ** -digit_skew
     weight = digit_weight[listed.tokens].prod(1)
-    if not shapes and not zipf:
+    if (not shapes and not zipf) or not len(weight):
         return weight
     _, shape = np.unique(skeletons(listed.tokens), axis=0, return_inverse=True)
     order = _by_coverage(shape.ravel(), np.repeat(np.arange(len(listed.values)), np.diff(listed.starts)))
@@ -243,7 +243,8 @@ def _parts(length: int, operators: str, digit_skew: float, shapes: int, zipf: fl
             if o in _BINARY:
                 fine = b != 0 if o in "/%" else slice(None)
                 found.append((o, left_length, a[fine], b[fine], weight[fine]))
-    columns = [[], [], [], [], [], []]
+    none = (np.empty(0, np.int64),) * 4
+    columns = [[column] for column in (*none, np.empty(0, np.uint8), np.empty(0))]
     for o, left_length, a, b, weight in found:
         result = _UNARY[o](a) if o in _UNARY else _BINARY[o](a, b)
         full = (np.full(len(a), left_length), np.full(len(a), vm.VOCAB.index(o), np.uint8), weight)

@@ -25,8 +25,13 @@ class Induce(Examples):
     max_examples: int = knob(5, "the most examples of a program; more leave fewer algorithms open")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_range(self, "examples", 2, 16)
+        super().__post_init__()
+        if not 0 < self.false_share < 1:
+            raise ValueError(
+                f"{self.name}: both labels occur in every program, so false_share = {self.false_share} must lie "
+                "between 0 and 1"
+            )
 
     @property
     def width(self) -> int:

@@ -29,7 +29,7 @@ class Random(Family):
     digit_share: float = knob(0.3, "the share of digits among the tokens drawn, before what is false is dropped")
 
     def __post_init__(self) -> None:
-        check_range(self, "length", 1, 32)
+        check_range(self, "length", 2, 32)
         check_tokens(self, "instructions", _ANY)
         check_share(self, "digit_share")
         some, others = self._alphabets()

@@ -31,6 +31,7 @@ from cadmus.tokens import PAD
 
 _STORE, _LOAD, _EQUAL = map(vm.VOCAB.index, "Aa=")
 _PLUS, _MINUS, _TIMES, _MAXIMUM, _MINIMUM = map(vm.VOCAB.index, "+-*xn")
+_TRIES = 200  # sets of stores drawn for a register of the wanted age
 _LITERAL, _WITH_DIGIT, _WITH_REGISTER = range(3)  # what is stored: a literal, or a register with one of the two
 
 
@@ -49,8 +50,8 @@ class Register(Structured):
     dead_share: float = knob(
         0.5, "the share of overwrites that hit a value nobody read, where there are both: dead stores"
     )
-    min_distance: int = knob(0, "the fewest stores between that of an asserted value and the first assertion")
-    max_distance: int = knob(16, "the most; where no register fits, the nearest is asserted")
+    min_distance: int = knob(0, "the fewest stores between that of an asserted value and the first assertion: age")
+    max_distance: int = knob(16, "the most stores between; programs without such a register are drawn again")
     operators: str = knob("+-", "the operators of dependent stores and of assertions about two registers")
     assertions: int = knob(1, "assertions per program, each with its own decision position")
     pair_share: float = knob(0.25, "the share of assertions about two registers")
@@ -149,62 +150,69 @@ def _draw_structures(
     unread = np.zeros(4, np.bool_)
     stored_at = np.zeros(4, np.int64)
     for row in out:
-        used = 0
-        row[0] = stores = rng.integers(min_stores, max_stores + 1)
-        for k in range(stores):
-            store = row[1 + 5 * k : 6 + 5 * k]
-            store[:] = 0
-            if used > 0 and rng.random() < dependent_share:
-                store[0] = _WITH_REGISTER if rng.random() < 0.5 else _WITH_DIGIT
-                store[1] = order[rng.integers(0, used)]
-                unread[store[1]] = False
-                if store[0] == _WITH_REGISTER:
-                    store[2] = order[rng.integers(0, used)]
-                    unread[store[2]] = False
-                store[3] = operators[rng.integers(0, len(operators))]
-            if used > 0 and (used == len(order) or rng.random() < overwrite_share):
-                dead = rng.random() < dead_share
-                some = 0  # used registers of the wanted kind
-                for i in range(used):
-                    some += unread[order[i]] == dead
-                nth = rng.integers(0, some if some > 0 else used)
-                target = order[0]
-                for i in range(used):
-                    if some == 0 or unread[order[i]] == dead:
-                        if nth == 0:
-                            target = order[i]
-                            break
-                        nth -= 1
-            else:
-                new = rng.integers(used, len(order))
-                order[used], order[new] = order[new], order[used]
-                target = order[used]
-                used += 1
-            store[4] = target
-            unread[target] = True
-            stored_at[target] = k
+        for _ in range(_TRIES):
+            row[0] = stores = rng.integers(min_stores, max_stores + 1)
+            used = _draw_stores(
+                rng, order, unread, stored_at, operators, dependent_share, overwrite_share, dead_share, row[1:], stores
+            )
+            fitting = 0  # registers whose value is of the wanted age
+            for i in range(used):
+                fitting += min_distance <= stores - 1 - stored_at[order[i]] <= max_distance
+            if fitting > 0:
+                break
         for k in range(1 + 5 * max_stores, len(row), 4):
-            # a register stored within the wanted distance, else one of the nearest to it
-            nearest = 1 << 30
-            some = 0
+            nth = rng.integers(0, fitting if fitting > 0 else used)
+            first = order[nth]
             for i in range(used):
-                distance = stores - 1 - stored_at[order[i]]
-                off = max(min_distance - distance, distance - max_distance, 0)
-                if off < nearest:
-                    nearest, some = off, 0
-                some += off == nearest
-            nth = rng.integers(0, some)
-            row[k + 1] = order[0]
-            for i in range(used):
-                distance = stores - 1 - stored_at[order[i]]
-                if max(min_distance - distance, distance - max_distance, 0) == nearest:
+                if fitting > 0 and min_distance <= stores - 1 - stored_at[order[i]] <= max_distance:
                     if nth == 0:
-                        row[k + 1] = order[i]
+                        first = order[i]
+                    nth -= 1
+            row[k : k + 4] = 0
+            row[k + 1] = first
+            if rng.random() < pair_share:
+                row[k] = 1
+                row[k + 2] = order[rng.integers(0, used)]
+                row[k + 3] = operators[rng.integers(0, len(operators))]
+
+
+@njit(cache=True, nogil=True)
+def _draw_stores(rng, order, unread, stored_at, operators, dependent_share, overwrite_share, dead_share, row, stores):
+    """Fill in what is stored and where; returns how many registers are in use, the first of `order`."""
+    used = 0
+    row[:] = 0
+    for k in range(stores):
+        store = row[5 * k : 5 * k + 5]
+        if used > 0 and rng.random() < dependent_share:
+            store[0] = _WITH_REGISTER if rng.random() < 0.5 else _WITH_DIGIT
+            store[1] = order[rng.integers(0, used)]
+            unread[store[1]] = False
+            if store[0] == _WITH_REGISTER:
+                store[2] = order[rng.integers(0, used)]
+                unread[store[2]] = False
+            store[3] = operators[rng.integers(0, len(operators))]
+        if used > 0 and (used == len(order) or rng.random() < overwrite_share):
+            dead = rng.random() < dead_share
+            some = 0  # used registers of the wanted kind
+            for i in range(used):
+                some += unread[order[i]] == dead
+            nth = rng.integers(0, some if some > 0 else used)
+            target = order[0]
+            for i in range(used):
+                if some == 0 or unread[order[i]] == dead:
+                    if nth == 0:
+                        target = order[i]
                         break
                     nth -= 1
-            row[k] = rng.random() < pair_share
-            row[k + 2] = order[rng.integers(0, used)]
-            row[k + 3] = operators[rng.integers(0, len(operators))]
+        else:
+            new = rng.integers(used, len(order))
+            order[used], order[new] = order[new], order[used]
+            target = order[used]
+            used += 1
+        store[4] = target
+        unread[target] = True
+        stored_at[target] = k
+    return used
 
 
 @njit(cache=True, nogil=True)
@@ -237,10 +245,19 @@ def _fill(structures, stored, operands, literals, low, high, max_stores, out, fi
                 value = stored[i, k]
                 at = _write_literal(row, at, literals, value - low)
             else:
-                second = held[store[2]] if store[0] == _WITH_REGISTER else np.int64(operands[i, k])
-                value = _apply(store[3], held[store[1]], second)
+                first = held[store[1]]
+                if store[0] == _WITH_REGISTER:
+                    value = _apply(store[3], first, held[store[2]])
+                    row[at + 1] = _LOAD + store[2]
+                else:
+                    digit = np.int64(operands[i, k])
+                    for _ in range(10):  # the drawn digit, else the next that keeps within the range
+                        value = _apply(store[3], first, digit)
+                        if low <= value <= high:
+                            break
+                        digit = (digit + 1) % 10
+                    row[at + 1] = digit
                 row[at] = _LOAD + store[1]
-                row[at + 1] = _LOAD + store[2] if store[0] == _WITH_REGISTER else operands[i, k]
                 row[at + 2] = store[3]
                 at += 3
             fine[i] &= low <= value <= high

@@ -1,4 +1,4 @@
-"""`stack`: digits, shuffles of the stack, then operators until one value is left: `[358@\\-+6=.]`.
+"""`stack`: digits, shuffles of the stack, then operators until one value is left: `[358@\\-+0=.]`.
 
 Which digits meet which operator, and on which side, follows from the shuffles alone.
 """

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cadmus import vm
-from cadmus.families.base import Family, body_of, check_between, check_zipf, knob, statement_cuts
-from cadmus.families.expressions import LONGEST, OPERATORS, UNARY, Numbers, read_expressions
+from cadmus.families.base import Family, body_of, check_between, check_tokens, check_zipf, knob, statement_cuts
+from cadmus.families.expressions import LISTED, LONGEST, OPERATORS, UNARY, Numbers, read_expressions
 from cadmus.families.pieces import Piece, join, same
 
 
@@ -26,7 +26,7 @@ class Computed(Family):
     min_length: int = knob(0, "instructions of the shortest expression; 0: the same as length")
     operators: str = knob(OPERATORS, "the operators of expressions: some of + - * / % x n ~ m; sets instruction pairs")
     digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
-    skeletons: int = knob(0, "distinct skeletons of an expression, per length; 0: all. Fewer: less diversity")
+    skeletons: int = knob(0, "distinct skeletons of an expression, per length (up to 5); 0: all. Fewer: less diversity")
     zipf: float = knob(0.0, "the weight of an expression's k-th skeleton is k ** -zipf; 0: uniform")
     assertions: int = knob(1, "statements per program, each with its own decision position")
 
@@ -34,12 +34,15 @@ class Computed(Family):
         check_between(self, "length", 1, LONGEST)
         if self.min_length and not 1 <= self.min_length <= self.length:
             raise ValueError(f"{self.name}: min_length = {self.min_length} must be 0 or lie in 1..{self.length}")
-        if not set(self.operators) <= set(OPERATORS + UNARY) or len(set(self.operators)) < len(self.operators):
-            raise ValueError(
-                f"{self.name}: operators = {self.operators!r} must be some of {' '.join(OPERATORS + UNARY)}, each once"
-            )
+        if self.operators or self.length > 1:  # a digit needs none
+            check_tokens(self, "operators", OPERATORS + UNARY)
         check_between(self, "assertions", 1, 8)
         check_zipf(self)
+        if (self.skeletons or self.zipf) and self.length > LISTED:
+            raise ValueError(
+                f"{self.name}: skeletons and zipf choose among listed expressions, so length = {self.length} must be "
+                f"{LISTED} or less"
+            )
         self.numbers.require(self.name)
 
     @property

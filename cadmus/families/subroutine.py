@@ -37,6 +37,8 @@ class Subroutine(Structured, Computed):
     subroutines: int = knob(1, "definitions per program: 1 (f), 2 (f, g) or 3 (f, g, h)")
     min_calls: int = knob(1, "the fewest calls of a statement; two in a row compose")
     max_calls: int = knob(2, "the most calls of a statement")
+    skeletons: int = knob(0, "distinct structures (bodies and calls), and skeletons per expression; 0: all")
+    zipf: float = knob(0.0, "the weight of the k-th structure, or skeleton, is k ** -zipf; 0: uniform")
     after_share: float = knob(0.5, "the share of programs whose definitions come last, after their use")
 
     def __post_init__(self) -> None:
@@ -62,7 +64,8 @@ class Subroutine(Structured, Computed):
         bodies = rng.integers(0, len(_shapes(self.operators)), (n, self.subroutines))
         counts = rng.integers(self.min_calls, self.max_calls + 1, (n, self.assertions, 1))
         slots = rng.integers(0, self.subroutines, (n, self.assertions, self.max_calls))
-        return np.concatenate([last, bodies, np.concatenate([counts, slots], 2).reshape(n, -1)], 1)
+        calls = np.concatenate([counts, slots * (np.arange(self.max_calls) < counts)], 2)
+        return np.concatenate([last, bodies, calls.reshape(n, self.assertions * (1 + self.max_calls))], 1)
 
     def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         n = len(structures)

@@ -1,0 +1,163 @@
+"""What each training step reads: programs as a pure function of the step, so that a run goes on anywhere, and the
+parts of like length in which a batch is padded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from cadmus import tokens
+from cadmus.corpus import Corpus
+from cadmus.mixture import Mixture
+from cadmus.seeds import generator
+from cadmus.shards import STREAM_DRAWS, draw_batch, worker_pool
+
+_USED = 0.6  # of what a stream draws at once, at most: the rest is not of the split train, or held out
+
+
+class Batches(ABC):
+    """The programs of every step of a run."""
+
+    mixture: Mixture
+
+    @abstractmethod
+    def batch(self, step: int) -> np.ndarray:
+        """The programs of step 0, 1, ...: uint8 [batch_size, width]."""
+
+    @property
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What a record says of the data."""
+
+
+class CorpusBatches(Batches):
+    """A corpus, pass after pass, each in its own order; a phase of the mixture is read in its share of the steps."""
+
+    def __init__(self, corpus: Corpus, batch_size: int, steps: int, seed: int):
+        self.mixture, self.corpus, self.batch_size, self.seed = corpus.mixture, corpus, batch_size, seed
+        shares = np.cumsum([share for share, _ in corpus.mixture.parts])
+        self.ends = np.round(shares * steps).astype(np.int64)  # of the phases, in steps
+        self._pass: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))
+
+    def batch(self, step: int) -> np.ndarray:
+        phase = min(int(np.searchsorted(self.ends, step, side="right")), len(self.ends) - 1)
+        step -= int(self.ends[phase - 1]) if phase else 0
+        inside = self._inside(phase)
+        size = min(self.batch_size, len(inside))
+        epoch, part = divmod(step, len(inside) // size)
+        order = self._order(phase, epoch, inside)
+        return self.corpus.programs(order[part * size : (part + 1) * size])
+
+    def _inside(self, phase: int) -> np.ndarray | range:
+        if len(self.ends) == 1:
+            return range(len(self.corpus))
+        return np.flatnonzero(self.corpus.phase == phase)
+
+    def _order(self, phase: int, epoch: int, inside: np.ndarray | range) -> np.ndarray:
+        if self._pass[0] != (phase, epoch):
+            order = generator("order", self.seed, phase, epoch).permutation(len(inside))
+            self._pass = (phase, epoch), order if isinstance(inside, range) else inside[order]
+        return self._pass[1]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"fingerprint": self.corpus.fingerprint, "seed": self.corpus.seed, "programs": len(self.corpus)}
+
+
+class StreamBatches(Batches):
+    """Programs drawn as they are needed, never stored; phases follow one another by the share of the steps done.
+
+    `workers` processes draw ahead; 0 draws in this one. Use as a context manager, or call `close`.
+    """
+
+    def __init__(self, mixture: Mixture, batch_size: int, steps: int, seed: int, workers: int = 0):
+        if batch_size > _USED * STREAM_DRAWS:
+            raise ValueError(f"batch_size = {batch_size} is above {int(_USED * STREAM_DRAWS)}, what a stream holds")
+        self.mixture, self.batch_size, self.steps, self.seed = mixture, batch_size, steps, seed
+        self.per_draw = int(_USED * STREAM_DRAWS) // batch_size  # steps
+        self.pool: ProcessPoolExecutor | None = worker_pool(workers) if workers else None
+        self.ahead = 2 * workers
+        self._futures: dict[int, Future] = {}
+        self._drawn: tuple[int, np.ndarray] = (-1, np.empty((0, 1), np.uint8))
+
+    def batch(self, step: int) -> np.ndarray:
+        draw, part = divmod(step, self.per_draw)
+        if self._drawn[0] != draw:
+            self._drawn = draw, self._draw(draw)
+        programs = self._drawn[1]
+        return programs[np.arange(part * self.batch_size, (part + 1) * self.batch_size) % len(programs)]
+
+    def _draw(self, draw: int) -> np.ndarray:
+        if self.pool is None:
+            return draw_batch(*self._arguments(draw))[0]
+        last = (self.steps - 1) // self.per_draw
+        for k in range(draw, min(draw + self.ahead, last) + 1):
+            if k not in self._futures:
+                self._futures[k] = self.pool.submit(draw_batch, *self._arguments(k))
+        return self._futures.pop(draw).result()[0]
+
+    def _arguments(self, draw: int) -> tuple[Mixture, float, int, int]:
+        return self.mixture, min(1.0, draw * self.per_draw / self.steps), self.seed, draw
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"fingerprint": self.mixture.fingerprint, "seed": self.seed, "programs": "streamed"}
+
+
+@contextmanager
+def open_batches(
+    source: Corpus | Mixture, batch_size: int, steps: int, seed: int, workers: int = 0
+) -> Iterator[Batches]:
+    """The batches of a corpus, or of a mixture that is streamed."""
+    if isinstance(source, Corpus):
+        yield CorpusBatches(source, batch_size, steps, seed)
+        return
+    with closing(StreamBatches(source, batch_size, steps, seed, workers)) as batches:
+        yield batches
+
+
+# --- parts of like length --------------------------------------------------------------------------------------------
+
+
+def by_length(programs: np.ndarray, most: int) -> list[np.ndarray]:
+    """A batch uint8 [n, width] as at most `most` parts of like length, cut so that as little as possible is padding:
+    each uint8 [m, its longest]."""
+    lengths = tokens.lengths(programs) + 1
+    order = np.argsort(lengths, kind="stable")
+    kinds, counts = np.unique(lengths, return_counts=True)
+    ends = _cuts(kinds, np.cumsum(counts), min(most, len(kinds)))
+    return [
+        np.ascontiguousarray(programs[rows, : lengths[rows[-1]]]) for rows in np.split(order, ends[:-1]) if len(rows)
+    ]
+
+
+@njit(cache=True)
+def _cuts(kinds, upto, parts):
+    """The ends of the parts that pad least. kinds: the lengths that occur, ascending; upto: programs up to each."""
+    n = len(kinds)
+    least = np.full((parts + 1, n + 1), 1 << 60)
+    first = np.zeros((parts + 1, n + 1), np.int64)
+    least[0, 0] = 0
+    for k in range(1, parts + 1):
+        for j in range(1, n + 1):
+            for i in range(j):
+                before = upto[i - 1] if i > 0 else 0
+                cost = least[k - 1, i] + kinds[j - 1] * (upto[j - 1] - before)
+                if cost < least[k, j]:
+                    least[k, j], first[k, j] = cost, i
+    ends = np.zeros(parts, np.int64)
+    j = n
+    for k in range(parts, 0, -1):
+        ends[k - 1] = upto[j - 1]
+        j = first[k, j]
+    return ends

@@ -1,0 +1,142 @@
+"""Hold-outs: every rule against its meaning in plain Python, on programs of the families and on any text."""
+
+from __future__ import annotations
+
+import re
+from random import Random as Dice
+
+import numpy as np
+import pytest
+
+from cadmus import tokens, vm
+from cadmus.families import FAMILIES
+from cadmus.holdout import HoldOut
+from tests import programs as random_programs
+
+
+def some_programs() -> list[str]:
+    """Programs of every family, and random texts with definitions, NANs and sequences, the empty one among them."""
+    drawn = [
+        text for family in FAMILIES.values() for text in tokens.decode(family().generate(40, np.random.default_rng(0)))
+    ]
+    texts = [random_programs.draw(Dice(seed)) for seed in range(300)]
+    return [*drawn, *(text for text in texts if len(text) <= 80), "", ".", "5", "{5}7f.", "5." + "34+7=", "55.", "0."]
+
+
+PROGRAMS = some_programs()
+ENCODED = tokens.encode(PROGRAMS)
+
+
+def body_of(text: str) -> str:
+    return text.partition(".")[0]
+
+
+def skeleton_of(text: str) -> str:
+    return re.sub("[0-9]", "0", body_of(text))
+
+
+def shows(text: str, values: tuple[int, ...]) -> bool:
+    """Whether an Int with one of `values` is on top of the stack of the main text at any time."""
+    tops = [state.stack[-1] for state in vm.run(body_of(text)).states if state.stack]
+    return any(isinstance(top, vm.Int) and top.v in values for top in tops)
+
+
+def has_pair(text: str, pairs: tuple[str, ...]) -> bool:
+    return any(pair in skeleton_of(text) for pair in pairs)
+
+
+BY_HAND = {
+    "values": lambda text, values: shows(text, values),
+    "pairs": lambda text, pairs: has_pair(text, pairs),
+    "max_length": lambda text, most: len(body_of(text)) > most,
+    "skeletons": lambda text, skeletons: skeleton_of(text) in skeletons,
+}
+RULES = [
+    *(("values", values) for values in [(7,), (0,), (-1, 20), (1000, -1000), (2**31 - 1,), (3, 4, 5, 6)]),
+    *(
+        ("pairs", pairs)
+        for pairs in [("*n",), ("x-", "+="), ("00",), ("0+",), ("A0", ",S"), ("}(",), ("{0",), ("\\:",)]
+    ),
+    *(("max_length", most) for most in [1, 5, 11, 40, 1000]),
+    *(("skeletons", one) for one in [("00+0=",), ("000++0+00-+=", "{#0>}(0,f"), ("0",), ("(0,0,0I0=", "0A0Bab+0=")]),
+]
+
+
+@pytest.mark.parametrize(("rule", "kept_out"), RULES)
+def test_every_rule_is_what_it_says(rule: str, kept_out: tuple | int) -> None:
+    hold_out = HoldOut(**{rule: kept_out})
+    assert hold_out.rules == (rule,)
+    expected = [BY_HAND[rule](text, kept_out) for text in PROGRAMS]
+    assert hold_out.held(ENCODED).tolist() == expected
+    assert hold_out.held(ENCODED, rule).tolist() == expected
+
+
+def test_every_rule_holds_something_out_and_not_all() -> None:
+    for name in BY_HAND:
+        counts = [HoldOut(**{rule: kept_out}).held(ENCODED).sum() for rule, kept_out in RULES if rule == name]
+        assert any(0 < count < len(PROGRAMS) for count in counts), name
+
+
+def test_rules_add_up() -> None:
+    hold_out = HoldOut(values=(13, -7), pairs=("*n", "x-"), max_length=30, skeletons=("00+0=", "000++0="))
+    assert hold_out.rules == ("values", "pairs", "max_length", "skeletons")
+    by_rule = [hold_out.held(ENCODED, rule) for rule in hold_out.rules]
+    assert np.array_equal(hold_out.held(ENCODED), np.any(by_rule, axis=0))
+    for rule, held in zip(hold_out.rules, by_rule, strict=True):
+        alone = HoldOut(**{rule: getattr(hold_out, rule)})
+        assert np.array_equal(alone.held(ENCODED), held), "one rule moves another"
+
+
+def test_empty_rules_hold_out_nothing() -> None:
+    assert HoldOut().rules == ()
+    assert not HoldOut().held(ENCODED).any()
+    assert HoldOut(pairs=("*n",)).held(ENCODED[:0]).shape == (0,)
+    for rule in BY_HAND:
+        assert not HoldOut().held(ENCODED, rule).any(), rule
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "held"),
+    [
+        ("34+7=.", (7,), True),
+        ("34+7=.", (1,), True),  # what `=` leaves is on top too
+        ("34+7=.", (4, 3), True),
+        ("34+7=.", (12,), False),
+        ("{5+}1f6=.", (5,), False),  # a body's own stack is not the main text's
+        ("{5+}1f6=.", (6,), True),
+        ("(5,S5=.", (5,), True),
+        ("(5,#1=.", (9,), False),
+        ("(5,", (5,), True),  # the 5 lies on top before it is appended
+        ("10/", (0,), True),
+        ("+", (0,), False),  # NAN is no value
+        ("5.7", (7,), False),
+        ("57;", (5,), True),
+        ("5A7a", (5,), True),
+    ],
+)
+def test_values_by_hand(text: str, values: tuple[int, ...], held: bool) -> None:
+    assert HoldOut(values=values).held(tokens.encode([text])).tolist() == [held]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"pairs": ("*",)}, "hold_out: pair '*' must be two instructions"),
+        ({"pairs": ("*n+",)}, "hold_out: pair '*n+' must be two instructions"),
+        ({"pairs": ("*n", "*.")}, "hold_out: pair '*.' must be two instructions"),
+        ({"pairs": ("é+",)}, "hold_out: pair 'é+' must be two instructions"),
+        ({"pairs": ("",)}, "hold_out: pair '' must be two instructions"),
+        ({"pairs": ("5+",)}, "hold_out: pair '5+' names a digit; write 0 for any digit"),
+        ({"pairs": ("+9",)}, "hold_out: pair '+9' names a digit; write 0 for any digit"),
+        ({"skeletons": ("34+",)}, "hold_out: '34+' is no skeleton; write every digit as 0 and leave out the ."),
+        ({"skeletons": ("00+.",)}, "hold_out: '00+.' is no skeleton; write every digit as 0 and leave out the ."),
+        ({"skeletons": ("",)}, "hold_out: '' is no skeleton; write every digit as 0 and leave out the ."),
+        ({"skeletons": ("00é",)}, "'é' at position 2 is not an instruction"),
+        ({"max_length": -1}, "hold_out: max_length = -1 must be 0 (no limit) or more"),
+    ],
+    ids=str,
+)
+def test_bad_rules_are_refused_in_one_line(knobs: dict, message: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as caught:
+        HoldOut(**knobs)
+    assert "\n" not in str(caught.value)
