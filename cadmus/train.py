@@ -149,7 +149,7 @@ def train(
         while run.step < config.steps:
             run.advance()
             if progress is not None:
-                progress(run.step, run.seen, run.losses[-1] if run.losses else run.rows[-1]["loss"])
+                progress(run.step, run.seen, run.loss)
         model.eval()
         return run.record()
 
@@ -167,7 +167,7 @@ class _Run:
         self.optimizers = _optimizers(model, config)
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.rows: list[dict[str, float]] = []
-        self.losses: list[float] = []  # since the last row
+        self.loss, self.losses = math.nan, []  # of the last step; of those since the last row
 
     def advance(self) -> None:
         started = time.perf_counter()
@@ -185,6 +185,7 @@ class _Run:
             optimizer.step()
             optimizer.zero_grad()
         self.seen += counted
+        self.loss = loss
         self.losses.append(loss)
         self.seconds += time.perf_counter() - started
         if self.step % self.config.log_every == 0 or self.step == self.config.steps:
@@ -310,5 +311,6 @@ def processes(device: str) -> Iterator[str]:
         if device == "cuda":
             torch.cuda.set_device(local)
         yield local
+        dist.barrier()  # a process that is gone early takes the others' connections with it
     finally:
         dist.destroy_process_group()

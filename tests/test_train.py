@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ from cadmus.families import Compare, Equality, Family, Register
 from cadmus.mixture import Component, Mixture
 from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 from cadmus.muon import Muon, orthogonalize
-from cadmus.train import TrainConfig, _accumulate, _batches, train, train_from_scratch
+from cadmus.train import TrainConfig, _accumulate, train, train_from_scratch
 
 MIXED = Mixture("mixed", (Component(Equality()), Component(Register(assertions=2))))
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=64, n_ctx=MIXED.width + 1)
@@ -109,31 +112,6 @@ def test_record_counts_tokens_and_says_what_was_done() -> None:
     assert record["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert record["config"]["steps"] == 6
     assert json.loads(json.dumps(record))["log"] == record["log"]
-
-
-def test_batches_hold_every_program_once_per_pass() -> None:
-    made = programs(128)
-    every = sorted(tokens.decode(made.programs(np.arange(128))))
-    batches = _batches(made, replace(QUICK, micro_batches=3))
-    orders = []
-    for _ in range(2):
-        drawn = []
-        for _ in range(2):
-            parts = next(batches)
-            assert len(parts) == 3
-            widths = [tokens.lengths(part) + 1 for part in parts]
-            assert all(a.max() <= b.min() for a, b in pairwise(widths)), "not split by length"
-            assert all(part.shape[1] == width.max() for part, width in zip(parts, widths, strict=True))
-            drawn += [text for part in parts for text in tokens.decode(part)]
-        assert sorted(drawn) == every
-        orders.append(drawn)
-    assert orders[0] != orders[1]
-
-
-def test_a_corpus_smaller_than_a_batch_is_one_batch() -> None:
-    parts = next(_batches(programs(3), QUICK))
-    assert sum(map(len, parts)) == 3
-    assert all(len(part) for part in parts)
 
 
 # --- the gradient ----------------------------------------------------------------------------------------------------
@@ -265,9 +243,11 @@ def test_programs_must_fit() -> None:
     [
         *(
             ({name: 0}, f"{name} = 0 must be 1 or more")
-            for name in ("steps", "batch_size", "micro_batches", "log_every")
+            for name in ("steps", "batch_size", "micro_batches", "log_every", "checkpoint_every")
         ),
         ({"precision": "fp16"}, "precision = 'fp16' must be one of fp32, bf16"),
+        ({"optimizer": "sgd"}, "optimizer = 'sgd' must be one of muon, adamw"),
+        ({"snapshots": -1}, "snapshots = -1 must be 0 or more"),
         ({"lr": 0.0}, "lr = 0.0 must be above 0"),
         ({"lr": float("nan")}, "lr = nan must be above 0"),
     ],
@@ -477,3 +457,122 @@ def test_a_completion_does_not_depend_on_the_rest_of_its_batch() -> None:
     model = writes("3=" + "1" * 30, 3, n_ctx=10)
     assert complete(model, ["3Aa"], 3) == ["3Aa3=1"]
     assert complete(model, ["3Aa", "3A3A3Aa"], 2) == ["3Aa3=", "3A3A3Aa11"]
+
+
+# --- runs that go on -------------------------------------------------------------------------------------------------
+
+RUN = """
+import sys
+from tests.test_train import CFG, MIXED, QUICK, build
+from cadmus.model import Model
+from cadmus.train import train
+from dataclasses import replace
+import torch
+torch.set_num_threads(1)
+def tell(step, seen, loss):
+    print(step, flush=True)
+source = build(MIXED, 700) if sys.argv[2] == "corpus" else MIXED
+model = Model(CFG)
+record = train(model, source, replace(QUICK, checkpoint_every=7, snapshots=4), tell, folder=sys.argv[1])
+torch.save({"weights": model.state_dict(), "log": [(r["step"], r["tokens"], r["loss"]) for r in record["log"]]},
+           sys.argv[1] + "/done.pt")
+"""
+
+
+def start(folder: Path, source: str) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), source], stdout=subprocess.PIPE, text=True, cwd=root
+    )
+
+
+@pytest.mark.parametrize("source", ["corpus", "stream"])
+def test_a_killed_run_goes_on_to_the_same_weights(source: str, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    assert start(whole, source).wait() == 0
+    first_steps = []
+    for last in (3, 16, 30):
+        process = start(killed, source)
+        told = [int(next(process.stdout))]
+        while told[-1] < last:
+            told.append(int(next(process.stdout)))
+        process.kill()
+        process.wait()
+        first_steps.append(told[0])
+    assert start(killed, source).wait() == 0
+    assert first_steps == [1, 1, 15], "it goes on from the last state"
+    expected, found = (torch.load(folder / "done.pt") for folder in (whole, killed))
+    assert found["log"] == expected["log"]
+    for name, tensor in expected["weights"].items():
+        assert torch.equal(found["weights"][name], tensor), name
+    assert list(checkpoint.snapshots(killed)) == list(checkpoint.snapshots(whole)) == [1, 3, 12, 40]
+    for step, path in checkpoint.snapshots(killed).items():
+        assert path.read_bytes() == checkpoint.snapshots(whole)[step].read_bytes()
+
+
+def saved_state(folder: Path, **other: Any) -> None:
+    train(Model(CFG), programs(), replace(QUICK, steps=8, checkpoint_every=5, **other), folder=folder)
+    assert (folder / checkpoint.STATE).is_file()
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    saved_state(tmp_path)
+    with pytest.raises(ValueError, match=r"state\.safetensors is the state of another run; delete it to start anew"):
+        saved_state(tmp_path, lr=2e-2)
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    saved_state(tmp_path)
+    path = tmp_path / checkpoint.STATE
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"state\.safetensors is damaged .*; delete it to start anew"):
+        saved_state(tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
+    model = Model(CFG)
+
+    def spoil(step: int, seen: int, loss: float) -> None:
+        if step == 7:
+            with torch.no_grad():
+                model.unembed.b_U[3] = torch.nan
+
+    config = replace(QUICK, checkpoint_every=5)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 8 of 40; the state of step 5 is kept in"):
+        train(model, programs(), config, spoil, folder=tmp_path)
+    steps = []
+    train(Model(CFG), programs(), config, lambda step, seen, loss: steps.append(step), folder=tmp_path)
+    assert steps[0] == 6
+
+
+PARALLEL = """
+import sys
+from tests.test_train import CFG, QUICK, programs
+from cadmus.model import Model
+from cadmus.train import processes, train
+from dataclasses import replace
+import torch
+torch.set_num_threads(1)
+with processes("cpu") as device:
+    model = Model(CFG)
+    record = train(model, programs(), replace(QUICK, steps=12, log_every=1, optimizer=sys.argv[2]))
+    if record["processes"] == 1 or torch.distributed.get_rank() == 0:
+        torch.save([record["processes"], [row["loss"] for row in record["log"]]], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_train_as_one(optimizer: str, tmp_path: Path) -> None:
+    """The same global batch: curves within 1e-5 (Muon orthogonalizes in bf16, which shows rounding: 1e-3)."""
+    root, script = Path(__file__).parents[1], tmp_path / "run.py"
+    script.write_text(PARALLEL)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    for command, name in (([sys.executable], "one.pt"), (torchrun, "two.pt")):
+        subprocess.run([*command, str(script), str(tmp_path / name), optimizer], check=True, env=environment)
+    (alone, one), (together, two) = (torch.load(tmp_path / name) for name in ("one.pt", "two.pt"))
+    assert (alone, together) == (1, 2)
+    assert len(one) == 12
+    assert two == pytest.approx(one, abs=1e-5 if optimizer == "adamw" else 1e-3)

@@ -1,0 +1,149 @@
+"""Batches: a pure function of the step, every program once per pass, phases in their share; parts that pad least."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+
+from cadmus import mixture, tokens
+from cadmus.batches import CorpusBatches, StreamBatches, by_length, open_batches
+from cadmus.build import build
+from cadmus.corpus import Corpus
+from cadmus.families import Arith, Compare, Equality, Register
+from cadmus.mixture import Component, Mixture, Phase
+
+MIXED = Mixture("mixed", (Component(Equality()), Component(Register(assertions=2))))
+CURRICULUM = Mixture(
+    "curriculum",
+    (Component(Compare()),),
+    phases=(Phase(0.25, (Component(Arith()),)), Phase(0.5, (Component(Equality()),))),
+)
+
+
+@cache
+def made(chosen: Mixture = MIXED, size: int = 200) -> Corpus:
+    return build(chosen, size)
+
+
+def texts(programs: np.ndarray) -> list[str]:
+    return tokens.decode(programs)
+
+
+# --- a corpus --------------------------------------------------------------------------------------------------------
+
+
+def test_every_program_comes_once_per_pass_in_another_order_each_time() -> None:
+    corpus = made()
+    every = sorted(texts(corpus.programs(np.arange(200))))
+    batches = CorpusBatches(corpus, 50, steps=100, seed=0)
+    passes = [[text for step in range(4 * k, 4 * k + 4) for text in texts(batches.batch(step))] for k in range(3)]
+    assert all(sorted(one) == every for one in passes)
+    assert passes[0] != passes[1] != passes[2] != passes[0]
+
+
+def test_what_does_not_fill_a_batch_waits_for_the_next_pass() -> None:
+    batches = CorpusBatches(made(), 60, steps=100, seed=0)
+    assert [len(batches.batch(step)) for step in range(7)] == [60] * 7
+    drawn = [text for step in range(3) for text in texts(batches.batch(step))]
+    assert len(set(drawn)) == 180
+
+
+def test_a_corpus_smaller_than_a_batch_is_one_batch() -> None:
+    batches = CorpusBatches(made(size=3), 64, steps=10, seed=0)
+    assert all(len(batches.batch(step)) == 3 for step in range(5))
+
+
+def test_a_step_is_a_function_of_its_number_and_the_seed() -> None:
+    forward, backward, other = (CorpusBatches(made(), 50, steps=20, seed=seed) for seed in (1, 1, 2))
+    steps = range(12)
+    first = {step: texts(forward.batch(step)) for step in steps}
+    assert {step: texts(backward.batch(step)) for step in reversed(steps)} == first
+    assert {step: texts(other.batch(step)) for step in steps} != first
+
+
+def test_phases_are_read_in_their_share_of_the_steps() -> None:
+    corpus = made(CURRICULUM, 400)
+    batches = CorpusBatches(corpus, 20, steps=40, seed=0)
+    wanted = [Arith()] * 10 + [Equality()] * 10 + [Compare()] * 20
+    for step, family in enumerate(wanted):
+        assert all(family.accepts(text) for text in texts(batches.batch(step))), step
+    assert all(Compare().accepts(text) for text in texts(batches.batch(99))), "beyond the end the last phase goes on"
+
+
+# --- a stream --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_a_function_of_the_step() -> None:
+    forward, backward = (StreamBatches(MIXED, 5000, steps=20, seed=3) for _ in range(2))
+    assert forward.per_draw > 1
+    steps = [0, 1, forward.per_draw - 1, forward.per_draw, 2 * forward.per_draw + 1]
+    first = [texts(forward.batch(step)) for step in steps]
+    assert [texts(backward.batch(step)) for step in reversed(steps)] == first[::-1]
+    assert len({tuple(batch) for batch in first}) == len(steps)
+    assert all(len(batch) == 5000 for batch in first)
+
+
+def test_workers_draw_the_same_stream() -> None:
+    with open_batches(MIXED, 5000, 12, 3) as alone, open_batches(MIXED, 5000, 12, 3, workers=1) as helped:
+        for step in (0, 6, 7, 8, 11):
+            assert np.array_equal(alone.batch(step), helped.batch(step))
+
+
+def test_a_stream_follows_the_phases() -> None:
+    batches = StreamBatches(CURRICULUM, 30_000, steps=8, seed=0)
+    assert batches.per_draw == 1
+    for step, family in enumerate([Arith()] * 2 + [Equality()] * 2 + [Compare()] * 4):
+        assert all(family.accepts(text) for text in texts(batches.batch(step)[:200])), step
+
+
+def test_a_stream_has_room_for_a_batch() -> None:
+    with pytest.raises(ValueError, match="batch_size = 65536 is above 39321, what a stream holds"):
+        StreamBatches(MIXED, 65536, steps=1, seed=0)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def padded(parts: list[np.ndarray]) -> int:
+    return sum(part.size for part in parts)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
+def test_parts_are_the_batch_cut_by_length(most: int) -> None:
+    batch = made().programs(np.arange(64))
+    parts = by_length(batch, most)
+    assert sorted(text for part in parts for text in texts(part)) == sorted(texts(batch))
+    lengths = [tokens.lengths(part) + 1 for part in parts]
+    assert 1 <= len(parts) <= most
+    assert all(part.shape[1] == length.max() for part, length in zip(parts, lengths, strict=True))
+    assert all(a.max() < b.min() for a, b in pairwise(lengths)), "not cut between lengths"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_no_other_cut_pads_less(seed: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 9, 12)
+    batch = np.where(np.arange(12) < lengths[:, None], 1, tokens.PAD).astype(np.uint8)
+    kinds, counts = np.unique(lengths + 1, return_counts=True)
+    best = min(
+        sum(kinds[b - 1] * counts[a:b].sum() for a, b in pairwise((0, *cuts, len(kinds))))
+        for k in range(min(most, len(kinds)))
+        for cuts in combinations(range(1, len(kinds)), k)
+    )
+    assert padded(by_length(batch, most)) == best
+
+
+def test_twelve_parts_leave_little_padding() -> None:
+    """The claim of `TrainConfig.micro_batches`, on the shipped mixture."""
+    corpus = build(mixture.load("default"), 4096)
+    batches = CorpusBatches(corpus, 512, steps=8, seed=0)
+    counted = padded_tokens = 0
+    for step in range(8):
+        batch = batches.batch(step)
+        counted += int((tokens.lengths(batch) + 1).sum())
+        padded_tokens += padded(by_length(batch, 12))
+    assert 1 - counted / padded_tokens < 0.07
