@@ -99,7 +99,7 @@ PROPERTIES: dict[str, Property] = _table(
     ),
     (
         *("behavioural_duplicates", "share"),
-        "skeletons that leave what another skeleton of the sample leaves on 16 random fillings of their digits, a "
+        "skeletons that leave what another skeleton of the sample leaves on 64 random fillings of their digits, a "
         "closing test seen through (5,000 skeletons at most); high where many templates say one thing",
     ),
 )
@@ -180,7 +180,7 @@ def _behavioural_duplicates(sample: Sample, skeletons: np.ndarray, codes: np.nda
     """skeletons uint8 [distinct, width]; codes [n]: the skeleton of each program."""
     rng = np.random.default_rng([seed, 1])
     examined = rng.permutation(len(skeletons))[:SKELETONS_RUN]
-    behaviours = state_properties.behaviours(skeletons[examined], rng)
+    behaviours = state_properties.behaviours(skeletons[examined])
     place = np.full(len(skeletons), -1)
     place[examined] = np.arange(len(examined))
     codes = place[codes]

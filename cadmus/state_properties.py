@@ -12,7 +12,7 @@ from numba import njit
 
 from cadmus import kernel, tokens, vm
 
-REFILLS = 16  # of a skeleton's digit slots, to see how it behaves
+REFILLS = 64  # of a skeleton's digit slots, to see how it behaves; fewer would merge what differs seldom
 _CHUNK = 1 << 14  # programs traced at once: the states of all tokens lie in memory
 _ENTRIES = 4  # stack entries that count as behaviour
 
@@ -151,11 +151,11 @@ def _states(programs: np.ndarray, main: np.ndarray, first: int) -> tuple[np.ndar
 # --- behaviour -------------------------------------------------------------------------------------------------------
 
 
-def behaviours(skeletons: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def behaviours(skeletons: np.ndarray) -> np.ndarray:
     """Which skeletons behave alike, uint8 [n, width]: a code per skeleton, int64 [n], equal where they do.
 
     Alike are skeletons with as many digits that leave the same final stack (its depth, its top 4 entries with tags and
-    elements) on the same 16 random refills, the i-th digit of the text being the i-th drawn. A closing test, `=` `<`
+    elements) on the same 64 random refills, the i-th digit of the text being the i-th drawn. A closing test, `=` `<`
     or `>` with any `!` behind it, is seen through: the difference of its operands counts in place of the verdict,
     which is 0 on nearly every refill of nearly every program that ends in `=` and would make them all alike. `>` is
     `<` with its operands swapped, and the operands of `=` may swap.
@@ -163,7 +163,8 @@ def behaviours(skeletons: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     is_digit = skeletons < 10
     digits = is_digit.sum(1)
     slot = np.cumsum(is_digit, axis=1) - is_digit  # of each digit, from 0
-    drawn = rng.integers(0, 10, (REFILLS, max(1, int(digits.max(initial=0)))), np.uint8)
+    slots = max(1, int(digits.max(initial=0)))  # the same refills for every sample: they are no source of chance
+    drawn = np.random.default_rng(0).integers(0, 10, (slots, REFILLS), np.uint8).T
     revealing, test, negations = _see_through_test(skeletons)
     columns = [digits, np.where(test == _GREATER, _LESS, test), negations]
     for refill in drawn:

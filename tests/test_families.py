@@ -29,7 +29,7 @@ from cadmus.families import (
     Stack,
     Subroutine,
 )
-from cadmus.families.base import knobs
+from cadmus.families.base import _bank, knobs
 from cadmus.families.statements import Statements
 
 SETTINGS = [
@@ -282,11 +282,25 @@ def test_skeletons_are_as_many_as_asked_for(family: Family, count: int) -> None:
 
 @pytest.mark.parametrize("zipf", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize("family", STRUCTURED, ids=str)
-def test_zipf_sets_the_frequencies_of_skeletons(family: Family, zipf: float) -> None:
-    family = replace(family, skeletons=4, zipf=zipf)
-    found = Counter(template(family, text) for text in texts(family, 2000)).most_common()
-    weights = np.arange(1, 5) ** -zipf
-    assert all(close_to(np.arange(2000) < n, w) for (_, n), w in zip(found, weights / weights.sum(), strict=True))
+def test_zipf_multiplies_the_weights_of_the_chosen_skeletons(family: Family, zipf: float) -> None:
+    natural, weights = (_bank(replace(family, skeletons=4, zipf=exponent))[1] for exponent in (0.0, zipf))
+    assert np.allclose(weights / weights[0], natural / natural[0] * np.arange(1, 5) ** -zipf)
+    found = Counter(template(family, text) for text in texts(replace(family, skeletons=4, zipf=zipf), 2000))
+    counts = sorted(found.values(), reverse=True)
+    heaviest = sorted(weights, reverse=True)
+    assert all(close_to(np.arange(2000) < n, w) for n, w in zip(counts, heaviest, strict=True))
+
+
+@pytest.mark.parametrize("count", [50, 200])
+@pytest.mark.parametrize("family", [Sequence(), SequenceAdvanced(), Stack(), Register(), Induce()], ids=str)
+def test_a_limit_on_skeletons_leaves_programs_as_they_are_on_average(family: Family, count: int) -> None:
+    """The chosen ones stand for all: over the structures, lengths are what they are without the limit."""
+    bank, weights = _bank(replace(family, skeletons=count))
+    rng = np.random.default_rng(0)
+    lengths = [tokens.lengths(family.fill(some, rng)[0]) for some in (bank, family.structures(4000, rng))]
+    chosen, all_of_them = weights @ lengths[0], lengths[1].mean()
+    spread = lengths[1].std() * np.sqrt((weights**2).sum())  # of the mean of as many structures, so weighed
+    assert abs(chosen - all_of_them) < 4 * spread + 0.03 * all_of_them
 
 
 @pytest.mark.parametrize(

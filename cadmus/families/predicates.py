@@ -33,10 +33,12 @@ class Examples(Structured):
     max_elements: int = knob(4, "the most elements of a sequence")
     min_examples: int = knob(1, "the fewest examples of a program")
     max_examples: int = knob(3, "the most examples of a program, each with its own decision position")
-    false_share: float = knob(0.5, "the share of examples that the predicate does not hold for, where it allows both")
+    false_share: float = knob(
+        0.5, "the share of examples that the predicate does not hold for (what tests lengths apart)"
+    )
     digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
     skeletons: int = knob(0, "distinct skeletons, labels apart; 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "the weight of the k-th skeleton is k ** -zipf; 0: uniform. Needs skeletons")
+    zipf: float = knob(0.0, "multiplies the weight of the k-th skeleton by k ** -zipf; needs skeletons")
 
     def __post_init__(self) -> None:
         for knob_name, known in (("predicates", (*QUANTITIES, "contains")), ("tests", tuple(TESTS))):
@@ -72,45 +74,50 @@ class Examples(Structured):
         return np.concatenate([predicate, elements * (np.arange(self.max_examples) < count)], 1)
 
     def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        n = len(structures)
+        n, k = len(structures), self.max_examples
         templates = choice(_predicates(self.predicates, self.tests), structures[:, 0])
         predicate = filled(join(self.predicate_width, templates), self.digit_skew, rng)
-        elements = structures[:, 1:].T.ravel()  # example after example
-        sequences, labels = self._examples(predicate, elements, rng)
-        examples = []
-        for k in range(self.max_examples):
-            here = slice(k * n, (k + 1) * n)
-            there = elements[here] > 0
-            examples.append((rows(sequences[here], (2 * elements[here] + 1) * there), labels[here], there))
+        elements = structures[:, 1:]
+        there = elements > 0
+        sequences, labels = self._examples(predicate, elements.T.ravel(), rng)
+        labels = labels.reshape(k, n).T
         fine = np.ones(n, np.bool_)
         if self.both_labels:
-            present = structures[:, 1:].T > 0
-            positive = labels.reshape(self.max_examples, n) == 1
-            fine = (positive & present).any(0) & (~positive & present).any(0)
+            fine = ((labels == 1) & there).any(1) & ((labels == 0) & there).any(1)
+        examples = [
+            (rows(sequences[i * n : (i + 1) * n], (2 * elements[:, i] + 1) * there[:, i]), labels[:, i], there[:, i])
+            for i in range(k)
+        ]
         return self.assemble(n, predicate, examples), fine
 
     def _examples(
         self, predicate: Piece, elements: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A sequence of so many elements for every example, uint8 [examples * n, width], and its label int."""
+        """A sequence of so many elements for every example, uint8 [examples * n, width], with the wanted label if one
+        is found, and the label that it has, int."""
         n, total = len(predicate.index), len(elements)
-        wanted = (rng.random(total) >= self.false_share).astype(np.int64)
+        wanted = rng.random(total) >= self.false_share
         sequences = np.full((total, self.sequence_width), PAD, np.uint8)
         sequences[:, 0], sequences[:, 2::2] = encode(["(,"])[0]
         labels = np.zeros(total, np.int64)
-        of_length = predicate.tokens[predicate.index, 0] == ids("#")[0]  # other digits do not change these labels
+        of_length = _of_length(predicate)
+        width = self.predicate_width + 2 + self.sequence_width + 2
         open_rows = np.flatnonzero(elements)
         for _ in range(_TRIES):
-            sequences[open_rows, 1::2] = digits((len(open_rows), self.max_elements), self.digit_skew, rng)
-            one, of = rows(sequences[open_rows], 2 * elements[open_rows] + 1), predicate[open_rows % n]
             m = len(open_rows)
-            width = self.predicate_width + 2 + self.sequence_width + 2
+            sequences[open_rows, 1::2] = digits((m, self.max_elements), self.digit_skew, rng)
+            one, of = rows(sequences[open_rows], 2 * elements[open_rows] + 1), predicate[open_rows % n]
             labels[open_rows] = kernel.verdicts(join(width, same("{", m), of, same("}", m), one, same("f.", m)))
             again = (labels[open_rows] != wanted[open_rows]) & ~of_length[open_rows % n]
             open_rows = open_rows[again]
             if not len(open_rows):
                 break
         return sequences, labels
+
+
+def _of_length(predicate: Piece) -> np.ndarray:
+    """Which predicates test the length, so that digits do not change what they say: bool [n]."""
+    return predicate.tokens[predicate.index, 0] == ids("#")[0]
 
 
 @lru_cache(maxsize=16)

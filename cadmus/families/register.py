@@ -57,7 +57,7 @@ class Register(Structured):
     pair_share: float = knob(0.25, "the share of assertions about two registers")
     digit_skew: float = knob(0.0, "the weight of the k-th digit (or literal) is k ** -digit_skew; 0: uniform")
     skeletons: int = knob(0, "distinct skeletons, those of literals apart; 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "the weight of the k-th skeleton is k ** -zipf; 0: uniform. Needs skeletons")
+    zipf: float = knob(0.0, "multiplies the weight of the k-th skeleton by k ** -zipf; needs skeletons")
 
     def __post_init__(self) -> None:
         if not -81 <= self.low <= 0 <= self.high <= 81:

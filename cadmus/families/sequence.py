@@ -50,7 +50,7 @@ class Sequence(Structured):
     readings: str = knob("#SXIE", "the readings in use: # length, S sum, X largest, I element, E contains")
     digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
     skeletons: int = knob(0, "distinct skeletons, those of the numbers read apart; 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "the weight of the k-th skeleton is k ** -zipf; 0: uniform. Needs skeletons")
+    zipf: float = knob(0.0, "multiplies the weight of the k-th skeleton by k ** -zipf; needs skeletons")
     assertions: int = knob(1, "statements per program, each with its own decision position")
 
     def __post_init__(self) -> None:

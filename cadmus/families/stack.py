@@ -47,7 +47,7 @@ class Stack(Structured):
     operators: str = knob("+-xn", "the operators that use the values up: some of + - * x n")
     digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
     skeletons: int = knob(0, "distinct skeletons, those of the values asserted apart; 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "the weight of the k-th skeleton is k ** -zipf; 0: uniform. Needs skeletons")
+    zipf: float = knob(0.0, "multiplies the weight of the k-th skeleton by k ** -zipf; needs skeletons")
     assertions: int = knob(1, "statements per program, each with its own decision position")
 
     def __post_init__(self) -> None:

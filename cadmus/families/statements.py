@@ -27,7 +27,7 @@ class Computed(Family):
     operators: str = knob(OPERATORS, "the operators of expressions: some of + - * / % x n ~ m; sets instruction pairs")
     digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
     skeletons: int = knob(0, "distinct skeletons of an expression, per length (up to 5); 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "the weight of an expression's k-th skeleton is k ** -zipf; 0: uniform")
+    zipf: float = knob(0.0, "multiplies the weight of an expression's k-th skeleton by k ** -zipf; 0: all alike")
     assertions: int = knob(1, "statements per program, each with its own decision position")
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ class Subroutine(Structured, Computed):
     min_calls: int = knob(1, "the fewest calls of a statement; two in a row compose")
     max_calls: int = knob(2, "the most calls of a statement")
     skeletons: int = knob(0, "distinct structures (bodies and calls), and skeletons per expression; 0: all")
-    zipf: float = knob(0.0, "the weight of the k-th structure, or skeleton, is k ** -zipf; 0: uniform")
+    zipf: float = knob(0.0, "multiplies the weight of the k-th structure, or skeleton, by k ** -zipf; needs skeletons")
     after_share: float = knob(0.5, "the share of programs whose definitions come last, after their use")
 
     def __post_init__(self) -> None:
