@@ -16,6 +16,7 @@ from cadmus import artifacts, corpus, mixture, tokens
 from cadmus.build import OUT_OF_DISTRIBUTION
 from cadmus.divergence import divergence
 from cadmus.families.base import knobs
+from cadmus.families.statements import Computed
 
 EXAMPLES = 4  # programs shown of each family
 
@@ -47,6 +48,7 @@ def describe(source: Source, out: Path, seed: int = 0, stage: Stage | None = Non
         _properties(measured),
         _instructions(source),
         *_out_of_distribution(source, seed),
+        *_numbers(source),
         _knobs(source),
         _meanings(measured),
     )
@@ -149,6 +151,33 @@ def _instructions(source: Source) -> report.Section:
         caption="Logarithmic shades; white: never.",
         table=table,
     )
+
+
+def _numbers(source: Source) -> tuple[report.Section, ...]:
+    rows = []
+    for family in source.mixture.families:
+        if not isinstance(family, Computed):
+            continue
+        numbers = family.numbers
+        values, counts, (low, high) = np.arange(numbers.low, numbers.high + 1), numbers.counts, numbers.range
+        rows.append(
+            {
+                "family": family.name,
+                "instructions": " ".join(map(str, numbers.lengths)),
+                "values asked for": f"{numbers.low} … {numbers.high}",
+                "values that can be reached": f"{low} … {high}",
+                "rarest": f"{values[counts.argmin()]}: {counts.min():,} expressions",
+                "commonest": f"{values[counts.argmax()]}: {counts.max():,} expressions",
+            }
+        )
+    if not rows:
+        return ()
+    text = (
+        "Values are drawn first, each as often; then an expression with that value. So the few expressions of a rare "
+        "value come again and again: a corpus holds each once, and says how many draws that took."
+    )
+    table = pd.DataFrame(rows)
+    return (report.Section("numbers", "Expressions behind the numbers", (text,), table=table, shown=table),)
 
 
 def _knobs(source: Source) -> report.Section:

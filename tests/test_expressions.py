@@ -523,3 +523,13 @@ def test_zipf_prefers_some_expressions_without_a_bank() -> None:
         return shapes.most_common(1)[0][1]
 
     assert most_common(0.0) * 2 < most_common(1.5)
+
+
+def test_counts_are_of_all_lengths_and_the_range_has_no_gap() -> None:
+    numbers = Numbers(-20, 20, (1, 3, 5))
+    brute = Counter(value for length in (1, 3, 5) for _, value in expressions(length))
+    assert numbers.counts.tolist() == [brute[value] for value in range(-20, 21)]
+    low, high = numbers.range
+    assert all(brute[value] for value in range(low, high + 1))
+    assert not brute[low - 1]
+    assert not brute[high + 1]

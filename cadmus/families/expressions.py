@@ -282,6 +282,31 @@ class Numbers:
     def source(self, length: int) -> _Source:
         return _source(length, self.operators, float(self.digit_skew), self.skeletons, float(self.zipf))
 
+    @property
+    def _reached(self) -> np.ndarray:
+        """The values that any length reaches, ascending."""
+        return np.unique(np.concatenate([self.source(length).values for length in self.lengths]))
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The widest range around 0 whose every value is reached."""
+        reached = self._reached
+        gap = np.setdiff1d(np.arange(reached[0], reached[-1] + 1), reached)
+        below = gap[gap < 0].max(initial=reached[0] - 1) + 1
+        return int(below), int(gap[gap > 0].min(initial=reached[-1] + 1) - 1)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many expressions have each of the values low..high, over all lengths (before skeletons are limited):
+        int64 [high - low + 1]."""
+        wanted = np.arange(self.low, self.high + 1)
+        total = np.zeros(len(wanted), np.int64)
+        for length in self.lengths:
+            of_length = pool(length, self.operators)
+            at = np.searchsorted(of_length.values, wanted).clip(max=len(of_length.values) - 1)
+            total += np.where(of_length.values[at] == wanted, of_length.counts[at], 0)
+        return total
+
     def listed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every expression in use with its value and weight: tokens uint8 [m, length], int64 [m], float [m]. ValueError
         where they are of several lengths or longer than `LISTED`."""
@@ -294,7 +319,7 @@ class Numbers:
         """ValueError, naming what can be reached, unless every value in [low, high] is."""
         if self.low > self.high:
             raise ValueError(f"{owner}: low = {self.low} is above high = {self.high}; swap them")
-        reached = np.unique(np.concatenate([self.source(length).values for length in self.lengths]))
+        reached = self._reached
         missing = np.setdiff1d(np.arange(self.low, self.high + 1), reached)
         if not len(missing):
             return
@@ -307,9 +332,7 @@ class Numbers:
         of = f" over {self.operators}" if self.operators != OPERATORS else ""
         of += f" with {self.skeletons} skeletons" if self.skeletons else ""
         nearest = reached[np.abs(reached - missing[0]).argmin()]
-        gap = np.setdiff1d(np.arange(reached[0], reached[-1] + 1), reached)
-        below = gap[gap < 0].max(initial=reached[0] - 1) + 1
-        above = gap[gap > 0].min(initial=reached[-1] + 1) - 1
+        below, above = self.range
         raise ValueError(
             f"{owner}: no expression of {lengths} instructions{of} has the value {missing[0]} (nearest: {nearest}); "
             f"choose low and high within [{below}, {above}], or another length"
