@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from analyses.data_cli import data
-from analyses.terminal import check_writable, paragraphs, stages
+from analyses.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
 
 app = typer.Typer(
     add_completion=False,
@@ -110,12 +112,60 @@ def train(
     check_writable(out)
     with stages() as stage:
         trained = train_from_scratch(chosen, cfg, config, out, stage=stage)
-    for row in evaluate(trained.model, chosen, programs=500, seed=seed):
-        print(
-            f"{row.family:<10} {row.split:<14} completion accuracy {row.accuracy:.3f} "
-            f"[{row.low:.3f}, {row.high:.3f}]  true at all {row.true_rate:.3f}  ({row.n} prompts)"
-        )
+        rows = evaluate(trained.model, chosen, programs=500, seed=seed, progress=partial(stage, "evaluate"))
+    _print_accuracies(rows)
     print(out)
+
+
+@app.command(
+    "eval",
+    help=paragraphs(
+        """
+        Say what a trained model completes: per family, on held-out programs and every out-of-distribution set.
+
+        Example: cadmus-probe eval runs/first
+
+        A completion counts where the machine finds the whole program true and it has its family's form; beside it how
+        often it is true at all, and how often it begins with the family's own answer. Intervals are 95 % (Wilson).
+        For induce, generalizes says how often the algorithm found holds on fresh inputs.
+        """
+    ),
+)
+def evaluate_run(
+    run: Annotated[Path, typer.Argument(help="The folder of a model that cadmus-probe train wrote.")],
+    programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
+    seed: Seed = 0,
+) -> None:
+    import pandas as pd
+
+    from cadmus import checkpoint
+    from cadmus.evaluate import evaluate
+
+    check_table_path(out)
+    trained = checkpoint.load(run)
+    with stages() as stage:
+        rows = evaluate(
+            trained.model, trained.mixture, programs=programs, seed=seed, progress=partial(stage, "evaluate")
+        )
+    _print_accuracies(rows)
+    if out is not None:
+        table = pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
+        print(save_table(table, out))
+
+
+def _print_accuracies(rows: list) -> None:
+    """Completion accuracies, rows of `cadmus.evaluate`, as a table."""
+    cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts")]
+    for row in rows:
+        interval = f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        shares = (
+            f"{row.true_rate:.3f}",
+            f"{row.canonical:.3f}",
+            "" if isnan(row.generalizes) else f"{row.generalizes:.3f}",
+        )
+        cells.append((row.family, row.split, interval, *shares, f"{row.n:,}"))
+    print_rows(cells)
 
 
 @app.command(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from analyses.terminal import check_writable, paragraphs, print_rows, stages
+from analyses.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
 
 data = typer.Typer(
     help="Build, describe, sample and compare training distributions.",
@@ -100,6 +100,28 @@ def describe(
 @data.command(
     help=paragraphs(
         """
+        Print the knobs of the families: what a mixture may set, the defaults, and what turning each does.
+
+        Example: cadmus-probe data knobs register
+        """
+    )
+)
+def knobs(families: Annotated[list[str] | None, typer.Argument(help="Families; all where left out.")] = None) -> None:
+    from cadmus.families import FAMILIES
+    from cadmus.families.base import knobs as of
+
+    for name in families or []:
+        if name not in FAMILIES:
+            raise ValueError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
+    rows = [("family", "knob", "default", "effect")]
+    for name in families or FAMILIES:
+        rows += [(name, knob.name, repr(knob.default), knob.doc) for knob in of(FAMILIES[name]).values()]
+    print_rows(rows)
+
+
+@data.command(
+    help=paragraphs(
+        """
         Print programs, one a line: family, program, and where a model must decide (what follows in brackets).
 
         Example: cadmus-probe data sample default --family compare --split test -n 5
@@ -146,12 +168,9 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     from analyses.distribution import compare as measure
-    from analyses.distribution import comparison_rows, open_source, save_table
+    from analyses.distribution import comparison_rows, open_source
 
-    if out is not None:
-        if out.suffix not in (".csv", ".parquet"):
-            raise ValueError(f"--out {out} ends neither in .csv nor in .parquet; name one of these")
-        check_writable(out.parent)
+    check_table_path(out)
     with stages() as stage:
         stage("draw", 0.0, f"{a}, {b}")
         opened = [open_source(source, programs, seed) for source in (a, b)]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.terminal import Stage
-from cadmus import artifacts, corpus, mixture, properties
+from cadmus import corpus, mixture, properties
 from cadmus.corpus import Corpus
 from cadmus.divergence import divergence
 from cadmus.jackknife import FEWEST
@@ -150,12 +150,3 @@ def _interval(value: float, low: float, high: float) -> str:
     if np.isnan(value):
         return "-"
     return f"{value:.4g}" + ("" if np.isnan(low) else f" [{low:.4g}, {high:.4g}]")
-
-
-def save_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as .csv or .parquet, by the path's ending; ValueError for another."""
-    if path.suffix == ".csv":
-        return artifacts.write_bytes(path, table.to_csv(index=False).encode())
-    if path.suffix == ".parquet":
-        return artifacts.write_bytes(path, table.to_parquet(index=False))
-    raise ValueError(f"{path} ends neither in .csv nor in .parquet; name one of these")

@@ -6,6 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
 
@@ -60,3 +64,21 @@ def print_rows(rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def check_table_path(path: Path | None) -> None:
+    """ValueError or OSError, before the work is done, where a table cannot be written to `path`; None is fine."""
+    if path is None:
+        return
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{path} ends neither in .csv nor in .parquet; name one of these")
+    check_writable(path.parent)
+
+
+def save_table(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table as .csv or .parquet, by the path's ending (ValueError for another)."""
+    from cadmus.artifacts import write_bytes
+
+    check_table_path(path)
+    csv = path.suffix == ".csv"
+    return write_bytes(path, table.to_csv(index=False).encode() if csv else table.to_parquet(index=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,11 +11,13 @@ import torch
 from scipy.stats import binomtest
 
 from cadmus import kernel, tokens
-from cadmus.corpus import held_out
-from cadmus.families import Family
+from cadmus.corpus import held_out, out_of_distribution
+from cadmus.families import Family, Induce
 from cadmus.mixture import Mixture
 from cadmus.model import Model
+from cadmus.seeds import generator
 
+FRESH_INPUTS = 32  # sequences that an algorithm is tried on
 _BATCH = 1024  # prompts completed at once
 
 
@@ -21,7 +25,9 @@ _BATCH = 1024  # prompts completed at once
 class Accuracy:
     """One row of the completion table. Intervals are 95 % (Wilson); `n` prompts, one per decision position.
 
-    accuracy: true and of the family's form; true_rate: true at all; canonical: begins with the family's own answer.
+    accuracy: true and of the family's form; true_rate: true at all; canonical: begins with the family's own answer
+    (where one is defined). split: a split, or the name of an out-of-distribution set. generalizes: where an algorithm
+    is to be found (`induce`), how often the one found gives the hidden one's labels on 32 fresh inputs; else NaN.
     """
 
     family: str
@@ -33,6 +39,7 @@ class Accuracy:
     canonical: float
     n: int
     seed: int
+    generalizes: float = math.nan
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -45,13 +52,23 @@ def evaluate(
     splits: tuple[str, ...] = ("test", "test_skeleton"),
     programs: int = 1000,
     seed: int = 0,
+    progress: Callable[[float, str], None] = lambda share, name: None,
 ) -> list[Accuracy]:
-    """Greedy completion accuracy per family and split, on `programs` freshly drawn held-out programs each."""
+    """Greedy completion accuracy per family and split, on `programs` freshly drawn held-out programs each, and on every
+    out-of-distribution set of the mixture. `progress` is told the share done and what comes next."""
+    tasks = [(family, split) for family in mixture.families for split in splits]
     rows = []
-    for family in mixture.families:
-        for split in splits:
-            texts = tokens.decode(held_out(family, split, programs, seed, mixture.hold_out))
-            rows.append(score(model, family, split, texts, seed))
+    for i, (family, split) in enumerate(tasks):
+        progress(i / (len(tasks) + len(mixture.out_of_distribution)), f"{family.name}, {split}")
+        texts = tokens.decode(held_out(family, split, programs, seed, mixture.hold_out))
+        rows.append(score(model, family, split, texts, seed))
+    for i, one in enumerate(mixture.out_of_distribution, len(tasks)):
+        progress(i / (len(tasks) + len(mixture.out_of_distribution)), one.name)
+        texts = tokens.decode(out_of_distribution(mixture, one, programs, seed))
+        longest = max(map(len, texts)) + 1
+        if longest <= model.cfg.n_ctx:  # else the model has no positions for them
+            rows.append(score(model, one.family, one.name, texts, seed))
+    progress(1.0, "")
     return rows
 
 
@@ -77,7 +94,22 @@ def score(model: Model, family: Family, split: str, texts: list[str], seed: int)
         canonical=float(np.mean(canonical)),
         n=len(prompts),
         seed=seed,
+        generalizes=_generalizes(family, texts, completed, seed) if isinstance(family, Induce) else math.nan,
     )
+
+
+def _generalizes(family: Induce, texts: list[str], completed: list[str], seed: int) -> float:
+    """How often the algorithm found gives the labels of the hidden one on fresh sequences."""
+    inputs = tokens.decode(family.fresh_inputs(FRESH_INPUTS, generator("fresh inputs", seed)))
+    agree = []
+    for text, done in zip(texts, completed, strict=True):
+        if not family.accepts(done):
+            agree.append(False)
+            continue
+        labelled = [[family.algorithm(one) + sequence + "f" for sequence in inputs] for one in (text, done)]
+        hidden, found = (kernel.verdicts(tokens.encode(programs)) for programs in labelled)
+        agree.append(bool((hidden == found).all()))
+    return float(np.mean(agree))
 
 
 def complete(model: Model, prefixes: list[str], max_new_tokens: int | None = None) -> list[str]:

@@ -13,7 +13,8 @@ import pytest
 
 from analyses import distribution_figures, distribution_page, samples
 from analyses.cli import main
-from analyses.distribution import ALL, Source, compare, comparison_rows, measure, open_source, save_table
+from analyses.distribution import ALL, Source, compare, comparison_rows, measure, open_source
+from analyses.terminal import save_table
 from cadmus import mixture, tokens, vm
 from cadmus.build import build
 from cadmus.families import Compare, Register
@@ -181,6 +182,15 @@ def test_describe_writes_the_page_of_a_corpus(stored: Path, tmp_path: Path, caps
     assert "draws per program" in (tmp_path / "page" / "report.md").read_text(encoding="utf-8")
 
 
+def test_knobs_are_listed_with_what_they_do(capsys: pytest.CaptureFixture) -> None:
+    assert run("knobs", "register", "random") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines[1:]} == {"register", "random"}
+    assert any(line.startswith("register  max_stores") and "the most stores of a program" in line for line in lines)
+    assert run("knobs") == 0
+    assert len(capsys.readouterr().out.splitlines()) > 120
+
+
 def test_sample_prints_programs_and_decisions(capsys: pytest.CaptureFixture) -> None:
     assert run("sample", "default", "--family", "compare", "--family", "induce", "-n", "3", "--split", "test") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -231,6 +241,7 @@ def test_compare_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture)
         ),
         (["compare", "first", "paper", "--family", "register"], "first and paper do not both have family 'register'"),
         (["compare", "first", "paper", "--out", "OUT/table.xlsx"], "ends neither in .csv nor in .parquet"),
+        (["knobs", "nothing"], "unknown family 'nothing'; there are arith, equality"),
         (["frobnicate"], "No such command 'frobnicate'. (see cadmus-probe data --help)"),
         (["build"], "see cadmus-probe data build --help"),
     ],

@@ -53,6 +53,7 @@ ALLOWED = {
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
+        "cadmus.seeds",
     },
     "probes": set(),
     "probes.bank": set(),

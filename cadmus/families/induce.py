@@ -10,7 +10,7 @@ import numpy as np
 
 from cadmus import vm
 from cadmus.families.base import body_of, check_range, knob
-from cadmus.families.pieces import Piece, choice, join, same
+from cadmus.families.pieces import Piece, choice, filled, join, same
 from cadmus.families.predicates import Examples, sequence_pattern
 
 
@@ -42,6 +42,17 @@ class Induce(Examples):
         for sequence, label, there in examples:
             pieces += [sequence, choice(("", "f0=", "f1="), np.where(there, 1 + label, 0))]
         return join(self.width, *pieces, same("{", n), predicate, same("}", n), same(vm.END, n))
+
+    def algorithm(self, text: str) -> str:
+        """The definition in a text of this form, hidden or found: `{#1>}`."""
+        (cut,) = self.decisions(text)
+        return body_of(text)[cut:]
+
+    def fresh_inputs(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` sequences as examples have them, uint8 [n, width], to try an algorithm on."""
+        elements = rng.integers(self.min_elements, self.max_elements + 1, n)
+        lists = choice(["(" + "_," * k for k in range(self.max_elements + 1)], elements)
+        return filled(join(self.sequence_width, lists), self.digit_skew, rng).tokens
 
     def cuts(self, text: str) -> tuple[int, ...] | None:
         sequence = sequence_pattern(self.min_elements, self.max_elements)
