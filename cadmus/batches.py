@@ -129,32 +129,37 @@ def open_batches(
 # --- parts of like length --------------------------------------------------------------------------------------------
 
 
-def by_length(programs: np.ndarray, most: int) -> list[np.ndarray]:
-    """A batch uint8 [n, width] as at most `most` parts of like length, cut so that as little as possible is padding:
-    each uint8 [m, its longest]."""
+PART_COST = 300  # tokens that could be trained on in the time that one more part takes (measured: 4 to 6 layers, CPU)
+
+
+def by_length(programs: np.ndarray, most: int, part_cost: int = PART_COST) -> list[np.ndarray]:
+    """A batch uint8 [n, width] as at most `most` parts of like length, each uint8 [m, its longest], cut so that padding
+    (in tokens) and the cost of the parts themselves are least together."""
     lengths = tokens.lengths(programs) + 1
     order = np.argsort(lengths, kind="stable")
     kinds, counts = np.unique(lengths, return_counts=True)
-    ends = _cuts(kinds, np.cumsum(counts), min(most, len(kinds)))
-    return [
-        np.ascontiguousarray(programs[rows, : lengths[rows[-1]]]) for rows in np.split(order, ends[:-1]) if len(rows)
-    ]
+    ends = _cuts(kinds, np.cumsum(counts), min(most, len(kinds)), part_cost)
+    return [np.ascontiguousarray(programs[rows, : lengths[rows[-1]]]) for rows in np.split(order, ends[:-1])]
 
 
 @njit(cache=True)
-def _cuts(kinds, upto, parts):
-    """The ends of the parts that pad least. kinds: the lengths that occur, ascending; upto: programs up to each."""
+def _cuts(kinds, upto, most, part_cost):
+    """The ends of the parts that cost least. kinds: the lengths that occur, ascending; upto: programs up to each."""
     n = len(kinds)
-    least = np.full((parts + 1, n + 1), 1 << 60)
-    first = np.zeros((parts + 1, n + 1), np.int64)
+    least = np.full((most + 1, n + 1), 1 << 60)
+    first = np.zeros((most + 1, n + 1), np.int64)
     least[0, 0] = 0
-    for k in range(1, parts + 1):
+    for k in range(1, most + 1):
         for j in range(1, n + 1):
             for i in range(j):
                 before = upto[i - 1] if i > 0 else 0
-                cost = least[k - 1, i] + kinds[j - 1] * (upto[j - 1] - before)
+                cost = least[k - 1, i] + kinds[j - 1] * (upto[j - 1] - before) + part_cost
                 if cost < least[k, j]:
                     least[k, j], first[k, j] = cost, i
+    parts = 1
+    for k in range(2, most + 1):
+        if least[k, n] < least[parts, n]:
+            parts = k
     ends = np.zeros(parts, np.int64)
     j = n
     for k in range(parts, 0, -1):

@@ -40,7 +40,7 @@ class TrainConfig:
     batch_size: int = 512
     """Programs per step, over all processes."""
     micro_batches: int = 12
-    """The most parts of a batch that are padded apart; 12 leave about 5 % padding."""
+    """The most parts of a batch that are padded apart; fewer where padding costs less than one more part."""
     optimizer: str = "muon"
     """muon (for the matrices of the blocks; AdamW for the rest) or adamw (for all)."""
     lr: float = 1e-2

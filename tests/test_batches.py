@@ -114,7 +114,7 @@ def padded(parts: list[np.ndarray]) -> int:
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
 def test_parts_are_the_batch_cut_by_length(most: int) -> None:
     batch = made().programs(np.arange(64))
-    parts = by_length(batch, most)
+    parts = by_length(batch, most, part_cost=0)
     assert sorted(text for part in parts for text in texts(part)) == sorted(texts(batch))
     lengths = [tokens.lengths(part) + 1 for part in parts]
     assert 1 <= len(parts) <= most
@@ -134,16 +134,22 @@ def test_no_other_cut_pads_less(seed: int, most: int) -> None:
         for k in range(min(most, len(kinds)))
         for cuts in combinations(range(1, len(kinds)), k)
     )
-    assert padded(by_length(batch, most)) == best
+    assert padded(by_length(batch, most, part_cost=0)) == best
 
 
 def test_twelve_parts_leave_little_padding() -> None:
-    """The claim of `TrainConfig.micro_batches`, on the shipped mixture."""
     corpus = build(mixture.load("default"), 4096)
     batches = CorpusBatches(corpus, 512, steps=8, seed=0)
     counted = padded_tokens = 0
     for step in range(8):
         batch = batches.batch(step)
         counted += int((tokens.lengths(batch) + 1).sum())
-        padded_tokens += padded(by_length(batch, 12))
+        padded_tokens += padded(by_length(batch, 12, part_cost=0))
     assert 1 - counted / padded_tokens < 0.07
+
+
+def test_no_part_is_cut_off_for_less_padding_than_it_costs() -> None:
+    batch = made().programs(np.arange(64))
+    whole, apart = (padded(by_length(batch, most, part_cost=0)) for most in (1, 2))
+    assert len(by_length(batch, 2, part_cost=whole - apart + 1)) == 1
+    assert len(by_length(batch, 2, part_cost=whole - apart - 1)) == 2

@@ -546,3 +546,28 @@ def test_the_input_is_left_alone() -> None:
     kernel.verdicts(array)
     kernel.traces(array, contents=True)
     assert np.array_equal(array, before)
+
+
+# --- what is left on top ---------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text("0123456789.+-*/=:;A(,#ra{}fMW'\"", max_size=12), min_size=1, max_size=20))
+def test_tops_are_the_last_outputs_of_the_plain_machine(texts: list[str]) -> None:
+    found = kernel.tops(tokens.encode(texts))
+    for i, text in enumerate(texts):
+        outputs = vm.run(text).outputs
+        if not outputs:
+            assert found.kind[i] == kernel.NONE_KIND
+        elif isinstance(outputs[-1], vm.Seq):
+            assert (found.kind[i], found.length[i]) == (kernel.SEQ_KIND, len(outputs[-1]))
+        else:
+            assert found.at(i) == outputs[-1]
+
+
+def test_tops_run_on_threads_and_on_nothing() -> None:
+    many = tokens.encode(["34+7", "(1,2,", "10/", ""] * 1000)
+    alone, together = (kernel.tops(many, threads=threads) for threads in (1, 4))
+    assert np.array_equal(alone.value, together.value)
+    assert np.array_equal(alone.kind, together.kind)
+    assert len(kernel.tops(np.zeros((0, 3), np.uint8)).kind) == 0
