@@ -18,7 +18,7 @@ CONFIG = FirstReportConfig(
     train=TrainConfig(steps=40, batch_size=128),
     eval_programs=40,
     number_programs=500,
-    register_programs=1200,
+    register_programs=4000,
 )
 
 
