@@ -156,15 +156,12 @@ def evaluate_run(
 
 def _print_accuracies(rows: list) -> None:
     """Completion accuracies, rows of `cadmus.evaluate`, as a table."""
-    cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts")]
+    cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts", "")]
     for row in rows:
-        interval = f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        shares = (
-            f"{row.true_rate:.3f}",
-            f"{row.canonical:.3f}",
-            "" if isnan(row.generalizes) else f"{row.generalizes:.3f}",
-        )
-        cells.append((row.family, row.split, interval, *shares, f"{row.n:,}"))
+        interval = f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n else ""
+        shares = ("" if isnan(share) else f"{share:.3f}" for share in (row.true_rate, row.canonical, row.generalizes))
+        left_out = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
+        cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", left_out))
     print_rows(cells)
 
 
@@ -242,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         command = " ".join(_command(arguments))
         return _fail(f"{error.format_message()} (see cadmus-probe {command} --help)".replace("  ", " "))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if debug:
             raise
         return _fail(_describe(error))
@@ -269,7 +266,7 @@ def _command(arguments: list[str]) -> list[str]:
     return words
 
 
-def _describe(error: ValueError | OSError) -> str:
+def _describe(error: ValueError | OSError | FloatingPointError) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     remedy = {

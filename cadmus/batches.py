@@ -4,8 +4,7 @@ parts of like length in which a batch is padded."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -16,7 +15,7 @@ from cadmus import tokens
 from cadmus.corpus import Corpus
 from cadmus.mixture import Mixture
 from cadmus.seeds import generator
-from cadmus.shards import STREAM_DRAWS, draw_batch, worker_pool
+from cadmus.shards import STREAM_DRAWS, stream
 
 _USED = 0.6  # of what a stream draws at once, at most: the rest is not of the split train, or held out
 
@@ -43,7 +42,8 @@ class CorpusBatches(Batches):
         self.mixture, self.corpus, self.batch_size, self.seed = corpus.mixture, corpus, batch_size, seed
         shares = np.cumsum([share for share, _ in corpus.mixture.parts])
         self.ends = np.round(shares * steps).astype(np.int64)  # of the phases, in steps
-        self._pass: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))
+        self._phase: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # and its programs
+        self._pass: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))  # and its order
 
     def batch(self, step: int) -> np.ndarray:
         phase = min(int(np.searchsorted(self.ends, step, side="right")), len(self.ends) - 1)
@@ -51,19 +51,24 @@ class CorpusBatches(Batches):
         inside = self._inside(phase)
         size = min(self.batch_size, len(inside))
         epoch, part = divmod(step, len(inside) // size)
-        order = self._order(phase, epoch, inside)
-        return self.corpus.programs(order[part * size : (part + 1) * size])
-
-    def _inside(self, phase: int) -> np.ndarray | range:
-        if len(self.ends) == 1:
-            return range(len(self.corpus))
-        return np.flatnonzero(self.corpus.phase == phase)
-
-    def _order(self, phase: int, epoch: int, inside: np.ndarray | range) -> np.ndarray:
         if self._pass[0] != (phase, epoch):
             order = generator("order", self.seed, phase, epoch).permutation(len(inside))
             self._pass = (phase, epoch), order if isinstance(inside, range) else inside[order]
-        return self._pass[1]
+        return self.corpus.programs(self._pass[1][part * size : (part + 1) * size])
+
+    def _inside(self, phase: int) -> np.ndarray | range:
+        """The programs of a phase, found once; a range where they are all, which takes no memory."""
+        if len(self.ends) == 1:
+            return range(len(self.corpus))
+        if self._phase[0] != phase:
+            inside = np.flatnonzero(self.corpus.phase == phase)
+            if not len(inside):
+                raise ValueError(
+                    f"the corpus of {len(self.corpus):,} programs has none for phase {phase} of its mixture; "
+                    "build a larger one"
+                )
+            self._phase = phase, inside
+        return self._phase[1]
 
     @property
     def about(self) -> dict[str, Any]:
@@ -71,7 +76,7 @@ class CorpusBatches(Batches):
 
 
 class StreamBatches(Batches):
-    """Programs drawn as they are needed, never stored; phases follow one another by the share of the steps done.
+    """Programs drawn as they are needed, never stored (`shards.stream`); each draw serves several steps.
 
     `workers` processes draw ahead; 0 draws in this one. Use as a context manager, or call `close`.
     """
@@ -79,35 +84,27 @@ class StreamBatches(Batches):
     def __init__(self, mixture: Mixture, batch_size: int, steps: int, seed: int, workers: int = 0):
         if batch_size > _USED * STREAM_DRAWS:
             raise ValueError(f"batch_size = {batch_size} is above {int(_USED * STREAM_DRAWS)}, what a stream holds")
-        self.mixture, self.batch_size, self.steps, self.seed = mixture, batch_size, steps, seed
+        self.mixture, self.batch_size, self.seed, self.workers = mixture, batch_size, seed, workers
         self.per_draw = int(_USED * STREAM_DRAWS) // batch_size  # steps
-        self.pool: ProcessPoolExecutor | None = worker_pool(workers) if workers else None
-        self.ahead = 2 * workers
-        self._futures: dict[int, Future] = {}
+        self.draws = -(-steps // self.per_draw)
+        self._stream = self._from(0)
         self._drawn: tuple[int, np.ndarray] = (-1, np.empty((0, 1), np.uint8))
 
     def batch(self, step: int) -> np.ndarray:
         draw, part = divmod(step, self.per_draw)
         if self._drawn[0] != draw:
-            self._drawn = draw, self._draw(draw)
+            if draw != self._drawn[0] + 1:  # a run that goes on, or a step out of order
+                self.close()
+                self._stream = self._from(draw)
+            self._drawn = draw, next(self._stream)[0]
         programs = self._drawn[1]
         return programs[np.arange(part * self.batch_size, (part + 1) * self.batch_size) % len(programs)]
 
-    def _draw(self, draw: int) -> np.ndarray:
-        if self.pool is None:
-            return draw_batch(*self._arguments(draw))[0]
-        last = (self.steps - 1) // self.per_draw
-        for k in range(draw, min(draw + self.ahead, last) + 1):
-            if k not in self._futures:
-                self._futures[k] = self.pool.submit(draw_batch, *self._arguments(k))
-        return self._futures.pop(draw).result()[0]
-
-    def _arguments(self, draw: int) -> tuple[Mixture, float, int, int]:
-        return self.mixture, min(1.0, draw * self.per_draw / self.steps), self.seed, draw
+    def _from(self, draw: int) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        return stream(self.mixture, self.seed, start=draw, batches=self.draws, workers=self.workers)
 
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
+        self._stream.close()
 
     @property
     def about(self) -> dict[str, Any]:

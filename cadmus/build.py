@@ -115,7 +115,7 @@ def _sections(
                 if finished is None:
                     draft = drawn(i, shard, kept)
                     fresh = _fresh(section, draft, seen, section.count - kept, generator("cut", seed, i, shard))
-                    eligible = round(draft.eligible * _needed(section, fresh, section.count - kept))
+                    eligible = _eligible(section, draft, fresh, section.count - kept)
                     finished = store.write(name, draft.programs[fresh], eligible)
                 elif not section.keeps_duplicates:
                     seen.add(program_hashes(finished.programs), size)
@@ -138,12 +138,14 @@ def _fresh(section: Section, draft: Drawn, seen: SeenHashes, missing: int, rng: 
     return seen.add(program_hashes(draft.programs), missing)
 
 
-def _needed(section: Section, fresh: np.ndarray, missing: int) -> float:
-    """The share of a shard that was needed: all but of the last one, which is cut. Of that, as large a share as was
-    looked through (its order is random), or as was taken where duplicates are kept."""
+def _eligible(section: Section, draft: Drawn, fresh: np.ndarray, missing: int) -> int:
+    """How many eligible draws a shard took: all, but of the last one, which is cut, as large a share as was looked
+    through (its order is random); as many as were taken where duplicates are kept."""
     if section.keeps_duplicates:
-        return float(fresh.mean())
-    return (np.flatnonzero(fresh)[-1] + 1) / len(fresh) if fresh.sum() == missing else 1.0
+        return int(fresh.sum())
+    if fresh.sum() < missing:
+        return draft.eligible
+    return round(draft.eligible * (np.flatnonzero(fresh)[-1] + 1) / len(fresh))
 
 
 def _exhausted(section: Section, kept: int, eligible: int) -> str:

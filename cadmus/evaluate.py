@@ -26,7 +26,8 @@ class Accuracy:
     """One row of the completion table. Intervals are 95 % (Wilson); `n` prompts, one per decision position.
 
     accuracy: true and of the family's form; true_rate: true at all; canonical: begins with the family's own answer
-    (where one is defined). split: a split, or the name of an out-of-distribution set. generalizes: where an algorithm
+    (of the prompts that have one; NaN where none has). too_long: programs left out because the model has too few
+    positions for them. split: a split, or the name of an out-of-distribution set. generalizes: where an algorithm
     is to be found (`induce`), how often the one found gives the hidden one's labels on 32 fresh inputs; else NaN.
     """
 
@@ -40,6 +41,7 @@ class Accuracy:
     n: int
     seed: int
     generalizes: float = math.nan
+    too_long: int = 0
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -65,23 +67,23 @@ def evaluate(
     for i, one in enumerate(mixture.out_of_distribution, len(tasks)):
         progress(i / (len(tasks) + len(mixture.out_of_distribution)), one.name)
         texts = tokens.decode(out_of_distribution(mixture, one, programs, seed))
-        longest = max(map(len, texts)) + 1
-        if longest <= model.cfg.n_ctx:  # else the model has no positions for them
-            rows.append(score(model, one.family, one.name, texts, seed))
+        fitting = [text for text in texts if len(text) < model.cfg.n_ctx]
+        rows.append(score(model, one.family, one.name, fitting, seed, too_long=len(texts) - len(fitting)))
     progress(1.0, "")
     return rows
 
 
-def score(model: Model, family: Family, split: str, texts: list[str], seed: int) -> Accuracy:
-    """Completion accuracy over every decision position of `texts`."""
+def score(model: Model, family: Family, split: str, texts: list[str], seed: int, *, too_long: int = 0) -> Accuracy:
+    """Completion accuracy over every decision position of `texts`; NaN where there are none. `too_long` is noted."""
+    if not texts:
+        nothing = dict.fromkeys(("accuracy", "low", "high", "true_rate", "canonical"), math.nan)
+        return Accuracy(family.name, split, **nothing, n=0, seed=seed, too_long=too_long)
     prompts = [(text, cut) for text in texts for cut in family.decisions(text)]
     completed = complete(model, [text[:cut] for text, cut in prompts])
     true = kernel.verdicts(tokens.encode(completed))
     formed = np.array([text.endswith(".") and family.accepts(text) for text in completed])
-    canonical = [
-        done.startswith(text[:cut] + (family.answer(text, cut) or ""))
-        for (text, cut), done in zip(prompts, completed, strict=True)
-    ]
+    answers = [(text[:cut], family.answer(text, cut), done) for (text, cut), done in zip(prompts, completed)]
+    canonical = [done.startswith(given + answer) for given, answer, done in answers if answer]
     right = true & formed
     interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
     return Accuracy(
@@ -91,9 +93,10 @@ def score(model: Model, family: Family, split: str, texts: list[str], seed: int)
         low=float(interval.low),
         high=float(interval.high),
         true_rate=float(true.mean()),
-        canonical=float(np.mean(canonical)),
+        canonical=float(np.mean(canonical)) if canonical else math.nan,
         n=len(prompts),
         seed=seed,
+        too_long=too_long,
         generalizes=_generalizes(family, texts, completed, seed) if isinstance(family, Induce) else math.nan,
     )
 

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -96,7 +96,7 @@ def train_only(programs: np.ndarray, hold_out: HoldOut) -> np.ndarray:
 
 def stream(
     mixture: Mixture, seed: int = 0, *, start: int = 0, batches: int | None = None, workers: int = 0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray]]:
     """Programs for training without a corpus: (programs uint8 [n, width], family uint8 [n], as an index into
     `mixture.family_names`), batch after batch.
 

@@ -73,6 +73,14 @@ def test_phases_are_read_in_their_share_of_the_steps() -> None:
     assert all(Compare().accepts(text) for text in texts(batches.batch(99))), "beyond the end the last phase goes on"
 
 
+def test_a_phase_without_programs_is_named() -> None:
+    batches = CorpusBatches(made(CURRICULUM, 2), 20, steps=40, seed=0)
+    with pytest.raises(
+        ValueError, match=r"the corpus of 2 programs has none for phase [01] of its mixture; build a larger"
+    ):
+        [batches.batch(step) for step in range(40)]
+
+
 # --- a stream --------------------------------------------------------------------------------------------------------
 
 

@@ -285,6 +285,12 @@ def test_duplicates_are_kept_where_the_component_says_so() -> None:
     assert made.repetition == {"compare": 1.0}
 
 
+def test_a_hold_out_that_empties_a_family_which_keeps_duplicates_is_named() -> None:
+    emptied = replace(only(FEW, duplicates="keep"), hold_out=HoldOut(max_length=1))
+    with pytest.raises(ValueError, match="family compare has no programs left for training: the hold-out leaves none"):
+        build(emptied, 10)
+
+
 @pytest.mark.parametrize("size", [70, 1200])
 def test_kept_duplicates_are_a_fair_sample(size: int) -> None:
     """As many different programs as so many draws with replacement have, within 6 standard deviations or so."""

@@ -210,7 +210,11 @@ def test_draws_follow_the_weights_of_skeletons_and_digits(shapes: int, zipf: flo
 
 def test_few_skeletons_reach_many_values() -> None:
     """A skeleton that reaches many values ranks first: three of 98 are enough for -20..20."""
-    Numbers(-20, 20, (5,), skeletons=3).require("here")
+    numbers = Numbers(-20, 20, (5,), skeletons=3)
+    numbers.require("here")
+    assert set(range(-20, 21)) <= set(numbers.source(5).values.tolist())
+    texts = drawn(numbers, np.tile(np.arange(-20, 21), 20))
+    assert len({re.sub(r"\d", "0", text) for text in texts}) == 3
 
 
 @pytest.mark.parametrize("turned", [{"skeletons": 30}, {"zipf": 1.0}], ids=str)

@@ -452,6 +452,24 @@ def test_evaluation_is_a_row_per_family_and_split() -> None:
     assert alone == rows[0]
 
 
+def test_what_has_no_answer_of_its_own_earns_no_credit() -> None:
+    """Behind the first `=` of `33=44=.` nothing need follow: only the answer behind the second is counted."""
+    family = Equality(low=0, high=9, length=1, assertions=2)
+    for ending, canonical in ((".", 1.0), ("!", 0.0)):
+        found = score(writes(ending, 6), family, "test", ["33=44=."], 0)
+        assert found.n == 2
+        assert found.canonical == canonical
+
+
+def test_programs_that_do_not_fit_are_counted() -> None:
+    long = mixture.OutOfDistribution("long", Compare(length=7))
+    mixed = mixture.Mixture("m", (Component(Compare(length=3, low=0, high=9)),), out_of_distribution=(long,))
+    model = Model(ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=12))
+    row = evaluate.evaluate(model, mixed, splits=("test",), programs=20)[-1]
+    assert (row.split, row.n, row.too_long) == ("long", 0, 20)
+    assert math.isnan(row.accuracy)
+
+
 def test_a_completion_does_not_depend_on_the_rest_of_its_batch() -> None:
     """A row that has used up its tokens is padded with `.` to the batch's width: that is not its own `.`."""
     model = writes("3=" + "1" * 30, 3, n_ctx=10)

@@ -253,8 +253,11 @@ def check_zipf(family: Family) -> None:
 
 def check_literals(family: Family) -> None:
     """ValueError unless [low, high] can be written as literals."""
-    if not -81 <= family.low <= family.high <= 81:
-        raise ValueError(f"{family.name}: [low, high] = [{family.low}, {family.high}] must lie in [-81, 81], low first")
+    most = LARGEST_LITERAL
+    if not -most <= family.low <= family.high <= most:
+        raise ValueError(
+            f"{family.name}: [low, high] = [{family.low}, {family.high}] must lie in [-{most}, {most}], low first"
+        )
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Examples(Structured):
     min_examples: int = knob(1, "the fewest examples of a program")
     max_examples: int = knob(3, "the most examples of a program, each with its own decision position")
     false_share: float = knob(
-        0.5, "the share of examples that the predicate does not hold for (what tests lengths apart)"
+        0.5, "the share of examples wanted false; a predicate that seldom allows it gives what it can"
     )
     digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
     skeletons: int = knob(0, "distinct skeletons, labels apart; 0: all. Fewer: less diversity")
