@@ -29,8 +29,9 @@ from cadmus.families import (
     Stack,
     Subroutine,
 )
-from cadmus.families.base import _bank, knobs
+from cadmus.families.base import knobs
 from cadmus.families.statements import Statements
+from cadmus.families.structured import _bank
 
 SETTINGS = [
     Arith(),

@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from cadmus import kernel
-from cadmus.families.base import Structured, check_range, check_share, check_zipf, knob
+from cadmus.families.base import check_range, check_share, knob
 from cadmus.families.pieces import Piece, choice, digits, filled, ids, join, rows, same
+from cadmus.families.structured import Structured, check_structures
 from cadmus.tokens import PAD, encode
 
 QUANTITIES = {"length": "#", "sum": "S", "largest": "X", "smallest": "~X~", "first": "0I", "last": "R0I"}
@@ -51,7 +52,7 @@ class Examples(Structured):
         check_range(self, "elements", 1, 16)
         check_range(self, "examples", 1, 16)
         check_share(self, "false_share")
-        check_zipf(self)
+        check_structures(self)
 
     @property
     def sequence_width(self) -> int:

@@ -15,18 +15,17 @@ from numba import njit
 
 from cadmus import vm
 from cadmus.families.base import (
-    Structured,
     body_of,
     check_between,
     check_range,
     check_share,
     check_tokens,
-    check_zipf,
     decide_literal,
     knob,
     statement_cuts,
 )
 from cadmus.families.pieces import LITERAL, digits, ids, literal, literal_width, ranks
+from cadmus.families.structured import Structured, check_structures
 from cadmus.tokens import PAD
 
 _STORE, _LOAD, _EQUAL = map(vm.VOCAB.index, "Aa=")
@@ -73,7 +72,7 @@ class Register(Structured):
             )
         check_between(self, "assertions", 1, 8)
         check_share(self, "dependent_share", "overwrite_share", "dead_share", "pair_share")
-        check_zipf(self)
+        check_structures(self)
 
     @property
     def width(self) -> int:

@@ -8,22 +8,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from cadmus import kernel, vm
+from cadmus import vm
 from cadmus.families.base import (
-    Structured,
     body_of,
     check_between,
     check_literals,
     check_range,
     check_share,
     check_tokens,
-    check_zipf,
     decide_literal,
     knob,
     statement_cuts,
 )
 from cadmus.families.definitions import read_definitions
 from cadmus.families.pieces import LITERAL, Piece, choice, filled, join, literal_width, literals, same
+from cadmus.families.structured import Structured, check_structures, tops_within
 from cadmus.tokens import PAD
 
 STEPS = {"R": ("R",), "T": ("T",), "Q": ("(_,Q", "(_,_,Q", "(_,_,_,Q")}
@@ -61,7 +60,7 @@ class Sequence(Structured):
         check_tokens(self, "steps", "".join(self.all_steps))
         check_tokens(self, "readings", "".join(READINGS))
         check_between(self, "assertions", 1, 8)
-        check_zipf(self)
+        check_structures(self)
 
     @property
     def width(self) -> int:
@@ -112,9 +111,8 @@ class Sequence(Structured):
         pieces, fine = [], np.ones(n, np.bool_)
         for k in range(self.assertions):
             statement = filled(structures["statements"][:, k], self.digit_skew, rng)
-            read = kernel.tops(join(self.width, definition, statement))
-            fine &= (read.kind == kernel.INT_KIND) & (read.value >= self.low) & (read.value <= self.high)
-            value = np.clip(read.value, self.low, self.high)
+            within, value = tops_within(join(self.width, definition, statement), self.low, self.high)
+            fine &= within
             pieces += [statement, literals(value, self.low, self.high), same("=", n)]
         end = same(vm.END, n)
         programs = join(self.width, definition, *pieces, end)

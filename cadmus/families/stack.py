@@ -11,20 +11,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from cadmus import kernel, vm
+from cadmus import vm
 from cadmus.families.base import (
-    Structured,
     body_of,
     check_between,
     check_literals,
     check_range,
     check_tokens,
-    check_zipf,
     decide_literal,
     knob,
     statement_cuts,
 )
 from cadmus.families.pieces import LITERAL, SLOT, filled, ids, join, literal_width, literals, same
+from cadmus.families.structured import Structured, check_structures, tops_within
 from cadmus.tokens import PAD
 
 _SHUFFLES = r":\@o;"
@@ -58,7 +57,7 @@ class Stack(Structured):
         check_between(self, "max_depth", self.max_values, 16)
         check_tokens(self, "operators", _OPERATORS)
         check_between(self, "assertions", 1, 8)
-        check_zipf(self)
+        check_structures(self)
         if self.min_shuffles and not any(self._allowed(token, self.min_values) for token in self.shuffles):
             raise ValueError(
                 f"{self.name}: none of the shuffles {self.shuffles!r} works on {self.min_values} values within "
@@ -108,9 +107,8 @@ class Stack(Structured):
         pieces, fine = [], np.ones(n, np.bool_)
         for k in range(self.assertions):
             statement = filled(structures[:, k], self.digit_skew, rng)
-            left = kernel.tops(statement.tokens)
-            fine &= (left.kind == kernel.INT_KIND) & (left.value >= self.low) & (left.value <= self.high)
-            value = np.clip(left.value, self.low, self.high)
+            within, value = tops_within(statement.tokens, self.low, self.high)
+            fine &= within
             pieces += [statement, literals(value, self.low, self.high), same("=", n)]
         return join(self.width, *pieces, same(vm.END, n)), fine
 

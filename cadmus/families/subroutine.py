@@ -9,13 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from cadmus import kernel, vm
-from cadmus.families.base import Structured, body_of, check_between, check_share, knob, statement_cuts
+from cadmus import vm
+from cadmus.families.base import body_of, check_between, check_share, knob, statement_cuts
 from cadmus.families.compare import RELATIONS, check_equal_share, decide_relation, relation
 from cadmus.families.definitions import read_definitions
 from cadmus.families.expressions import UNARY
 from cadmus.families.pieces import choice, filled, join, same
 from cadmus.families.statements import Computed, draw_partners
+from cadmus.families.structured import Structured, check_structures, tops_within
 
 _STATEMENT = re.compile(r"([^fgh<>=!]+)([fgh]+)([^fgh<>=!]+)[<>=]")
 
@@ -43,6 +44,7 @@ class Subroutine(Structured, Computed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_structures(self)
         check_equal_share(self)
         check_between(self, "subroutines", 1, 3)
         check_between(self, "min_calls", 1, 8)
@@ -83,10 +85,9 @@ class Subroutine(Structured, Computed):
                 choice(("f", "g", "h", ""), np.where(k < statement[:, 0], statement[:, 1 + k], 3))
                 for k in range(self.max_calls)
             ]
-            returned = kernel.tops(join(self.width, *definitions, x, *calls, same(vm.END, n)))
-            value = returned.value.astype(np.int64)
-            fine &= (returned.kind == kernel.INT_KIND) & (value >= self.low) & (value <= self.high)
-            value = value.clip(self.low, self.high)
+            called = join(self.width, *definitions, x, *calls, same(vm.END, n))
+            within, value = tops_within(called, self.low, self.high)
+            fine &= within
             y = draw_partners(value, self.low, self.high, self.equal_share, rng)
             pieces += [x, *calls, self.numbers.draw(y, rng), relation(value, y)]
         first = join(self.width, *definitions, *pieces, same(vm.END, n))
