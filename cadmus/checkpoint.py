@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,12 @@ def save_state(folder: Path, model: Model, optimizers: list[torch.optim.Optimize
 
 
 def load_state(
-    folder: Path, model: Model, optimizers: list[torch.optim.Optimizer], run: dict[str, Any]
+    folder: Path, model: Model, optimizers: list[torch.optim.Optimizer], run: Callable[[int], dict[str, Any]]
 ) -> dict[str, Any] | None:
     """Put a run's state back into model and optimizers; returns its progress, None where `folder` has no state.
 
-    ValueError where the state is of a run other than `run` (`progress["run"]` as it was saved), ArtifactError where it
-    is damaged.
+    `run(step)` says what a run's state after a step depends on. ValueError, naming the difference, where that is not
+    what was saved (`progress["run"]`); ArtifactError where the state is damaged.
     """
     path = folder / STATE
     if not path.is_file():
@@ -87,8 +88,12 @@ def load_state(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise artifacts.ArtifactError(f"{path} is damaged ({error}); delete it to start anew") from error
-    if progress.get("run") != json.loads(json.dumps(run)):
-        raise ValueError(f"{path} is the state of another run; delete it to start anew, or choose another folder")
+    wanted, found = json.loads(json.dumps(run(progress["step"]))), progress["run"]
+    if found != wanted:
+        difference = ", ".join(_differences(found, wanted))
+        raise ValueError(
+            f"{path} is the state of another run ({difference}); delete it to start anew, or choose another folder"
+        )
     model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
     for k, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, torch.Tensor]] = {}
@@ -98,6 +103,18 @@ def load_state(
                 state.setdefault(int(i), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Where two nested dictionaries differ: `config.lr 0.01, now 0.02`."""
+    said = []
+    for name in {**found, **wanted}:
+        old, new = found.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            said += [f"{name}.{inner}" for inner in _differences(old, new)]
+        elif old != new:
+            said.append(f"{name} {old}, now {new}")
+    return said
 
 
 def drop_state(folder: Path | str) -> None:

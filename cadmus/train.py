@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from cadmus import checkpoint, tokens
+from cadmus import artifacts, checkpoint, tokens
 from cadmus.batches import Batches, by_length, open_batches
 from cadmus.build import build
 from cadmus.corpus import Corpus
@@ -46,7 +46,9 @@ class TrainConfig:
     lr: float = 1e-2
     """Peak learning rate, of both optimizers."""
     warmup_steps: int = 50
-    """Linear from 0; a cosine to 0 follows."""
+    """Linear from 0."""
+    decay_share: float = 1.0
+    """Share of the steps, the last ones, in which the rate falls to 0 as a cosine; before them it stays at its peak."""
     weight_decay: float = 0.05
     """Of the blocks' matrices."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -74,6 +76,8 @@ class TrainConfig:
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+        if not 0 < self.decay_share <= 1:
+            raise ValueError(f"decay_share = {self.decay_share} must be above 0 and at most 1")
         for name in ("warmup_steps", "snapshots"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
@@ -83,6 +87,8 @@ class TrainConfig:
         """After which steps a snapshot is kept: log-spaced, the last step among them."""
         return frozenset(np.geomspace(1, self.steps, self.snapshots).round().astype(int).tolist())
 
+
+_FREE = ("steps", "decay_share", "log_every", "checkpoint_every", "snapshots")  # what a run may change on its way
 
 MOST_PROGRAMS = 2_000_000  # of the corpus that a training run builds for itself
 
@@ -202,13 +208,19 @@ class _Run:
 
     _kept = 0  # the step of the last state on disk
 
-    @property
-    def _identity(self) -> dict[str, Any]:
-        return {"config": asdict(self.config), "cfg": self.model.cfg.to_dict(), "corpus": self.batches.about}
+    def _identity(self, step: int) -> dict[str, Any]:
+        """What the weights after `step` steps are a function of. A run may be made longer, or be ended sooner, as long
+        as the rates so far stay as they were."""
+        config = {name: value for name, value in asdict(self.config).items() if name not in _FREE}
+        rates = artifacts.fingerprint([_schedule(k, self.config) for k in range(1, step + 1)])
+        phases = self.config.steps if len(self.batches.mixture.parts) > 1 else None
+        cfg = self.model.cfg.to_dict()
+        return {"config": config, "rates": rates, "phases": phases, "cfg": cfg, "corpus": self.batches.about}
 
     def save(self) -> None:
         progress = {name: getattr(self, name) for name in ("step", "seen", "seconds", "rows", "losses")}
-        checkpoint.save_state(self.folder, self.model, self.optimizers, {**progress, "run": self._identity})
+        progress["run"] = self._identity(self.step)
+        checkpoint.save_state(self.folder, self.model, self.optimizers, progress)
         self._kept = self.step
 
     def resume(self) -> None:
@@ -261,8 +273,10 @@ def _optimizers(model: Model, config: TrainConfig) -> list[torch.optim.Optimizer
 
 
 def _schedule(step: int, config: TrainConfig) -> float:
-    """The learning rate as a share of its peak: linear warm-up, then a cosine to 0."""
-    return min(1.0, step / max(1, config.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * (step - 1) / config.steps))
+    """The learning rate as a share of its peak: linear warm-up, a level stretch, then a cosine to 0."""
+    decaying = config.decay_share * config.steps
+    share = max(0.0, step - 1 - (config.steps - decaying)) / decaying
+    return min(1.0, step / max(1, config.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _accumulate(model: Model, parts: list[np.ndarray], config: TrainConfig) -> tuple[float, int]:

@@ -184,6 +184,13 @@ def test_the_schedule_warms_up_and_falls_to_nothing() -> None:
     assert record["log"][0]["lr"] == 1e-2
 
 
+def test_the_rate_stays_at_its_peak_until_the_decay() -> None:
+    _, record = trained(replace(QUICK, steps=20, warmup_steps=0, decay_share=0.25, log_every=1, batch_size=4))
+    rates = [row["lr"] for row in record["log"]]
+    assert rates[:16] == [1e-2] * 16
+    assert rates[15:] == pytest.approx([0.5e-2 * (1 + math.cos(math.pi * k / 5)) for k in range(5)])
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (16, 48), (48, 16), (4, 32, 8), (2, 3, 8, 16)])
 def test_orthogonalized_singular_values(shape: tuple[int, ...]) -> None:
     """In 0.65 ... 1.25, where the smallest was a hundredth of the largest or more."""
@@ -537,8 +544,25 @@ def saved_state(folder: Path, **other: Any) -> None:
 
 def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     saved_state(tmp_path)
-    with pytest.raises(ValueError, match=r"state\.safetensors is the state of another run; delete it to start anew"):
+    difference = r"config\.lr 0\.01, now 0\.02"
+    message = rf"state\.safetensors is the state of another run \({difference}\); delete it to start anew"
+    with pytest.raises(ValueError, match=message):
         saved_state(tmp_path, lr=2e-2)
+
+
+def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
+    short = replace(QUICK, steps=15, decay_share=0.4, checkpoint_every=8)  # falls after step 9; a state of step 8
+    longer = replace(short, steps=24, decay_share=0.25)
+    train(Model(CFG), programs(), short, folder=tmp_path)
+    told = []
+    model = Model(CFG)
+    train(model, programs(), longer, lambda step, seen, loss: told.append(step), folder=tmp_path)
+    assert told[0] == 9
+    whole, _ = trained(longer)
+    for name, parameter in parameters(model).items():
+        assert torch.equal(parameter, parameters(whole)[name]), "as one that was to be that long from the start"
+    with pytest.raises(ValueError, match=r"another run \(rates \w+, now \w+\)"):  # step 16 is of the longer run
+        train(Model(CFG), programs(), short, folder=tmp_path)
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
