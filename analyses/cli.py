@@ -8,12 +8,15 @@ import sys
 from functools import partial
 from math import isnan
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analyses.data_cli import data
 from analyses.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
+
+if TYPE_CHECKING:
+    from cadmus.recipe import Recipe
 
 app = typer.Typer(
     add_completion=False,
@@ -76,43 +79,58 @@ def vm(
     print(explain(text))
 
 
-Mixture = Annotated[str, typer.Option(help="A mixture that ships with the package, or a TOML file.")]
-Steps = Annotated[int, typer.Option(help="Optimizer steps; each reads 512 programs.", min=1)]
-Layers = Annotated[int, typer.Option(help="Layers of the model.", min=1)]
-Width = Annotated[int, typer.Option(help="Width of the residual stream, 32 for each head.", min=32)]
-Seed = Annotated[int, typer.Option(help="Seed of the corpus, the initial weights and the programs measured on.", min=0)]
+RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe that ships with the package, or a TOML file.")]
+Mixture = Annotated[str | None, typer.Option(help="In place of the recipe's: a mixture's name, or a TOML file.")]
+Steps = Annotated[int | None, typer.Option(help="In place of the recipe's: optimizer steps.", min=1)]
+Layers = Annotated[int | None, typer.Option(help="In place of the recipe's: layers of the model.", min=1)]
+Width = Annotated[int | None, typer.Option(help="In place of the recipe's: width, 32 for each head.", min=32)]
+Seed = Annotated[int, typer.Option(help="Seed of the programs measured on.", min=0)]
+TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps; auto takes a GPU where there is one.")]
 
 
 @app.command(
     help=paragraphs(
         """
-        Train a model on a mixture of program families and say what it completes.
+        Train a model by a recipe and say what it completes.
 
-        Example: cadmus-probe train --mixture first --steps 850 --out runs/first
+        Example: cadmus-probe train --recipe first --out runs/first
 
-        Writes model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to the folder,
-        and prints the completion accuracy on held-out programs, decided by the machine.
+        A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
+        what it says. Recipes that ship: first (two minutes on two cores), micro, mini (the model that ships with the
+        package) and base (a GPU). Interrupted or killed, the same command goes on where it stopped. Writes
+        model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to the folder, and
+        prints the completion accuracy on held-out programs, decided by the machine.
+
+        On several GPUs: torchrun --nproc-per-node 8 -m analyses.cli train --recipe base --device cuda
         """
     )
 )
 def train(
-    mixture: Mixture = "first",
-    out: Annotated[Path, typer.Option(help="The folder for the model.")] = Path("runs/first"),
-    steps: Steps = 850,
-    layers: Layers = 4,
-    width: Width = 128,
-    seed: Seed = 0,
+    name: RecipeName = "first",
+    mixture: Mixture = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for the model.", show_default="runs/RECIPE")] = None,
+    steps: Steps = None,
+    layers: Layers = None,
+    width: Width = None,
+    seed: TrainSeed = None,
+    device: Device = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that draw programs; 0: the one that trains.", min=0)] = 0,
 ) -> None:
     from cadmus.evaluate import evaluate
-    from cadmus.mixture import load
-    from cadmus.train import TrainConfig, train_from_scratch
+    from cadmus.processes import processes, rank
+    from cadmus.recipe import follow
 
-    chosen = load(mixture)
-    cfg, config = _architecture(layers, width, chosen.width), TrainConfig(steps=steps, seed=seed)
+    recipe = _recipe(name, mixture, steps, layers, width, seed)
+    out = out or Path("runs") / recipe.name
     check_writable(out)
-    with stages() as stage:
-        trained = train_from_scratch(chosen, cfg, config, out, stage=stage)
-        rows = evaluate(trained.model, chosen, programs=500, seed=seed, progress=partial(stage, "evaluate"))
+    with processes(device) as place, stages(shown=rank() == 0) as stage:
+        trained = follow(recipe, out, device=place, workers=workers, stage=stage)
+        if trained is None:  # one of several processes, and not the first
+            return
+        rows = evaluate(
+            trained.model, trained.mixture, programs=500, seed=recipe.train.seed, progress=partial(stage, "evaluate")
+        )
     _print_accuracies(rows)
     print(out)
 
@@ -185,28 +203,26 @@ def report(
         Path | None,
         typer.Option(help="Report on this model (a folder that cadmus-probe train wrote) in place of training one."),
     ] = None,
-    mixture: Mixture = "first",
-    steps: Steps = 850,
-    layers: Layers = 4,
-    width: Width = 128,
-    seed: Seed = 0,
+    name: RecipeName = "first",
+    mixture: Mixture = None,
+    steps: Steps = None,
+    layers: Layers = None,
+    width: Width = None,
+    seed: TrainSeed = None,
 ) -> None:
     from analyses.first_report import FirstReportConfig
     from analyses.first_report import run as make
-    from cadmus.mixture import load
-    from cadmus.train import TrainConfig
 
-    for option in ("mixture", "steps", "layers", "width") if run is not None else ():
-        if context.get_parameter_source(option).name == "COMMANDLINE":
+    options = {"recipe": "name", "mixture": "mixture", "steps": "steps", "layers": "layers", "width": "width"}
+    for option, parameter in options.items() if run is not None else ():
+        if context.get_parameter_source(parameter).name == "COMMANDLINE":
             raise ValueError(
                 f"--{option} says how to train, but --run {run} is trained already; leave out one of the two"
             )
     config = FirstReportConfig(
-        mixture=mixture,
-        cfg=_architecture(layers, width, load(mixture).width),
-        train=TrainConfig(steps=steps, seed=seed),
+        recipe=_recipe(name, mixture, steps, layers, width, seed),
         run=None if run is None else str(run),
-        seed=seed,
+        seed=seed or 0,
     )
     check_writable(out)
     with stages() as stage:
@@ -214,14 +230,15 @@ def report(
     print(page)
 
 
-def _architecture(layers: int, width: int, longest: int):
-    """The model of that size, with room for the mixture's programs and for completions that go astray."""
-    from cadmus.model import ModelConfig
+def _recipe(
+    name: str, mixture: str | None, steps: int | None, layers: int | None, width: int | None, seed: int | None
+) -> Recipe:
+    """The recipe of that name with what the options set in its place."""
+    from cadmus import recipe
+    from cadmus.mixture import load
 
-    if width % 32:
-        raise ValueError(f"width = {width} must be a multiple of 32, one head each")
-    n_ctx = 8 * -(-(longest + 5) // 8)
-    return ModelConfig(n_layers=layers, d_model=width, n_heads=width // 32, d_head=32, d_mlp=4 * width, n_ctx=n_ctx)
+    chosen = None if mixture is None else load(mixture)
+    return recipe.changed(recipe.load(name), mixture=chosen, steps=steps, layers=layers, width=width, seed=seed)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +12,7 @@ from analyses import figures, paper, report, state
 from cadmus import artifacts, checkpoint
 from cadmus.evaluate import evaluate
 from cadmus.families import Compare
-from cadmus.mixture import load
-from cadmus.model import ModelConfig
-from cadmus.train import Stage, TrainConfig, train_from_scratch
+from cadmus.recipe import Recipe, Stage, follow, load
 from probes.controls import untrained_twin
 
 
@@ -21,9 +20,7 @@ from probes.controls import untrained_twin
 class FirstReportConfig:
     """What the report trains and measures. A trained `run` (a model folder) takes the place of training."""
 
-    mixture: str = "first"  # a mixture's name or TOML file; it must hold compare and register
-    cfg: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    recipe: Recipe = field(default_factory=partial(load, "first"))  # its mixture must hold compare and register
     run: str | None = None
     eval_programs: int = 500  # per family and split
     number_programs: int = 5000  # `compare` programs probed
@@ -73,10 +70,10 @@ def run(config: FirstReportConfig, out: Path | str, stage: Stage = lambda name, 
 
 def _trained(config: FirstReportConfig, out: Path, stage: Stage) -> checkpoint.Checkpoint:
     trained = None if config.run is None else checkpoint.load(config.run)
-    mixture = load(config.mixture) if trained is None else trained.mixture
+    mixture = config.recipe.mixture if trained is None else trained.mixture
     for name in ("compare", "register"):  # now, not after minutes of training
         mixture.family(name)
-    return trained or train_from_scratch(mixture, config.cfg, config.train, out / "model", stage=stage)
+    return trained or follow(config.recipe, out / "model", stage=stage)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ def check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def stages() -> Iterator[Stage]:
-    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error."""
+def stages(*, shown: bool = True) -> Iterator[Stage]:
+    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error, if at all."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -43,7 +43,7 @@ def stages() -> Iterator[Stage]:
         TextColumn("{task.fields[note]}"),
     )
     tasks: dict[str, int] = {}
-    bars = Progress(*columns, console=Console(stderr=True))
+    bars = Progress(*columns, console=Console(stderr=True), disable=not shown)
 
     def stage(name: str, share: float, note: str = "") -> None:
         if not tasks:

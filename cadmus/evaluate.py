@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from cadmus import kernel, tokens
-from cadmus.corpus import held_out, out_of_distribution
+from cadmus import corpus, kernel, tokens
 from cadmus.families import Family, Induce
 from cadmus.mixture import Mixture
 from cadmus.model import Model
@@ -52,21 +51,24 @@ def evaluate(
     mixture: Mixture,
     *,
     splits: tuple[str, ...] = ("test", "test_skeleton"),
+    out_of_distribution: bool = True,
     programs: int = 1000,
     seed: int = 0,
     progress: Callable[[float, str], None] = lambda share, name: None,
 ) -> list[Accuracy]:
-    """Greedy completion accuracy per family and split, on `programs` freshly drawn held-out programs each, and on every
-    out-of-distribution set of the mixture. `progress` is told the share done and what comes next."""
+    """Greedy completion accuracy per family and split, on `programs` freshly drawn held-out programs each, and (unless
+    told otherwise) on every out-of-distribution set of the mixture. `progress` is told the share done and what comes
+    next."""
     tasks = [(family, split) for family in mixture.families for split in splits]
+    sets = mixture.out_of_distribution if out_of_distribution else ()
     rows = []
     for i, (family, split) in enumerate(tasks):
-        progress(i / (len(tasks) + len(mixture.out_of_distribution)), f"{family.name}, {split}")
-        texts = tokens.decode(held_out(family, split, programs, seed, mixture.hold_out))
+        progress(i / (len(tasks) + len(sets)), f"{family.name}, {split}")
+        texts = tokens.decode(corpus.held_out(family, split, programs, seed, mixture.hold_out))
         rows.append(score(model, family, split, texts, seed))
-    for i, one in enumerate(mixture.out_of_distribution, len(tasks)):
-        progress(i / (len(tasks) + len(mixture.out_of_distribution)), one.name)
-        texts = tokens.decode(out_of_distribution(mixture, one, programs, seed))
+    for i, one in enumerate(sets, len(tasks)):
+        progress(i / (len(tasks) + len(sets)), one.name)
+        texts = tokens.decode(corpus.out_of_distribution(mixture, one, programs, seed))
         fitting = [text for text in texts if len(text) < model.cfg.n_ctx]
         rows.append(score(model, one.family, one.name, fitting, seed, too_long=len(texts) - len(fitting)))
     progress(1.0, "")

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from cadmus import artifacts, checkpoint, tokens
 from cadmus.batches import Batches, by_length, open_batches
-from cadmus.build import build
 from cadmus.corpus import Corpus
+from cadmus.cost import PRECISIONS, cost, matmul_peak
+from cadmus.evaluate import evaluate
 from cadmus.mixture import Mixture
-from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.model import Model, loss_mask, next_token_loss
 from cadmus.muon import Muon
+from cadmus.processes import rank, sum_gradients, world
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Source = Corpus | Mixture  # stored programs, or a stream of them
+
 OPTIMIZERS = ("muon", "adamw")
 
 
@@ -65,9 +66,15 @@ class TrainConfig:
     """Steps between two states that a killed run can go on from."""
     snapshots: int = 0
     """Models kept on the way, at log-spaced steps, for studies of training; 0: none."""
+    evaluate_every: int = 0
+    """Steps between two evaluations by completion, decided by the machine, on the split validation; 0: none."""
+    evaluate_programs: int = 100
+    """Of each family."""
+    dollars_per_hour: float = 0.0
+    """What an hour of one device costs (a GPU, or the CPUs of one process): for the record."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batches", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "micro_batches", "log_every", "checkpoint_every", "evaluate_programs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
         for name, known in (("precision", tuple(PRECISIONS)), ("optimizer", OPTIMIZERS)):
@@ -78,7 +85,7 @@ class TrainConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
         if not 0 < self.decay_share <= 1:
             raise ValueError(f"decay_share = {self.decay_share} must be above 0 and at most 1")
-        for name in ("warmup_steps", "snapshots"):
+        for name in ("warmup_steps", "snapshots", "evaluate_every", "dollars_per_hour"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
 
@@ -88,46 +95,18 @@ class TrainConfig:
         return frozenset(np.geomspace(1, self.steps, self.snapshots).round().astype(int).tolist())
 
 
-_FREE = ("steps", "decay_share", "log_every", "checkpoint_every", "snapshots")  # what a run may change on its way
+# what a run may change on its way
+_FREE = (
+    *("steps", "decay_share", "log_every", "checkpoint_every", "snapshots", "evaluate_every", "evaluate_programs"),
+    "dollars_per_hour",
+)
 
-MOST_PROGRAMS = 2_000_000  # of the corpus that a training run builds for itself
-
-Progress = Callable[[int, int, float], None]  # told of the step, the tokens so far and the loss
-Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
-
-
-def train_from_scratch(
-    mixture: Mixture,
-    cfg: ModelConfig,
-    config: TrainConfig,
-    folder: Path | str,
-    *,
-    programs: int | None = None,
-    device: str = "cpu",
-    stage: Stage = lambda name, share, note: None,
-) -> checkpoint.Checkpoint:
-    """Train a new model on a corpus of `mixture` and save it to `folder`; a killed run goes on where it stopped.
-
-    `programs`, the size of the corpus, defaults to what the run reads (no program comes twice), at most two million.
-    """
-    size = programs or min(config.steps * config.batch_size, MOST_PROGRAMS)
-    corpus = build(
-        mixture, size, config.seed, progress=lambda n, family: stage("build the corpus", n / size, f"{n:,} programs")
-    )
-
-    def progress(step: int, seen: int, loss: float) -> None:
-        stage("train", step / config.steps, f"{seen / 1e6:.1f} M tokens, loss {loss:.2f}")
-
-    model = Model(cfg, seed=config.seed).to(device)
-    record = train(model, corpus, config, progress, folder=folder)
-    saved = checkpoint.save(folder, model, mixture, record)
-    checkpoint.drop_state(folder)
-    return saved
+Progress = Callable[[dict[str, float]], None]  # told of each step: tokens and seconds so far, loss, share of peak
 
 
 def train(
     model: Model,
-    source: Corpus | Mixture,
+    source: Source,
     config: TrainConfig,
     progress: Progress | None = None,
     *,
@@ -155,14 +134,17 @@ def train(
         while run.step < config.steps:
             run.advance()
             if progress is not None:
-                progress(run.step, run.seen, run.loss)
+                progress(run.now())
         model.eval()
         return run.record()
 
 
-def source_width(source: Corpus | Mixture) -> int:
+def source_width(source: Source) -> int:
     """The most tokens of a program, its `.` included."""
     return source.width if isinstance(source, Mixture) else source.mixture.width
+
+
+_PROGRESS = ("step", "seen", "seconds", "rows", "losses", "evaluations")  # of a run, kept with its state
 
 
 class _Run:
@@ -173,6 +155,8 @@ class _Run:
         self.optimizers = _optimizers(model, config)
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.rows: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float | str]] = []
+        self.peak = matmul_peak(model.device, config.precision)
         self.loss, self.losses = math.nan, []  # of the last step; of those since the last row
 
     def advance(self) -> None:
@@ -198,11 +182,32 @@ class _Run:
             row = {"step": self.step, "tokens": self.seen, "loss": float(np.mean(self.losses)), "lr": rate}
             self.rows.append({**row, "seconds": self.seconds})
             self.losses = []
-        if self.folder is not None and _rank() == 0:
+        if self.config.evaluate_every and self.step % self.config.evaluate_every == 0 and rank() == 0:
+            self.evaluate()
+        if self.folder is not None and rank() == 0:
             if self.step in self.config.snapshot_steps:
                 checkpoint.save_snapshot(self.folder, self.step, self.model)
             if self.step % self.config.checkpoint_every == 0 and self.step < self.config.steps:
                 self.save()
+
+    def evaluate(self) -> None:
+        """Note how many held-out programs of each family the model completes."""
+        self.model.eval()
+        programs = self.config.evaluate_programs
+        mixture = self.batches.mixture
+        rows = evaluate(self.model, mixture, splits=("validation",), programs=programs, out_of_distribution=False)
+        self.model.train()
+        when = {"step": self.step, "tokens": self.seen, "seconds": self.seconds}
+        self.evaluations += [{**when, "family": row.family, "accuracy": row.accuracy, "n": row.n} for row in rows]
+
+    def now(self) -> dict[str, float]:
+        """How far the run is."""
+        spent = self._cost()
+        where = {"step": self.step, "tokens": self.seen, "seconds": self.seconds, "loss": self.loss}
+        return {**where, "share_of_peak": spent["share_of_peak"]}
+
+    def _cost(self) -> dict[str, Any]:
+        return cost(self.model.cfg, self.seen, self.seconds, world(), self.peak, self.config.dollars_per_hour)
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
@@ -218,7 +223,7 @@ class _Run:
         return {"config": config, "rates": rates, "phases": phases, "cfg": cfg, "corpus": self.batches.about}
 
     def save(self) -> None:
-        progress = {name: getattr(self, name) for name in ("step", "seen", "seconds", "rows", "losses")}
+        progress = {name: getattr(self, name) for name in _PROGRESS}
         progress["run"] = self._identity(self.step)
         checkpoint.save_state(self.folder, self.model, self.optimizers, progress)
         self._kept = self.step
@@ -228,8 +233,8 @@ class _Run:
             return
         progress = checkpoint.load_state(self.folder, self.model, self.optimizers, self._identity)
         if progress is not None:
-            self.step, self.seen, self.seconds = (progress[name] for name in ("step", "seen", "seconds"))
-            self.rows, self.losses = progress["rows"], progress["losses"]
+            for name in _PROGRESS:
+                setattr(self, name, progress[name])
             self._kept = self.step
 
     def record(self) -> dict[str, Any]:
@@ -240,19 +245,13 @@ class _Run:
             "parameters": parameters,
             "tokens": self.seen,
             "seconds": self.seconds,
-            "flops": flops_per_token(self.model.cfg) * self.seen,
+            **self._cost(),
             "threads": torch.get_num_threads(),
-            "processes": _world(),
+            "processes": world(),
             "device": _device_name(self.model.device),
             "log": self.rows,
+            "evaluations": self.evaluations,
         }
-
-
-def flops_per_token(cfg: ModelConfig) -> int:
-    """Floating-point operations to train on one token: 6 for each parameter of a matrix product (attention's own are
-    left out: short programs make them small)."""
-    per_block = 4 * cfg.d_model * cfg.n_heads * cfg.d_head + 2 * cfg.d_model * cfg.d_mlp
-    return 6 * (cfg.n_layers * per_block + cfg.d_model * cfg.d_vocab)
 
 
 def _device_name(device: torch.device) -> str:
@@ -281,7 +280,7 @@ def _schedule(step: int, config: TrainConfig) -> float:
 
 def _accumulate(model: Model, parts: list[np.ndarray], config: TrainConfig) -> tuple[float, int]:
     """Make the gradient of one batch's mean loss, over all processes; returns that loss and how many tokens counted."""
-    inputs = [torch.from_numpy(tokens.sequences(part)[_rank() :: _world()]).to(model.device) for part in parts]
+    inputs = [torch.from_numpy(tokens.sequences(part)[rank() :: world()]).to(model.device) for part in parts]
     inputs = [part for part in inputs if len(part)]
     total = sum(int((tokens.lengths(part) + 1).sum()) for part in parts)  # of all processes
     loss = torch.zeros((), device=model.device)
@@ -292,39 +291,5 @@ def _accumulate(model: Model, parts: list[np.ndarray], config: TrainConfig) -> t
         mean = next_token_loss(logits, part) * (loss_mask(part).sum() / total)
         mean.backward()
         loss += mean.detach()
-    if _world() > 1:
-        gradients = [parameter.grad for parameter in model.parameters()]
-        flat = torch.cat([gradient.flatten() for gradient in gradients] + [loss[None]])
-        dist.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([*(g.numel() for g in gradients), 1])):
-            gradient.copy_(part.view_as(gradient))
-        loss = flat[-1]
+    loss = sum_gradients(list(model.parameters()), loss)
     return loss.item(), total
-
-
-# --- several processes -----------------------------------------------------------------------------------------------
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-@contextmanager
-def processes(device: str) -> Iterator[str]:
-    """Within the context, the processes that `torchrun` started train together; yields this one's device."""
-    if not dist.is_torchelastic_launched():
-        yield device
-        return
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    try:
-        local = f"cuda:{dist.get_node_local_rank()}" if device == "cuda" else device
-        if device == "cuda":
-            torch.cuda.set_device(local)
-        yield local
-        dist.barrier()  # a process that is gone early takes the others' connections with it
-    finally:
-        dist.destroy_process_group()

@@ -22,6 +22,7 @@ ALLOWED = {
     "cadmus.artifacts": {"cadmus.vm"},
     "cadmus.families": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.families"},
     "cadmus.mixtures": set(),
+    "cadmus.recipes": set(),
     "cadmus.mixture": {"cadmus.families", "cadmus.holdout", "cadmus.artifacts"},
     "cadmus.holdout": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens"},
     "cadmus.membership": {"cadmus.tokens"},
@@ -47,9 +48,15 @@ ALLOWED = {
     "cadmus.model": {"cadmus.vm", "cadmus.tokens"},
     "cadmus.muon": set(),
     "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts"},
+    "cadmus.cost": {"cadmus.model"},
+    "cadmus.processes": set(),
     "cadmus.train": {
-        *("cadmus.model", "cadmus.muon", "cadmus.build", "cadmus.corpus", "cadmus.mixture", "cadmus.tokens"),
-        *("cadmus.checkpoint", "cadmus.batches"),
+        *("cadmus.model", "cadmus.muon", "cadmus.corpus", "cadmus.mixture", "cadmus.tokens", "cadmus.artifacts"),
+        *("cadmus.checkpoint", "cadmus.batches", "cadmus.cost", "cadmus.processes", "cadmus.evaluate"),
+    },
+    "cadmus.recipe": {
+        *("cadmus.mixture", "cadmus.build", "cadmus.model", "cadmus.train", "cadmus.checkpoint", "cadmus.artifacts"),
+        "cadmus.processes",
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
@@ -63,7 +70,8 @@ ALLOWED = {
     "probes.controls": {"cadmus.model", "cadmus.families"},
 }
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
-    *("cadmus.model", "cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate"),
+    *("cadmus.model", "cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost"),
+    *("cadmus.processes", "cadmus.recipe"),
     *("probes.harvest", "probes.logistic"),
 }
 

@@ -10,12 +10,18 @@ import pytest
 from analyses import first_report, state
 from analyses.first_report import FirstReportConfig
 from cadmus import artifacts
+from cadmus.mixture import load
 from cadmus.model import ModelConfig
+from cadmus.recipe import Recipe
 from cadmus.train import TrainConfig
 
 CONFIG = FirstReportConfig(
-    cfg=ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=32),
-    train=TrainConfig(steps=40, batch_size=128),
+    recipe=Recipe(
+        "tiny",
+        load("first"),
+        ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=32),
+        TrainConfig(steps=40, batch_size=128),
+    ),
     eval_programs=40,
     number_programs=500,
     register_programs=4000,
@@ -93,9 +99,7 @@ def test_markdown_keeps_paragraphs_and_tables_apart(folder):
 
 
 def test_a_new_report_replaces_the_old_one_and_reuses_a_model(folder, tmp_path):
-    config = FirstReportConfig(
-        run=str(folder / "model"), eval_programs=20, number_programs=500, register_programs=1200, train=CONFIG.train
-    )
+    config = FirstReportConfig(run=str(folder / "model"), eval_programs=20, number_programs=500, register_programs=1200)
     first_report.run(config, tmp_path)
     assert not (tmp_path / "model").exists()
     assert "--run" in (tmp_path / "report.md").read_text()

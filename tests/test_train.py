@@ -28,7 +28,8 @@ from cadmus.families import Compare, Equality, Family, Register
 from cadmus.mixture import Component, Mixture
 from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 from cadmus.muon import Muon, orthogonalize
-from cadmus.train import TrainConfig, _accumulate, train, train_from_scratch
+from cadmus.recipe import Recipe, follow
+from cadmus.train import TrainConfig, _accumulate, train
 
 MIXED = Mixture("mixed", (Component(Equality()), Component(Register(assertions=2))))
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=64, n_ctx=MIXED.width + 1)
@@ -56,7 +57,7 @@ def parameters(model: Model) -> dict[str, Tensor]:
 def test_training_lowers_the_loss(precision: str) -> None:
     losses = []
     model = Model(CFG)
-    record = train(model, programs(), replace(QUICK, precision=precision), lambda step, seen, loss: losses.append(loss))
+    record = train(model, programs(), replace(QUICK, precision=precision), lambda now: losses.append(now["loss"]))
     assert losses[0] == pytest.approx(math.log(65), abs=0.1), "an untrained model guesses"
     assert np.mean(losses[-5:]) < 0.55 * losses[0]
     assert [row["step"] for row in record["log"]] == [10, 20, 30, 40]
@@ -100,7 +101,7 @@ def test_record_counts_tokens_and_says_what_was_done() -> None:
     made = programs(128)
     model = Model(CFG)
     record = train(
-        model, made, replace(QUICK, steps=6, log_every=4), lambda step, seen, loss: told.append((step, seen))
+        model, made, replace(QUICK, steps=6, log_every=4), lambda now: told.append((now["step"], now["tokens"]))
     )
     passes = [int(made.lengths.sum()) * (i + 1) for i in range(3)]  # two steps of 64 are a pass over 128 programs
     assert [seen for step, seen in told if step % 2 == 0] == passes
@@ -269,7 +270,7 @@ def test_bad_training_configurations_are_refused(wrong: dict, message: str) -> N
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     config = replace(QUICK, steps=3, seed=5)
-    made = train_from_scratch(MIXED, CFG, config, tmp_path / "model")
+    made = follow(Recipe("mixed", MIXED, CFG, config), tmp_path / "model")
     again = checkpoint.load(tmp_path / "model")
     sequences = torch.from_numpy(tokens.sequences(programs().programs(np.arange(20))))
     with torch.no_grad():
@@ -494,8 +495,8 @@ from cadmus.train import train
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)
-def tell(step, seen, loss):
-    print(step, flush=True)
+def tell(now):
+    print(now["step"], flush=True)
 source = build(MIXED, 700) if sys.argv[2] == "corpus" else MIXED
 model = Model(CFG)
 record = train(model, source, replace(QUICK, checkpoint_every=7, snapshots=4), tell, folder=sys.argv[1])
@@ -556,7 +557,7 @@ def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
     train(Model(CFG), programs(), short, folder=tmp_path)
     told = []
     model = Model(CFG)
-    train(model, programs(), longer, lambda step, seen, loss: told.append(step), folder=tmp_path)
+    train(model, programs(), longer, lambda now: told.append(now["step"]), folder=tmp_path)
     assert told[0] == 9
     whole, _ = trained(longer)
     for name, parameter in parameters(model).items():
@@ -576,8 +577,8 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
     model = Model(CFG)
 
-    def spoil(step: int, seen: int, loss: float) -> None:
-        if step == 7:
+    def spoil(now: dict[str, float]) -> None:
+        if now["step"] == 7:
             with torch.no_grad():
                 model.unembed.b_U[3] = torch.nan
 
@@ -585,7 +586,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_pat
     with pytest.raises(FloatingPointError, match="the loss is nan at step 8 of 40; the state of step 5 is kept in"):
         train(model, programs(), config, spoil, folder=tmp_path)
     steps = []
-    train(Model(CFG), programs(), config, lambda step, seen, loss: steps.append(step), folder=tmp_path)
+    train(Model(CFG), programs(), config, lambda now: steps.append(now["step"]), folder=tmp_path)
     assert steps[0] == 6
 
 
@@ -593,7 +594,8 @@ PARALLEL = """
 import sys
 from tests.test_train import CFG, QUICK, programs
 from cadmus.model import Model
-from cadmus.train import processes, train
+from cadmus.processes import processes
+from cadmus.train import train
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)
