@@ -14,6 +14,7 @@ import typer
 
 from analyses.data_cli import data
 from analyses.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
+from cadmus import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from cadmus.recipe import Recipe
@@ -86,6 +87,9 @@ Layers = Annotated[int | None, typer.Option(help="In place of the recipe's: laye
 Width = Annotated[int | None, typer.Option(help="In place of the recipe's: width, 32 for each head.", min=32)]
 Seed = Annotated[int, typer.Option(help="Seed of the programs measured on.", min=0)]
 TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)]
+Run = Annotated[
+    str, typer.Argument(help="A folder that cadmus-probe train wrote, or a model that ships with the package.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps; auto takes a GPU where there is one.")]
 
 
@@ -141,7 +145,7 @@ def train(
         """
         Say what a trained model completes: per family, on held-out programs and every out-of-distribution set.
 
-        Example: cadmus-probe eval runs/first
+        Example: cadmus-probe eval (of the model that ships), or cadmus-probe eval runs/first
 
         A completion counts where the machine finds the whole program true and it has its family's form; beside it how
         often it is true at all, and how often it begins with the family's own answer. Intervals are 95 % (Wilson).
@@ -150,7 +154,7 @@ def train(
     ),
 )
 def evaluate_run(
-    run: Annotated[Path, typer.Argument(help="The folder of a model that cadmus-probe train wrote.")],
+    run: Run = DEFAULT_MODEL,
     programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
     out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
     seed: Seed = 0,
@@ -181,6 +185,34 @@ def _print_accuracies(rows: list) -> None:
         left_out = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
         cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", left_out))
     print_rows(cells)
+
+
+@app.command(
+    help=paragraphs(
+        """
+        Draw the paper's Figure 1 for a model: where in the plane of X and Y it tells their relation.
+
+        Example: cadmus-probe paper cadmus-mini --out reports/paper-figures
+
+        For every X and Y in -40..40, ten programs that compute both and that training never saw; the model is right
+        where its next token is the relation that holds. The trained square is dashed.
+        """
+    )
+)
+def paper(
+    run: Run = DEFAULT_MODEL,
+    out: Annotated[Path, typer.Option(help="The folder for the page, its figure and table.")] = Path("paper-figures"),
+    reach: Annotated[int, typer.Option(help="X and Y lie in -REACH..REACH.", min=1)] = 40,
+    programs: Annotated[int, typer.Option(help="Programs for each X and Y.", min=1)] = 10,
+    seed: Seed = 0,
+) -> None:
+    from analyses.paper_page import PaperConfig
+    from analyses.paper_page import run as make
+
+    check_writable(out)
+    with stages() as stage:
+        page = make(PaperConfig(run, reach, programs, seed), out, stage)
+    print(page)
 
 
 @app.command(

@@ -10,6 +10,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from probes.stats import wilson
 
 CONTROL = "0.45"  # grey of the untrained twin
 INTERVAL = 0.18  # opacity of a band
@@ -104,6 +107,40 @@ def registers_by_layer(table: pd.DataFrame, variable: str) -> Figure:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def plane(table: pd.DataFrame, low: int, high: int) -> Figure:
+    """Figure 1 of the paper: `table` is that of `analyses.paper.figure1`; low..high is the trained square."""
+    cells = table.pivot(index="y", columns="x", values="accuracy")
+    reach = int(table.x.max())
+    with theme():
+        figure = Figure(figsize=(9.2, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.0, 0.85))
+        edges = (-reach - 0.5, reach + 0.5)
+        image = left.imshow(cells, origin="lower", extent=(*edges, *edges), vmin=0, vmax=1, cmap="cividis")
+        side = high - low + 1
+        for line in ({"lw": 2.2, "ec": "black"}, {"lw": 1.4, "ec": "white", "ls": "--"}):  # seen on light and on dark
+            left.add_patch(Rectangle((low - 0.5, low - 0.5), side, side, fill=False, **line))
+        left.set(xlabel="X", ylabel="Y", title="dashed: the trained square")
+        left.grid(visible=False)
+        figure.colorbar(image, ax=left, label="right answers (share)", shrink=0.85)
+        styles = {"inside": ("o", "C0", "inside the trained square"), "outside": ("s", CONTROL, "outside")}
+        for where, (marker, color, label) in styles.items():
+            part = table[table.region.str.startswith(where)]
+            if len(part):
+                _by_distance(right, part, marker=marker, color=color, label=label)
+        right.set(xlabel="distance |X - Y|", ylabel="right answers (share)", ylim=(-0.03, 1.03))
+        right.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _by_distance(ax: Axes, table: pd.DataFrame, *, marker: str, color: str, label: str) -> None:
+    """Accuracy by |x - y| with its Wilson interval."""
+    right = (table.accuracy * table.n).round()
+    sums = pd.DataFrame({"right": right, "n": table.n}).groupby((table.x - table.y).abs()).sum()
+    low, high = wilson(sums.right, sums.n)
+    ax.plot(sums.index, sums.right / sums.n, marker=marker, ms=3.5, lw=1.2, color=color, label=label)
+    ax.fill_between(sums.index, low, high, color=color, alpha=INTERVAL, lw=0)
 
 
 def learning_curve(log: pd.DataFrame) -> Figure:

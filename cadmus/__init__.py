@@ -1,1 +1,23 @@
-"""Cadmus: the integer machine, its programs, and the models trained on them."""
+"""The integer virtual machine, its programs, and the small transformers trained on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cadmus.model import Model
+
+DEFAULT_MODEL = "cadmus-mini"
+
+
+def load_model(source: Path | str = DEFAULT_MODEL) -> Model:
+    """A trained model, in evaluation mode on the CPU: one that ships with the package, by name, or a model folder.
+
+    `cadmus.checkpoint.load(source)` also gives what it was trained on and the record of its training. Raises
+    ArtifactError where it is not there, damaged or no Cadmus model.
+    """
+    from cadmus import checkpoint  # loads torch
+
+    return checkpoint.load(source).model.eval()

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cadmus import artifacts
+from cadmus import artifacts, vm
 from cadmus.mixture import Mixture, from_dict, to_dict
 from cadmus.model import Model, ModelConfig
 
@@ -34,25 +34,88 @@ class Checkpoint:
 
 def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, Any]) -> Checkpoint:
     """Write model.safetensors, training.json and the manifest; returns what `load` would."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = safetensors.torch.save(weights)
     about = {"cfg": model.cfg.to_dict(), "mixture": to_dict(mixture), **artifacts.provenance()}
     with artifacts.new_folder(folder, "model", **about) as partial:
-        artifacts.write_bytes(partial / "model.safetensors", data)
+        artifacts.write_bytes(partial / "model.safetensors", _serialized(model))
         artifacts.write_json(partial / "training.json", record)
     return load(folder)
 
 
-def load(folder: Path | str) -> Checkpoint:
-    """Read a model folder; ArtifactError for one that is missing, half-written or damaged."""
-    folder = Path(folder)
+def _serialized(model: Model) -> bytes:
+    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+
+
+def load(source: Path | str) -> Checkpoint:
+    """Read a model folder, or a model that ships with the package, by name (`shipped()` lists them).
+
+    ArtifactError, in one line, for a folder that is missing, half-written or damaged, and for weights of another
+    vocabulary or other shapes. Nothing that is read is executed.
+    """
+    folder = _folder(source)
     manifest = artifacts.read_manifest(folder, "model")
-    model = Model(ModelConfig(**manifest["cfg"]))
-    model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+    path = folder / "model.safetensors"
+    model = Model(_config(manifest, path))
+    model.load_state_dict(_weights(path, model))
     record = artifacts.read_json(folder / "training.json")
-    return Checkpoint(
-        model, from_dict(manifest["mixture"]), record, manifest["files"]["model.safetensors"]["sha256"][:16]
-    )
+    return Checkpoint(model, from_dict(manifest["mixture"]), record, manifest["files"][path.name]["sha256"][:16])
+
+
+def shipped() -> list[str]:
+    """The names of the models that ship with the package."""
+    return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{artifacts.MANIFEST}"))
+
+
+_SHIPPED = Path(__file__).parent / "models"
+
+
+def _folder(source: Path | str) -> Path:
+    path = Path(source)
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(2)
+        if begin == b"PK" or begin[:1] == b"\x80":  # torch.save's archive, and a bare pickle
+            raise artifacts.ArtifactError(
+                f"{path} is a pickle, which can run any code: it was not opened; pass the folder of a model that "
+                "cadmus-probe train wrote, or convert it to safetensors where you trust it"
+            )
+        raise artifacts.ArtifactError(f"{path} is a file; pass the folder of a model that cadmus-probe train wrote")
+    if not path.exists() and str(source) in shipped():
+        return _SHIPPED / str(source)
+    if not path.exists():
+        raise artifacts.ArtifactError(
+            f"model folder {path} does not exist; train one, or name one that ships: {', '.join(shipped()) or 'none'}"
+        )
+    return path
+
+
+def _config(manifest: dict[str, Any], path: Path) -> ModelConfig:
+    try:
+        cfg = ModelConfig(**manifest["cfg"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise artifacts.ArtifactError(f"{path.parent}: its model is not one of this version ({error})") from error
+    if cfg.d_vocab != len(vm.VOCAB):
+        raise artifacts.ArtifactError(
+            f"{path.parent} is of a vocabulary of {cfg.d_vocab} tokens, the machine has {len(vm.VOCAB)}; "
+            "it is no Cadmus model"
+        )
+    return cfg
+
+
+def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; ArtifactError unless they are the model's by name and shape."""
+    try:
+        weights = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise artifacts.ArtifactError(f"{path} is no safetensors file ({error}); make the model again") from error
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in {**expected, **found}:
+        if found.get(name) != expected.get(name):
+            raise artifacts.ArtifactError(
+                f"{path}: {name} has shape {found.get(name, 'none')}, its config asks for "
+                f"{expected.get(name, 'none')}; make the model again"
+            )
+    return weights
 
 
 # --- of a run in progress --------------------------------------------------------------------------------------------
@@ -123,11 +186,18 @@ def drop_state(folder: Path | str) -> None:
 
 
 def save_snapshot(folder: Path, step: int, model: Model) -> Path:
-    """Keep the weights after a step; `load_snapshots` reads them."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return artifacts.write_bytes(folder / "snapshots" / f"step-{step:07d}.safetensors", safetensors.torch.save(weights))
+    """Keep the weights after a step; `load_snapshot` reads them."""
+    return artifacts.write_bytes(folder / "snapshots" / f"step-{step:07d}.safetensors", _serialized(model))
 
 
-def snapshots(folder: Path | str) -> dict[int, Path]:
-    """The snapshots of a run: the step after which each was kept, and its file."""
-    return {int(path.stem.removeprefix("step-")): path for path in sorted(Path(folder).glob("snapshots/step-*"))}
+def snapshots(source: Path | str) -> dict[int, Path]:
+    """The snapshots of a run: the step after which each was kept, and its file. `source` as `load` takes it."""
+    found = sorted(_folder(source).glob("snapshots/step-*.safetensors"))
+    return {int(path.stem.removeprefix("step-")): path for path in found}
+
+
+def load_snapshot(checkpoint: Checkpoint, path: Path) -> Model:
+    """The model of a run as it was at one of its snapshots."""
+    model = Model(checkpoint.model.cfg)
+    model.load_state_dict(_weights(path, model))
+    return model

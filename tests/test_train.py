@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -322,6 +323,67 @@ def test_damaged_checkpoints_are_noticed(damage: Callable[[Path], None], message
     damage(tmp_path)
     with pytest.raises(ArtifactError, match=message):
         checkpoint.load(tmp_path)
+
+
+def edit(folder: Path, change: Callable[[dict], None]) -> None:
+    """Change the manifest's config, which no checksum covers."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest["cfg"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_mlp": 96}, r"blocks\.0\.mlp\.W_in has shape \(32, 64\), its config asks for \(32, 96\); make"),
+        ({"n_layers": 3}, r"blocks\.2\.ln1\.w has shape none, its config asks for \(32,\); make"),
+        ({"n_layers": 1}, r"blocks\.1\.\S+ has shape \(.*\), its config asks for none; make"),
+        ({"d_vocab": 50257}, r"a vocabulary of 50257 tokens, the machine has 65; it is no Cadmus model"),
+        ({"rope": True}, r"its model is not one of this version \(.*'rope'\)"),
+        ({"act_fn": "relu"}, r"its model is not one of this version \(act_fn = 'relu' is not built"),
+    ],
+)
+def test_weights_must_be_those_of_the_config(change: dict, message: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, Model(CFG), MIXED, {"config": {"seed": 0}})
+    edit(tmp_path, lambda cfg: cfg.update(change))
+    with pytest.raises(ArtifactError, match=message):
+        checkpoint.load(tmp_path)
+
+
+class Opened:
+    """Tells on whoever unpickles it."""
+
+    def __reduce__(self) -> tuple:
+        return (pytest.fail, ("a pickle was opened",))
+
+
+@pytest.mark.parametrize("write", [lambda path: torch.save(Opened(), path), lambda path: pickle_to(path, Opened())])
+def test_pickles_are_refused_unopened(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path / "model.pt")
+    with pytest.raises(ArtifactError, match=r"model\.pt is a pickle, which can run any code: it was not opened; pass"):
+        checkpoint.load(tmp_path / "model.pt")
+    checkpoint.save(tmp_path / "run", Model(CFG), MIXED, {"config": {"seed": 0}})
+    write(tmp_path / "run" / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged \(wrong size\)"):
+        checkpoint.load(tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    path = tmp_path / "run" / "model.safetensors"
+    manifest["files"]["model.safetensors"] = artifacts.describe_file(path)
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is no safetensors file"):
+        checkpoint.load(tmp_path / "run")
+
+
+def pickle_to(path: Path, value: object) -> None:
+    path.write_bytes(pickle.dumps(value))
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"nowhere does not exist; train one, or name one that ships: cadmus-mini"):
+        checkpoint.load(tmp_path / "nowhere")
+    (tmp_path / "text").write_text("34+7=.")
+    with pytest.raises(ArtifactError, match=r"text is a file; pass the folder of a model"):
+        checkpoint.load(tmp_path / "text")
 
 
 def test_a_corpus_is_no_checkpoint(tmp_path: Path) -> None:
