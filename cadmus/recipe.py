@@ -14,7 +14,7 @@ from cadmus.build import build
 from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.processes import rank
-from cadmus.train import Source, TrainConfig, train
+from cadmus.train import Source, TrainConfig, check_fits, train
 
 Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
 
@@ -42,6 +42,8 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r}: programs = {self.programs} must be 0 or more")
         if self.stream and self.programs:
             raise ValueError(f"recipe {self.name!r}: a stream has no size; leave out programs, or stream")
+
+        check_fits(self.mixture, self.cfg)
 
     @property
     def size(self) -> int:

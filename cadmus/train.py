@@ -23,7 +23,7 @@ from cadmus.corpus import Corpus
 from cadmus.cost import PRECISIONS, cost, matmul_peak
 from cadmus.evaluate import evaluate
 from cadmus.mixture import Mixture
-from cadmus.model import Model, loss_mask, next_token_loss
+from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 from cadmus.muon import Muon
 from cadmus.processes import rank, sum_gradients, world
 
@@ -121,12 +121,7 @@ def train(
     the same, bit for bit. Raises ValueError where programs do not fit, or the state is of another run, and
     FloatingPointError where the loss is no number (the last state is kept).
     """
-    if source_width(source) + 1 > model.cfg.n_ctx:
-        mixture = source if isinstance(source, Mixture) else source.mixture
-        raise ValueError(
-            f"programs of mixture {mixture.name!r} need {mixture.width + 1} positions, "
-            f"the model has n_ctx = {model.cfg.n_ctx}; raise n_ctx"
-        )
+    check_fits(source if isinstance(source, Mixture) else source.mixture, model.cfg)
     with open_batches(source, config.batch_size, config.steps, config.seed, workers) as batches:
         run = _Run(model, batches, config, None if folder is None else Path(folder))
         run.resume()
@@ -139,9 +134,13 @@ def train(
         return run.record()
 
 
-def source_width(source: Source) -> int:
-    """The most tokens of a program, its `.` included."""
-    return source.width if isinstance(source, Mixture) else source.mixture.width
+def check_fits(mixture: Mixture, cfg: ModelConfig) -> None:
+    """ValueError where the model has too few positions for the mixture's programs."""
+    if mixture.width + 1 > cfg.n_ctx:
+        raise ValueError(
+            f"programs of mixture {mixture.name!r} need {mixture.width + 1} positions, "
+            f"the model has n_ctx = {cfg.n_ctx}; raise n_ctx"
+        )
 
 
 _PROGRESS = ("step", "seen", "seconds", "rows", "losses", "evaluations")  # of a run, kept with its state

@@ -1,0 +1,201 @@
+"""Recipes: read whole or refused by name, changed by options, followed to a saved model; what training costs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from analyses.cli import main
+from cadmus import artifacts, checkpoint, cost, recipe
+from cadmus.families import Equality
+from cadmus.mixture import Component, Mixture, save
+from cadmus.model import Model, ModelConfig
+from cadmus.processes import processes, rank, world
+from cadmus.recipe import Recipe, changed, follow, load
+from cadmus.train import TrainConfig, train
+
+MIXED = Mixture("mixed", (Component(Equality()),))
+CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=64, n_ctx=MIXED.width + 1)
+QUICK = TrainConfig(steps=4, batch_size=32, warmup_steps=2, precision="fp32", log_every=2)
+RECIPE = Recipe("quick", MIXED, CFG, QUICK)
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_recipes_that_ship_fit_their_programs(name: str) -> None:
+    one = load(name)
+    assert one.name == name
+    assert one.mixture.width + 1 <= one.cfg.n_ctx
+    assert one.cfg.n_heads * one.cfg.d_head == one.cfg.d_model
+
+
+def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:
+    save(MIXED, tmp_path / "mixed.toml")
+    (tmp_path / "recipe.toml").write_text(
+        'name = "mine"\nmixture = "mixed.toml"\nprograms = 500\n'
+        "[model]\nn_layers = 2\nd_model = 64\n[train]\nsteps = 7\nlr = 1\nbetas = [0.8, 0.9]\n"
+    )
+    mine = load(tmp_path / "recipe.toml")
+    assert (mine.name, mine.programs, mine.size, mine.stream) == ("mine", 500, 500, False)
+    assert mine.mixture == MIXED
+    assert (mine.cfg.n_layers, mine.cfg.d_model, mine.cfg.n_heads, mine.cfg.d_mlp) == (2, 64, 2, 256)
+    assert mine.cfg.n_ctx % 8 == 0
+    assert mine.cfg.n_ctx >= MIXED.width + 5
+    assert mine.train == replace(TrainConfig(), steps=7, lr=1.0, betas=(0.8, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", r"recipe\.toml is not TOML: "),
+        ('name = "x"', r'recipe\.toml: a recipe is name = "\.\.\.", mixture = "\.\.\.", and tables'),
+        ('name = "x"\nmixture = "frist"', r"recipe\.toml: no mixture 'frist'; name a TOML file or one of default"),
+        ('name = "x"\nmixture = "first"\nlr = 1.0', r"a recipe has no 'lr'; it has name, mixture, programs, stream"),
+        ('name = "x"\nmixture = "first"\nprograms = "many"', r"programs = 'many' must be int"),
+        ('name = "x"\nmixture = "first"\nprograms = -1', r"programs = -1 must be 0 or more"),
+        ('name = "x"\nmixture = "first"\nprograms = 9\nstream = true', r"a stream has no size; leave out programs"),
+        ('name = "x"\nmixture = "first"\n[train]\nlearning = 1', r"train: unknown field 'learning'; there are steps,"),
+        ('name = "x"\nmixture = "first"\n[train]\nsteps = 1.5', r"train: steps = 1\.5 must be int"),
+        ('name = "x"\nmixture = "first"\n[train]\nsteps = 0', r"steps = 0 must be 1 or more"),
+        ('name = "x"\nmixture = "first"\n[model]\nd_model = 100', r"width = 100 must be a multiple of 32"),
+        ('name = "x"\nmixture = "first"\n[model]\nlayers = 2', r"model: unknown field 'layers'; there are n_layers"),
+    ],
+)
+def test_bad_recipes_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "recipe.toml")
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no recipe 'frist'; name a TOML file or one of .*first"):
+        load("frist")
+
+
+def test_options_take_the_place_of_what_a_recipe_says() -> None:
+    assert changed(RECIPE) == RECIPE
+    assert changed(RECIPE, steps=9, seed=3).train == replace(QUICK, steps=9, seed=3)
+    deep = changed(RECIPE, layers=5).cfg
+    assert (deep.n_layers, deep.d_model, deep.d_head, deep.d_mlp) == (5, 32, 16, 64)
+    wide = changed(RECIPE, width=96).cfg
+    assert (wide.n_layers, wide.d_model, wide.n_heads, wide.d_head, wide.d_mlp) == (2, 96, 3, 32, 384)
+    longer = changed(RECIPE, mixture=load("first").mixture)
+    assert longer.cfg.n_ctx > longer.mixture.width
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_recipe_is_followed_to_a_saved_model(stream: bool, tmp_path: Path) -> None:
+    told = []
+    one = replace(RECIPE, stream=stream)
+    made = follow(one, tmp_path, stage=lambda name, share, note: told.append((name, share, note)))
+    assert made is not None
+    assert made.record["recipe"] == "quick"
+    again = checkpoint.load(tmp_path)
+    assert again.fingerprint == made.fingerprint
+    assert not (tmp_path / checkpoint.STATE).exists()
+    assert [share for name, share, _ in told if name == "train"] == [0.25, 0.5, 0.75, 1.0]
+    assert "of peak, loss" in told[-1][2]
+    assert ("build the corpus" in {name for name, _, _ in told}) != stream
+
+
+def test_the_record_evaluates_on_the_validation_split() -> None:
+    record = train(Model(CFG), MIXED, replace(QUICK, evaluate_every=2, evaluate_programs=10))
+    assert [(row["step"], row["family"], row["n"]) for row in record["evaluations"]] == [
+        (2, "equality", 10),
+        (4, "equality", 10),
+    ]
+    assert all(0 <= row["accuracy"] <= 1 for row in record["evaluations"])
+
+
+def test_evaluating_leaves_the_training_as_it_is() -> None:
+    models = []
+    for every in (0, 1):
+        models.append(Model(CFG))
+        train(models[-1], MIXED, replace(QUICK, evaluate_every=every, evaluate_programs=5))
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def test_operations_are_those_that_the_profiler_counts() -> None:
+    """The forward pass is a third of them; attention's own products are left out."""
+    cfg = replace(CFG, d_model=64, n_heads=2, d_head=32, d_mlp=256, n_ctx=8)
+    sequences = torch.zeros(4, 8, dtype=torch.long)
+    with torch.no_grad(), torch.profiler.profile(with_flops=True) as profile:
+        Model(cfg)(sequences)
+    products = sum(event.flops for event in profile.key_averages() if event.key in ("aten::mm", "aten::addmm"))
+    assert cost.flops_per_token(cfg) * 32 == 3 * products
+
+
+def test_cost_by_hand() -> None:
+    spent = cost.cost(CFG, tokens=1000, seconds=1800.0, devices=2, peak=1e9, rate=1.5)
+    flops = cost.flops_per_token(CFG) * 1000
+    assert spent["flops"] == flops
+    assert spent["device_hours"] == 1.0
+    assert spent["dollars"] == 1.5
+    assert spent["share_of_peak"] == pytest.approx(flops / (1800 * 2 * 1e9))
+
+
+def test_the_peak_is_at_least_what_one_product_reaches() -> None:
+    peak = cost.matmul_peak(torch.device("cpu"), "fp32")
+    a = torch.ones(1024, 1024)
+    begin = time.perf_counter()
+    a @ a
+    assert peak > 0.5 * 2 * 1024**3 / (time.perf_counter() - begin)
+
+
+def test_the_record_states_the_cost_at_the_stated_rate() -> None:
+    record = train(Model(CFG), MIXED, replace(QUICK, dollars_per_hour=3.0))
+    assert record["dollars"] == pytest.approx(3.0 * record["seconds"] / 3600)
+    assert record["flops"] == cost.flops_per_token(CFG) * record["tokens"]
+    assert 0 < record["share_of_peak"] < 1
+
+
+# --- where it runs ---------------------------------------------------------------------------------------------------
+
+
+def test_alone_a_process_is_the_first_of_one() -> None:
+    with processes("cpu") as device:
+        assert (device, rank(), world()) == ("cpu", 0, 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what is not there is asked for")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    for device in ("cuda", "cuda:1", "tpu"):
+        with (
+            pytest.raises(ValueError, match=f"device '{device}' is not there; this machine has cpu"),
+            processes(device),
+        ):
+            pass
+    with processes("auto") as device:
+        assert device == "cpu"
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_follows_a_recipe_and_prints_where_it_lies(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(MIXED, tmp_path / "mixed.toml")
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nmixture = "mixed.toml"\n[model]\nn_layers = 1\nd_model = 32\n'
+        "[train]\nsteps = 3\nbatch_size = 16\n"
+    )
+    assert main(["train", "--recipe", "mine.toml", "--seed", "4"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[-1] == "runs/mine"
+    assert lines[0].split()[:2] == ["family", "programs"]
+    record = artifacts.read_json(tmp_path / "runs" / "mine" / "training.json")
+    assert record["config"]["seed"] == 4
+    assert record["config"]["steps"] == 3
+
+
+def test_a_context_that_is_too_short_is_refused_before_training(tmp_path: Path, capsys) -> None:
+    (tmp_path / "short.toml").write_text('name = "short"\nmixture = "default"\n[model]\nn_ctx = 32\n')
+    assert main(["train", "--recipe", str(tmp_path / "short.toml"), "--out", str(tmp_path / "run")]) == 2
+    assert "need 70 positions, the model has n_ctx = 32; raise n_ctx" in capsys.readouterr().err
