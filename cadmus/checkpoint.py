@@ -38,6 +38,8 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
     with artifacts.new_folder(folder, "model", **about) as partial:
         artifacts.write_bytes(partial / "model.safetensors", _serialized(model))
         artifacts.write_json(partial / "training.json", record)
+        for path in sorted(Path(folder).glob(_SNAPSHOTS)):  # kept on the way: part of the folder from now on
+            artifacts.write_bytes(partial / path.relative_to(folder), path.read_bytes())
     return load(folder)
 
 
@@ -66,6 +68,7 @@ def shipped() -> list[str]:
 
 
 _SHIPPED = Path(__file__).parent / "models"
+_SNAPSHOTS = "snapshots/step-*.safetensors"
 
 
 def _folder(source: Path | str) -> Path:
@@ -192,7 +195,7 @@ def save_snapshot(folder: Path, step: int, model: Model) -> Path:
 
 def snapshots(source: Path | str) -> dict[int, Path]:
     """The snapshots of a run: the step after which each was kept, and its file. `source` as `load` takes it."""
-    found = sorted(_folder(source).glob("snapshots/step-*.safetensors"))
+    found = sorted(_folder(source).glob(_SNAPSHOTS))
     return {int(path.stem.removeprefix("step-")): path for path in found}
 
 

@@ -1,0 +1,231 @@
+"""Training: a step against HookedTransformer and a plain GPT, the loop against TransformerLens's own, the share of
+peak, checkpoints, and how long it takes to be right."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import Measurement, benchmark
+from benchmarks.plain_gpt import PlainGPT
+from cadmus import checkpoint, lens, mixture, tokens
+from cadmus.batches import by_length
+from cadmus.build import build
+from cadmus.corpus import Corpus
+from cadmus.cost import PRECISIONS, flops_per_token, matmul_peak
+from cadmus.evaluate import evaluate
+from cadmus.families import Compare
+from cadmus.mixture import Component, Mixture
+from cadmus.model import Model, ModelConfig, next_token_loss
+from cadmus.train import TrainConfig, train
+
+_SECONDS = 6.0  # that each side of a comparison is repeated for
+_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if _GPU else "cpu")
+SHAPE = ModelConfig(n_layers=6, d_model=256, n_heads=8, d_head=32, d_mlp=1024, n_ctx=80)
+LARGE = {  # the shapes whose share of peak is asked for
+    "5 M": ModelConfig(n_layers=6, d_model=256, n_heads=8, d_head=32, d_mlp=1024, n_ctx=80),
+    "25 M": ModelConfig(n_layers=8, d_model=512, n_heads=8, d_head=64, d_mlp=2048, n_ctx=80),
+    "100 M": ModelConfig(n_layers=8, d_model=1024, n_heads=16, d_head=64, d_mlp=4096, n_ctx=80),
+}
+
+
+def _size(cfg: ModelConfig) -> str:
+    return f"{flops_per_token(cfg) / 6e6:.1f} M parameters"
+
+
+def _corpus(size: int = 20_000) -> Corpus:
+    return build(mixture.load("default"), size)
+
+
+def _parts(corpus: Corpus, programs: int) -> tuple[list[Tensor], int]:
+    """One batch, cut by length as training cuts it, and how many of its tokens count."""
+    parts = by_length(corpus.programs(np.arange(programs)), 12)
+    counted = sum(int((tokens.lengths(part) + 1).sum()) for part in parts)
+    return [torch.from_numpy(tokens.sequences(part)).to(DEVICE) for part in parts], counted
+
+
+def _seconds_per_step(logits: nn.Module, parts: list[Tensor], precision: str) -> float:
+    """Of a forward and backward pass over the parts and a step of AdamW: the median of repeated ones."""
+    optimizer = torch.optim.AdamW(logits.parameters(), 1e-4)
+
+    def step() -> None:
+        for part in parts:
+            with torch.autocast(DEVICE.type, PRECISIONS[precision], enabled=precision != "fp32"):
+                said = logits(part.long())
+            next_token_loss(said, part).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if _GPU:
+            torch.cuda.synchronize()
+
+    step()
+    times, started = [], time.perf_counter()
+    while time.perf_counter() - started < _SECONDS or len(times) < 3:
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+@benchmark("training-step")
+def training_step() -> list[Measurement]:
+    """A training step in one precision against HookedTransformer (>= 1.2 x) and a plain GPT (>= 1.0 x)."""
+    precision, targets = ("bf16", (3.0, 1.1)) if _GPU else ("fp32", (1.2, 1.0))
+    parts, counted = _parts(_corpus(), 1024)
+    ours = Model(SHAPE).to(DEVICE)
+    rate = counted / _seconds_per_step(ours, parts, precision)
+    rows = []
+    peers = {"HookedTransformer": lens.to_hooked_transformer(ours).to(DEVICE), "plain GPT": PlainGPT(SHAPE).to(DEVICE)}
+    for (name, peer), target in zip(peers.items(), targets, strict=True):
+        theirs = counted / _seconds_per_step(peer, parts, precision)
+        note = f"{_size(SHAPE)}, {precision}, {DEVICE.type}, identical batches; peer: {name}"
+        passed = rate >= target * theirs
+        label = f"training-step, {name}"
+        rows.append(Measurement(label, rate, theirs, rate / theirs, f">= {target} x", "tokens/s", passed, note))
+    return rows
+
+
+@benchmark("training-loop")
+def training_loop() -> list[Measurement]:
+    """Our loop against TransformerLens's own as shipped, same corpus, tokens that count (>= 2.5 x; GPU 5 x)."""
+    from transformer_lens import train as theirs
+
+    corpus, batch, steps = _corpus(), 512, 8
+    target = 5.0 if _GPU else 2.5
+    config = TrainConfig(steps=steps, batch_size=batch, optimizer="adamw", precision="bf16", lr=1e-4)
+
+    def ours(change: Callable[[TrainConfig], TrainConfig]) -> float:
+        chosen = change(config)
+        train(Model(SHAPE).to(DEVICE), corpus, replace(chosen, steps=1))
+        record = train(Model(SHAPE).to(DEVICE), corpus, chosen)
+        return record["tokens"] / record["seconds"]
+
+    sequences = torch.from_numpy(tokens.sequences(corpus.programs(np.arange(batch * steps)))).long()
+    counted = int((tokens.lengths(corpus.programs(np.arange(batch * steps))) + 1).sum())
+    shipped = theirs.HookedTransformerTrainConfig(
+        num_epochs=1, batch_size=batch, lr=1e-4, optimizer_name="AdamW", print_every=None, device=str(DEVICE)
+    )
+    peer = lens.to_hooked_transformer(Model(SHAPE))
+    dataset = [{"tokens": sequence} for sequence in sequences]
+    theirs.train(peer, replace(shipped, max_steps=0), dataset)
+    started = time.perf_counter()
+    theirs.train(peer, shipped, dataset)
+    their_rate = counted / (time.perf_counter() - started)
+    kernels = ours(lambda c: replace(c, precision="fp32", micro_batches=1))
+    padding = ours(lambda c: replace(c, precision="fp32"))
+    full = ours(lambda c: c)
+    note = (
+        f"default mixture, batches of {batch}, {DEVICE.type}; kernels {kernels / their_rate:.2f} x, "
+        f"padding {padding / kernels:.2f} x, bf16 {full / padding:.2f} x"
+    )
+    passed = full >= target * their_rate
+    return [
+        Measurement("training-loop", full, their_rate, full / their_rate, f">= {target} x", "tokens/s", passed, note)
+    ]
+
+
+@benchmark("training-peak")
+def training_peak() -> list[Measurement]:
+    """The share of the measured matmul peak that a training step reaches (CPU: >= 60 % in fp32)."""
+    precision = "bf16" if _GPU else "fp32"
+    targets = {"25 M": 0.30, "100 M": 0.45} if _GPU else {"5 M": 0.60, "25 M": 0.60}
+    corpus, rows = _corpus(), []
+    for name, target in targets.items():
+        cfg = LARGE[name]
+        parts, counted = _parts(corpus, 4096 if _GPU else 512)
+        peak = matmul_peak(DEVICE, precision)
+        seconds = _seconds_per_step(Model(cfg).to(DEVICE), parts, precision)
+        peak = max(peak, matmul_peak(DEVICE, precision))
+        reached = flops_per_token(cfg) * counted / seconds
+        padded = sum(part.numel() for part in parts) / counted
+        note = f"{precision}, {DEVICE.type}; padding {padded - 1:.0%} counts as nothing; peer: a large matrix product"
+        rows.append(
+            Measurement(
+                *(f"training-peak, {name} parameters", reached / 1e12, peak / 1e12, reached / peak),
+                *(f">= {target}", "TFLOP/s", reached >= target * peak, note),
+            )
+        )
+    return rows
+
+
+@benchmark("checkpoint")
+def checkpoints() -> list[Measurement]:
+    """How long a run's state takes to be written and to be read again, and the memory of a training step."""
+    corpus = _corpus()
+    config = TrainConfig(steps=1, batch_size=256)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Model(SHAPE)
+        train(model, corpus, config)
+        optimizers = [torch.optim.AdamW(model.parameters())]
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizers[0].step()
+        progress = {"step": 1, "run": {}}
+        save = partial(checkpoint.save_state, Path(folder), model, optimizers, progress)
+        load = partial(checkpoint.load_state, Path(folder), model, optimizers, lambda step: {})
+        written, read = (min(_timed(action) for _ in range(5)) for action in (save, load))
+        size = (Path(folder) / checkpoint.STATE).stat().st_size / 1e6
+    note = f"{size:.0f} MB: weights and AdamW's moments, written through to disk; peer: target"
+    return [
+        Measurement("checkpoint, write", written, 1.0, 1 / written, "<= 1", "s", written <= 1, note),
+        Measurement("checkpoint, resume", read, 1.0, 1 / read, "<= 1", "s", read <= 1, note),
+    ]
+
+
+def _timed(action: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+# --- how long it takes to be right -----------------------------------------------------------------------------------
+
+RIGHT, _SEEDS, _EVERY, _MOST_STEPS = 0.95, (0, 1, 2), 50, 6000
+_TASK = Mixture("compare", (Component(Compare()),))
+_RATES = {"muon": 1e-2, "adamw": 3e-3}  # the best of 1e-3, 3e-3, 1e-2 for each, by the loss after 300 steps
+
+
+@benchmark("time-to-95", slow=True)
+def time_to_right() -> list[Measurement]:
+    """Seconds of training to 95 % of held-out compare, median of three seeds, against AdamW alone (>= 1.5 x)."""
+    times = {name: [_seconds_to(name, seed) for seed in _SEEDS] for name in _RATES}
+    ours, theirs = (statistics.median(times[name]) for name in ("muon", "adamw"))
+    ranges = {name: f"{min(found):.0f}..{max(found):.0f}" for name, found in times.items()}
+    note = f"4 layers x 128, batches of 512; Muon {ranges['muon']} s; peer: AdamW {ranges['adamw']} s"
+    return [Measurement("time-to-95", ours, theirs, theirs / ours, ">= 1.5 x", "s", theirs >= 1.5 * ours, note)]
+
+
+class _Right(Exception):
+    """The model is right often enough."""
+
+
+def _seconds_to(optimizer: str, seed: int) -> float:
+    """Of training, evaluations left out, until 95 % of 500 validation programs are completed rightly."""
+    model = Model(ModelConfig(n_ctx=16), seed=seed).to(DEVICE)
+    config = TrainConfig(steps=_MOST_STEPS, optimizer=optimizer, lr=_RATES[optimizer], seed=seed, decay_share=0.01)
+    seconds = float("inf")
+
+    def look(now: dict[str, float]) -> None:
+        nonlocal seconds
+        if now["step"] % _EVERY == 0:
+            model.eval()
+            (row,) = evaluate(model, _TASK, splits=("validation",), programs=500)
+            model.train()
+            if row.accuracy >= RIGHT:
+                seconds = now["seconds"]
+                raise _Right
+
+    with contextlib.suppress(_Right):
+        train(model, build(_TASK, 1_000_000, seed), config, look)
+    return seconds
