@@ -190,20 +190,21 @@ def _print_accuracies(rows: list) -> None:
 @app.command(
     help=paragraphs(
         """
-        Draw the paper's Figure 1 for a model: where in the plane of X and Y it tells their relation.
+        Measure a model as the paper does: its Table 3 (completion) and Figure 1 (the plane of X and Y), on one page.
 
-        Example: cadmus-probe paper cadmus-mini --out reports/paper-figures
+        Example: cadmus-probe paper cadmus-mini --out reports/cadmus-mini
 
-        For every X and Y in -40..40, ten programs that compute both and that training never saw; the model is right
-        where its next token is the relation that holds. The trained square is dashed.
+        Figure 1: for every X and Y in -40..40, ten programs that compute both and that training never saw; the model
+        is right where its next token is the relation that holds. The trained square is dashed.
         """
     )
 )
 def paper(
     run: Run = DEFAULT_MODEL,
-    out: Annotated[Path, typer.Option(help="The folder for the page, its figure and table.")] = Path("paper-figures"),
+    out: Annotated[Path, typer.Option(help="The folder for the page, its figure and table.")] = Path("paper"),
     reach: Annotated[int, typer.Option(help="X and Y lie in -REACH..REACH.", min=1)] = 40,
     programs: Annotated[int, typer.Option(help="Programs for each X and Y.", min=1)] = 10,
+    eval_programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
     seed: Seed = 0,
 ) -> None:
     from analyses.paper_page import PaperConfig
@@ -211,7 +212,7 @@ def paper(
 
     check_writable(out)
     with stages() as stage:
-        page = make(PaperConfig(run, reach, programs, seed), out, stage)
+        page = make(PaperConfig(run, eval_programs, reach, programs, seed), out, stage)
     print(page)
 
 

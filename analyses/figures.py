@@ -16,6 +16,7 @@ from probes.stats import wilson
 
 CONTROL = "0.45"  # grey of the untrained twin
 INTERVAL = 0.18  # opacity of a band
+_MARKERS = "os^Dvp*XhP<>"
 
 
 @contextlib.contextmanager
@@ -62,11 +63,10 @@ def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
 def _layers(ax: Axes, table: pd.DataFrame) -> None:
     layers = sorted(table.layer.unique())
     colors = sns.color_palette("viridis_r", len(layers) + 1)[1:]
-    markers = "os^Dvp*XhP"
     for color, layer in zip(colors, layers, strict=True):
         line = table[table.layer == layer].sort_values("position")
         label = "embedding" if layer == 0 else f"after layer {layer}"
-        marker = markers[layer % len(markers)]
+        marker = _MARKERS[layer % len(_MARKERS)]
         ax.plot(line.position, line.score, color=color, marker=marker, ms=4, lw=1.4, label=label)
         ax.fill_between(line.position, line.low, line.high, color=color, alpha=INTERVAL, lw=0)
 
@@ -143,11 +143,20 @@ def _by_distance(ax: Axes, table: pd.DataFrame, *, marker: str, color: str, labe
     ax.fill_between(sums.index, low, high, color=color, alpha=INTERVAL, lw=0)
 
 
-def learning_curve(log: pd.DataFrame) -> Figure:
-    """Training loss by tokens seen: `log` is the record of `cadmus.train`."""
+def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
+    """Training loss by tokens seen, and completion accuracy where the run evaluated itself: the tables `log` and
+    `evaluations` of the record of `cadmus.train`."""
     with theme():
-        figure = Figure(figsize=(9.2, 2.8), layout="constrained")
-        ax = figure.subplots()
-        ax.plot(log.tokens / 1e6, log.loss, color="C0", lw=1.6)
-        ax.set(xlabel="tokens trained on (millions)", ylabel="training loss (nats per token)")
+        figure = Figure(figsize=(9.2, 2.8 if evaluations.empty else 3.4), layout="constrained")
+        axes = figure.subplots(1, 1 if evaluations.empty else 2, squeeze=False)[0]
+        axes[0].plot(log.tokens / 1e6, log.loss, color="C0", lw=1.6)
+        axes[0].set(xlabel="tokens trained on (millions)", ylabel="training loss (nats per token)")
+        if not evaluations.empty:
+            families = evaluations.groupby("family", sort=False)
+            colors = sns.color_palette("viridis", len(families))
+            for k, (family, part) in enumerate(families):
+                style = {"color": colors[k], "marker": _MARKERS[k % len(_MARKERS)]}
+                axes[1].plot(part.tokens / 1e6, part.accuracy, lw=1.2, ms=4, label=family, **style)
+            axes[1].set(xlabel="tokens trained on (millions)", ylabel="completed rightly (share)", ylim=(-0.03, 1.03))
+            axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses import figures, paper, report, state
+from analyses import behaviour, figures, paper, report, state
 from cadmus import artifacts, checkpoint
 from cadmus.evaluate import evaluate
 from cadmus.families import Compare
@@ -59,10 +59,10 @@ def run(config: FirstReportConfig, out: Path | str, stage: Stage = lambda name, 
         for table in (accuracies, numbers, registers)
     )
     sections = (
-        _completion(accuracies),
+        behaviour.completion(accuracies),
         _numbers(numbers, compare),
         _registers(registers),
-        _training(trained),
+        behaviour.training(trained),
     )
     summary = _summary(accuracies, numbers, registers)
     return report.write(report.Report(_title(trained), summary, sections, _about(trained, config)), out)
@@ -105,32 +105,6 @@ def _summary(accuracies: pd.DataFrame, numbers: pd.DataFrame, registers: pd.Data
         f"ends (untrained {r2.untrained[y_end]:.2f}). A register's value is read exactly in "
         f"{at_load['trained']:.0%} of the cases at the token that loads it (best of the layers; untrained "
         f"{at_load['untrained']:.0%})."
-    )
-
-
-def _completion(table: pd.DataFrame) -> report.Section:
-    shown = pd.DataFrame(
-        {
-            "family": table.family,
-            "split": table.split,
-            "completion accuracy": [report.with_interval(r.accuracy, r.low, r.high) for r in table.itertuples()],
-            "true at all": table.true_rate.map("{:.2f}".format),
-            "the canonical answer": table.canonical.map("{:.2f}".format),
-            "prompts": table.n,
-        }
-    )
-    return report.Section(
-        "completion",
-        "Completing held-out programs",
-        (
-            "A program is cut where the model must decide, and completed greedily. A completion counts when the "
-            "machine finds the whole program true and it has its family's form. Both splits hold programs that were "
-            "never trained on: test holds new programs of skeletons (digits replaced by 0) that training saw, "
-            "test_skeleton holds skeletons that it never saw. Beside it, how often the program is true at all, and how "
-            "often the completion begins with the family's own answer. Intervals are 95 % (Wilson).",
-        ),
-        table=table,
-        shown=shown,
     )
 
 
@@ -195,24 +169,6 @@ def _wide(table: pd.DataFrame, keys: list[str], label: str, extra: list[str] | N
             row[column] = f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
         rows.append(row)
     return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))
-
-
-def _training(trained: checkpoint.Checkpoint) -> report.Section:
-    record = trained.record
-    log = pd.DataFrame(record["log"])
-    return report.Section(
-        "training",
-        "Training",
-        (
-            f"{record['parameters']:,} parameters, {record['tokens']:,} tokens in {record['seconds']:.0f} s "
-            f"({record['tokens'] / record['seconds']:,.0f} tokens per second on {record['threads']} threads, "
-            f"{record['config']['precision']}).",
-        ),
-        figure=figures.learning_curve(log),
-        caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0: "
-        "most tokens of a program are free.",
-        table=log,
-    )
 
 
 def _about(trained: checkpoint.Checkpoint, config: FirstReportConfig) -> dict[str, str]:

@@ -1,15 +1,18 @@
-"""The paper's Figure 1 for a trained model, as a page: where in the plane of X and Y it tells their relation."""
+"""The paper's Table 3 and Figure 1 for a trained model, as a page: what it completes, and where in the plane of X and
+Y it tells their relation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from analyses import figures, paper, report
+from analyses import behaviour, figures, paper, report
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL, checkpoint
+from cadmus.evaluate import evaluate
 from cadmus.families import Compare
 from probes.stats import wilson
 
@@ -19,26 +22,35 @@ class PaperConfig:
     """Which model is measured, and on what."""
 
     run: str = DEFAULT_MODEL  # a model folder, or a model that ships; its mixture must hold compare
+    eval_programs: int = 1000  # of each family and split in Table 3
     reach: int = 40  # X and Y lie in -reach..reach
-    programs: int = 10  # a cell
+    programs: int = 10  # a cell of Figure 1
     seed: int = 0  # of the programs drawn
 
 
-def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share, note="": None) -> Path:
+def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
     """Measure and write the page to `out`; returns its path. ValueError where the mixture has no compare."""
     trained = checkpoint.load(config.run)
     family = trained.mixture.family("compare")
-    table = paper.figure1(
+    accuracies = evaluate(
         trained.model.eval(),
+        trained.mixture,
+        programs=config.eval_programs,
+        seed=config.seed,
+        progress=partial(stage, "complete programs"),
+    )
+    table = paper.figure1(
+        trained.model,
         family,
         trained.mixture.hold_out,
         reach=config.reach,
         programs=config.programs,
         seed=config.seed,
-        progress=lambda share: stage("compare over the plane", share),
-    ).assign(run=trained.fingerprint)
+        progress=lambda share: stage("compare over the plane", share, ""),
+    )
+    accuracies, table = (one.assign(run=trained.fingerprint) for one in (pd.DataFrame(accuracies), table))
     regions = by_region(table)
-    section = report.Section(
+    plane = report.Section(
         "figure1",
         "Comparing two computed numbers over the plane",
         (
@@ -56,12 +68,16 @@ def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share,
         shown=_shown(regions),
     )
     about = {
-        "command": f"cadmus-probe paper {config.run} --reach {config.reach} --programs {config.programs}",
+        "command": f"cadmus-probe paper {config.run}",
         "model": trained.fingerprint,
         "mixture": f"{trained.mixture.name}; {trained.mixture.fingerprint}",
-        "seed": str(config.seed),
+        "corpus": trained.record["corpus"]["fingerprint"],
+        "seeds": f"training {trained.seed}, measuring {config.seed}",
     }
-    page = report.Report(f"Figure 1 of the paper: {config.run}", _summary(regions), (section,), about)
+    sections = (behaviour.completion(accuracies), plane, behaviour.training(trained))
+    page = report.Report(
+        f"Table 3 and Figure 1 of the paper: {Path(config.run).name}", _summary(regions), sections, about
+    )
     return report.write(page, out)
 
 

@@ -17,9 +17,11 @@ from cadmus.families import Compare, Equality
 from cadmus.holdout import HoldOut
 from cadmus.mixture import Component, Mixture
 from cadmus.model import Model, ModelConfig
+from cadmus.train import TrainConfig, train
 from probes.stats import wilson
 
 FAMILY = Compare(low=-3, high=3, length=3)
+FEW = ["--eval-programs", "20"]
 HOLD_OUT = HoldOut(pairs=("0*",))
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=16)
 
@@ -99,12 +101,14 @@ def test_wilson_intervals_hold_the_estimate_and_shrink() -> None:
 
 @pytest.fixture
 def run(tmp_path):
-    checkpoint.save(tmp_path / "run", saying("<"), Mixture("m", (Component(FAMILY),)), {"config": {"seed": 0}})
+    mixture = Mixture("m", (Component(FAMILY),))
+    record = train(Model(CFG), mixture, TrainConfig(steps=2, batch_size=8, evaluate_every=1, evaluate_programs=5))
+    checkpoint.save(tmp_path / "run", saying("<"), mixture, record)
     return tmp_path / "run"
 
 
 def test_the_page_states_what_the_table_holds(run, tmp_path, capsys) -> None:
-    assert main(["paper", str(run), "--out", str(tmp_path / "page"), "--reach", "5", "--programs", "2"]) == 0
+    assert main(["paper", str(run), "--out", str(tmp_path / "page"), "--reach", "5", "--programs", "2", *FEW]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "index.html")
     table = pd.read_parquet(tmp_path / "page" / "tables" / "figure1.parquet")
     regions = paper_page.by_region(table).set_index("region")
@@ -112,6 +116,10 @@ def test_the_page_states_what_the_table_holds(run, tmp_path, capsys) -> None:
     assert regions.accuracy[paper.REGIONS[2]] == pytest.approx((outside.accuracy * outside.n).sum() / outside.n.sum())
     assert regions.accuracy[paper.REGIONS[1]] == 0
     page = (tmp_path / "page" / "report.md").read_text()
+    completion = pd.read_parquet(tmp_path / "page" / "tables" / "completion.parquet")
+    assert list(completion.split) == ["test", "test_skeleton"]
+    for row in completion.itertuples():
+        assert f"{row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}]" in page
     inside = regions.loc[paper.REGIONS[0]]
     assert f"{inside.accuracy:.2f} [{inside.low:.2f}, {inside.high:.2f}]" in page
 

@@ -1,0 +1,68 @@
+"""What a trained model does and how it came to do it: the sections that every page about a model has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analyses import figures, report
+from cadmus import checkpoint
+
+
+def completion(table: pd.DataFrame) -> report.Section:
+    """The paper's Table 3: `table` holds rows of `cadmus.evaluate`, those of out-of-distribution sets too."""
+    shown = pd.DataFrame(
+        {
+            "family": table.family,
+            "programs": table.split,
+            "completion accuracy": [report.with_interval(r.accuracy, r.low, r.high) for r in table.itertuples()],
+            "true at all": table.true_rate.map("{:.2f}".format),
+            "the canonical answer": table.canonical.map(_share),
+            "generalizes": table.generalizes.map(_share),
+            "prompts": table.n,
+        }
+    )
+    return report.Section(
+        "completion",
+        "Completing held-out programs",
+        (
+            "A program is cut where the model must decide, and completed greedily. A completion counts when the "
+            "machine finds the whole program true and it has its family's form. Both splits hold programs that were "
+            "never trained on: test holds new programs of skeletons (digits replaced by 0) that training saw, "
+            "test_skeleton holds skeletons that it never saw. Beside it, how often the program is true at all, and how "
+            "often the completion begins with the family's own answer; for induce, how often the algorithm found holds "
+            "on fresh inputs. Other names are sets unlike what was trained on. Intervals are 95 % (Wilson).",
+        ),
+        table=table,
+        shown=shown,
+    )
+
+
+def _share(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.2f}"
+
+
+def training(trained: checkpoint.Checkpoint) -> report.Section:
+    """How the model was trained, what that cost, and its learning curve."""
+    record = trained.record
+    log, evaluations = pd.DataFrame(record["log"]), pd.DataFrame(record.get("evaluations", []))
+    rate = record["tokens"] / record["seconds"]
+    return report.Section(
+        "training",
+        "Training",
+        (
+            f"{record['parameters']:,} parameters, {record['tokens']:,} tokens in {_duration(record['seconds'])} "
+            f"({rate:,.0f} tokens per second on {record['threads']} threads of {record['device']}, "
+            f"{record['config']['precision']}; {record['flops']:.2g} operations, "
+            f"{record['share_of_peak']:.0%} of what a large matrix product reaches).",
+        ),
+        figure=figures.learning_curve(log, evaluations),
+        caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0: "
+        "most tokens of a program are free."
+        + ("" if evaluations.empty else " Right: completion accuracy on held-out programs of the split validation."),
+        table=log,
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
