@@ -48,6 +48,7 @@ ALLOWED = {
     "cadmus.key_value_cache": set(),
     "cadmus.model": {"cadmus.vm", "cadmus.tokens", "cadmus.hooks", "cadmus.key_value_cache"},
     "cadmus.generation": {"cadmus.tokens", "cadmus.model", "cadmus.key_value_cache"},
+    "cadmus.constraints": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.generation"},
     "cadmus.muon": set(),
     "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts"},
     "cadmus.train": {
@@ -66,7 +67,7 @@ ALLOWED = {
     "probes.controls": {"cadmus.model", "cadmus.families"},
 }
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
-    *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation"),
+    *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate"),
     *("probes.harvest", "probes.logistic"),
 }
