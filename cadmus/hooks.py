@@ -37,16 +37,17 @@ class Sites:
     def __init__(self, regular: list[str], on_demand: list[str]) -> None:
         self.regular, self.on_demand = regular, on_demand
         self.listeners: dict[str, list[HookFn]] = {}
+        self.active = False  # whether anybody listens anywhere: all that a compiled model looks at
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         """Show the activation `tensor` to the listeners at `name`, one after the other; returns what they make of it"""
-        for fn in self.listeners.get(name, ()):
+        for fn in self.listeners.get(name, ()) if self.active else ():
             result = fn(tensor, Hook(name))
             tensor = tensor if result is None else result
         return tensor
 
     def listened(self, *names: str) -> bool:
-        return any(name in self.listeners for name in names)
+        return self.active and any(name in self.listeners for name in names)
 
     def match(self, chosen: Chosen) -> list[str]:
         """The site of that name, or all that the predicate selects, those on demand too.
@@ -84,12 +85,14 @@ class Sites:
         try:
             for _, site, listen in added:
                 self.listeners.setdefault(site, []).append(listen)
+            self.active = bool(self.listeners)
             yield
         finally:
             for _, site, listen in added:
                 self.listeners[site].remove(listen)
                 if not self.listeners[site]:
                     del self.listeners[site]
+            self.active = bool(self.listeners)
         silent: dict[int, list[str]] = {}
         for number, site, _ in added:
             if number not in fired:

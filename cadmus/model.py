@@ -276,9 +276,11 @@ class Model(nn.Module):
         The loss is the cross-entropy of every token up to and including the program's own `.`. With `stop_at_layer`,
         the residual stream [batch, pos, d_model] before that block is returned instead and nothing behind it runs; a
         negative number counts from the end, n_layers stands for the end. With `past`, the tokens come behind those
-        that it holds, and it then holds them too. Raises ValueError for more than `n_ctx` positions, an unknown return
-        type or a layer that the model does not have.
+        that it holds, and it then holds them too. A compiled model runs uncompiled while a hook is set. Raises
+        ValueError for more than `n_ctx` positions, an unknown return type or a layer that the model does not have.
         """
+        if self.listening and torch.compiler.is_compiling():  # or it would compile anew for every hook
+            return torch.compiler.disable(self.forward)(tokens, return_type, stop_at_layer, past)
         if return_type not in ("logits", "loss", "both", None):
             raise ValueError(f"return_type {return_type!r} is none of 'logits', 'loss', 'both', None")
         layers = self.cfg.n_layers
@@ -321,7 +323,7 @@ class Model(nn.Module):
     @property
     def listening(self) -> bool:
         """Whether a hook is set."""
-        return bool(self._sites.listeners)
+        return self._sites.active
 
     @contextlib.contextmanager
     def hooks(self, fwd_hooks: Iterable[tuple[Chosen, HookFn]]) -> Iterator[Model]:
