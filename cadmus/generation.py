@@ -15,6 +15,7 @@ from cadmus.tokens import PAD
 # holds another `.` than its marker and padding, so each says itself how long it is (`tokens.lengths`).
 LogitsMask = Callable[[Tensor], Tensor]
 
+_ROWS_AT_ONCE = 128  # of prompts that are read
 _WORTH_DROPPING = 0.25  # the share of finished rows from which on it pays to copy the cache without them
 
 
@@ -52,8 +53,10 @@ def generate(
     going = torch.ones(len(out), dtype=torch.bool, device=model.device)
     past = None if model.listening else KeyValueCache(len(out), out.shape[1], model.device)
     for step in range(max_new_tokens if len(out) else 0):
-        if past is None or step == 0:
-            logits = model(out[:, : int(lengths.max())], past=past)[rows, lengths - 1]
+        if past is None:
+            logits = model(out[:, : int(lengths.max())])[rows, lengths - 1]
+        elif step == 0:
+            logits = _read_prompts(model, out, lengths, past)
         else:  # all but the newest token has been read
             past.lengths = lengths[rows] - 1
             logits = model(out[rows, lengths[rows] - 1][:, None], past=past)[:, 0]
@@ -99,6 +102,18 @@ def _room(model: Model, prompts: Tensor, lengths: Tensor, max_new_tokens: int) -
     out = torch.full((len(prompts), width), PAD, dtype=torch.long, device=model.device)
     out[:, : prompts.shape[1]][given] = prompts[given]
     return out
+
+
+def _read_prompts(model: Model, out: Tensor, lengths: Tensor, past: KeyValueCache) -> Tensor:
+    """Logits behind every prompt [row, d_vocab]; prompts of like length are read together."""
+    order = lengths.argsort()
+    logits = []
+    for rows in order.split(_ROWS_AT_ONCE):
+        past.rows, last = rows, lengths[rows] - 1
+        read = model(out[rows, : int(last.max()) + 1], past=past)
+        logits.append(read[torch.arange(len(rows), device=rows.device), last])
+    past.rows = None
+    return torch.cat(logits)[order.argsort()]
 
 
 def _mask(scores: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:

@@ -116,6 +116,16 @@ def test_generation_alone_is_generation_in_a_batch() -> None:
         assert torch.equal(alone[0, :end], together[i, :end])
 
 
+def test_prompts_of_like_length_are_read_together() -> None:
+    rows, lengths = (tensor.repeat_interleave(12, 0) for tensor in prompts())
+    few = generate(stopping(), *prompts(), 20)
+    shapes = passes_of(stopping(), lambda: generate(stopping(), rows, lengths, 1))
+    assert shapes == [(128, 6), (128, 11), (32, 12)]
+    shuffled = torch.randperm(288, generator=torch.Generator().manual_seed(0))
+    many = generate(stopping(), rows[shuffled], lengths[shuffled], 20)
+    assert torch.equal(many, few.repeat_interleave(12, 0)[shuffled])
+
+
 def test_a_mask_sees_the_rows_that_go_on() -> None:
     rows, lengths = prompts()
     seen: list[Tensor] = []
@@ -178,9 +188,15 @@ def test_a_pass_in_pieces_is_the_whole_pass(cfg: ModelConfig) -> None:
     at = past.lengths[:, None] + torch.arange(2)
     again = model(cfg)(rows.gather(1, at), past=past)
     assert same(again, whole.gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
-    kept = torch.tensor([3, 8, 20])
+    some = torch.tensor([20, 8, 2, 5])
+    past.lengths, past.rows = past.lengths - 1, some
+    at = past.lengths[some, None]
+    once_more = model(cfg)(rows[some].gather(1, at), past=past)
+    assert same(once_more, whole[some].gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
+    past.rows, kept = None, torch.tensor([3, 8, 20])
     past.keep(kept)
     at = past.lengths[:, None]
+    assert at[:, 0].tolist() == [3 % 9 + 2, 8 % 9 + 3, 20 % 9 + 3]
     last = model(cfg)(rows[kept].gather(1, at), past=past)
     assert same(last, whole[kept].gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
 
