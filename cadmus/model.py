@@ -71,10 +71,7 @@ class ModelConfig:
             if self.rotary_base <= 0:
                 raise ValueError(f"rotary_base = {self.rotary_base} must be positive; 10000 is usual")
         elif self.rotary_dim is not None:
-            raise ValueError(
-                f"rotary_dim = {self.rotary_dim} has no meaning with learned positions; "
-                "leave it None, or set positional_embedding_type to 'rotary'"
-            )
+            raise ValueError(f"rotary_dim = {self.rotary_dim} has no meaning with learned positions; leave it None")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields; those of rotary positions only where they mean something, as in what was stored before them."""
@@ -314,10 +311,9 @@ class Model(nn.Module):
     # --- hooks -------------------------------------------------------------------------------------------------------
 
     def sites(self, on_demand: bool = False) -> list[str]:
-        """Every site that each forward pass computes anyway, in its order; with `on_demand`, those instead that are
-        computed while somebody listens there, which take memory or time: what enters and leaves each head by itself
-        (`hook_attn_in`, `hook_q_input`, ..., `attn.hook_result`, all [batch, pos, head, d_model]), `hook_mlp_in`,
-        `hook_tokens`."""
+        """Every site that each forward pass computes anyway, in its order; with `on_demand`, those instead that take
+        memory or time and are computed while somebody listens: what enters and leaves each head (`hook_q_input`, ...,
+        `attn.hook_result`, all [batch, pos, head, d_model]), `hook_mlp_in`, `hook_tokens`."""
         return list(self._sites.on_demand if on_demand else self._sites.regular)
 
     @property
