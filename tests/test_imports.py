@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # module -> the modules of this project that it may import; a family's modules count as `cadmus.families`
 ALLOWED = {
-    "cadmus": set(),
+    "cadmus": {"cadmus.checkpoint", "cadmus.model"},  # inside load_model, and for its type
     "cadmus.values": set(),
     "cadmus.instructions": {"cadmus.values"},
     "cadmus.vm": {"cadmus.values", "cadmus.instructions"},
@@ -45,7 +45,11 @@ ALLOWED = {
         *("cadmus.vm", "cadmus.tokens", "cadmus.jackknife", "cadmus.divergence", "cadmus.state_properties"),
     },
     "cadmus.state_properties": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens"},
-    "cadmus.model": {"cadmus.vm", "cadmus.tokens"},
+    "cadmus.hooks": set(),
+    "cadmus.key_value_cache": set(),
+    "cadmus.model": {"cadmus.vm", "cadmus.tokens", "cadmus.hooks", "cadmus.key_value_cache"},
+    "cadmus.generation": {"cadmus.tokens", "cadmus.model", "cadmus.key_value_cache"},
+    "cadmus.constraints": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.generation"},
     "cadmus.muon": set(),
     "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts"},
     "cadmus.cost": {"cadmus.model"},
@@ -60,7 +64,7 @@ ALLOWED = {
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
-        "cadmus.seeds",
+        *("cadmus.seeds", "cadmus.generation"),
     },
     "probes": set(),
     "probes.bank": set(),
@@ -70,8 +74,9 @@ ALLOWED = {
     "probes.controls": {"cadmus.model", "cadmus.families"},
 }
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
-    *("cadmus.model", "cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost"),
-    *("cadmus.processes", "cadmus.recipe"),
+    *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
+    *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost", "cadmus.processes"),
+    *("cadmus.recipe",),
     *("probes.harvest", "probes.logistic"),
 }
 

@@ -68,6 +68,18 @@ def test_training_lowers_the_loss(precision: str) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
+def test_rotary_models_train_and_come_back(tmp_path: Path) -> None:
+    cfg = replace(CFG, positional_embedding_type="rotary")
+    made = follow(Recipe("rotary", MIXED, cfg, QUICK, programs=1500), tmp_path / "model")
+    first, last = (made.record["log"][i]["loss"] for i in (0, -1))
+    assert last < 0.8 * first
+    again = checkpoint.load(tmp_path / "model").model
+    assert again.cfg == cfg
+    sequences = torch.from_numpy(tokens.sequences(programs().programs(np.arange(20))))
+    with torch.no_grad():
+        assert torch.equal(again(sequences), made.model(sequences))
+
+
 def test_what_is_learned_holds_for_unseen_programs() -> None:
     """So that the loss falls by the programs, not by chance: the model beats the best constant guess of each token."""
     model, _ = trained(QUICK)
