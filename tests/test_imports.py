@@ -51,7 +51,7 @@ ALLOWED = {
     "cadmus.generation": {"cadmus.tokens", "cadmus.model", "cadmus.key_value_cache"},
     "cadmus.constraints": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.generation"},
     "cadmus.muon": set(),
-    "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts"},
+    "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts", "cadmus.vm"},
     "cadmus.cost": {"cadmus.model"},
     "cadmus.processes": set(),
     "cadmus.train": {
