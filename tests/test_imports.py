@@ -77,7 +77,7 @@ TORCH = {  # the modules that may load torch; nothing loads transformer_lens on 
     *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost", "cadmus.processes"),
     *("cadmus.recipe",),
-    *("probes.harvest", "probes.logistic"),
+    *("probes.harvest", "probes.logistic", "analyses.paper"),
 }
 
 
