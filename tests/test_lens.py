@@ -157,7 +157,7 @@ def derive(one: Any, reference: Model) -> dict[str, lens.Capability]:
             readable = editable = site in there
             if site in there:
                 _, cache = one.run_with_cache(sequences().long(), names_filter=[site])
-                readable = same(ours[site], cache[site])
+                readable = site in cache and same(ours[site], cache[site])
                 for edit in (scaling, interchange):
                     expected = reference.run_with_hooks(sequences(), fwd_hooks=[(site, edit)])
                     assert edit is interchange or not same(expected, plain, 1e-3), f"nothing is edited at {site}"
