@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from benchmarks import corpora, machine  # noqa: F401  (register their benchmarks)
+from benchmarks import corpora, generation, machine  # noqa: F401  (register their benchmarks)
 from benchmarks.measure import BENCHMARKS, SLOW, Measurement
 
 

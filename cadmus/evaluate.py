@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from cadmus import kernel, tokens
 from cadmus.corpus import held_out, out_of_distribution
 from cadmus.families import Family, Induce
+from cadmus.generation import LogitsMask, generate
 from cadmus.mixture import Mixture
 from cadmus.model import Model
 from cadmus.seeds import generator
@@ -115,10 +116,13 @@ def _generalizes(family: Induce, texts: list[str], completed: list[str], seed: i
     return float(np.mean(agree))
 
 
-def complete(model: Model, prefixes: list[str], max_new_tokens: int | None = None) -> list[str]:
+def complete(
+    model: Model, prefixes: list[str], max_new_tokens: int | None = None, logits_mask: LogitsMask | None = None
+) -> list[str]:
     """Each prefix with the model's greedy completion, through its `.` where it writes one.
 
-    `max_new_tokens` defaults to what the model's context leaves room for behind the longest prefix.
+    `max_new_tokens` defaults to what the model's context leaves room for behind the longest prefix; `logits_mask`
+    constrains what is written, as in `generation.generate`. ValueError for a prefix with a `.`.
     """
     done = []
     for start in range(0, len(prefixes), _BATCH):
@@ -127,7 +131,7 @@ def complete(model: Model, prefixes: list[str], max_new_tokens: int | None = Non
         lengths = torch.tensor([len(prefix) + 1 for prefix in batch])
         room = model.cfg.n_ctx - int(lengths.max())
         new = max_new_tokens or room
-        out = model.generate(torch.from_numpy(prompts), lengths, new).cpu().numpy().astype(np.uint8)
+        out = generate(model, torch.from_numpy(prompts), lengths, new, logits_mask).cpu().numpy().astype(np.uint8)
         # behind what a row was allowed to write there is only padding, which must not pass for its own `.`
         done += [tokens.decode(row[None, 1 : len(prefix) + 1 + new])[0] for row, prefix in zip(out, batch, strict=True)]
     return done

@@ -9,23 +9,29 @@ operations run.
 from __future__ import annotations
 
 import contextlib
-import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 
 from cadmus import vm
+from cadmus.hooks import Chosen, Hook, HookFn, NamesFilter, Sites
+from cadmus.key_value_cache import KeyValueCache
 from cadmus.tokens import PAD
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Field names and meanings of HookedTransformerConfig; the others are fixed: GELU, pre-LN, learned positions."""
+    """Field names and meanings of HookedTransformerConfig; what is not here is fixed: GELU, pre-LN, causal.
+
+    positional_embedding_type: "standard" (learned) or "rotary" (Su et al. 2021, arXiv 2104.09864; pairs of dimensions
+    as in GPT-NeoX). rotary_dim: how many dimensions of a head are turned, None for all. rotary_base: the wave lengths
+    are 2 pi rotary_base^(2 i / rotary_dim) positions. ValueError for what is not built and for contradictions.
+    """
 
     n_layers: int = 4
     d_model: int = 128
@@ -37,6 +43,8 @@ class ModelConfig:
     act_fn: str = "gelu"
     normalization_type: str = "LN"
     positional_embedding_type: str = "standard"
+    rotary_dim: int | None = None
+    rotary_base: float = 10000
     eps: float = 1e-5
     initializer_range: float = 0.02
 
@@ -44,45 +52,34 @@ class ModelConfig:
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
-        for name, only in (("act_fn", "gelu"), ("normalization_type", "LN"), ("positional_embedding_type", "standard")):
-            if getattr(self, name) != only:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not built; use {only!r}")
+        for name, built in (
+            ("act_fn", ("gelu",)),
+            ("normalization_type", ("LN",)),
+            ("positional_embedding_type", ("standard", "rotary")),
+        ):
+            if getattr(self, name) not in built:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not built; use {' or '.join(map(repr, built))}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads = {self.n_heads} does not divide d_model = {self.d_model}; change one of them")
+        if self.positional_embedding_type == "rotary":
+            turned = self.d_head if self.rotary_dim is None else self.rotary_dim
+            if turned % 2 or not 2 <= turned <= self.d_head:
+                raise ValueError(
+                    f"rotary_dim = {turned} must be even and from 2 to d_head = {self.d_head}: "
+                    "dimensions are turned in pairs"
+                )
+            if self.rotary_base <= 0:
+                raise ValueError(f"rotary_base = {self.rotary_base} must be positive; 10000 is usual")
+        elif self.rotary_dim is not None:
+            raise ValueError(
+                f"rotary_dim = {self.rotary_dim} has no meaning with learned positions; "
+                "leave it None, or set positional_embedding_type to 'rotary'"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Hook:
-    """What a hook function is told of its place, as TransformerLens's HookPoint."""
-
-    name: str
-
-    def layer(self) -> int:
-        """The block's number; ValueError for a site outside the blocks."""
-        if not self.name.startswith("blocks."):
-            raise ValueError(f"site {self.name!r} belongs to no block")
-        return int(self.name.split(".")[1])
-
-
-HookFn = Callable[[Tensor, Hook], Tensor | None]
-NamesFilter = None | str | Iterable[str] | Callable[[str], bool]
-
-
-class Sites:
-    """The listeners of a model: site name -> hook functions. A site that nobody listens to costs a lookup."""
-
-    def __init__(self) -> None:
-        self.listeners: dict[str, list[HookFn]] = {}
-
-    def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        for fn in self.listeners.get(name, ()):
-            result = fn(tensor, Hook(name))
-            tensor = tensor if result is None else result
-        return tensor
-
-    def listened(self, *names: str) -> bool:
-        return any(name in self.listeners for name in names)
+        """The fields; those of rotary positions only where they mean something, as in what was stored before them."""
+        rotary = self.positional_embedding_type == "rotary"
+        return {name: value for name, value in asdict(self).items() if rotary or not name.startswith("rotary_")}
 
 
 class LayerNorm(nn.Module):
@@ -103,6 +100,24 @@ class LayerNorm(nn.Module):
         return self.sites(self.normalized_site, x / scale) * self.w + self.b
 
 
+class Rotary(nn.Module):
+    """Turns pairs of dimensions (i and i + rotary_dim / 2) of a query or key by angles that grow with its position."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        half = (cfg.rotary_dim or cfg.d_head) // 2
+        angles = torch.arange(cfg.n_ctx)[:, None] / cfg.rotary_base ** (torch.arange(half) / half)
+        self.register_buffer("cos", angles.cos(), persistent=False)  # position, pair
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x [batch, pos, head, d_head], positions int [pos] or [batch, pos] -> x turned."""
+        cos, sin = self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # ..., pos, 1, pair
+        half = cos.shape[-1]
+        a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1).to(x.dtype)
+
+
 class Attention(nn.Module):
     """Causal self-attention. Fused, unless a hook on the scores or the pattern asks for the explicit path, or a CPU is
     to train: there the fused backward pass takes ten times as long as the explicit one at program length."""
@@ -115,27 +130,47 @@ class Attention(nn.Module):
             self.register_parameter(f"b_{letter}", nn.Parameter(torch.zeros(cfg.n_heads, cfg.d_head)))
         self.W_O = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model))
         self.b_O = nn.Parameter(torch.zeros(cfg.d_model))
+        self.rotary = Rotary(cfg) if cfg.positional_embedding_type == "rotary" else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, pos, d_model] -> [batch, pos, d_model]."""
-        weight = torch.cat([rearrange(w, "head model d -> (head d) model") for w in (self.W_Q, self.W_K, self.W_V)])
-        bias = torch.cat([b.flatten() for b in (self.b_Q, self.b_K, self.b_V)])
-        qkv = rearrange(F.linear(x, weight, bias), "b p (m h d) -> m b p h d", m=3, h=self.cfg.n_heads)
-        q, k, v = (self.sites(f"{self.name}.hook_{s}", t) for s, t in zip("qkv", qkv, strict=True))
+    def forward(self, x: Tensor | list[Tensor], positions: Tensor, past: KeyValueCache | None = None) -> Tensor:
+        """x [batch, pos, d_model], or for queries, keys and values each its own [batch, pos, head, d_model] -> [batch,
+        pos, d_model]. The keys and values of `past` come before those of x."""
+        q, k, v = (self.sites(f"{self.name}.hook_{s}", t) for s, t in zip("qkv", self._project(x), strict=True))
+        if self.rotary is not None:
+            q = self.sites(f"{self.name}.hook_rot_q", self.rotary(q, positions))
+            k = self.sites(f"{self.name}.hook_rot_k", self.rotary(k, positions))
         q, k, v = (rearrange(t, "b p h d -> b h p d") for t in (q, k, v))
+        if past is not None:
+            k, v = past.append(self.name, k, v)
+        visible = None if past is None else past.visible
         listened = self.sites.listened(f"{self.name}.hook_attn_scores", f"{self.name}.hook_pattern")
-        if listened or (torch.is_grad_enabled() and x.device.type == "cpu"):
-            z = self._explicit(q, k, v)
+        if listened or (torch.is_grad_enabled() and q.device.type == "cpu"):
+            z = self._explicit(q, k, v, visible)
         else:
-            z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        z = rearrange(self.sites(f"{self.name}.hook_z", rearrange(z, "b h p d -> b p h d")), "b p h d -> b p (h d)")
+            z = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None)
+        z = self.sites(f"{self.name}.hook_z", rearrange(z, "b h p d -> b p h d"))
+        if self.sites.listened(f"{self.name}.hook_result"):
+            result = einsum(z, self.W_O, "b p h d, h d model -> b p h model")
+            return self.sites(f"{self.name}.hook_result", result).sum(2) + self.b_O
+        z = rearrange(z, "b p h d -> b p (h d)")
         return F.linear(z, rearrange(self.W_O, "head d model -> model (head d)"), self.b_O)
 
-    def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _project(self, x: Tensor | list[Tensor]) -> Iterable[Tensor]:
+        """Queries, keys and values [batch, pos, head, d_head]."""
+        weights, biases = (self.W_Q, self.W_K, self.W_V), (self.b_Q, self.b_K, self.b_V)
+        if isinstance(x, list):
+            pattern = "b p h model, h model d -> b p h d"
+            return [einsum(one, w, pattern) + b for one, w, b in zip(x, weights, biases, strict=True)]
+        weight = torch.cat([rearrange(w, "head model d -> (head d) model") for w in weights])
+        qkv = F.linear(x, weight, torch.cat([b.flatten() for b in biases]))
+        return rearrange(qkv, "b p (m h d) -> m b p h d", m=3, h=self.cfg.n_heads).unbind()
+
+    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """[batch, head, pos, d_head] each -> z of the same shape, by way of scores and pattern."""
         scores = q @ k.transpose(-1, -2) * self.cfg.d_head**-0.5
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = self.sites(f"{self.name}.hook_attn_scores", scores.masked_fill(future, -torch.inf))
+        if visible is None:
+            visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = self.sites(f"{self.name}.hook_attn_scores", scores.masked_fill(~visible, -torch.inf))
         return self.sites(f"{self.name}.hook_pattern", scores.softmax(-1)).to(v.dtype) @ v
 
 
@@ -161,17 +196,28 @@ class Block(nn.Module):
 
     def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
         super().__init__()
-        self.name, self.sites = name, sites
+        self.name, self.cfg, self.sites = name, cfg, sites
         self.ln1 = LayerNorm(f"{name}.ln1", cfg, sites)
         self.attn = Attention(f"{name}.attn", cfg, sites)
         self.ln2 = LayerNorm(f"{name}.ln2", cfg, sites)
         self.mlp = MLP(f"{name}.mlp", cfg, sites)
+        self.inputs = [f"{name}.hook_{part}" for part in ("attn_in", "q_input", "k_input", "v_input")]
 
-    def forward(self, x: Tensor) -> Tensor:
-        site = self.sites
-        x = site(f"{self.name}.hook_resid_pre", x)
-        x = site(f"{self.name}.hook_resid_mid", x + site(f"{self.name}.hook_attn_out", self.attn(self.ln1(x))))
-        return site(f"{self.name}.hook_resid_post", x + site(f"{self.name}.hook_mlp_out", self.mlp(self.ln2(x))))
+    def forward(self, x: Tensor, positions: Tensor, past: KeyValueCache | None = None) -> Tensor:
+        """[batch, pos, d_model] -> [batch, pos, d_model]."""
+        site, name = self.sites, self.name
+        x = site(f"{name}.hook_resid_pre", x)
+        x = x + site(f"{name}.hook_attn_out", self.attn(self._attention_input(x), positions, past))
+        x = site(f"{name}.hook_resid_mid", x)
+        mlp_in = site(f"{name}.hook_mlp_in", x.clone()) if site.listened(f"{name}.hook_mlp_in") else x
+        return site(f"{name}.hook_resid_post", x + site(f"{name}.hook_mlp_out", self.mlp(self.ln2(mlp_in))))
+
+    def _attention_input(self, x: Tensor) -> Tensor | list[Tensor]:
+        """The normalized stream; three copies per head where a hook asks for the inputs of heads, one by one."""
+        if not self.sites.listened(*self.inputs):
+            return self.ln1(x)
+        copies = self.sites(self.inputs[0], repeat(x, "b p model -> b p h model", h=self.cfg.n_heads).clone())
+        return [self.ln1(self.sites(name, copies.clone())) for name in self.inputs[1:]]
 
 
 class _Lookup(nn.Module):
@@ -185,13 +231,14 @@ class _Lookup(nn.Module):
 class Unembed(nn.Module):
     """Residual stream to logits."""
 
-    def __init__(self, cfg: ModelConfig):
+    def __init__(self, cfg: ModelConfig, sites: Sites):
         super().__init__()
+        self.sites = sites
         self.W_U = nn.Parameter(torch.empty(cfg.d_model, cfg.d_vocab))
         self.b_U = nn.Parameter(torch.zeros(cfg.d_vocab))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.W_U.T, self.b_U)
+        return self.sites("unembed.hook_out", F.linear(self.sites("unembed.hook_in", x), self.W_U.T, self.b_U))
 
 
 class Model(nn.Module):
@@ -200,12 +247,13 @@ class Model(nn.Module):
     def __init__(self, cfg: ModelConfig, seed: int = 0):
         super().__init__()
         self.cfg = cfg
-        self._sites = Sites()
+        self._sites = Sites(*_site_names(cfg))
         self.embed = _Lookup("W_E", cfg.d_vocab, cfg.d_model)
-        self.pos_embed = _Lookup("W_pos", cfg.n_ctx, cfg.d_model)
+        if cfg.positional_embedding_type == "standard":
+            self.pos_embed = _Lookup("W_pos", cfg.n_ctx, cfg.d_model)
         self.blocks = nn.ModuleList(Block(f"blocks.{i}", cfg, self._sites) for i in range(cfg.n_layers))
         self.ln_final = LayerNorm("ln_final", cfg, self._sites)
-        self.unembed = Unembed(cfg)
+        self.unembed = Unembed(cfg, self._sites)
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if ".W_" in name:  # what writes to the residual stream starts smaller (GPT-2)
@@ -216,34 +264,48 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         return self.embed.W_E.device
 
-    def sites(self) -> list[str]:
-        """Every site of this model, in the order of the forward pass."""
-        block = (
-            *("hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q", "attn.hook_k", "attn.hook_v"),
-            *("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out", "hook_resid_mid"),
-            *("ln2.hook_scale", "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out"),
-            "hook_resid_post",
-        )
-        blocks = [f"blocks.{i}.{name}" for i in range(self.cfg.n_layers) for name in block]
-        return ["hook_embed", "hook_pos_embed", *blocks, "ln_final.hook_scale", "ln_final.hook_normalized"]
+    def forward(
+        self,
+        tokens: Tensor,
+        return_type: str | None = "logits",
+        stop_at_layer: int | None = None,
+        past: KeyValueCache | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None:
+        """tokens int [batch, pos], position 0 the marker -> logits [batch, pos, d_vocab], the mean loss, both, or None.
 
-    def forward(self, tokens: Tensor, return_type: str = "logits") -> Tensor | tuple[Tensor, Tensor]:
-        """tokens int [batch, pos], position 0 the marker -> logits [batch, pos, d_vocab], the mean loss, or both.
-
-        The loss is the cross-entropy of every token up to and including the program's own `.`. Raises ValueError for
-        more than `n_ctx` positions or an unknown return type.
+        The loss is the cross-entropy of every token up to and including the program's own `.`. With `stop_at_layer`,
+        the residual stream [batch, pos, d_model] before that block is returned instead and nothing behind it runs; a
+        negative number counts from the end, n_layers stands for the end. With `past`, the tokens come behind those
+        that it holds, and it then holds them too. A compiled model runs uncompiled while a hook is set. Raises
+        ValueError for more than `n_ctx` positions, an unknown return type or a layer that the model does not have.
         """
-        if tokens.shape[1] > self.cfg.n_ctx:
-            raise ValueError(f"{tokens.shape[1]} positions, but the model has n_ctx = {self.cfg.n_ctx}")
-        if return_type not in ("logits", "loss", "both"):
-            raise ValueError(f"return_type {return_type!r} is none of 'logits', 'loss', 'both'")
+        if self.listening and torch.compiler.is_compiling():  # or it would compile anew for every hook
+            return torch.compiler.disable(self.forward)(tokens, return_type, stop_at_layer, past)
+        if return_type not in ("logits", "loss", "both", None):
+            raise ValueError(f"return_type {return_type!r} is none of 'logits', 'loss', 'both', None")
+        layers = self.cfg.n_layers
+        if stop_at_layer is not None and not -layers <= stop_at_layer <= layers:
+            raise ValueError(f"stop_at_layer = {stop_at_layer} is outside -{layers} ... {layers}, the model's layers")
+        positions = (
+            torch.arange(tokens.shape[1], device=tokens.device) if past is None else past.advance(tokens.shape[1])
+        )
+        used = tokens.shape[1] if past is None else past.longest
+        if used > self.cfg.n_ctx:
+            raise ValueError(f"{used} positions, but the model has n_ctx = {self.cfg.n_ctx}")
         tokens = tokens.long()
+        if self._sites.listened("hook_tokens"):
+            tokens = self._sites("hook_tokens", tokens.clone())
         x = self._sites("hook_embed", F.embedding(tokens, self.embed.W_E))
-        positions = self.pos_embed.W_pos[: tokens.shape[1]].expand_as(x)
-        x = x + self._sites("hook_pos_embed", positions)
-        for block in self.blocks:
-            x = block(x)
-        logits = self.unembed(self.ln_final(x))
+        if self.cfg.positional_embedding_type == "standard":
+            x = x + self._sites("hook_pos_embed", F.embedding(positions, self.pos_embed.W_pos).expand_as(x))
+        for block in self.blocks[:stop_at_layer]:
+            x = block(x, positions, past)
+        if stop_at_layer is not None:
+            return x
+        x = self.ln_final(x)
+        if return_type is None:
+            return None
+        logits = self.unembed(x)
         if return_type == "logits":
             return logits
         loss = next_token_loss(logits, tokens)
@@ -251,122 +313,80 @@ class Model(nn.Module):
 
     # --- hooks -------------------------------------------------------------------------------------------------------
 
+    def sites(self, on_demand: bool = False) -> list[str]:
+        """Every site that each forward pass computes anyway, in its order; with `on_demand`, those instead that are
+        computed while somebody listens there, which take memory or time: what enters and leaves each head by itself
+        (`hook_attn_in`, `hook_q_input`, ..., `attn.hook_result`, all [batch, pos, head, d_model]), `hook_mlp_in`,
+        `hook_tokens`."""
+        return list(self._sites.on_demand if on_demand else self._sites.regular)
+
+    @property
+    def listening(self) -> bool:
+        """Whether a hook is set."""
+        return self._sites.active
+
     @contextlib.contextmanager
-    def hooks(self, fwd_hooks: Iterable[tuple[str | Callable[[str], bool], HookFn]]) -> Iterator[Model]:
+    def hooks(self, fwd_hooks: Iterable[tuple[Chosen, HookFn]]) -> Iterator[Model]:
         """Within the context, call `fn(tensor, hook)` at each named site of every forward pass; what it returns, unless
-        None, takes the activation's place. A name may be a predicate on names.
+        None, takes the activation's place. A name may be a predicate on names (of sites on demand too).
 
-        Raises ValueError for an unknown site, and on leaving, for a hook that never fired.
+        Raises ValueError for an unknown site, and on leaving, for every hook that never fired, by its site.
         """
-        fired: set[int] = set()
-        added: list[tuple[str, HookFn]] = []
-        for number, (name, fn) in enumerate(fwd_hooks):
-
-            def listen(tensor: Tensor, hook: Hook, fn: HookFn = fn, number: int = number) -> Tensor | None:
-                fired.add(number)
-                return fn(tensor, hook)
-
-            added += [(site, listen) for site in self.match(name)]
-        expected = number + 1 if added else 0
-        try:
-            for site, listen in added:
-                self._sites.listeners.setdefault(site, []).append(listen)
+        with self._sites.hooks(fwd_hooks):
             yield self
-        finally:
-            for site, listen in added:
-                self._sites.listeners[site].remove(listen)
-                if not self._sites.listeners[site]:
-                    del self._sites.listeners[site]
-        if len(fired) < expected:
-            raise ValueError("a hook never fired: no forward pass ran within the hooks' context")
-
-    def match(self, names: NamesFilter) -> list[str]:
-        """The sites that a TransformerLens names_filter selects: None (all), a name, several, or a predicate.
-
-        ValueError for a name that does not exist, and for a predicate that selects nothing.
-        """
-        sites = self.sites()
-        if names is None:
-            return sites
-        if callable(names):
-            chosen = [site for site in sites if names(site)]
-            if not chosen:
-                raise ValueError("the names_filter selects no site; see model.sites()")
-            return chosen
-        chosen = [names] if isinstance(names, str) else list(names)
-        for name in chosen:
-            if name not in sites:
-                close = difflib.get_close_matches(name, sites, 1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
-                blocks = f"blocks.0 ... blocks.{self.cfg.n_layers - 1}"
-                raise ValueError(
-                    f"site {name!r} does not exist{hint}: the model has {self.cfg.n_layers} layers ({blocks}); "
-                    "see model.sites()"
-                )
-        return chosen
 
     def run_with_hooks(
         self,
         tokens: Tensor,
-        fwd_hooks: Iterable[tuple[str | Callable[[str], bool], HookFn]] = (),
-        return_type: str = "logits",
+        fwd_hooks: Iterable[tuple[Chosen, HookFn]] = (),
+        return_type: str | None = "logits",
+        stop_at_layer: int | None = None,
     ) -> Any:
         """One forward pass with hooks, as HookedTransformer's."""
         with self.hooks(fwd_hooks):
-            return self(tokens, return_type=return_type)
+            return self(tokens, return_type=return_type, stop_at_layer=stop_at_layer)
 
     def run_with_cache(
-        self, tokens: Tensor, names_filter: NamesFilter = None, return_type: str = "logits"
+        self,
+        tokens: Tensor,
+        names_filter: NamesFilter = None,
+        return_type: str | None = "logits",
+        stop_at_layer: int | None = None,
     ) -> tuple[Any, dict[str, Tensor]]:
-        """(output, {site: activation}), as HookedTransformer's; activations are detached."""
+        """(output, {site: activation}), as HookedTransformer's; activations are detached.
+
+        names_filter: a site, several, a predicate, or None for all of `sites()`. Of what a predicate selects, those
+        sites are kept that lie before `stop_at_layer`; one given by name must lie there.
+        """
         cache: dict[str, Tensor] = {}
 
         def keep(tensor: Tensor, hook: Hook) -> None:
             cache[hook.name] = tensor.detach()
 
-        with self.hooks([(site, keep) for site in self.match(names_filter)]):
-            return self(tokens, return_type=return_type), cache
+        if names_filter is None:
+            names_filter = set(self._sites.regular).__contains__
+        chosen = [names_filter] if callable(names_filter) or isinstance(names_filter, str) else names_filter
+        with self.hooks([(one, keep) for one in chosen]):
+            return self(tokens, return_type=return_type, stop_at_layer=stop_at_layer), cache
 
-    # --- generation --------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Tensor,
-        lengths: Tensor,
-        max_new_tokens: int,
-        logits_mask: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Greedy completion of many prompts at once, each until its `.` or `max_new_tokens`.
-
-        prompts int [batch, pos], row i holding lengths[i] given tokens (the marker counted), the rest ignored ->
-        int64 [batch, pos'], padded with `.`. `logits_mask(tokens) -> bool [batch, d_vocab]` says which tokens may come
-        next. Raises ValueError where the model has too few positions.
-        """
-        width = int(lengths.max()) + max_new_tokens
-        if width > self.cfg.n_ctx:
-            raise ValueError(f"prompt and completion need {width} positions, the model has n_ctx = {self.cfg.n_ctx}")
-        lengths = lengths.to(self.device).clone()
-        out = torch.full((len(prompts), width), PAD, dtype=torch.long, device=self.device)
-        given = torch.arange(width, device=self.device) < lengths[:, None]
-        given = given[:, : prompts.shape[1]]
-        out[:, : given.shape[1]][given] = prompts.to(self.device)[:, : given.shape[1]].long()[given]
-        going = torch.arange(len(prompts), device=self.device)  # the rows that are not complete
-        for _ in range(max_new_tokens):
-            last = lengths[going] - 1
-            logits = self(out[going, : int(last.max()) + 1])[torch.arange(len(going)), last]
-            if logits_mask is not None:
-                allowed = logits_mask(out[going])
-                if not allowed.any(-1).all():
-                    raise ValueError("logits_mask allows no token for some prompt; it must leave one or more")
-                logits = logits.masked_fill(~allowed, -torch.inf)
-            token = logits.argmax(-1)
-            out[going, lengths[going]] = token
-            lengths[going] += 1
-            going = going[token != PAD]
-            if not len(going):
-                break
-        return out
+def _site_names(cfg: ModelConfig) -> tuple[list[str], list[str]]:
+    """Those that every pass computes, in its order, and those on demand: TransformerLens's names, all of them."""
+    rotary = cfg.positional_embedding_type == "rotary"
+    block = (
+        *("hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q", "attn.hook_k", "attn.hook_v"),
+        *(("attn.hook_rot_q", "attn.hook_rot_k") if rotary else ()),
+        *("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out", "hook_resid_mid"),
+        *("ln2.hook_scale", "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out"),
+        "hook_resid_post",
+    )
+    demanded = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input", "attn.hook_result", "hook_mlp_in")
+    first = ["hook_embed"] if rotary else ["hook_embed", "hook_pos_embed"]
+    last = ["ln_final.hook_scale", "ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out"]
+    regular, on_demand = (
+        [f"blocks.{i}.{name}" for i in range(cfg.n_layers) for name in one] for one in (block, demanded)
+    )
+    return [*first, *regular, *last], ["hook_tokens", *on_demand]
 
 
 def next_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:

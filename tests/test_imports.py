@@ -44,9 +44,13 @@ ALLOWED = {
         *("cadmus.vm", "cadmus.tokens", "cadmus.jackknife", "cadmus.divergence", "cadmus.state_properties"),
     },
     "cadmus.state_properties": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens"},
-    "cadmus.model": {"cadmus.vm", "cadmus.tokens"},
-    "cadmus.kinds": {"cadmus.model"},
-    "cadmus.lens": {"cadmus.model", "cadmus.kinds"},
+    "cadmus.hooks": set(),
+    "cadmus.key_value_cache": set(),
+    "cadmus.model": {"cadmus.vm", "cadmus.tokens", "cadmus.hooks", "cadmus.key_value_cache"},
+    "cadmus.generation": {"cadmus.tokens", "cadmus.model", "cadmus.key_value_cache"},
+    "cadmus.constraints": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.generation"},
+    "cadmus.kinds": {"cadmus.hooks", "cadmus.model"},
+    "cadmus.lens": {"cadmus.kinds", "cadmus.model"},
     "cadmus.muon": set(),
     "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts"},
     "cadmus.train": {
@@ -55,7 +59,7 @@ ALLOWED = {
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
-        "cadmus.seeds",
+        *("cadmus.seeds", "cadmus.generation"),
     },
     "probes": set(),
     "probes.bank": set(),
@@ -65,7 +69,8 @@ ALLOWED = {
     "probes.controls": {"cadmus.model", "cadmus.families"},
 }
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
-    *("cadmus.model", "cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate"),
+    *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
+    *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate"),
     *("cadmus.kinds", "cadmus.lens", "probes.harvest", "probes.logistic"),
 }
 TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only

@@ -1,8 +1,9 @@
-"""The model: HookedTransformer's activations at every site, hooks that edit and never fail silently, generation."""
+"""The model: HookedTransformer's activations at every site, hooks that edit and never fail silently."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import warnings
@@ -17,18 +18,21 @@ from torch import Tensor
 
 from cadmus import mixture, tokens
 from cadmus.build import build
-from cadmus.model import Hook, Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.hooks import Hook
+from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 
 PAD = tokens.PAD
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_head=8, d_mlp=48, n_ctx=40, initializer_range=0.3)
+ROTARY = dataclasses.replace(CFG, positional_embedding_type="rotary", rotary_dim=6, rotary_base=100)
+CONFIGS = [CFG, ROTARY]
 SITES = Model(CFG).sites()
 
 
 @cache
-def model(seed: int = 0) -> Model:
+def model(cfg: ModelConfig = CFG) -> Model:
     """A model that is not trained but far from trivial: weights large, biases and LayerNorm parameters random."""
-    made = Model(CFG, seed=seed)
-    generator = torch.Generator().manual_seed(seed + 100)
+    made = Model(cfg, seed=0)
+    generator = torch.Generator().manual_seed(100)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if ".W_" not in name:
@@ -44,20 +48,20 @@ def programs() -> Tensor:
 
 
 @cache
-def hooked(seed: int = 0) -> Any:
-    """The same model as a HookedTransformer."""
+def hooked(cfg: ModelConfig = CFG, *flags: str) -> Any:
+    """The same model as a HookedTransformer, with flags of its config set."""
     import transformer_lens  # takes seconds
 
     if not hasattr(transformer_lens, "HookedTransformer"):
         pytest.skip("transformer_lens 4 has no HookedTransformer")
-    known = {field.name for field in dataclasses.fields(transformer_lens.HookedTransformerConfig)}
-    fields = {name: value for name, value in CFG.to_dict().items() if name in known}
+    fields = {**cfg.to_dict(), **dict.fromkeys(flags, True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         lens = transformer_lens.HookedTransformer(transformer_lens.HookedTransformerConfig(**fields))
-    missing, unexpected = lens.load_state_dict(model(seed).state_dict(), strict=False)
+    missing, unexpected = lens.load_state_dict(model(cfg).state_dict(), strict=False)
     assert unexpected == []
-    assert {name.rpartition(".")[2] for name in missing} == {"mask", "IGNORE"}
+    rotary = {"rotary_sin", "rotary_cos"} if cfg is ROTARY else set()
+    assert {name.rpartition(".")[2] for name in missing} == {"mask", "IGNORE"} | rotary
     return lens.eval()
 
 
@@ -70,41 +74,41 @@ def same(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
 
 # --- as HookedTransformer --------------------------------------------------------------------------------------------
 
+EITHER = pytest.mark.parametrize("cfg", CONFIGS, ids=["learned", "rotary"])
 
-def test_state_dict_loads_with_only_buffers_missing() -> None:
-    parameters = dict(model().named_parameters())
-    for name, tensor in hooked().named_parameters():
+
+@EITHER
+def test_state_dict_loads_with_only_buffers_missing(cfg: ModelConfig) -> None:
+    parameters = dict(model(cfg).named_parameters())
+    for name, tensor in hooked(cfg).named_parameters():
         assert torch.equal(tensor, parameters.pop(name)), name
     assert not parameters
 
 
+@EITHER
 @pytest.mark.parametrize("gradients", [False, True])
-def test_logits_and_every_site_are_hooked_transformers(gradients: bool) -> None:
+def test_logits_and_every_site_are_hooked_transformers(cfg: ModelConfig, gradients: bool) -> None:
     with torch.set_grad_enabled(gradients):
-        logits, cache = model().run_with_cache(programs())
-        expected, theirs = hooked().run_with_cache(programs().long())
+        logits, cache = model(cfg).run_with_cache(programs())
+        expected, theirs = hooked(cfg).run_with_cache(programs().long())
     assert same(logits, expected)
-    assert list(cache) == SITES
-    for site in SITES:
+    assert list(cache) == model(cfg).sites()
+    assert set(cache) == set(theirs)
+    for site in cache:
         assert same(cache[site], theirs[site]), site
         assert not cache[site].requires_grad
 
 
-def test_each_site_alone_is_hooked_transformers() -> None:
+@EITHER
+def test_each_site_alone_is_hooked_transformers(cfg: ModelConfig) -> None:
     """One site at a time, so that the fused path runs at all others."""
-    _, theirs = hooked().run_with_cache(programs().long())
     with torch.no_grad():
-        for site in SITES:
-            logits, cache = model().run_with_cache(programs(), names_filter=site)
+        expected, theirs = hooked(cfg).run_with_cache(programs().long())
+        for site in model(cfg).sites():
+            logits, cache = model(cfg).run_with_cache(programs(), names_filter=site)
             assert list(cache) == [site]
             assert same(cache[site], theirs[site]), site
-            assert same(logits, hooked()(programs().long())), site
-
-
-def test_no_site_of_hooked_transformer_is_left_out() -> None:
-    """But those that it computes on demand only, and its own around the unembedding, which are the logits."""
-    _, theirs = hooked().run_with_cache(programs().long())
-    assert {site for site in theirs if not site.startswith("unembed.")} == set(SITES)
+            assert same(logits, expected), site
 
 
 def scaling(site: str) -> Callable[[Tensor, Any], Tensor]:
@@ -118,13 +122,13 @@ def scaling(site: str) -> Callable[[Tensor, Any], Tensor]:
     return edit
 
 
-@pytest.mark.parametrize("site", SITES)
-def test_an_edit_moves_the_logits_as_it_moves_hooked_transformers(site: str) -> None:
+@pytest.mark.parametrize(("cfg", "site"), [(cfg, site) for cfg in CONFIGS for site in Model(cfg).sites()], ids=str)
+def test_an_edit_moves_the_logits_as_it_moves_hooked_transformers(cfg: ModelConfig, site: str) -> None:
     with torch.no_grad():
-        plain = model()(programs())
-        edited = model().run_with_hooks(programs(), fwd_hooks=[(site, scaling(site))])
-        expected = hooked().run_with_hooks(programs().long(), fwd_hooks=[(site, scaling(site))])
-        assert torch.equal(model()(programs()), plain), "the edit stayed"
+        plain = model(cfg)(programs())
+        edited = model(cfg).run_with_hooks(programs(), fwd_hooks=[(site, scaling(site))])
+        expected = hooked(cfg).run_with_hooks(programs().long(), fwd_hooks=[(site, scaling(site))])
+        assert torch.equal(model(cfg)(programs()), plain), "the edit stayed"
     assert same(edited, expected, 3e-5)
     assert not same(edited, plain, 1e-3)
 
@@ -141,28 +145,104 @@ def test_edits_at_several_sites_follow_one_another() -> None:
     assert not same(results[0], results[1], 1e-3)
 
 
-def test_gradients_are_hooked_transformers() -> None:
+@EITHER
+def test_gradients_are_hooked_transformers(cfg: ModelConfig) -> None:
     """The path that is trained: the same gradient for every parameter."""
     gradients = []
-    for one in (model(), hooked()):
+    for one in (model(cfg), hooked(cfg)):
         one.zero_grad()
         next_token_loss(one(programs().long()), programs()).backward()
         gradients.append({name: parameter.grad for name, parameter in one.named_parameters()})
         one.zero_grad()
     for name, gradient in gradients[0].items():
         assert same(gradient, gradients[1][name]), name
-        assert gradient.abs().max() > 1e-6 or name.endswith("b_K"), name  # softmax ignores what all keys share
+        # softmax ignores what all keys share; turned, they share nothing but the dimensions that are not
+        assert gradient.abs().max() > 1e-6 or name.endswith("b_K"), name
+
+
+# --- sites on demand -------------------------------------------------------------------------------------------------
+
+FLAGS = {  # what HookedTransformer computes only where its config says so
+    "hook_tokens": "use_hook_tokens",
+    "hook_attn_in": "use_attn_in",
+    "hook_q_input": "use_split_qkv_input",
+    "hook_k_input": "use_split_qkv_input",
+    "hook_v_input": "use_split_qkv_input",
+    "hook_result": "use_attn_result",
+    "hook_mlp_in": "use_hook_mlp_in",
+}
+
+
+def flag(site: str) -> str:
+    return FLAGS[site.rpartition(".")[2]]
+
+
+@EITHER
+def test_the_two_lists_are_all_sites_of_hooked_transformer(cfg: ModelConfig) -> None:
+    regular, on_demand = model(cfg).sites(), model(cfg).sites(on_demand=True)
+    assert not set(regular) & set(on_demand)
+    assert {*regular, *on_demand} == set(hooked(cfg, "use_hook_tokens").hook_dict)
+
+
+@EITHER
+def test_sites_on_demand_are_hooked_transformers(cfg: ModelConfig) -> None:
+    plain = model(cfg)(programs())
+    for site in model(cfg).sites(on_demand=True):
+        lens = hooked(cfg, flag(site))
+        logits, cache = model(cfg).run_with_cache(programs(), names_filter=site)
+        _, theirs = lens.run_with_cache(programs().long(), names_filter=site)
+        assert same(cache[site], theirs[site]), site
+        assert same(logits, plain), site
+
+
+@EITHER
+def test_an_edit_on_demand_moves_the_logits_as_it_moves_hooked_transformers(cfg: ModelConfig) -> None:
+    with torch.no_grad():
+        plain = model(cfg)(programs())
+        for site in set(model(cfg).sites(on_demand=True)) - {"hook_tokens"}:
+            edited = model(cfg).run_with_hooks(programs(), fwd_hooks=[(site, scaling(site))])
+            expected = hooked(cfg, flag(site)).run_with_hooks(programs().long(), fwd_hooks=[(site, scaling(site))])
+            assert same(edited, expected, 3e-5), site
+            assert not same(edited, plain, 1e-3), site
+
+
+def test_an_edit_of_tokens_is_an_edit_of_the_input() -> None:
+    before = programs().clone()
+    edit = [("hook_tokens", lambda tokens, hook: tokens.clamp_(max=20))]  # in place, as it may be
+    edited = model().run_with_hooks(programs(), edit, return_type="both")
+    expected = model()(programs().clamp(max=20), return_type="both")
+    assert all(torch.equal(a, b) for a, b in zip(edited, expected, strict=True))
+    assert torch.equal(programs(), before), "the caller's tokens were written to"
+
+
+@pytest.mark.parametrize("name", ["hook_mlp_in", "hook_attn_in", "hook_q_input"])
+def test_an_edit_in_place_of_what_a_part_reads_leaves_the_residual_stream(name: str) -> None:
+    stream = "blocks.0.hook_resid_mid" if name == "hook_mlp_in" else "blocks.0.hook_resid_pre"
+    with torch.no_grad():
+        _, before = model().run_with_cache(programs(), stream)
+        with model().hooks([(f"blocks.0.{name}", lambda tensor, hook: tensor.zero_())]):
+            edited, after = model().run_with_cache(programs(), stream)
+        assert torch.equal(before[stream], after[stream])
+        assert not same(edited, model()(programs()), 1e-3)
+
+
+def test_predicates_select_sites_on_demand_and_none_does_not() -> None:
+    _, cache = model().run_with_cache(programs(), lambda name: name.endswith(("hook_result", "hook_z")))
+    assert list(cache) == [f"blocks.{i}.attn.hook_{name}" for i in range(2) for name in ("z", "result")]
+    _, cache = model().run_with_cache(programs())
+    assert not set(cache) & set(model().sites(on_demand=True))
 
 
 # --- fused and explicit ----------------------------------------------------------------------------------------------
 
 
-def test_fused_and_explicit_paths_agree() -> None:
+@EITHER
+def test_fused_and_explicit_paths_agree(cfg: ModelConfig) -> None:
     sites = {"attention": "attn.hook_pattern", "scores": "attn.hook_attn_scores", "LayerNorm": "ln1.hook_scale"}
-    explicit = model()(programs())
+    explicit = model(cfg)(programs())
     assert explicit.requires_grad
     with torch.no_grad():
-        fused = model()(programs())
+        fused = model(cfg)(programs())
         assert not torch.equal(fused, explicit), "the paths are one, so that nothing is compared"
         assert same(fused, explicit)
         for site in sites.values():
@@ -170,7 +250,7 @@ def test_fused_and_explicit_paths_agree() -> None:
             hooks = [
                 (lambda name, site=site: name.endswith(site), lambda tensor, hook, seen=seen: seen.append(hook.name))
             ]
-            assert same(model().run_with_hooks(programs(), fwd_hooks=hooks), explicit)
+            assert same(model(cfg).run_with_hooks(programs(), fwd_hooks=hooks), explicit)
             assert seen == [f"blocks.{i}.{site}" for i in range(CFG.n_layers)]
 
 
@@ -260,12 +340,28 @@ def test_a_hook_that_never_fired_is_an_error() -> None:
         with model().hooks(hooks):
             pass
 
-    message = "a hook never fired: no forward pass ran within the hooks' context"
+    def look(tensor: Tensor, hook: Hook) -> None:
+        pass
+
+    behind = "never fired: no forward pass within the context came there"
+    with pytest.raises(ValueError, match=f"the hook at 'hook_embed' {behind}"):
+        enter([("hook_embed", look)])
+    message = rf"the hooks at 'blocks\.0\.attn\.hook_z' \(and 1 more\), 'hook_embed' {behind}"
     with pytest.raises(ValueError, match=message):
-        enter([("hook_embed", lambda tensor, hook: None)])
-    with pytest.raises(ValueError, match=message):
-        enter([(lambda name: name.endswith("hook_z"), lambda tensor, hook: None)])
+        enter([(lambda name: name.endswith("hook_z"), look), ("hook_embed", look)])
     enter([])  # nothing is expected of no hooks
+
+
+def test_a_hook_behind_the_last_layer_that_ran_never_fired() -> None:
+    edits = [(f"blocks.{i}.hook_resid_pre", lambda tensor, hook: tensor) for i in range(2)]
+    message = r"the hook at 'blocks\.1\.hook_resid_pre' never fired"
+    with pytest.raises(ValueError, match=message):
+        model().run_with_hooks(programs(), edits, stop_at_layer=1)
+    with pytest.raises(ValueError, match=message):
+        model().run_with_cache(programs(), [name for name, _ in edits], stop_at_layer=1)
+    with pytest.raises(ValueError, match=r"the hook at 'unembed\.hook_in' \(and 1 more\) never fired"):
+        model().run_with_cache(programs(), lambda name: name.startswith("unembed"), return_type=None)
+    assert not model().listening
 
 
 def test_hooks_stay_for_the_context_and_no_longer() -> None:
@@ -352,8 +448,36 @@ def test_return_types() -> None:
     with_hooks = model().run_with_hooks(programs(), fwd_hooks=[], return_type="both")
     assert torch.equal(with_hooks[0], logits)
     assert torch.equal(with_hooks[1], loss)
-    with pytest.raises(ValueError, match=r"return_type 'probs' is none of 'logits', 'loss', 'both'"):
+    with pytest.raises(ValueError, match=r"return_type 'probs' is none of 'logits', 'loss', 'both', None"):
         model()(programs(), return_type="probs")
+
+
+def test_no_output_runs_all_but_the_unembedding() -> None:
+    nothing, cache = model().run_with_cache(programs(), return_type=None)
+    assert nothing is None
+    assert set(SITES) - set(cache) == {"unembed.hook_in", "unembed.hook_out"}
+
+
+@EITHER
+@pytest.mark.parametrize("layer", [0, 1, 2, -1, -2])
+def test_stopping_at_a_layer_is_hooked_transformers(cfg: ModelConfig, layer: int) -> None:
+    with torch.no_grad():
+        stream, cache = model(cfg).run_with_cache(programs(), stop_at_layer=layer)
+        expected, theirs = hooked(cfg).run_with_cache(programs().long(), stop_at_layer=layer)
+        assert same(stream, expected)
+        assert set(cache) == set(theirs)
+        assert same(model(cfg)(programs(), stop_at_layer=layer, return_type="loss"), expected)
+        double = [("hook_embed", lambda tensor, hook: 2 * tensor)]
+        edited = model(cfg).run_with_hooks(programs(), double, stop_at_layer=layer)
+        theirs = hooked(cfg).run_with_hooks(programs().long(), fwd_hooks=double, stop_at_layer=layer)
+        assert same(edited, theirs)
+        assert not same(edited, expected, 1e-3)
+
+
+def test_stopping_at_a_layer_that_is_not_there() -> None:
+    for layer in (3, -3):
+        with pytest.raises(ValueError, match=rf"stop_at_layer = {layer} is outside -2 \.\.\. 2, the model's layers"):
+            model()(programs(), stop_at_layer=layer)
 
 
 def test_loss_by_hand() -> None:
@@ -404,12 +528,57 @@ def test_what_is_not_built_is_refused() -> None:
         ModelConfig(act_fn="relu")
     with pytest.raises(ValueError, match="normalization_type = 'RMS' is not built; use 'LN'"):
         ModelConfig(normalization_type="RMS")
-    with pytest.raises(ValueError, match="positional_embedding_type = 'rotary' is not built; use 'standard'"):
-        ModelConfig(positional_embedding_type="rotary")
+    message = "positional_embedding_type = 'alibi' is not built; use 'standard' or 'rotary'"
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(positional_embedding_type="alibi")
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_heads = 3 does not divide d_model = 128; change one of them"):
+        ModelConfig(n_heads=3)
+    with pytest.raises(ValueError, match="rotary_dim = 8 has no meaning with learned positions; leave it None"):
+        ModelConfig(rotary_dim=8)
+    for wrong in (5, 0, 34, -2):
+        message = f"rotary_dim = {wrong} must be even and from 2 to d_head = 32"
+        with pytest.raises(ValueError, match=message):
+            ModelConfig(positional_embedding_type="rotary", rotary_dim=wrong)
+    with pytest.raises(ValueError, match="rotary_dim = 5 must be even"):
+        ModelConfig(positional_embedding_type="rotary", d_head=5)
+    with pytest.raises(ValueError, match=r"rotary_base = 0 must be positive; 10000 is usual"):
+        ModelConfig(positional_embedding_type="rotary", rotary_base=0)
 
 
 def test_config_round_trip() -> None:
-    assert ModelConfig(**CFG.to_dict()) == CFG
+    for cfg in (*CONFIGS, ModelConfig(positional_embedding_type="rotary")):
+        assert ModelConfig(**json.loads(json.dumps(cfg.to_dict()))) == cfg
+
+
+def test_configs_stored_before_rotary_positions_load() -> None:
+    stored = {
+        **{"n_layers": 3, "d_model": 96, "n_heads": 3, "d_head": 32, "d_mlp": 384, "n_ctx": 48, "d_vocab": 65},
+        **{"act_fn": "gelu", "normalization_type": "LN", "positional_embedding_type": "standard"},
+        **{"eps": 1e-05, "initializer_range": 0.02},
+    }
+    assert ModelConfig(**stored).to_dict() == stored, "and are written as they were: a run's identity stays the same"
+
+
+def test_rotary_turns_all_of_a_head_unless_told_otherwise() -> None:
+    cfg = dataclasses.replace(ROTARY, rotary_dim=None)
+    whole = dataclasses.replace(ROTARY, rotary_dim=8)
+    with torch.no_grad():
+        default, told, part = (Model(one).eval()(programs()) for one in (cfg, whole, ROTARY))
+    assert torch.equal(default, told)
+    assert not same(default, part, 1e-3)
+
+
+def test_rotary_scores_depend_on_distance_alone() -> None:
+    """The same token everywhere: a score is a function of how far apart query and key stand."""
+    _, cache = model(ROTARY).run_with_cache(torch.full((1, 12), 3), "blocks.0.attn.hook_attn_scores")
+    scores = cache["blocks.0.attn.hook_attn_scores"][0]
+    for distance in range(11):
+        along = scores.diagonal(-distance, 1, 2)
+        assert same(along, along[:, :1].expand_as(along), 1e-4)
+    assert not same(scores[:, -1, 3], scores[:, -1, 4], 1e-2)
 
 
 def test_a_seed_fixes_the_weights_and_nothing_else() -> None:
@@ -433,116 +602,8 @@ def test_initial_weights_have_their_scale() -> None:
     assert (made["blocks.0.attn.b_Q"] == 0).all()
 
 
-# --- generation ------------------------------------------------------------------------------------------------------
-
-
-def generated(one: Model, prompt: list[int], new: int, allowed: Callable[[list[int]], list[bool]] | None) -> list[int]:
-    """Greedy completion as plainly as it can be said."""
-    sequence = list(prompt)
-    for _ in range(new):
-        scores = one(torch.tensor([sequence]))[0, -1].tolist()
-        if allowed is not None:
-            scores = [score if ok else -math.inf for score, ok in zip(scores, allowed(sequence), strict=True)]
-        sequence.append(max(range(len(scores)), key=scores.__getitem__))
-        if sequence[-1] == PAD:
-            break
-    return sequence
-
-
-@cache
-def stopping() -> Model:
-    """A model whose greedy completions stop sooner or later: its bias leans to a few tokens and to `.`."""
-    made = Model(CFG, seed=11)
-    with torch.no_grad():
-        made.unembed.b_U[PAD] += 3.5
-        made.unembed.b_U[:5] += 2.5
-    return made.eval()
-
-
-@cache
-def prompts() -> tuple[Tensor, Tensor]:
-    """Cut programs of 1 to 12 tokens, what stands behind the cut replaced by something else."""
-    lengths = torch.arange(1, 13).repeat(2)
-    rows = programs()[:, :14].clone()
-    rows[torch.arange(14) >= lengths[:, None]] = 7
-    return rows, lengths
-
-
-def no_token_twice(sequence: list[int]) -> list[bool]:
-    """Nothing in the sequence may come again, but `.`, once there are 16 tokens."""
-    return [(len(sequence) > 16) if token == PAD else token not in sequence for token in range(CFG.d_vocab)]
-
-
-def test_generation_is_greedy_and_stops() -> None:
-    rows, lengths = prompts()
-    before = rows.clone()
-    out = stopping().generate(rows, lengths, 20)
-    assert out.dtype == torch.int64
-    assert torch.equal(rows, before), "the prompts were written to"
-    stopped = 0
-    for row, length, done in zip(rows.tolist(), lengths.tolist(), out.tolist(), strict=True):
-        expected = generated(stopping(), row[:length], 20, None)
-        assert done[: len(expected)] == expected
-        assert set(done[len(expected) :]) <= {PAD}
-        stopped += expected[-1] == PAD and len(expected) > length + 1
-    assert 0 < stopped < len(rows), "some must stop on the way, others not"
-
-
-def test_generation_alone_is_generation_in_a_batch() -> None:
-    rows, lengths = prompts()
-    together = stopping().generate(rows, lengths, 20)
-    for i in range(len(rows)):
-        alone = stopping().generate(rows[i : i + 1], lengths[i : i + 1], 20)
-        end = int(lengths[i]) + 20
-        assert torch.equal(alone[0, :end], together[i, :end])
-
-
-def test_logits_mask_is_respected() -> None:
-    rows, lengths = prompts()
-    starts = dict(enumerate(lengths.tolist()))
-
-    def mask(batch: Tensor) -> Tensor:
-        given = [max(i for i, token in enumerate(row) if token != PAD or i == 0) + 1 for row in batch.tolist()]
-        return torch.tensor([no_token_twice(row[:n]) for row, n in zip(batch.tolist(), given, strict=True)])
-
-    out = stopping().generate(rows, lengths, 20, logits_mask=mask)
-    free = stopping().generate(rows, lengths, 20)
-    for i, done in enumerate(out.tolist()):
-        expected = generated(stopping(), rows[i, : starts[i]].tolist(), 20, no_token_twice)
-        assert done[: len(expected)] == expected
-    assert not torch.equal(out[:, : free.shape[1]], free), "the mask changed nothing"
-    end = torch.zeros(CFG.d_vocab, dtype=torch.bool)
-    end[PAD] = True
-    stopped = stopping().generate(rows, lengths, 20, logits_mask=lambda batch: end.expand(len(batch), -1))
-    for row, length, done in zip(rows.tolist(), lengths.tolist(), stopped.tolist(), strict=True):
-        assert done[:length] == row[:length]
-        assert set(done[length:]) == {PAD}
-
-
-def test_generation_sees_hooks() -> None:
-    rows, lengths = prompts()
-    plain = stopping().generate(rows, lengths, 5)
-    with stopping().hooks([("ln_final.hook_normalized", lambda tensor, hook: tensor * 0)]):
-        edited = stopping().generate(rows, lengths, 5)
-    assert not torch.equal(plain, edited)
-    assert (edited[torch.arange(24), lengths] == PAD).all(), "the bias alone says `.`"
-
-
-def test_generation_needs_positions() -> None:
-    rows, lengths = prompts()
-    stopping().generate(rows, lengths, 40 - 12)
-    with pytest.raises(ValueError, match="prompt and completion need 41 positions, the model has n_ctx = 40"):
-        stopping().generate(rows, lengths, 40 - 11)
-
-
-def test_a_mask_that_allows_nothing_is_an_error() -> None:
-    model = Model(ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32))
-    prompts = torch.tensor([[10, 3]])
-    with pytest.raises(ValueError, match="logits_mask allows no token for some prompt; it must leave one or more"):
-        model.generate(prompts, torch.tensor([2]), 2, lambda tokens: torch.zeros(len(tokens), 65, dtype=torch.bool))
-
-
 def test_the_config_is_hooked_transformers() -> None:
     import transformer_lens
 
     assert transformer_lens.HookedTransformerConfig(**ModelConfig().to_dict()).d_vocab == 65
+    assert transformer_lens.HookedTransformerConfig(**ROTARY.to_dict()).rotary_dim == 6

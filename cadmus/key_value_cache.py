@@ -1,0 +1,51 @@
+"""What a model keeps of the positions it has read, so that each new token of a completion is read once."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+class KeyValueCache:
+    """Keys and values of the positions that a model has read, so that it need not read them again.
+
+    Row i holds `lengths[i]` positions (int64, on the model's device), at most `width`; a forward pass puts what it
+    reads behind them. Lengths may be set back: what stands behind is not looked at, and written over. For use without
+    gradients, since they would not reach what was read before.
+    """
+
+    def __init__(self, rows: int, width: int, device: torch.device) -> None:
+        self.width = width
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self._layers: dict[str, Tensor] = {}  # key and value, row, head, position, d_head
+
+    def advance(self, n: int) -> Tensor:
+        """Make ready for `n` more positions in every row; returns which they are: int64 [row, n].
+
+        Raises ValueError where there is no room for them, or gradients are recorded.
+        """
+        if torch.is_grad_enabled():
+            raise ValueError("a key-value cache holds no gradients; run the model within torch.no_grad()")
+        self.positions = self.lengths[:, None] + torch.arange(n, device=self.lengths.device)
+        self.lengths = self.lengths + n
+        self.longest = int(self.lengths.max())
+        if self.longest > self.width:
+            raise ValueError(f"{self.longest} positions, but the cache has room for {self.width}; make it wider")
+        keys = torch.arange(self.longest, device=self.lengths.device)
+        self.visible = keys <= self.positions[:, None, :, None]  # row, 1, query, key
+        return self.positions
+
+    def append(self, layer: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v [row, head, n, d_head] of the new positions; returns those of all positions."""
+        if layer not in self._layers:
+            self._layers[layer] = k.new_zeros(2, len(k), k.shape[1], self.width, k.shape[-1])
+        stored, rows = self._layers[layer], torch.arange(len(k), device=k.device)[:, None]
+        for one, new in zip(stored, (k, v), strict=True):
+            one[rows, :, self.positions] = rearrange(new, "row head n d -> row n head d")
+        return stored[0, :, :, : self.longest], stored[1, :, :, : self.longest]
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all but these rows (indices)."""
+        self.lengths = self.lengths[rows]
+        self._layers = {name: stored[:, rows] for name, stored in self._layers.items()}

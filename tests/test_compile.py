@@ -1,0 +1,105 @@
+"""The model under torch.compile: the same numbers, and hooks that fire whenever they are set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from cadmus.hooks import Hook
+from cadmus.model import Model, ModelConfig
+from tests.test_model import same
+
+CFG = ModelConfig(n_layers=1, d_model=16, n_heads=2, d_head=8, d_mlp=16, n_ctx=16, initializer_range=0.5)
+ROTARY = replace(CFG, positional_embedding_type="rotary")
+TOKENS = torch.randint(65, (3, 9), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def graphs(model: Model) -> tuple[Callable[..., object], list[int]]:
+    """`model` compiled by a backend that runs what it is given as it is and counts the operations of each graph."""
+    compiled: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        compiled.append(len(graph.graph.nodes))
+        return graph.forward
+
+    return torch.compile(model, backend=count), compiled
+
+
+def test_a_compiled_model_gives_the_same() -> None:
+    """By the default compiler (seconds: it calls a C++ compiler)."""
+    model = Model(CFG).eval()
+    compiled = torch.compile(model)
+    with torch.no_grad():
+        expected = model(TOKENS, return_type="both")
+        for found, wanted in zip(compiled(TOKENS, return_type="both"), expected, strict=True):
+            assert same(found, wanted)
+
+
+@pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["learned", "rotary"])
+def test_a_compiled_model_trains_the_same(cfg: ModelConfig) -> None:
+    gradients = []
+    model = Model(cfg)
+    for one in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        one(TOKENS, return_type="loss").backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for expected, found in zip(*gradients, strict=True):
+        assert same(found, expected)
+
+
+@pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["learned", "rotary"])
+@torch.no_grad()
+def test_hooks_set_after_compiling_fire_and_compile_nothing(cfg: ModelConfig) -> None:
+    model = Model(cfg).eval()
+    compiled, made = graphs(model)
+    plain = compiled(TOKENS)
+    assert same(plain, model(TOKENS))
+    assert len(made) == 1, "the model is one graph"
+    seen = []
+
+    def edit(tensor: Tensor, hook: Hook) -> Tensor:
+        seen.append((hook.name, float(tensor.sum())))  # what no graph could hold
+        return tensor * torch.linspace(0.5, 1.5, tensor.shape[-1])
+
+    for site in model.sites() + model.sites(on_demand=True):
+        if site == "hook_tokens":
+            continue
+        with model.hooks([(site, edit)]):
+            edited = compiled(TOKENS)
+            assert torch.equal(edited, model(TOKENS)), site
+        assert not same(edited, plain, 1e-6), site
+        assert seen[0] == seen[1]
+        assert seen[0][0] == site
+        seen.clear()
+    assert torch.equal(compiled(TOKENS), plain)
+    assert len(made) == 1, "hooks made it compile anew"
+
+
+@torch.no_grad()
+def test_the_ways_to_run_with_hooks_work_on_a_compiled_model() -> None:
+    model = Model(CFG).eval()
+    compiled, _ = graphs(model)
+    plain = compiled(TOKENS)
+    logits, cache = compiled.run_with_cache(TOKENS)
+    assert same(logits, plain)
+    assert list(cache) == model.sites()
+    edited = compiled.run_with_hooks(TOKENS, [("hook_embed", lambda tensor, hook: 2 * tensor)])
+    assert not same(edited, plain, 1e-5)
+    with (
+        pytest.raises(ValueError, match="the hook at 'unembed\\.hook_in' never fired"),
+        compiled.hooks([("unembed.hook_in", lambda tensor, hook: tensor)]),
+    ):
+        compiled(TOKENS, stop_at_layer=1)
+    with pytest.raises(ValueError, match="site 'nowhere' does not exist"), compiled.hooks([("nowhere", print)]):
+        pass
