@@ -8,16 +8,17 @@ interventions run models through `run_with_cache` and `run_with_hooks` here, and
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from cadmus.model import Hook, HookFn, Model, NamesFilter, next_token_loss
+from cadmus.hooks import Chosen, Hook, HookFn, NamesFilter, matching
+from cadmus.model import Model, next_token_loss
 
 KINDS = ("cadmus", "hooked_transformer", "transformer_bridge")
 
@@ -56,6 +57,15 @@ blocks.hook_mlp_out         re      re                  re                  re
 blocks.hook_resid_post      re      re                  re                  re
 ln_final.hook_scale         re      re                  re                  re
 ln_final.hook_normalized    re      re                  re                  re
+unembed.hook_in             re      re                  re                  re
+unembed.hook_out            re      re                  re                  re
+hook_tokens                 re      --                  --                  --
+blocks.hook_attn_in         re      re                  --                  --
+blocks.hook_q_input         re      re                  --                  --
+blocks.hook_k_input         re      re                  --                  --
+blocks.hook_v_input         re      re                  --                  --
+blocks.attn.hook_result     re      re                  --                  --
+blocks.hook_mlp_in          re      re                  re                  re
 """
 
 
@@ -69,6 +79,15 @@ def _read_table(text: str) -> dict[str, dict[str, Capability]]:
 
 
 _CAPABILITIES = _read_table(_TABLE)
+_SWITCHES = {  # what is computed on demand, and the field of TransformerLens's cfg that makes a model compute it
+    "blocks.hook_attn_in": "use_attn_in",
+    "blocks.hook_q_input": "use_split_qkv_input",
+    "blocks.hook_k_input": "use_split_qkv_input",
+    "blocks.hook_v_input": "use_split_qkv_input",
+    "blocks.attn.hook_result": "use_attn_result",
+    "blocks.hook_mlp_in": "use_hook_mlp_in",
+    "hook_tokens": None,  # decided when a HookedTransformer is built
+}
 
 
 def capabilities(kind: str, rotary: bool = False) -> dict[str, Capability]:
@@ -111,13 +130,15 @@ def kind(model: Any) -> str:
     )
 
 
-def sites(model: Any) -> list[str]:
-    """Every site of a model of any kind that Cadmus models have too, in the order of the forward pass."""
+def sites(model: Any, on_demand: bool = False) -> list[str]:
+    """The sites of a model of any kind that Cadmus models have too, as `Model.sites`: with `on_demand`, those that a
+    run computes only where they are asked for."""
     if kind(model) == "cadmus":
-        return model.sites()
+        return model.sites(on_demand)
     found: list[str] = []
-    for in_block, patterns in groupby(_CAPABILITIES["cadmus"], lambda pattern: pattern.startswith("blocks.")):
-        names = list(patterns)
+    patterns = [pattern for pattern in _CAPABILITIES["cadmus"] if (pattern in _SWITCHES) == on_demand]
+    for in_block, group in groupby(patterns, lambda pattern: pattern.startswith("blocks.")):
+        names = list(group)
         blocks = range(model.cfg.n_layers) if in_block else range(1)
         found += [name.replace("blocks.", f"blocks.{i}.", 1) for i in blocks for name in names]
     there = model.hook_dict
@@ -129,26 +150,12 @@ def match(model: Any, names: NamesFilter) -> list[str]:
 
     ValueError for a name that does not exist, and for a predicate that selects nothing.
     """
-    known = sites(model)
-    see = "model.sites()" if isinstance(model, Model) else "lens.sites(model)"
     if names is None:
-        return known
-    if callable(names):
-        chosen = [site for site in known if names(site)]
-        if not chosen:
-            raise ValueError(f"the names_filter selects no site; see {see}")
-        return chosen
-    chosen = [names] if isinstance(names, str) else list(names)
-    for name in chosen:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            layers = model.cfg.n_layers
-            raise ValueError(
-                f"site {name!r} does not exist{hint}: the model has {layers} layers "
-                f"(blocks.0 ... blocks.{layers - 1}); see {see}"
-            )
-    return chosen
+        return sites(model)
+    known = sites(model) + sites(model, on_demand=True)
+    see = "model.sites()" if isinstance(model, Model) else "lens.sites(model)"
+    several = [names] if callable(names) or isinstance(names, str) else names
+    return [site for chosen in several for site in matching(known, chosen, see)]
 
 
 def check_readable(model: Any, names: NamesFilter) -> list[str]:
@@ -166,10 +173,10 @@ def check_editable(model: Any, names: NamesFilter) -> list[str]:
 def _check(model: Any, names: NamesFilter, ability: str, because: str) -> list[str]:
     name = kind(model)
     table = capabilities(name, model.cfg.positional_embedding_type == "rotary")
-    able = {site: getattr(table[_pattern(site)], ability) for site in sites(model)}
-    if names is None:
-        return [site for site in able if able[site]]
     chosen = match(model, names)
+    able = {site: getattr(table[_pattern(site)], ability) for site in chosen}
+    if names is None:
+        return [site for site in chosen if able[site]]
     for site in chosen:
         if not able[site]:
             raise ValueError(
@@ -204,7 +211,7 @@ def run_with_cache(
 def run_with_hooks(
     model: Any,
     tokens: Tensor,
-    fwd_hooks: Iterable[tuple[str | Callable[[str], bool], HookFn]] = (),
+    fwd_hooks: Iterable[tuple[Chosen, HookFn]] = (),
     return_type: str = "logits",
 ) -> Any:
     """One forward pass of a model of any kind with edits, as `Model.run_with_hooks`.
@@ -235,7 +242,8 @@ def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_typ
         return listen
 
     theirs = [(site, told(number, site, fn)) for number, (site, fn) in enumerate(hooks)]
-    logits = model.run_with_hooks(tokens.long(), fwd_hooks=theirs, return_type="logits")
+    with _computed(model, [site for site, _ in hooks]):
+        logits = model.run_with_hooks(tokens.long(), fwd_hooks=theirs, return_type="logits")
     silent = [site for number, (site, _) in enumerate(hooks) if number not in fired]
     if silent:
         raise ValueError(f"the hook at {silent[0]!r} never fired, so that nothing was read or edited there")
@@ -243,3 +251,17 @@ def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_typ
         return logits
     loss = next_token_loss(logits, tokens)
     return loss if return_type == "loss" else (logits, loss)
+
+
+@contextlib.contextmanager
+def _computed(model: Any, names: list[str]) -> Iterator[None]:
+    """Within the context a model of TransformerLens computes these sites, on demand or not."""
+    switches = {_SWITCHES.get(_pattern(name)) for name in names} - {None}
+    before = {switch: getattr(model.cfg, switch) for switch in switches}
+    try:
+        for switch in switches:
+            getattr(model, f"set_{switch}")(True)
+        yield
+    finally:
+        for switch, value in before.items():
+            getattr(model, f"set_{switch}")(value)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cadmus import lens, tokens
+from cadmus import kinds, lens, tokens
 from cadmus.model import Model, ModelConfig, next_token_loss
 from probes.harvest import harvest, residual_sites
 
@@ -31,9 +31,8 @@ bridge_only = pytest.mark.skipif(not BRIDGE, reason="transformer-lens 3.9 has Ho
 
 SMALL = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_head": 8, "d_mlp": 48, "n_ctx": 40, "initializer_range": 0.3}
 CONFIGS = {"learned": ModelConfig(**SMALL), "narrow heads": ModelConfig(**SMALL | {"n_heads": 2})}
-if "rotary_dim" in ModelConfig.__dataclass_fields__:
-    rotary = SMALL | {"positional_embedding_type": "rotary", "rotary_base": 123.5}
-    CONFIGS |= {"rotary": ModelConfig(**rotary), "partly rotary": ModelConfig(**rotary | {"rotary_dim": 4})}
+ROTARY = SMALL | {"positional_embedding_type": "rotary", "rotary_base": 123.5}
+CONFIGS |= {"rotary": ModelConfig(**ROTARY), "partly rotary": ModelConfig(**ROTARY | {"rotary_dim": 4})}
 each_config = pytest.mark.parametrize("config", CONFIGS)
 
 PROGRAMS = tokens.encode(["34+7=.", "34+8=!.", "941-*55*1+>.", "(1,2,3,1I2=.", "3A4Bab+7=.", "358@\\-+0=.", "1758RA."])
@@ -70,12 +69,17 @@ def sequences() -> Tensor:
 
 def same(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
     """Equal shapes, equal places of -inf, and elsewhere within the tolerance, as a share of the largest entry."""
+    if a.shape != b.shape:
+        return False
     largest = max(1.0, float(b.detach()[b.isfinite()].abs().max()))
-    return a.shape == b.shape and torch.allclose(a, b, atol=tolerance * largest, rtol=0)
+    return torch.allclose(a, b, atol=tolerance * largest, rtol=0)
 
 
 def scaling(tensor: Tensor, hook: Any) -> Tensor:
-    """An edit that no LayerNorm undoes: every entry times its own number in 0.5 ... 1.5."""
+    """An edit that no LayerNorm undoes: every entry times its own number in 0.5 ... 1.5; of tokens, those of half the
+    id."""
+    if not tensor.is_floating_point():
+        return tensor // 2
     return tensor * (0.5 + torch.rand(tensor.shape[1:], generator=torch.Generator().manual_seed(7)))
 
 
@@ -146,23 +150,33 @@ def test_the_copy_is_the_callers_alone() -> None:
 # --- the capability table --------------------------------------------------------------------------------------------
 
 
+ABSENT = {True: ["hook_pos_embed"], False: ["blocks.attn.hook_rot_q", "blocks.attn.hook_rot_k"]}  # rotary or not
+
+
 def derive(one: Any, reference: Model) -> dict[str, lens.Capability]:
     """By reading and editing each site of `one`, past all checks, and comparing with the reference."""
-    there = one.sites() if isinstance(one, Model) else one.hook_dict
+
+    def seen_and_edited(site: str, edit: Callable[[Tensor, Any], Tensor]) -> tuple[Tensor, Tensor] | None:
+        seen = []
+        hook = (site, lambda tensor, hook: edit(seen.append(tensor) or tensor, hook))
+        try:
+            return kinds._run(one, sequences(), [hook], "logits"), seen[0]
+        except (KeyError, ValueError, NotImplementedError):  # no such site, never reached, cannot be computed
+            return None
+
     found: dict[str, list[lens.Capability]] = {}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the bridge's, of an edit that it ignores
-        plain, ours = reference.run_with_cache(sequences())
-        for site in reference.sites():
-            readable = editable = site in there
-            if site in there:
-                _, cache = one.run_with_cache(sequences().long(), names_filter=[site])
-                readable = site in cache and same(ours[site], cache[site])
-                for edit in (scaling, interchange):
-                    expected = reference.run_with_hooks(sequences(), fwd_hooks=[(site, edit)])
-                    assert edit is interchange or not same(expected, plain, 1e-3), f"nothing is edited at {site}"
-                    edited = one.run_with_hooks(sequences().long(), fwd_hooks=[(site, edit)])
-                    editable = editable and same(edited, expected, 3e-5)
+        plain = reference(sequences())
+        for site in reference.sites() + reference.sites(on_demand=True):
+            readable = editable = True
+            for edit in (scaling, interchange):
+                activation = reference.run_with_cache(sequences(), site)[1][site]
+                expected = reference.run_with_hooks(sequences(), fwd_hooks=[(site, edit)])
+                assert edit is interchange or not same(expected, plain, 1e-3), f"nothing is edited at {site}"
+                logits, seen = seen_and_edited(site, edit) or (plain, torch.tensor(torch.nan))
+                readable = readable and same(activation, seen)
+                editable = editable and same(expected, logits, 3e-5)
             pattern = re.sub(r"^blocks\.\d+", "blocks", site)
             found.setdefault(pattern, []).append(lens.Capability(readable, editable))
     return {site: lens.Capability(*(all(ability) for ability in zip(*each))) for site, each in found.items()}
@@ -176,14 +190,16 @@ def test_the_table_is_what_reading_and_editing_each_site_shows(config: str, kind
     table = lens.capabilities(kind, rotary="rotary" in config)
     derived = derive(one, model(config))
     assert derived == {site: table[site] for site in derived}
+    assert set(table) - set(derived) == set(ABSENT["rotary" in config])
     editable = [site for site, able in derived.items() if able.editable]
     assert len(editable) >= 17
     assert all(derived[site].readable for site in editable)
 
 
 def test_capabilities_by_kind() -> None:
-    assert all(able == (True, True) for able in lens.capabilities("cadmus").values())
-    assert lens.capabilities("hooked_transformer") == lens.capabilities("cadmus")
+    ours, hooked = lens.capabilities("cadmus"), lens.capabilities("hooked_transformer")
+    assert all(able == (True, True) for able in ours.values())
+    assert [site for site in ours if hooked[site] != ours[site]] == ["hook_tokens"]
     bridge = lens.capabilities("transformer_bridge")
     assert bridge["blocks.attn.hook_attn_scores"] == (False, False)
     assert bridge["blocks.hook_resid_mid"] == (True, False)
@@ -351,6 +367,28 @@ def test_edits_follow_one_another_and_leave_nothing(either: Any) -> None:
         with pytest.raises(ZeroDivisionError):
             lens.run_with_hooks(either, sequences(), [*edits, (sites[2], lambda tensor, hook: 1 / 0)])
         assert torch.equal(lens.run_with_hooks(either, sequences()), plain)
+
+
+def test_what_is_computed_on_demand_is_so_for_one_run_only() -> None:
+    sites = [site for site in lens.sites(converted(), on_demand=True) if site in editable_on_demand()]
+    assert len(sites) >= 2
+    assert set(sites) <= set(model().sites(on_demand=True))
+    before = copy.deepcopy(converted().cfg.to_dict())
+    with torch.no_grad():
+        plain = lens.run_with_hooks(converted(), sequences())
+        for site in sites:
+            edited = lens.run_with_hooks(converted(), sequences(), [(site, scaling)])
+            assert same(edited, lens.run_with_hooks(model(), sequences(), [(site, scaling)]), 3e-5)
+            assert not same(edited, plain, 1e-3)
+            with pytest.raises(ZeroDivisionError):
+                lens.run_with_hooks(converted(), sequences(), [(site, lambda tensor, hook: 1 / 0)])
+            assert converted().cfg.to_dict() == before
+        assert set(sites).isdisjoint(lens.run_with_cache(converted(), sequences())[1])
+
+
+def editable_on_demand() -> list[str]:
+    names = ["hook_mlp_in"] if BRIDGE else ["hook_attn_in", "hook_k_input", "attn.hook_result", "hook_mlp_in"]
+    return [f"blocks.{i}.{name}" for i in range(2) for name in names]
 
 
 def test_runs_refuse_what_the_model_refuses(either: Any) -> None:
