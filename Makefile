@@ -2,14 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+LENS4 ?= .venv-lens4
 
-.PHONY: report test lint format agreement clean
+.PHONY: report test test-lens4 lint format agreement clean
 
 report: $(VENV)/installed  ## train a tiny model, probe it, write reports/index.html (four minutes on two cores)
 	$(BIN)/cadmus-probe report --out reports
 
 test: $(VENV)/installed  ## every test
-	$(BIN)/python -m pytest
+	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest
+
+test-lens4: $(LENS4)/installed  ## conversions to transformer-lens 4, which needs an environment of its own
+	EXPECTED_TRANSFORMER_LENS=4 $(LENS4)/bin/python -m pytest tests/test_lens.py
 
 lint: $(VENV)/installed  ## style and formatting
 	$(BIN)/ruff check .
@@ -28,5 +32,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# what tests/test_lens.py imports, and no more; uncompiled, as most of it is never loaded
+$(LENS4)/installed: constraints.txt constraints-lens4.txt
+	$(PYTHON) -m venv $(LENS4)
+	grep -v '^transformer-lens==' constraints.txt | cat - constraints-lens4.txt > $(LENS4)/constraints.txt
+	$(LENS4)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint $(LENS4)/constraints.txt einops numba pytest transformer-lens
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(LENS4) build dist

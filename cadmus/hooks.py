@@ -50,25 +50,8 @@ class Sites:
         return self.active and any(name in self.listeners for name in names)
 
     def match(self, chosen: Chosen) -> list[str]:
-        """The site of that name, or all that the predicate selects, those on demand too.
-
-        ValueError for a name that does not exist, and for a predicate that selects nothing.
-        """
-        known = self.regular + self.on_demand
-        if callable(chosen):
-            found = [site for site in known if chosen(site)]
-            if not found:
-                raise ValueError("the names_filter selects no site; see model.sites()")
-            return found
-        if chosen not in known:
-            close = difflib.get_close_matches(chosen, known, 1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            layers = len({site.split(".")[1] for site in known if site.startswith("blocks.")})
-            raise ValueError(
-                f"site {chosen!r} does not exist{hint}: the model has {layers} layers "
-                f"(blocks.0 ... blocks.{layers - 1}); see model.sites()"
-            )
-        return [chosen]
+        """`matching` among all sites, those on demand too."""
+        return matching(self.regular + self.on_demand, chosen)
 
     @contextlib.contextmanager
     def hooks(self, fwd_hooks: Iterable[tuple[Chosen, HookFn]]) -> Iterator[None]:
@@ -99,6 +82,27 @@ class Sites:
                 silent.setdefault(number, []).append(site)
         if silent:
             raise ValueError(f"{_listed(silent.values())} never fired: no forward pass within the context came there")
+
+
+def matching(known: list[str], chosen: Chosen, see: str = "model.sites()") -> list[str]:
+    """The site of that name, or all that the predicate selects, of those known; `see` says where they are listed.
+
+    ValueError for a name that does not exist, and for a predicate that selects nothing.
+    """
+    if callable(chosen):
+        found = [site for site in known if chosen(site)]
+        if not found:
+            raise ValueError(f"the names_filter selects no site; see {see}")
+        return found
+    if chosen not in known:
+        close = difflib.get_close_matches(chosen, known, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        layers = len({site.split(".")[1] for site in known if site.startswith("blocks.")})
+        raise ValueError(
+            f"site {chosen!r} does not exist{hint}: the model has {layers} layers "
+            f"(blocks.0 ... blocks.{layers - 1}); see {see}"
+        )
+    return [chosen]
 
 
 def _listed(silent: Iterable[list[str]]) -> str:

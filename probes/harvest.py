@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cadmus import tokens
-from cadmus.model import Model
+from cadmus import lens, tokens
 
 FOLDS = ("train", "validation", "test")
 _FOLD_SHARES = (0.6, 0.15, 0.25)  # of skeletons
 
 
-def residual_sites(model: Model) -> list[str]:
-    """The residual stream before the first block and after each: depth 0, 1, ..., n_layers."""
+def residual_sites(model: Any) -> list[str]:
+    """Of a model of any of `lens.KINDS`, the residual stream before the first block and after each: depth 0, 1, ...,
+    n_layers."""
     return ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
 
 
 def harvest(
-    model: Model, programs: np.ndarray, sites: Sequence[str], *, batch_size: int = 512
+    model: Any, programs: np.ndarray, sites: Sequence[str], *, batch_size: int = 512
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
     """(rows of `programs`, {site: float32 [batch, pos, ...]}) for batch after batch; position 0 is the marker.
 
-    programs uint8 [n, length]. Nothing but the current batch is held. Raises ValueError for an unknown site.
+    model: of any of `lens.KINDS`; programs uint8 [n, length]. Nothing but the current batch is held. Raises ValueError
+    for a site that is unknown, or not readable on that kind of model.
     """
     sequences = torch.from_numpy(tokens.sequences(programs))
     for start in range(0, len(programs), batch_size):
         rows = slice(start, min(start + batch_size, len(programs)))
         with torch.no_grad():
-            _, cache = model.run_with_cache(sequences[rows].to(model.device), names_filter=sites)
+            _, cache = lens.run_with_cache(model, sequences[rows], names_filter=sites)
         yield rows, {site: cache[site].float() for site in sites}
 
 

@@ -50,6 +50,8 @@ ALLOWED = {
     "cadmus.model": {"cadmus.vm", "cadmus.tokens", "cadmus.hooks", "cadmus.key_value_cache"},
     "cadmus.generation": {"cadmus.tokens", "cadmus.model", "cadmus.key_value_cache"},
     "cadmus.constraints": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.generation"},
+    "cadmus.kinds": {"cadmus.hooks", "cadmus.model"},
+    "cadmus.lens": {"cadmus.kinds", "cadmus.model"},
     "cadmus.muon": set(),
     "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts", "cadmus.vm"},
     "cadmus.cost": {"cadmus.model"},
@@ -70,15 +72,15 @@ ALLOWED = {
     "probes.bank": set(),
     "probes.logistic": set(),
     "probes.stats": set(),
-    "probes.harvest": {"cadmus.model", "cadmus.tokens"},
+    "probes.harvest": {"cadmus.lens", "cadmus.tokens"},
     "probes.controls": {"cadmus.model", "cadmus.families"},
 }
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
     *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost", "cadmus.processes"),
-    *("cadmus.recipe",),
-    *("probes.harvest", "probes.logistic", "analyses.paper"),
+    *("cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.harvest", "probes.logistic", "analyses.paper"),
 }
+TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only
 
 
 def modules() -> dict[str, Path]:
@@ -90,10 +92,18 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that the file imports; `from package import name` counts as package.name where that is a module."""
+def imports(path: Path, on_load: bool = False) -> set[str]:
+    """Every module that the file imports; `from package import name` counts as package.name where that is a module.
+
+    With `on_load`, those only that are imported when the file itself is: not the ones within functions.
+    """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    later = {id(node) for function in functions for node in ast.walk(function)} if on_load else set()
+    for node in ast.walk(tree):
+        if id(node) in later:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -132,7 +142,8 @@ def test_analyses_import_neither_tests_nor_benchmarks():
 @pytest.mark.parametrize("module", modules())
 def test_heavy_packages_load_where_they_belong(module):
     found = {name.split(".")[0] for name in imports(modules()[module])}
-    assert "transformer_lens" not in found
+    assert "transformer_lens" not in found or module in TRANSFORMER_LENS
+    assert "transformer_lens" not in {name.split(".")[0] for name in imports(modules()[module], on_load=True)}
     assert "torch" not in found or module in TORCH
 
 
@@ -140,7 +151,15 @@ def test_heavy_packages_load_where_they_belong(module):
     "statement", ["import cadmus", "import cadmus.build, cadmus.labels, cadmus.properties", "import analyses.cli"]
 )
 def test_light_modules_load_without_torch(statement):
-    program = f"import sys; {statement}; sys.exit(sorted({{'torch', 'transformer_lens'}} & set(sys.modules)) or 0)"
+    loads_none_of(statement, "torch", "transformer_lens")
+
+
+def test_lens_loads_without_transformer_lens():
+    loads_none_of("import cadmus.lens, probes.harvest", "transformer_lens")
+
+
+def loads_none_of(statement, *names):
+    program = f"import sys; {statement}; sys.exit(sorted(set({names!r}) & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
@@ -150,3 +169,5 @@ def test_the_import_finder_sees_nested_and_aliased_imports(tmp_path):
         "def f():\n    from cadmus import vm as machine\n    import probes.bank\nfrom cadmus.vm import run\n"
     )
     assert imports(path) == {"cadmus.vm", "probes.bank"}
+    path.write_text("import cadmus.vm\nif 1:\n    import cadmus.tokens\n    def f():\n        import probes.bank\n")
+    assert imports(path, on_load=True) == {"cadmus.vm", "cadmus.tokens"}
