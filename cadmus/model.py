@@ -386,9 +386,13 @@ def _site_names(cfg: ModelConfig) -> tuple[list[str], list[str]]:
 
 
 def next_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Mean cross-entropy (nats) over the tokens that count: each up to and including the program's own `.`."""
+    """Mean cross-entropy (nats) over the tokens that count: each up to and including the program's own `.`.
+
+    tokens [batch, pos]; logits [batch, pos, d_vocab], those behind the last token left out or not.
+    """
     targets, counts = tokens[:, 1:].long(), loss_mask(tokens)
-    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten(), reduction="none")
+    logits = logits[:, : targets.shape[1]]
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
     return (losses * counts.flatten()).sum() / counts.sum()
 
 

@@ -40,7 +40,7 @@ class TrainConfig:
     """Optimizer steps."""
     batch_size: int = 512
     """Programs per step, over all processes."""
-    micro_batches: int = 12
+    micro_batches: int = 16
     """The most parts of a batch that are padded apart; fewer where padding costs less than one more part."""
     optimizer: str = "muon"
     """muon (for the matrices of the blocks; AdamW for the rest) or adamw (for all)."""
@@ -143,7 +143,7 @@ def check_fits(mixture: Mixture, cfg: ModelConfig) -> None:
         )
 
 
-_PROGRESS = ("step", "seen", "seconds", "rows", "losses", "evaluations")  # of a run, kept with its state
+_PROGRESS = ("step", "seen", "positions", "seconds", "rows", "losses", "evaluations")  # of a run, kept with its state
 
 
 class _Run:
@@ -153,6 +153,7 @@ class _Run:
         self.model, self.batches, self.config, self.folder = model, batches, config, folder
         self.optimizers = _optimizers(model, config)
         self.step, self.seen, self.seconds = 0, 0, 0.0
+        self.positions = 0  # that were computed: those of the tokens seen, and padding
         self.rows: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float | str]] = []
         self.peak = matmul_peak(model.device, config.precision)
@@ -163,7 +164,8 @@ class _Run:
         programs = self.batches.batch(self.step)
         self.step += 1
         rate = self.config.lr * _schedule(self.step, self.config)
-        loss, counted = _accumulate(self.model, by_length(programs, self.config.micro_batches), self.config)
+        parts = by_length(programs, self.config.micro_batches)
+        loss, counted = _accumulate(self.model, parts, self.config)
         if not math.isfinite(loss):
             kept = f"; the state of step {self._kept} is kept in {self.folder}" if self._kept else ""
             raise FloatingPointError(f"the loss is {loss} at step {self.step} of {self.config.steps}{kept}; lower lr")
@@ -174,6 +176,7 @@ class _Run:
             optimizer.step()
             optimizer.zero_grad()
         self.seen += counted
+        self.positions += sum(part.size for part in parts)
         self.loss = loss
         self.losses.append(loss)
         self.seconds += time.perf_counter() - started
@@ -243,6 +246,7 @@ class _Run:
             "corpus": self.batches.about,
             "parameters": parameters,
             "tokens": self.seen,
+            "padding": self.positions / max(1, self.seen) - 1,
             "seconds": self.seconds,
             **self._cost(),
             "threads": torch.get_num_threads(),
@@ -286,7 +290,7 @@ def _accumulate(model: Model, parts: list[np.ndarray], config: TrainConfig) -> t
     for part in inputs:
         dtype = PRECISIONS[config.precision]
         with torch.autocast(model.device.type, dtype, enabled=config.precision != "fp32"):
-            logits = model(part)
+            logits = model(part[:, :-1])  # what follows a program's own `.` counts for nothing
         mean = next_token_loss(logits, part) * (loss_mask(part).sum() / total)
         mean.backward()
         loss += mean.detach()

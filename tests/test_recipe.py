@@ -11,6 +11,7 @@ import torch
 
 from analyses.cli import main
 from cadmus import artifacts, checkpoint, cost, recipe
+from cadmus.build import build
 from cadmus.families import Equality
 from cadmus.mixture import Component, Mixture, save
 from cadmus.model import Model, ModelConfig
@@ -154,6 +155,14 @@ def test_the_record_states_the_cost_at_the_stated_rate() -> None:
     assert record["dollars"] == pytest.approx(3.0 * record["seconds"] / 3600)
     assert record["flops"] == cost.flops_per_token(CFG) * record["tokens"]
     assert 0 < record["share_of_peak"] < 1
+
+
+def test_padding_is_at_most_a_twentieth() -> None:
+    """On the mixture whose programs differ most in length, with what training does unless told otherwise."""
+    mixed = load("mini").mixture
+    model = Model(replace(CFG, n_layers=1, n_ctx=mixed.width + 1))
+    record = train(model, build(mixed, 3000), TrainConfig(steps=4))
+    assert 0 <= record["padding"] <= 0.05
 
 
 # --- where it runs ---------------------------------------------------------------------------------------------------
