@@ -55,6 +55,7 @@ def main() -> None:
         seconds = min(timed([command, "--help"], elsewhere) for _ in range(3))
         assert seconds < HELP_SECONDS, f"cadmus-probe --help took {seconds:.2f} s, {HELP_SECONDS} s at most are allowed"
         run([command, "vm", "[3A4Bab+7=.]"], cwd=elsewhere)
+        run([command, "eval", "--programs", "5"], cwd=elsewhere)  # of the model that the wheel holds
     print(f"wheel test passed: {wheel.name}, --help in {seconds:.2f} s")
 
 

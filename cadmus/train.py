@@ -168,7 +168,10 @@ class _Run:
         loss, counted = _accumulate(self.model, parts, self.config)
         if not math.isfinite(loss):
             kept = f"; the state of step {self._kept} is kept in {self.folder}" if self._kept else ""
-            raise FloatingPointError(f"the loss is {loss} at step {self.step} of {self.config.steps}{kept}; lower lr")
+            batch = f"batch {self.step - 1} of {self.batches.about['fingerprint']}, seed {self.config.seed}"
+            raise FloatingPointError(
+                f"the loss is {loss} at step {self.step} of {self.config.steps} ({batch}){kept}; lower lr"
+            )
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

@@ -657,7 +657,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_pat
                 model.unembed.b_U[3] = torch.nan
 
     config = replace(QUICK, checkpoint_every=5)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 8 of 40; the state of step 5 is kept in"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan at step 8 of 40 \(batch 7 of \w+, seed 0\); the state of step 5"
+    ):
         train(model, programs(), config, spoil, folder=tmp_path)
     steps = []
     train(Model(CFG), programs(), config, lambda now: steps.append(now["step"]), folder=tmp_path)
