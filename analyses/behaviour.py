@@ -64,5 +64,11 @@ def training(trained: checkpoint.Checkpoint) -> report.Section:
     )
 
 
+def size(corpus: dict) -> str:
+    """How many programs a model was trained on, by its record."""
+    programs = corpus["programs"]
+    return f"{programs:,} programs" if isinstance(programs, int) else programs
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"

@@ -102,7 +102,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or mps; auto takes a GPU wh
 
         A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
         what it says. Recipes that ship: first (two minutes on two cores), micro, mini (the model that ships with the
-        package) and base (a GPU). Interrupted or killed, the same command goes on where it stopped. Writes
+        package) and base (a GPU). Interrupted or killed, the same command goes on from its last state (one a minute, at
+        least); of a finished model it says what that completes. Writes
         model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to the folder, and
         prints the completion accuracy on held-out programs, decided by the machine.
 
@@ -113,6 +114,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or mps; auto takes a GPU wh
 def train(
     name: RecipeName = "first",
     mixture: Mixture = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Train on this corpus, which cadmus-probe data build wrote, and its mixture.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder for the model.", show_default="runs/RECIPE")] = None,
     steps: Steps = None,
     layers: Layers = None,
@@ -121,17 +125,25 @@ def train(
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Processes that draw programs; 0: the one that trains.", min=0)] = 0,
 ) -> None:
+    from cadmus.corpus import load
     from cadmus.evaluate import evaluate
     from cadmus.processes import processes, rank
-    from cadmus.recipe import follow
+    from cadmus.recipe import changed, follow
 
+    if corpus is not None and mixture is not None:
+        raise ValueError("--corpus is of a mixture already; leave out --mixture")
     recipe = _recipe(name, mixture, steps, layers, width, seed)
+    stored = None if corpus is None else load(corpus)
+    if stored is not None:
+        recipe = changed(recipe, mixture=stored.mixture)
     out = out or Path("runs") / recipe.name
-    check_writable(out)
+    check_writable(out, "model")
     with processes(device) as place, stages(shown=rank() == 0) as stage:
-        trained = follow(recipe, out, device=place, workers=workers, stage=stage)
-        if trained is None:  # one of several processes, and not the first
-            return
+        trained = follow(recipe, out, corpus=stored, device=place, workers=workers, stage=stage)
+    if trained is None:  # one of several processes, and not the first
+        return
+    trained.model.to(place)
+    with stages() as stage:
         rows = evaluate(
             trained.model, trained.mixture, programs=500, seed=recipe.train.seed, progress=partial(stage, "evaluate")
         )
@@ -158,14 +170,17 @@ def evaluate_run(
     programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
     out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
     seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
     import pandas as pd
 
     from cadmus import checkpoint
     from cadmus.evaluate import evaluate
+    from cadmus.processes import chosen
 
     check_table_path(out)
     trained = checkpoint.load(run)
+    trained.model.to(chosen(device))
     with stages() as stage:
         rows = evaluate(
             trained.model, trained.mixture, programs=programs, seed=seed, progress=partial(stage, "evaluate")
@@ -206,13 +221,14 @@ def paper(
     programs: Annotated[int, typer.Option(help="Programs for each X and Y.", min=1)] = 10,
     eval_programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
     seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
     from analyses.paper_page import PaperConfig
     from analyses.paper_page import run as make
 
-    check_writable(out)
+    check_writable(out, "report")
     with stages() as stage:
-        page = make(PaperConfig(run, eval_programs, reach, programs, seed), out, stage)
+        page = make(PaperConfig(run, eval_programs, reach, programs, seed, device), out, stage)
     print(page)
 
 
@@ -257,7 +273,7 @@ def report(
         run=None if run is None else str(run),
         seed=seed or 0,
     )
-    check_writable(out)
+    check_writable(out, "report")
     with stages() as stage:
         page = make(config, out, stage)
     print(page)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from probes.stats import wilson
+from cadmus.evaluate import wilson
 
 CONTROL = "0.45"  # grey of the untrained twin
 INTERVAL = 0.18  # opacity of a band

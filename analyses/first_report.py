@@ -171,16 +171,25 @@ def _wide(table: pd.DataFrame, keys: list[str], label: str, extra: list[str] | N
     return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))
 
 
+def _source(config: FirstReportConfig) -> str:
+    """The options that make this report."""
+    seed = f" --seed {config.seed}" if config.seed else ""
+    if config.run is not None:
+        return f"--run {config.run}{seed}"
+    train, cfg = config.recipe.train, config.recipe.cfg
+    return f"--recipe {config.recipe.name} --steps {train.steps} --layers {cfg.n_layers} --width {cfg.d_model}{seed}"
+
+
 def _about(trained: checkpoint.Checkpoint, config: FirstReportConfig) -> dict[str, str]:
     cfg, mixture, corpus = trained.model.cfg, trained.mixture, trained.record["corpus"]
     made = artifacts.provenance()
     shares = zip(mixture.families, mixture.shares, strict=True)
     size = f"{cfg.n_layers} layers, width {cfg.d_model}, {cfg.n_heads} heads, MLP {cfg.d_mlp}"
     return {
-        "command": "cadmus-probe report" + (f" --run {config.run}" if config.run else ""),
+        "command": f"cadmus-probe report {_source(config)}",
         "model": f"{size}; {trained.fingerprint}",
         "mixture": f"{mixture.name}: {', '.join(f'{f.name} {s:.0%}' for f, s in shares)}; {mixture.fingerprint}",
-        "corpus": f"{corpus['programs']:,} programs; {corpus['fingerprint']}",
+        "corpus": f"{behaviour.size(corpus)}; {corpus['fingerprint']}",
         "seeds": f"training {trained.seed}, measuring {config.seed}",
         "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
         "git": made["git"] or "not a checkout",

@@ -12,9 +12,9 @@ import pandas as pd
 from analyses import behaviour, figures, paper, report
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL, checkpoint
-from cadmus.evaluate import evaluate
+from cadmus.evaluate import evaluate, wilson
 from cadmus.families import Compare
-from probes.stats import wilson
+from cadmus.processes import chosen
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,16 @@ class PaperConfig:
     reach: int = 40  # X and Y lie in -reach..reach
     programs: int = 10  # a cell of Figure 1
     seed: int = 0  # of the programs drawn
+    device: str = "auto"
 
 
 def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
     """Measure and write the page to `out`; returns its path. ValueError where the mixture has no compare."""
     trained = checkpoint.load(config.run)
     family = trained.mixture.family("compare")
+    trained.model.to(chosen(config.device)).eval()
     accuracies = evaluate(
-        trained.model.eval(),
+        trained.model,
         trained.mixture,
         programs=config.eval_programs,
         seed=config.seed,
@@ -68,10 +70,11 @@ def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share,
         shown=_shown(regions),
     )
     about = {
-        "command": f"cadmus-probe paper {config.run}",
+        "command": f"cadmus-probe paper {config.run} --reach {config.reach} --programs {config.programs} "
+        f"--eval-programs {config.eval_programs} --seed {config.seed}",
         "model": trained.fingerprint,
         "mixture": f"{trained.mixture.name}; {trained.mixture.fingerprint}",
-        "corpus": trained.record["corpus"]["fingerprint"],
+        "corpus": f"{behaviour.size(trained.record['corpus'])}; {trained.record['corpus']['fingerprint']}",
         "seeds": f"training {trained.seed}, measuring {config.seed}",
     }
     sections = (behaviour.completion(accuracies), plane, behaviour.training(trained))

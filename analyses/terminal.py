@@ -19,8 +19,13 @@ def paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
-def check_writable(folder: Path) -> None:
-    """OSError now, not after minutes of work, where nothing can be written to `folder`."""
+def check_writable(folder: Path, kind: str | None = None) -> None:
+    """OSError now, not after minutes of work, where nothing can be written to `folder`; ValueError where it holds an
+    artifact of another kind than the one to be written."""
+    from cadmus.artifacts import check_free
+
+    if kind is not None:
+        check_free(folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".writable-{os.getpid()}"
     try:

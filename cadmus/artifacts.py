@@ -153,8 +153,9 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
     (`kind`, the keywords as they are then, the machine's fingerprint, every file's size and SHA-256) is written last;
     on failure nothing of it stays. With `resume`, which names the content, the hidden place stays after an
     interruption or a failed write (not after a ValueError), and a later call with the same name finds it as it was;
-    hidden files in it, a journal for instance, get no final name.
+    hidden files in it, a journal for instance, get no final name. ArtifactError where the folder holds another kind.
     """
+    check_free(folder, kind)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if resume is None:
@@ -191,6 +192,13 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_free(folder: Path | str, kind: str) -> None:
+    """ArtifactError where a folder holds something of another kind, which `new_folder(folder, kind)` would replace."""
+    found = _earlier(Path(folder)).get("kind", kind)
+    if found != kind:
+        raise ArtifactError(f"{folder} holds a {found}, which a {kind} would replace; choose another folder")
+
+
 def drop_partial(folder: Path | str, resume: str) -> None:
     """Remove what `new_folder(folder, resume=...)` may have left behind when it was killed."""
     shutil.rmtree(Path(folder) / f"{_PARTIAL}{resume}", ignore_errors=True)
@@ -224,12 +232,21 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     return manifest
 
 
-def _earlier_files(folder: Path) -> set[str]:
-    """The files that the folder's manifest lists; none where it has no readable one."""
+def _earlier(folder: Path) -> dict[str, Any]:
+    """The folder's manifest; empty where it has no readable one."""
     try:
-        return set(json.loads((folder / MANIFEST).read_bytes())["files"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return set()
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _earlier_files(folder: Path) -> set[str]:
+    """The files inside the folder that its manifest lists."""
+    files = _earlier(folder).get("files")
+    inside = folder.resolve()
+    names = files if isinstance(files, dict) else {}
+    return {name for name in names if (folder / name).resolve().is_relative_to(inside)}
 
 
 def describe_file(path: Path) -> dict[str, Any] | None:

@@ -40,8 +40,7 @@ class CorpusBatches(Batches):
 
     def __init__(self, corpus: Corpus, batch_size: int, steps: int, seed: int):
         self.mixture, self.corpus, self.batch_size, self.seed = corpus.mixture, corpus, batch_size, seed
-        shares = np.cumsum([share for share, _ in corpus.mixture.parts])
-        self.ends = np.round(shares * steps).astype(np.int64)  # of the phases, in steps
+        self.ends = _phase_ends(corpus.mixture, steps)
         self._phase: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # and its programs
         self._pass: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))  # and its order
 
@@ -49,7 +48,9 @@ class CorpusBatches(Batches):
         phase = min(int(np.searchsorted(self.ends, step, side="right")), len(self.ends) - 1)
         step -= int(self.ends[phase - 1]) if phase else 0
         inside = self._inside(phase)
-        size = min(self.batch_size, len(inside))
+        size = self.batch_size
+        if size > len(inside):
+            raise ValueError(f"batch_size = {size} is more than the corpus holds ({len(inside):,}); build a larger one")
         epoch, part = divmod(step, len(inside) // size)
         if self._pass[0] != (phase, epoch):
             order = generator("order", self.seed, phase, epoch).permutation(len(inside))
@@ -75,8 +76,14 @@ class CorpusBatches(Batches):
         return {"fingerprint": self.corpus.fingerprint, "seed": self.corpus.seed, "programs": len(self.corpus)}
 
 
+def _phase_ends(mixture: Mixture, steps: int) -> np.ndarray:
+    """The step before which each phase of the mixture ends: int64 [phases]."""
+    return np.round(np.cumsum([share for share, _ in mixture.parts]) * steps).astype(np.int64)
+
+
 class StreamBatches(Batches):
-    """Programs drawn as they are needed, never stored (`shards.stream`); each draw serves several steps.
+    """Programs drawn as they are needed, never stored (`shards.stream`); each draw serves several steps of one phase.
+    Some programs come again by chance.
 
     `workers` processes draw ahead; 0 draws in this one. Use as a context manager, or call `close`.
     """
@@ -86,12 +93,16 @@ class StreamBatches(Batches):
             raise ValueError(f"batch_size = {batch_size} is above {int(_USED * STREAM_DRAWS)}, what a stream holds")
         self.mixture, self.batch_size, self.seed, self.workers = mixture, batch_size, seed, workers
         self.per_draw = int(_USED * STREAM_DRAWS) // batch_size  # steps
-        self.draws = -(-steps // self.per_draw)
+        self.ends = _phase_ends(mixture, steps)
+        draws = -(-np.diff(self.ends, prepend=0) // self.per_draw)  # of each phase
+        self.draw_ends = np.cumsum(draws)
         self._stream = self._from(0)
         self._drawn: tuple[int, np.ndarray] = (-1, np.empty((0, 1), np.uint8))
 
     def batch(self, step: int) -> np.ndarray:
-        draw, part = divmod(step, self.per_draw)
+        phase = min(int(np.searchsorted(self.ends, step, side="right")), len(self.ends) - 1)
+        draw, part = divmod(step - (int(self.ends[phase - 1]) if phase else 0), self.per_draw)
+        draw += int(self.draw_ends[phase - 1]) if phase else 0
         if self._drawn[0] != draw:
             if draw != self._drawn[0] + 1:  # a run that goes on, or a step out of order
                 self.close()
@@ -101,7 +112,11 @@ class StreamBatches(Batches):
         return programs[np.arange(part * self.batch_size, (part + 1) * self.batch_size) % len(programs)]
 
     def _from(self, draw: int) -> Generator[tuple[np.ndarray, np.ndarray]]:
-        return stream(self.mixture, self.seed, start=draw, batches=self.draws, workers=self.workers)
+        """The draws from number `draw` on, phase after phase."""
+        for (_, part), end in zip(self.mixture.parts, self.draw_ends.tolist(), strict=True):
+            if draw < end:
+                yield from stream(part, self.seed, start=draw, batches=end, workers=self.workers)
+                draw = end
 
     def close(self) -> None:
         self._stream.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
     with artifacts.new_folder(folder, "model", **about) as partial:
         artifacts.write_bytes(partial / "model.safetensors", _serialized(model))
         artifacts.write_json(partial / "training.json", record)
-        for path in sorted(Path(folder).glob(_SNAPSHOTS)):  # kept on the way: part of the folder from now on
+        for step in record.get("snapshots", ()):  # kept on the way: part of the folder from now on
+            path = snapshots(folder)[step]
             artifacts.write_bytes(partial / path.relative_to(folder), path.read_bytes())
     return load(folder)
 
@@ -133,8 +135,18 @@ def save_state(folder: Path, model: Model, optimizers: list[torch.optim.Optimize
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{i}.{name}": tensor for name, tensor in state.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(tensors, {"progress": json.dumps(progress)})
+    text = json.dumps(progress)
+    data = safetensors.torch.save(tensors, {"progress": text, "sha256": _digest(tensors, text)})
     artifacts.write_bytes(folder / STATE, data)
+
+
+def _digest(tensors: dict[str, torch.Tensor], text: str) -> str:
+    """A checksum of all that a state holds: safetensors has none."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_state(
@@ -150,8 +162,11 @@ def load_state(
         return None
     try:
         with safetensors.safe_open(path, "pt") as file:
-            progress = json.loads(file.metadata()["progress"])
+            text, expected = (file.metadata()[name] for name in ("progress", "sha256"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        if _digest(tensors, text) != expected:
+            raise ValueError("wrong checksum")
+        progress = json.loads(text)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise artifacts.ArtifactError(f"{path} is damaged ({error}); delete it to start anew") from error
     wanted, found = json.loads(json.dumps(run(progress["step"]))), progress["run"]
@@ -181,6 +196,12 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         elif old != new:
             said.append(f"{name} {old}, now {new}")
     return said
+
+
+def drop_snapshots(folder: Path) -> None:
+    """Remove the snapshots of a run that is not gone on with."""
+    for path in folder.glob(_SNAPSHOTS):
+        path.unlink()
 
 
 def drop_state(folder: Path | str) -> None:

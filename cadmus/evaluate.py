@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -88,13 +88,13 @@ def score(model: Model, family: Family, split: str, texts: list[str], seed: int,
     answers = [(text[:cut], family.answer(text, cut), done) for (text, cut), done in zip(prompts, completed)]
     canonical = [done.startswith(given + answer) for given, answer, done in answers if answer]
     right = true & formed
-    interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    (low,), (high,) = wilson([right.sum()], [len(right)])
     return Accuracy(
         family=family.name,
         split=split,
         accuracy=float(right.mean()),
-        low=float(interval.low),
-        high=float(interval.high),
+        low=float(low),
+        high=float(high),
         true_rate=float(true.mean()),
         canonical=float(np.mean(canonical)) if canonical else math.nan,
         n=len(prompts),
@@ -102,6 +102,12 @@ def score(model: Model, family: Family, split: str, texts: list[str], seed: int,
         too_long=too_long,
         generalizes=_generalizes(family, texts, completed, seed) if isinstance(family, Induce) else math.nan,
     )
+
+
+def wilson(right: Sequence[int], n: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % interval (Wilson) of each proportion right / n: (low, high), float [k] each; n is 1 or more."""
+    found = [binomtest(int(k), int(m)).proportion_ci(method="wilson") for k, m in zip(right, n, strict=True)]
+    return np.array([one.low for one in found]), np.array([one.high for one in found])
 
 
 def _generalizes(family: Induce, texts: list[str], completed: list[str], seed: int) -> float:
@@ -124,15 +130,22 @@ def complete(
     """Each prefix with the model's greedy completion, through its `.` where it writes one.
 
     `max_new_tokens` defaults to what the model's context leaves room for behind the longest prefix; `logits_mask`
-    constrains what is written, as in `generation.generate`. ValueError for a prefix with a `.`.
+    constrains what is written, as in `generation.generate`. ValueError for a prefix with a `.`, or one that leaves no
+    room.
     """
+    longest = max(map(len, prefixes), default=0)
+    if longest + 1 + (1 if max_new_tokens is None else max_new_tokens) > model.cfg.n_ctx:
+        raise ValueError(
+            f"a prefix of {longest} tokens leaves no room for its completion: the model has n_ctx = {model.cfg.n_ctx}, "
+            "the marker counted"
+        )
     done = []
     for start in range(0, len(prefixes), _BATCH):
         batch = prefixes[start : start + _BATCH]
         prompts = tokens.encode(["." + prefix for prefix in batch])
         lengths = torch.tensor([len(prefix) + 1 for prefix in batch])
         room = model.cfg.n_ctx - int(lengths.max())
-        new = max_new_tokens or room
+        new = room if max_new_tokens is None else max_new_tokens
         out = generate(model, torch.from_numpy(prompts), lengths, new, logits_mask).cpu().numpy().astype(np.uint8)
         # behind what a row was allowed to write there is only padding, which must not pass for its own `.`
         done += [tokens.decode(row[None, 1 : len(prefix) + 1 + new])[0] for row, prefix in zip(out, batch, strict=True)]

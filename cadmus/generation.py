@@ -47,6 +47,8 @@ def generate(
     or the sampling parameters contradict one another.
     """
     _check_sampling(temperature, top_k, top_p, generator)
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens = {max_new_tokens} must be 0 or more")
     lengths = lengths.to(model.device).clone()
     out = _room(model, prompts, lengths, max_new_tokens)
     rows = torch.arange(len(out), device=model.device)  # those in the cache; some may be finished

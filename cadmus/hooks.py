@@ -43,6 +43,11 @@ class Sites:
         """Show the activation `tensor` to the listeners at `name`, one after the other; returns what they make of it"""
         for fn in self.listeners.get(name, ()) if self.active else ():
             result = fn(tensor, Hook(name))
+            if result is not None and result.shape != tensor.shape:
+                raise ValueError(
+                    f"a hook at {name!r} returned shape {tuple(result.shape)} in place of {tuple(tensor.shape)}; "
+                    "return a tensor of the same shape, or None"
+                )
             tensor = tensor if result is None else result
         return tensor
 

@@ -31,11 +31,11 @@ class KeyValueCache:
             raise ValueError("a key-value cache holds no gradients; run the model within torch.no_grad()")
         self._read = torch.arange(len(self.lengths), device=self.lengths.device) if self.rows is None else self.rows
         before = self.lengths[self._read]
-        self.positions = before[:, None] + torch.arange(n, device=before.device)
-        self.lengths = self.lengths.index_put((self._read,), before + n)
         self.longest = int(before.max()) + n
         if self.longest > self.width:
             raise ValueError(f"{self.longest} positions, but the cache has room for {self.width}; make it wider")
+        self.positions = before[:, None] + torch.arange(n, device=before.device)
+        self.lengths = self.lengths.index_put((self._read,), before + n)
         keys = torch.arange(self.longest, device=before.device)
         self.visible = keys <= self.positions[:, None, :, None]  # row, 1, query, key
         return self.positions

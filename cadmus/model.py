@@ -52,6 +52,9 @@ class ModelConfig:
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
+        for name in ("eps", "initializer_range"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
         for name, built in (
             ("act_fn", ("gelu",)),
             ("normalization_type", ("LN",)),

@@ -24,10 +24,11 @@ def processes(device: str = "auto") -> Iterator[str]:
 
     device: cpu, cuda, mps, or auto, which is cuda where there is one. ValueError for one that is not there.
     """
-    kind = _kind(device)
+    kind = chosen(device)
     if not dist.is_torchelastic_launched():
-        yield device if device.startswith("cuda:") else kind
+        yield kind
         return
+    kind = kind.split(":")[0]
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         local = f"cuda:{dist.get_node_local_rank()}" if kind == "cuda" else kind
@@ -39,22 +40,38 @@ def processes(device: str = "auto") -> Iterator[str]:
         dist.destroy_process_group()
 
 
-def _kind(device: str) -> str:
+def chosen(device: str) -> str:
+    """The device meant by a name: cpu, cuda, cuda:1, mps, or auto, which is cuda where there is one. ValueError for one
+    that is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return "cuda" if there["cuda"] else "cpu"
-    kind = device.split(":")[0]
-    if not there.get(kind):
-        found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise ValueError(f"device {device!r} is not there; this machine has {found}")
-    return kind
+    names = [name for name, is_there in there.items() if is_there]
+    names += [f"cuda:{k}" for k in range(torch.cuda.device_count())] if there["cuda"] else []
+    if device not in names:
+        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(names)}")
+    return device
+
+
+def check_agreement(step: int) -> None:
+    """ValueError unless all processes go on from the same step."""
+    if world() == 1:
+        return
+    steps: list[int] = [0] * world()
+    dist.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise ValueError(f"the processes go on from different steps {steps}: they must share the folder of the run")
 
 
 def sum_gradients(parameters: list[Tensor], loss: Tensor) -> Tensor:
     """Add up the gradients over all processes, in place, in one message; returns the sum of the losses."""
     if world() == 1:
         return loss
-    gradients = [parameter.grad for parameter in parameters]
+    gradients = [
+        parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in parameters
+    ]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient  # a process whose share of the batch was empty has none of its own
     flat = torch.cat([gradient.flatten() for gradient in gradients] + [loss[None]])
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([*(g.numel() for g in gradients), 1])):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from cadmus import artifacts, checkpoint, mixture
 from cadmus.build import build
+from cadmus.corpus import Corpus
 from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.processes import rank
@@ -27,7 +30,7 @@ class Recipe:
     """What a model is trained on, its architecture, and how it is trained.
 
     programs: the size of the corpus; 0: what the run reads, so that none comes twice, at most two million. stream: draw
-    programs as they are needed, none twice, in place of a corpus.
+    programs as they are needed, in place of a corpus.
     """
 
     name: str
@@ -55,15 +58,25 @@ def follow(
     recipe: Recipe,
     folder: Path | str,
     *,
+    corpus: Corpus | None = None,
     device: str = "cpu",
     workers: int = 0,
     stage: Stage = lambda name, share, note: None,
 ) -> checkpoint.Checkpoint | None:
-    """Train a model by the recipe and save it to `folder`; a killed run goes on where it stopped.
+    """Train a model by the recipe and save it to `folder`; a killed run goes on from its last state, and a finished one
+    is returned as it is.
 
-    `workers` processes draw the programs; 0: this one. Of several processes that train together, the first returns the
-    model, the others None.
+    `corpus`, of the recipe's mixture, takes the place of one built for the run. `workers` processes draw the programs;
+    0: this one. Of several processes that train together, the first returns the model, the others None. ArtifactError
+    where the folder holds something else, the model of another run too.
     """
+    if corpus is not None and corpus.mixture.fingerprint != recipe.mixture.fingerprint:
+        raise ValueError(
+            f"the corpus is of mixture {corpus.mixture.name!r}, the recipe asks for {recipe.mixture.name!r}"
+        )
+    finished = _finished(recipe, folder)
+    if finished is not None:
+        return None if rank() else finished
 
     def built(done: int, family: str) -> None:
         stage("build the corpus", done / recipe.size, f"{done:,} programs")
@@ -71,8 +84,8 @@ def follow(
     def trained(now: dict[str, float]) -> None:
         stage("train", now["step"] / recipe.train.steps, _told(now))
 
-    source: Source = recipe.mixture
-    if not recipe.stream:
+    source: Source = recipe.mixture if corpus is None else corpus
+    if corpus is None and not recipe.stream:
         source = build(recipe.mixture, recipe.size, recipe.train.seed, workers=workers, progress=built)
     model = Model(recipe.cfg, seed=recipe.train.seed).to(device)
     record = train(model, source, recipe.train, trained, folder=folder, workers=workers)
@@ -81,6 +94,23 @@ def follow(
     saved = checkpoint.save(folder, model, recipe.mixture, {"recipe": recipe.name, **record})
     checkpoint.drop_state(folder)
     return saved
+
+
+def _finished(recipe: Recipe, folder: Path | str) -> checkpoint.Checkpoint | None:
+    """The model that the recipe has already made in the folder, if any."""
+    artifacts.check_free(folder, "model")
+    if not (Path(folder) / artifacts.MANIFEST).exists():
+        return None
+    found = checkpoint.load(folder)
+    made = {**found.record["config"], **found.model.cfg.to_dict(), "mixture": found.mixture.fingerprint}
+    asked = {**asdict(recipe.train), **recipe.cfg.to_dict(), "mixture": recipe.mixture.fingerprint}
+    different = [name for name in asked if made.get(name) != json.loads(json.dumps(asked[name]))]
+    if different:
+        raise artifacts.ArtifactError(
+            f"{folder} holds the finished model of another run ({', '.join(different)} differ); choose another folder, "
+            "or delete it"
+        )
+    return found
 
 
 def _told(now: dict[str, float]) -> str:
@@ -92,7 +122,7 @@ def _told(now: dict[str, float]) -> str:
 def architecture(layers: int, width: int, longest: int) -> dict[str, int]:
     """The fields of a ModelConfig of that size, with room for programs of `longest` tokens and for completions that go
     astray. ValueError where heads of width 32 do not divide the width."""
-    if width % _HEAD:
+    if width < _HEAD or width % _HEAD:
         raise ValueError(f"width = {width} must be a multiple of {_HEAD}, one head each")
     heads = {"n_heads": width // _HEAD, "d_head": _HEAD}
     return {"n_layers": layers, "d_model": width, **heads, "d_mlp": 4 * width, "n_ctx": 8 * -(-(longest + 5) // 8)}
@@ -142,29 +172,39 @@ def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
         raise ValueError('a recipe is name = "...", mixture = "...", and tables [model] and [train]')
     beside = folder / data["mixture"]
     chosen = mixture.load(beside if beside.is_file() else data["mixture"])
-    model = dict(data.get("model", {}))
+    model = _checked("model", data.get("model", {}), ModelConfig)
     size = architecture(model.get("n_layers", 4), model.get("d_model", 128), chosen.width)
-    cfg = ModelConfig(**_checked("model", {**size, **model}, ModelConfig))
+    if "n_heads" in model and "d_head" not in model:
+        size["d_head"] = size["d_model"] // max(1, model["n_heads"])
+    if "d_head" in model and "n_heads" not in model:
+        size["n_heads"] = size["d_model"] // max(1, model["d_head"])
+    cfg = ModelConfig(**{**size, **model})
     training = TrainConfig(**_checked("train", data.get("train", {}), TrainConfig))
     return Recipe(data["name"], chosen, cfg, training, data.get("programs", 0), data.get("stream", False))
 
 
 def _checked(owner: str, table: dict[str, Any], config: type) -> dict[str, Any]:
-    """The table as keywords of a config: every name known, every value of its default's type."""
-    defaults = {one.name: one.default for one in fields(config)}
+    """The table as keywords of a config: every name known, every value of its field's type."""
+    kinds = {name: _plain(kind) for name, kind in get_type_hints(config).items()}
     values = {}
     for name, value in table.items():
-        if name not in defaults:
-            raise ValueError(f"{owner}: unknown field {name!r}; there are {', '.join(defaults)}")
-        kind = type(defaults[name])
+        if name not in kinds:
+            raise ValueError(f"{owner}: unknown field {name!r}; there are {', '.join(kinds)}")
+        kind = kinds[name]
         if kind is float and type(value) is int:
             value = float(value)
         if kind is tuple and type(value) is list:
-            value = tuple(value)
+            value = tuple(float(one) if type(one) is int else one for one in value)
         if type(value) is not kind:
             raise ValueError(f"{owner}: {name} = {value!r} must be {kind.__name__}")
         values[name] = value
     return values
+
+
+def _plain(kind: Any) -> type:
+    """The type of a field's values: int of `int | None`, tuple of `tuple[float, float]`."""
+    (kind, *_) = (one for one in (get_args(kind) if isinstance(kind, UnionType) else (kind,)) if one is not NoneType)
+    return get_origin(kind) or kind
 
 
 def changed(
@@ -176,12 +216,16 @@ def changed(
     seed: int | None = None,
     mixture: Mixture | None = None,
 ) -> Recipe:
-    """The recipe with some of it set anew: another size of model, another number of steps, seed or mixture."""
+    """The recipe with some of it set anew: another size of model, another number of steps, seed or mixture. The context
+    grows where the mixture's programs ask for it."""
     mixed = mixture or recipe.mixture
     cfg = recipe.cfg
-    if layers or width or mixture:
-        size = architecture(layers or cfg.n_layers, width or cfg.d_model, mixed.width)
-        cfg = replace(cfg, **size) if width else replace(cfg, n_layers=size["n_layers"], n_ctx=size["n_ctx"])
+    size = architecture(layers or cfg.n_layers, width or cfg.d_model, mixed.width) if layers or width or mixture else {}
+    if mixture:
+        cfg = replace(cfg, n_ctx=max(cfg.n_ctx, size["n_ctx"]))
+    if width:
+        cfg = replace(cfg, **{name: size[name] for name in ("d_model", "n_heads", "d_head", "d_mlp")})
+    cfg = replace(cfg, n_layers=layers or cfg.n_layers)
     train = replace(recipe.train, steps=steps or recipe.train.steps)
     train = train if seed is None else replace(train, seed=seed)
     return replace(recipe, mixture=mixed, cfg=cfg, train=train)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cadmus import artifacts, checkpoint, tokens
+from cadmus import artifacts, checkpoint, tokens, vm
 from cadmus.batches import Batches, by_length, open_batches
 from cadmus.corpus import Corpus
 from cadmus.cost import PRECISIONS, cost, matmul_peak
@@ -25,7 +25,7 @@ from cadmus.evaluate import evaluate
 from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
 from cadmus.muon import Muon
-from cadmus.processes import rank, sum_gradients, world
+from cadmus.processes import check_agreement, rank, sum_gradients, world
 
 Source = Corpus | Mixture  # stored programs, or a stream of them
 
@@ -63,9 +63,9 @@ class TrainConfig:
     log_every: int = 20
     """Steps between two rows of the record."""
     checkpoint_every: int = 500
-    """Steps between two states that a killed run can go on from."""
+    """Steps between two states that a killed run can go on from; a minute is the most in any case."""
     snapshots: int = 0
-    """Models kept on the way, at log-spaced steps, for studies of training; 0: none."""
+    """Models kept on the way, at log-spaced steps, for studies of training; 0: none, 1: the first step's."""
     evaluate_every: int = 0
     """Steps between two evaluations by completion, decided by the machine, on the split validation; 0: none."""
     evaluate_programs: int = 100
@@ -81,17 +81,19 @@ class TrainConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r} must be one of {', '.join(known)}")
         for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} must be above 0 and finite")
+        if len(self.betas) != 2 or not all(isinstance(beta, float) and 0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas = {self.betas} must be two numbers from 0 to below 1")
         if not 0 < self.decay_share <= 1:
             raise ValueError(f"decay_share = {self.decay_share} must be above 0 and at most 1")
-        for name in ("warmup_steps", "snapshots", "evaluate_every", "dollars_per_hour"):
-            if getattr(self, name) < 0:
+        for name in ("warmup_steps", "snapshots", "evaluate_every", "dollars_per_hour", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
 
     @property
     def snapshot_steps(self) -> frozenset[int]:
-        """After which steps a snapshot is kept: log-spaced, the last step among them."""
+        """After which steps a snapshot is kept: log-spaced, from the first to the last."""
         return frozenset(np.geomspace(1, self.steps, self.snapshots).round().astype(int).tolist())
 
 
@@ -100,6 +102,7 @@ _FREE = (
     *("steps", "decay_share", "log_every", "checkpoint_every", "snapshots", "evaluate_every", "evaluate_programs"),
     "dollars_per_hour",
 )
+_SECONDS_UNSAVED = 60.0  # that a killed run loses at most
 
 Progress = Callable[[dict[str, float]], None]  # told of each step: tokens and seconds so far, loss, share of peak
 
@@ -117,11 +120,14 @@ def train(
 
     A mixture is streamed, drawn ahead by `workers` processes. Losses are means over the tokens that count, in nats;
     tokens are those that count, padding left out. With `folder`, the state of the run is kept there every
-    `checkpoint_every` steps and the next call goes on from it; on one machine and as many threads the weights come out
-    the same, bit for bit. Raises ValueError where programs do not fit, or the state is of another run, and
-    FloatingPointError where the loss is no number (the last state is kept).
+    `checkpoint_every` steps, and every minute, and the next call goes on from it; on one machine's CPU and as many
+    threads the weights come out the same, bit for bit. Several processes share the folder. Raises ValueError where
+    programs do not fit, or the state is of another run, and FloatingPointError where the loss, the gradient or the
+    weights are no numbers (the last state is kept).
     """
     check_fits(source if isinstance(source, Mixture) else source.mixture, model.cfg)
+    if config.batch_size < world():
+        raise ValueError(f"batch_size = {config.batch_size} leaves some of {world()} processes without a program")
     with open_batches(source, config.batch_size, config.steps, config.seed, workers) as batches:
         run = _Run(model, batches, config, None if folder is None else Path(folder))
         run.resume()
@@ -130,12 +136,15 @@ def train(
             run.advance()
             if progress is not None:
                 progress(run.now())
+        run.check_weights()
         model.eval()
         return run.record()
 
 
 def check_fits(mixture: Mixture, cfg: ModelConfig) -> None:
-    """ValueError where the model has too few positions for the mixture's programs."""
+    """ValueError where the model has too few positions for the mixture's programs, or another vocabulary."""
+    if cfg.d_vocab != len(vm.VOCAB):
+        raise ValueError(f"d_vocab = {cfg.d_vocab} must be {len(vm.VOCAB)}, the machine's tokens")
     if mixture.width + 1 > cfg.n_ctx:
         raise ValueError(
             f"programs of mixture {mixture.name!r} need {mixture.width + 1} positions, "
@@ -166,13 +175,10 @@ class _Run:
         rate = self.config.lr * _schedule(self.step, self.config)
         parts = by_length(programs, self.config.micro_batches)
         loss, counted = _accumulate(self.model, parts, self.config)
-        if not math.isfinite(loss):
-            kept = f"; the state of step {self._kept} is kept in {self.folder}" if self._kept else ""
-            batch = f"batch {self.step - 1} of {self.batches.about['fingerprint']}, seed {self.config.seed}"
-            raise FloatingPointError(
-                f"the loss is {loss} at step {self.step} of {self.config.steps} ({batch}){kept}; lower lr"
-            )
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip).item()
+        for name, value in (("loss", loss), ("norm of the gradient", norm)):
+            if not math.isfinite(value):
+                raise self._stopped(f"the {name} is {value}")
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -192,8 +198,19 @@ class _Run:
         if self.folder is not None and rank() == 0:
             if self.step in self.config.snapshot_steps:
                 checkpoint.save_snapshot(self.folder, self.step, self.model)
-            if self.step % self.config.checkpoint_every == 0 and self.step < self.config.steps:
+            due = self.step % self.config.checkpoint_every == 0 or time.monotonic() - self._saved >= _SECONDS_UNSAVED
+            if due and self.step < self.config.steps:
                 self.save()
+
+    def _stopped(self, why: str) -> FloatingPointError:
+        kept = f"the state of step {self._kept} is kept in {self.folder}" if self._kept else "no state is kept yet"
+        batch = f"batch {self.step - 1} of {self.batches.about['fingerprint']}, seed {self.config.seed}"
+        return FloatingPointError(f"{why} at step {self.step} of {self.config.steps} ({batch}); {kept}; lower lr")
+
+    def check_weights(self) -> None:
+        """FloatingPointError where some weight is no number: neither a state nor a model of that is kept."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            raise self._stopped("some weights are no numbers")
 
     def evaluate(self) -> None:
         """Note how many held-out programs of each family the model completes."""
@@ -203,7 +220,8 @@ class _Run:
         rows = evaluate(self.model, mixture, splits=("validation",), programs=programs, out_of_distribution=False)
         self.model.train()
         when = {"step": self.step, "tokens": self.seen, "seconds": self.seconds}
-        self.evaluations += [{**when, "family": row.family, "accuracy": row.accuracy, "n": row.n} for row in rows]
+        kept = ("family", "accuracy", "low", "high", "n")
+        self.evaluations += [{**when, **{name: getattr(row, name) for name in kept}} for row in rows]
 
     def now(self) -> dict[str, float]:
         """How far the run is."""
@@ -217,23 +235,27 @@ class _Run:
     # --- going on ----------------------------------------------------------------------------------------------------
 
     _kept = 0  # the step of the last state on disk
+    _saved = math.inf  # when it was written, by the monotonic clock
 
     def _identity(self, step: int) -> dict[str, Any]:
         """What the weights after `step` steps are a function of. A run may be made longer, or be ended sooner, as long
         as the rates so far stay as they were."""
         config = {name: value for name, value in asdict(self.config).items() if name not in _FREE}
         rates = artifacts.fingerprint([_schedule(k, self.config) for k in range(1, step + 1)])
+        snapshots = sorted(kept for kept in self.config.snapshot_steps if kept <= step)
         phases = self.config.steps if len(self.batches.mixture.parts) > 1 else None
-        cfg = self.model.cfg.to_dict()
-        return {"config": config, "rates": rates, "phases": phases, "cfg": cfg, "corpus": self.batches.about}
+        about = {"cfg": self.model.cfg.to_dict(), "corpus": self.batches.about}
+        return {"config": config, "rates": rates, "snapshots": snapshots, "phases": phases, **about}
 
     def save(self) -> None:
+        self.check_weights()
         progress = {name: getattr(self, name) for name in _PROGRESS}
         progress["run"] = self._identity(self.step)
         checkpoint.save_state(self.folder, self.model, self.optimizers, progress)
-        self._kept = self.step
+        self._kept, self._saved = self.step, time.monotonic()
 
     def resume(self) -> None:
+        self._saved = time.monotonic()
         if self.folder is None:
             return
         progress = checkpoint.load_state(self.folder, self.model, self.optimizers, self._identity)
@@ -241,6 +263,9 @@ class _Run:
             for name in _PROGRESS:
                 setattr(self, name, progress[name])
             self._kept = self.step
+        elif rank() == 0:
+            checkpoint.drop_snapshots(self.folder)
+        check_agreement(self.step)
 
     def record(self) -> dict[str, Any]:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
@@ -257,6 +282,7 @@ class _Run:
             "device": _device_name(self.model.device),
             "log": self.rows,
             "evaluations": self.evaluations,
+            "snapshots": sorted(self.config.snapshot_steps) if self.folder is not None else [],
         }
 
 
@@ -286,7 +312,9 @@ def _schedule(step: int, config: TrainConfig) -> float:
 
 def _accumulate(model: Model, parts: list[np.ndarray], config: TrainConfig) -> tuple[float, int]:
     """Make the gradient of one batch's mean loss, over all processes; returns that loss and how many tokens counted."""
-    inputs = [torch.from_numpy(tokens.sequences(part)[rank() :: world()]).to(model.device) for part in parts]
+    # of part i this process takes every world-th program, beginning elsewhere in each, so that short parts are shared
+    mine = [part[(rank() + i) % world() :: world()] for i, part in enumerate(parts)]
+    inputs = [torch.from_numpy(tokens.sequences(part)).to(model.device) for part in mine]
     inputs = [part for part in inputs if len(part)]
     total = sum(int((tokens.lengths(part) + 1).sum()) for part in parts)  # of all processes
     loss = torch.zeros((), device=model.device)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binomtest
 
 RESAMPLES = 1000
 FEWEST_CLUSTERS = 30  # below it, programs are resampled in place of skeletons
@@ -80,9 +79,3 @@ def columns(probe: str, metric: str, interval: Interval) -> dict[str, object]:
         "high": interval.high,
         "clusters": interval.clusters,
     }
-
-
-def wilson(successes: Sequence[int], n: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % Wilson interval of each proportion successes / n: (low, high), float [k] each; n is 1 or more."""
-    tests = [binomtest(int(k), int(m)).proportion_ci(method="wilson") for k, m in zip(successes, n, strict=True)]
-    return np.array([test.low for test in tests]), np.array([test.high for test in tests])

@@ -298,10 +298,29 @@ def test_a_folder_is_renewed(tmp_path: Path) -> None:
 def test_a_renewed_folder_drops_the_files_of_the_earlier_manifest(tmp_path: Path) -> None:
     make(tmp_path, "first")
     (tmp_path / "notes.txt").write_text("mine")  # no file of the folder
-    with artifacts.new_folder(tmp_path, "report") as partial:
+    with artifacts.new_folder(tmp_path, "corpus") as partial:
         (partial / "c.txt").write_text("second")
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"c.txt", "notes.txt", "manifest.json"}
-    assert set(artifacts.read_manifest(tmp_path, "report")["files"]) == {"c.txt"}
+    assert set(artifacts.read_manifest(tmp_path, "corpus")["files"]) == {"c.txt"}
+
+
+def test_a_folder_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    make(tmp_path, "first")
+    message = f"{tmp_path} holds a corpus, which a report would replace; choose another folder"
+    with pytest.raises(ArtifactError, match=re.escape(message)), artifacts.new_folder(tmp_path, "report"):
+        pytest.fail("it went on")
+    assert names(tmp_path) == FINISHED
+
+
+def test_a_manifest_that_names_files_elsewhere_deletes_none(tmp_path: Path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other.txt"
+    make(folder)
+    other.write_text("mine")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] |= {str(other): {}, "../other.txt": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    make(folder, "second")
+    assert other.read_text() == "mine"
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"\xff", b"[]", b"{}", b'{"files": 1}'])

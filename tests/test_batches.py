@@ -51,9 +51,9 @@ def test_what_does_not_fill_a_batch_waits_for_the_next_pass() -> None:
     assert len(set(drawn)) == 180
 
 
-def test_a_corpus_smaller_than_a_batch_is_one_batch() -> None:
-    batches = CorpusBatches(made(size=3), 64, steps=10, seed=0)
-    assert all(len(batches.batch(step)) == 3 for step in range(5))
+def test_a_corpus_smaller_than_a_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size = 64 is more than the corpus holds \\(3\\); build a larger one"):
+        CorpusBatches(made(size=3), 64, steps=10, seed=0).batch(0)
 
 
 def test_a_step_is_a_function_of_its_number_and_the_seed() -> None:
@@ -74,7 +74,7 @@ def test_phases_are_read_in_their_share_of_the_steps() -> None:
 
 
 def test_a_phase_without_programs_is_named() -> None:
-    batches = CorpusBatches(made(CURRICULUM, 2), 20, steps=40, seed=0)
+    batches = CorpusBatches(made(CURRICULUM, 2), 1, steps=40, seed=0)
     with pytest.raises(
         ValueError, match=r"the corpus of 2 programs has none for phase [01] of its mixture; build a larger"
     ):
@@ -98,6 +98,18 @@ def test_workers_draw_the_same_stream() -> None:
     with open_batches(MIXED, 5000, 12, 3) as alone, open_batches(MIXED, 5000, 12, 3, workers=1) as helped:
         for step in (0, 6, 7, 8, 11):
             assert np.array_equal(alone.batch(step), helped.batch(step))
+
+
+@pytest.mark.parametrize("steps", [8, 76, 200])
+def test_a_stream_changes_its_phase_at_the_step(steps: int) -> None:
+    """Whatever number of steps one draw serves."""
+    batches = StreamBatches(CURRICULUM, 512, steps=steps, seed=3)
+    assert batches.per_draw > 8
+    families = CURRICULUM.at(0.0).families, CURRICULUM.at(0.4).families, CURRICULUM.families
+    for step in (0, steps // 4 - 1, steps // 4, steps // 2 - 1, steps // 2, steps - 1):
+        part = families[0] if step < steps // 4 else families[1] if step < steps // 2 else families[2]
+        for text in texts(batches.batch(step))[:20]:
+            assert any(family.accepts(text) for family in part), step
 
 
 def test_a_stream_follows_the_phases() -> None:

@@ -58,11 +58,11 @@ ALLOWED = {
     "cadmus.processes": set(),
     "cadmus.train": {
         *("cadmus.model", "cadmus.muon", "cadmus.corpus", "cadmus.mixture", "cadmus.tokens", "cadmus.artifacts"),
-        *("cadmus.checkpoint", "cadmus.batches", "cadmus.cost", "cadmus.processes", "cadmus.evaluate"),
+        *("cadmus.checkpoint", "cadmus.batches", "cadmus.cost", "cadmus.processes", "cadmus.evaluate", "cadmus.vm"),
     },
     "cadmus.recipe": {
         *("cadmus.mixture", "cadmus.build", "cadmus.model", "cadmus.train", "cadmus.checkpoint", "cadmus.artifacts"),
-        "cadmus.processes",
+        *("cadmus.processes", "cadmus.corpus"),
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),

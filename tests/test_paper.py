@@ -13,12 +13,12 @@ from analyses import paper, paper_page
 from analyses.cli import main
 from analyses.paper import figure1
 from cadmus import checkpoint, tokens, vm
+from cadmus.evaluate import wilson
 from cadmus.families import Compare, Equality
 from cadmus.holdout import HoldOut
 from cadmus.mixture import Component, Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.train import TrainConfig, train
-from probes.stats import wilson
 
 FAMILY = Compare(low=-3, high=3, length=3)
 FEW = ["--eval-programs", "20"]

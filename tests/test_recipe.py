@@ -63,6 +63,11 @@ def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:
         ('name = "x"\nmixture = "first"\n[train]\nsteps = 0', r"steps = 0 must be 1 or more"),
         ('name = "x"\nmixture = "first"\n[model]\nd_model = 100', r"width = 100 must be a multiple of 32"),
         ('name = "x"\nmixture = "first"\n[model]\nlayers = 2', r"model: unknown field 'layers'; there are n_layers"),
+        ('name = "x"\nmixture = "first"\n[model]\nd_model = "128"', r"model: d_model = '128' must be int"),
+        ('name = "x"\nmixture = "first"\n[model]\nn_heads = 3', r"n_heads = 3 does not divide d_model = 128"),
+        ('name = "x"\nmixture = "first"\n[model]\nd_vocab = 50', r"d_vocab = 50 must be 65, the machine's tokens"),
+        ('name = "x"\nmixture = "first"\n[model]\neps = -1', r"eps = -1\.0 must be above 0"),
+        ('name = "x"\nmixture = "first"\n[train]\nbetas = [0.9]', r"betas = \(0\.9,\) must be two numbers"),
     ],
 )
 def test_bad_recipes_are_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -85,6 +90,55 @@ def test_options_take_the_place_of_what_a_recipe_says() -> None:
     assert (wide.n_layers, wide.d_model, wide.n_heads, wide.d_head, wide.d_mlp) == (2, 96, 3, 32, 384)
     longer = changed(RECIPE, mixture=load("first").mixture)
     assert longer.cfg.n_ctx > longer.mixture.width
+
+
+def test_heads_divide_the_width_whichever_is_stated(tmp_path: Path) -> None:
+    for stated, heads, width in (("n_heads = 8", 8, 16), ("d_head = 64", 2, 64), ("n_heads = 2\nd_head = 64", 2, 64)):
+        text = f'name = "x"\nmixture = "first"\n[model]\nd_model = 128\n{stated}\n'
+        (tmp_path / "recipe.toml").write_text(text)
+        cfg = load(tmp_path / "recipe.toml").cfg
+        assert (cfg.n_heads, cfg.d_head) == (heads, width)
+    rotary = '[model]\npositional_embedding_type = "rotary"\nrotary_dim = 16\n'
+    (tmp_path / "recipe.toml").write_text(f'name = "x"\nmixture = "first"\n{rotary}')
+    assert load(tmp_path / "recipe.toml").cfg.rotary_dim == 16
+
+
+def test_a_longer_context_than_needed_stays(tmp_path: Path) -> None:
+    assert changed(load("mini"), layers=8, width=256).cfg.n_ctx == load("mini").cfg.n_ctx == 104
+
+
+def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> None:
+    first = follow(RECIPE, tmp_path)
+    told = []
+    again = follow(RECIPE, tmp_path, stage=lambda name, share, note: told.append(name))
+    assert again.fingerprint == first.fingerprint
+    assert told == []
+    message = r"holds the finished model of another run \(seed differ\); choose another folder, or delete it"
+    with pytest.raises(artifacts.ArtifactError, match=message):
+        follow(changed(RECIPE, seed=1), tmp_path)
+    assert checkpoint.load(tmp_path).fingerprint == first.fingerprint
+
+
+def test_a_corpus_is_not_replaced_by_a_model(tmp_path: Path) -> None:
+    build(MIXED, 64, folder=tmp_path)
+    with pytest.raises(artifacts.ArtifactError, match="holds a corpus, which a model would replace; choose another"):
+        follow(RECIPE, tmp_path)
+
+
+def test_a_stored_corpus_is_trained_on(tmp_path: Path, capsys) -> None:
+    made = build(MIXED, 256, folder=tmp_path / "corpus")
+    small = ["--steps", "2", "--layers", "1", "--width", "32", "--corpus", str(tmp_path / "corpus")]
+    (tmp_path / "tiny.toml").write_text('name = "tiny"\nmixture = "first"\n[train]\nbatch_size = 32\n')
+    out = ["--recipe", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run")]
+    assert main(["train", *out, *small]) == 0
+    trained = checkpoint.load(tmp_path / "run")
+    assert trained.record["corpus"]["fingerprint"] == made.fingerprint
+    assert trained.mixture == MIXED
+    manifest = artifacts.read_json(tmp_path / "corpus" / "manifest.json")
+    artifacts.write_json(tmp_path / "corpus" / "manifest.json", {**manifest, "machine": "another"})
+    assert main(["train", *out[:2], "--out", str(tmp_path / "other"), *small]) == 2
+    assert "was made with another version of the machine" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("stream", [False, True])

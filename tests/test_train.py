@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cadmus import artifacts, checkpoint, corpus, evaluate, mixture, tokens, vm
+from cadmus import train as training
 from cadmus.artifacts import ArtifactError
 from cadmus.build import build
 from cadmus.corpus import Corpus
@@ -271,6 +272,12 @@ def test_programs_must_fit() -> None:
         ({"snapshots": -1}, "snapshots = -1 must be 0 or more"),
         ({"lr": 0.0}, "lr = 0.0 must be above 0"),
         ({"lr": float("nan")}, "lr = nan must be above 0"),
+        ({"lr": float("inf")}, "lr = inf must be above 0 and finite"),
+        ({"betas": (0.9,)}, "betas = \\(0.9,\\) must be two numbers from 0 to below 1"),
+        ({"betas": (0.9, "a")}, "must be two numbers"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0 must be 0 or more"),
+        ({"seed": -1}, "seed = -1 must be 0 or more"),
+        ({"decay_share": 0.0}, "decay_share = 0.0 must be above 0 and at most 1"),
     ],
 )
 def test_bad_training_configurations_are_refused(wrong: dict, message: str) -> None:
@@ -435,6 +442,15 @@ def test_completion_goes_to_the_end_of_the_context() -> None:
     assert complete(model, ["34"]) == ["34" + "1" * 9]
     assert complete(model, ["34"], max_new_tokens=3) == ["34111"]
     assert complete(model, []) == []
+
+
+def test_a_prefix_that_leaves_no_room_is_refused() -> None:
+    model = Model(replace(CFG, n_ctx=16))
+    with pytest.raises(
+        ValueError, match="a prefix of 15 tokens leaves no room for its completion: the model has n_ctx = 16"
+    ):
+        complete(model, ["1", "1" * 15])
+    assert len(complete(model, ["1" * 14])) == 1
 
 
 def test_completion_of_many_prompts_keeps_their_order() -> None:
@@ -648,6 +664,66 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
         saved_state(tmp_path)
 
 
+@pytest.mark.parametrize("place", [-1000, -1, 0.5])
+def test_a_flipped_bit_in_a_state_is_noticed(place: int | float, tmp_path: Path) -> None:
+    saved_state(tmp_path)
+    path = tmp_path / checkpoint.STATE
+    data = bytearray(path.read_bytes())
+    data[place if isinstance(place, int) else int(place * len(data))] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"state\.safetensors is damaged \(wrong checksum\); delete it to start"):
+        saved_state(tmp_path)
+
+
+def test_a_gradient_that_is_no_number_spoils_nothing(tmp_path: Path) -> None:
+    """The loss may be finite still: neither weights nor the kept state take the step."""
+    model = Model(CFG)
+    handle = model.unembed.W_U.register_hook(lambda gradient: gradient * steps[-1])
+    steps = [1.0]
+    config = replace(QUICK, checkpoint_every=5)
+
+    def spoil(now: dict[str, float]) -> None:
+        steps.append(math.inf if now["step"] == 9 else 1.0)
+
+    with pytest.raises(FloatingPointError, match=r"the norm of the gradient is (inf|nan) at step 10 of 40 \(batch 9"):
+        train(model, programs(), config, spoil, folder=tmp_path)
+    handle.remove()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    told = []
+    train(Model(CFG), programs(), config, lambda now: told.append(now["step"]), folder=tmp_path)
+    assert told[0] == 6
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    model = Model(CFG)
+
+    def spoil(now: dict[str, float]) -> None:
+        if now["step"] == 40:
+            with torch.no_grad():
+                model.unembed.b_U[3] = torch.nan
+
+    with pytest.raises(FloatingPointError, match=r"some weights are no numbers at step 40 of 40"):
+        train(model, programs(), QUICK, spoil)
+
+
+def test_a_state_is_kept_every_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SECONDS_UNSAVED", 0.0)
+    train(Model(CFG), programs(), replace(QUICK, steps=3, checkpoint_every=1000), folder=tmp_path)
+    told = []
+    train(Model(CFG), programs(), replace(QUICK, steps=3), lambda now: told.append(now["step"]), folder=tmp_path)
+    assert told == [3]
+
+
+def test_snapshots_are_of_one_run(tmp_path: Path) -> None:
+    train(Model(CFG), programs(), replace(QUICK, steps=20, snapshots=4), folder=tmp_path)
+    assert list(checkpoint.snapshots(tmp_path)) == [1, 3, 7, 20]
+    train(Model(CFG), programs(), replace(QUICK, steps=20, seed=1, snapshots=2), folder=tmp_path)
+    assert list(checkpoint.snapshots(tmp_path)) == [1, 20], "those of the run before, which left no state, are gone"
+    saved_state(tmp_path)
+    with pytest.raises(ValueError, match=r"another run \(snapshots \[\], now \[1, 3\]\)"):
+        saved_state(tmp_path, snapshots=3)
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
     model = Model(CFG)
 
@@ -681,6 +757,18 @@ with processes("cpu") as device:
     if record["processes"] == 1 or torch.distributed.get_rank() == 0:
         torch.save([record["processes"], [row["loss"] for row in record["log"]]], sys.argv[1])
 """
+
+
+def test_a_batch_smaller_than_its_parts_is_shared(tmp_path: Path) -> None:
+    """Two programs of two lengths on two processes: each part is one program, and each process has one."""
+    script = tmp_path / "run.py"
+    script.write_text(PARALLEL.replace("steps=12", "steps=3, batch_size=2"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([*command, str(tmp_path / "two.pt"), "adamw"], check=True, env=environment)
+    _, losses = torch.load(tmp_path / "two.pt")
+    alone = train(Model(CFG), programs(), replace(QUICK, steps=3, batch_size=2, log_every=1, optimizer="adamw"))
+    assert losses == pytest.approx([row["loss"] for row in alone["log"]], abs=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
