@@ -398,7 +398,9 @@ def pickle_to(path: Path, value: object) -> None:
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"nowhere does not exist; train one, or name one that ships: cadmus-mini"):
+    with pytest.raises(
+        ArtifactError, match=r"nowhere does not exist; train one, or name one that ships: cadmus-micro, cadmus-mini"
+    ):
         checkpoint.load(tmp_path / "nowhere")
     (tmp_path / "text").write_text("34+7=.")
     with pytest.raises(ArtifactError, match=r"text is a file; pass the folder of a model"):
@@ -446,9 +448,7 @@ def test_completion_goes_to_the_end_of_the_context() -> None:
 
 def test_a_prefix_that_leaves_no_room_is_refused() -> None:
     model = Model(replace(CFG, n_ctx=16))
-    with pytest.raises(
-        ValueError, match="a prefix of 15 tokens leaves no room for its completion: the model has n_ctx = 16"
-    ):
+    with pytest.raises(ValueError, match="a prefix of 15 tokens leaves no room for its completion: the model"):
         complete(model, ["1", "1" * 15])
     assert len(complete(model, ["1" * 14])) == 1
 
