@@ -127,7 +127,7 @@ def train(
 ) -> None:
     from cadmus.corpus import load
     from cadmus.evaluate import evaluate
-    from cadmus.processes import processes, rank
+    from cadmus.processes import chosen, processes, rank
     from cadmus.recipe import changed, follow
 
     if corpus is not None and mixture is not None:
@@ -137,6 +137,7 @@ def train(
     if stored is not None:
         recipe = changed(recipe, mixture=stored.mixture)
     out = out or Path("runs") / recipe.name
+    chosen(device)  # is it there?
     check_writable(out, "model")
     with processes(device) as place, stages(shown=rank() == 0) as stage:
         trained = follow(recipe, out, corpus=stored, device=place, workers=workers, stage=stage)
