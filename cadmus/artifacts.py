@@ -26,6 +26,7 @@ import safetensors.numpy
 from cadmus import vm
 
 MANIFEST = "manifest.json"
+_CHECKSUM = "checksum"  # the field of a manifest that covers all others
 _PARTIAL = ".partial-"
 
 
@@ -179,8 +180,7 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / name, folder / name)
-        manifest = {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed}
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed})
         keep = False
     except ArtifactError:
         raise
@@ -204,6 +204,16 @@ def drop_partial(folder: Path | str, resume: str) -> None:
     shutil.rmtree(Path(folder) / f"{_PARTIAL}{resume}", ignore_errors=True)
 
 
+def write_manifest(folder: Path | str, manifest: dict[str, Any]) -> Path:
+    """Write a manifest with a checksum of its own content."""
+    content = {key: value for key, value in manifest.items() if key != _CHECKSUM}
+    return write_json(Path(folder) / MANIFEST, {**content, _CHECKSUM: _checksum(content)})
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return fingerprint(json.loads(json.dumps(content)))
+
+
 def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     """The manifest of a finished folder of this kind, with every file checked against it.
 
@@ -221,6 +231,8 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
         raise ArtifactError(f"{folder} holds a {manifest.get('kind')}, not a {kind}; pass another folder")
     if manifest.get("machine") != machine_fingerprint():
         raise ArtifactError(f"{folder} was made with another version of the machine; make it again")
+    if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
+        raise ArtifactError(f"{path} is damaged (wrong checksum); make the {kind} again")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing; make the {kind} again")

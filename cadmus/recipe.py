@@ -110,6 +110,7 @@ def _finished(recipe: Recipe, folder: Path | str) -> checkpoint.Checkpoint | Non
             f"{folder} holds the finished model of another run ({', '.join(different)} differ); choose another folder, "
             "or delete it"
         )
+    checkpoint.drop_state(folder)  # what a run leaves that is killed when its model is saved already
     return found
 
 

@@ -602,7 +602,7 @@ def test_a_manifest_that_is_json_but_no_manifest(tmp_path: Path, value: object) 
 def test_a_manifest_whose_files_are_garbage(tmp_path: Path, files: object) -> None:
     make(tmp_path)
     manifest = artifacts.read_json(tmp_path / "manifest.json")
-    artifacts.write_json(tmp_path / "manifest.json", {**manifest, "files": files})
+    artifacts.write_manifest(tmp_path, {**manifest, "files": files})
     assert refused(tmp_path).startswith(str(tmp_path))
 
 

@@ -234,7 +234,7 @@ def test_a_corpus_of_a_family_with_other_knobs_is_replaced(tmp_path: Path) -> No
     build(ONE, 50, folder=tmp_path)
     manifest = artifacts.read_json(tmp_path / "manifest.json")
     manifest["mixture"]["family"][0]["colour"] = 3
-    artifacts.write_json(tmp_path / "manifest.json", manifest)
+    artifacts.write_manifest(tmp_path, manifest)
     assert len(build(ONE, 60, folder=tmp_path)) == 60
 
 

@@ -323,6 +323,12 @@ def test_checkpoint_keeps_names_shapes_and_provenance(tmp_path: Path) -> None:
     assert checkpoint.save(tmp_path, model, MIXED, {"config": {"seed": 0}}).fingerprint != saved.fingerprint
 
 
+def replace_text(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -333,6 +339,7 @@ def flip(path: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: flip(folder / "model.safetensors"), r"model\.safetensors is damaged \(wrong checksum\); make"),
+        (lambda folder: replace_text(folder / "manifest.json", "1e-05", "1e-01"), r"manifest\.json is damaged \(wrong"),
         (lambda folder: (folder / "training.json").unlink(), r"training\.json is missing; make the model again"),
         (lambda folder: (folder / "manifest.json").unlink(), r"is half-written \(it has no manifest\.json\)"),
     ],
@@ -345,10 +352,10 @@ def test_damaged_checkpoints_are_noticed(damage: Callable[[Path], None], message
 
 
 def edit(folder: Path, change: Callable[[dict], None]) -> None:
-    """Change the manifest's config, which no checksum covers."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    """Change the config of a model on disk."""
+    manifest = artifacts.read_json(folder / "manifest.json")
     change(manifest["cfg"])
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    artifacts.write_manifest(folder, manifest)
 
 
 @pytest.mark.parametrize(
@@ -385,10 +392,9 @@ def test_pickles_are_refused_unopened(write: Callable[[Path], None], tmp_path: P
     write(tmp_path / "run" / "model.safetensors")
     with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged \(wrong size\)"):
         checkpoint.load(tmp_path / "run")
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    path = tmp_path / "run" / "model.safetensors"
-    manifest["files"]["model.safetensors"] = artifacts.describe_file(path)
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    manifest = artifacts.read_json(tmp_path / "run" / "manifest.json")
+    manifest["files"]["model.safetensors"] = artifacts.describe_file(tmp_path / "run" / "model.safetensors")
+    artifacts.write_manifest(tmp_path / "run", manifest)
     with pytest.raises(ArtifactError, match=r"model\.safetensors is no safetensors file"):
         checkpoint.load(tmp_path / "run")
 
