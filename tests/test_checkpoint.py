@@ -1,0 +1,151 @@
+"""A checkpoint gives the same model back; what is damaged, foreign or no Cadmus model is refused, unopened."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cadmus import artifacts, checkpoint, tokens
+from cadmus.artifacts import ArtifactError
+from cadmus.build import build
+from cadmus.model import Model
+from cadmus.recipe import Recipe, follow
+from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    config = replace(QUICK, steps=3, seed=5)
+    made = follow(Recipe("mixed", MIXED, CFG, config), tmp_path / "model")
+    again = checkpoint.load(tmp_path / "model")
+    sequences = torch.from_numpy(tokens.sequences(programs().programs(np.arange(20))))
+    with torch.no_grad():
+        assert torch.equal(made.model(sequences), again.model(sequences))
+        assert not torch.allclose(again.model(sequences), Model(CFG, seed=5)(sequences), atol=1e-3), "not trained"
+    assert again.model.cfg == CFG
+    assert again.mixture == MIXED
+    assert again.seed == 5
+    assert again.record == made.record == json.loads(json.dumps(made.record))
+    assert again.record["corpus"]["programs"] == 3 * 64
+    assert again.fingerprint == made.fingerprint
+    expected, _ = trained(config, build(MIXED, 3 * 64, seed=5), seed=5)
+    for name, parameter in parameters(expected).items():
+        assert torch.equal(parameter, parameters(again.model)[name]), "from scratch is build, seed, train"
+
+
+def test_checkpoint_keeps_names_shapes_and_provenance(tmp_path: Path) -> None:
+    model = Model(CFG)
+    saved = checkpoint.save(tmp_path, model, MIXED, {"config": {"seed": 0}})
+    weights = artifacts.read_arrays(tmp_path / "model.safetensors")
+    assert {name: tuple(array.shape) for name, array in weights.items()} == {
+        name: tuple(parameter.shape) for name, parameter in model.named_parameters()
+    }
+    assert weights["blocks.0.attn.W_Q"].shape == (CFG.n_heads, CFG.d_model, CFG.d_head)
+    manifest = artifacts.read_manifest(tmp_path, "model")
+    assert manifest["cfg"] == CFG.to_dict()
+    assert manifest["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
+    with torch.no_grad():
+        model.unembed.b_U[0] += 1
+    assert checkpoint.save(tmp_path, model, MIXED, {"config": {"seed": 0}}).fingerprint != saved.fingerprint
+
+
+def replace_text(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: flip(folder / "model.safetensors"), r"model\.safetensors is damaged \(wrong checksum\); make"),
+        (lambda folder: replace_text(folder / "manifest.json", "1e-05", "1e-01"), r"manifest\.json is damaged \(wrong"),
+        (lambda folder: (folder / "training.json").unlink(), r"training\.json is missing; make the model again"),
+        (lambda folder: (folder / "manifest.json").unlink(), r"is half-written \(it has no manifest\.json\)"),
+    ],
+)
+def test_damaged_checkpoints_are_noticed(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, Model(CFG), MIXED, {"config": {"seed": 0}})
+    damage(tmp_path)
+    with pytest.raises(ArtifactError, match=message):
+        checkpoint.load(tmp_path)
+
+
+def edit(folder: Path, change: Callable[[dict], None]) -> None:
+    """Change the config of a model on disk."""
+    manifest = artifacts.read_json(folder / "manifest.json")
+    change(manifest["cfg"])
+    artifacts.write_manifest(folder, manifest)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_mlp": 96}, r"blocks\.0\.mlp\.W_in has shape \(32, 64\), its config asks for \(32, 96\); make"),
+        ({"n_layers": 3}, r"blocks\.2\.ln1\.w has shape none, its config asks for \(32,\); make"),
+        ({"n_layers": 1}, r"blocks\.1\.\S+ has shape \(.*\), its config asks for none; make"),
+        ({"d_vocab": 50257}, r"a vocabulary of 50257 tokens, the machine has 65; it is no Cadmus model"),
+        ({"rope": True}, r"its model is not one of this version \(.*'rope'\)"),
+        ({"act_fn": "relu"}, r"its model is not one of this version \(act_fn = 'relu' is not built"),
+    ],
+)
+def test_weights_must_be_those_of_the_config(change: dict, message: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, Model(CFG), MIXED, {"config": {"seed": 0}})
+    edit(tmp_path, lambda cfg: cfg.update(change))
+    with pytest.raises(ArtifactError, match=message):
+        checkpoint.load(tmp_path)
+
+
+class Opened:
+    """Tells on whoever unpickles it."""
+
+    def __reduce__(self) -> tuple:
+        return (pytest.fail, ("a pickle was opened",))
+
+
+@pytest.mark.parametrize("write", [lambda path: torch.save(Opened(), path), lambda path: pickle_to(path, Opened())])
+def test_pickles_are_refused_unopened(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path / "model.pt")
+    with pytest.raises(ArtifactError, match=r"model\.pt is a pickle, which can run any code: it was not opened; pass"):
+        checkpoint.load(tmp_path / "model.pt")
+    checkpoint.save(tmp_path / "run", Model(CFG), MIXED, {"config": {"seed": 0}})
+    write(tmp_path / "run" / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged \(wrong size\)"):
+        checkpoint.load(tmp_path / "run")
+    manifest = artifacts.read_json(tmp_path / "run" / "manifest.json")
+    manifest["files"]["model.safetensors"] = artifacts.describe_file(tmp_path / "run" / "model.safetensors")
+    artifacts.write_manifest(tmp_path / "run", manifest)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is no safetensors file"):
+        checkpoint.load(tmp_path / "run")
+
+
+def pickle_to(path: Path, value: object) -> None:
+    path.write_bytes(pickle.dumps(value))
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        ArtifactError, match=r"nowhere does not exist; train one, or name one that ships: cadmus-micro, cadmus-mini"
+    ):
+        checkpoint.load(tmp_path / "nowhere")
+    (tmp_path / "text").write_text("34+7=.")
+    with pytest.raises(ArtifactError, match=r"text is a file; pass the folder of a model"):
+        checkpoint.load(tmp_path / "text")
+
+
+def test_a_corpus_is_no_checkpoint(tmp_path: Path) -> None:
+    build(MIXED, 64, folder=tmp_path)
+    with pytest.raises(ArtifactError, match="holds a corpus, not a model; pass another folder"):
+        checkpoint.load(tmp_path)

@@ -1,0 +1,229 @@
+"""A killed run goes on to the same weights; two processes train as one; what is no number is never kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cadmus import checkpoint
+from cadmus import train as training
+from cadmus.artifacts import ArtifactError
+from cadmus.model import Model
+from cadmus.train import train
+from tests.training import CFG, QUICK, parameters, programs, trained
+
+RUN = """
+import sys
+from tests.training import CFG, MIXED, QUICK, build
+from cadmus.model import Model
+from cadmus.train import train
+from dataclasses import replace
+import torch
+torch.set_num_threads(1)
+def tell(now):
+    print(now["step"], flush=True)
+source = build(MIXED, 700) if sys.argv[2] == "corpus" else MIXED
+model = Model(CFG)
+record = train(model, source, replace(QUICK, checkpoint_every=7, snapshots=4), tell, folder=sys.argv[1])
+torch.save({"weights": model.state_dict(), "log": [(r["step"], r["tokens"], r["loss"]) for r in record["log"]]},
+           sys.argv[1] + "/done.pt")
+"""
+
+
+def start(folder: Path, source: str) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), source], stdout=subprocess.PIPE, text=True, cwd=root
+    )
+
+
+@pytest.mark.parametrize("source", ["corpus", "stream"])
+def test_a_killed_run_goes_on_to_the_same_weights(source: str, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    assert start(whole, source).wait() == 0
+    first_steps = []
+    for last in (3, 16, 30):
+        process = start(killed, source)
+        told = [int(next(process.stdout))]
+        while told[-1] < last:
+            told.append(int(next(process.stdout)))
+        process.kill()
+        process.wait()
+        first_steps.append(told[0])
+    assert start(killed, source).wait() == 0
+    assert first_steps == [1, 1, 15], "it goes on from the last state"
+    expected, found = (torch.load(folder / "done.pt") for folder in (whole, killed))
+    assert found["log"] == expected["log"]
+    for name, tensor in expected["weights"].items():
+        assert torch.equal(found["weights"][name], tensor), name
+    assert list(checkpoint.snapshots(killed)) == list(checkpoint.snapshots(whole)) == [1, 3, 12, 40]
+    for step, path in checkpoint.snapshots(killed).items():
+        assert path.read_bytes() == checkpoint.snapshots(whole)[step].read_bytes()
+
+
+def saved_state(folder: Path, **other: Any) -> None:
+    train(Model(CFG), programs(), replace(QUICK, steps=8, checkpoint_every=5, **other), folder=folder)
+    assert (folder / checkpoint.STATE).is_file()
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    saved_state(tmp_path)
+    difference = r"config\.lr 0\.01, now 0\.02"
+    message = rf"state\.safetensors is the state of another run \({difference}\); delete it to start anew"
+    with pytest.raises(ValueError, match=message):
+        saved_state(tmp_path, lr=2e-2)
+
+
+def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
+    short = replace(QUICK, steps=15, decay_share=0.4, checkpoint_every=8)  # falls after step 9; a state of step 8
+    longer = replace(short, steps=24, decay_share=0.25)
+    train(Model(CFG), programs(), short, folder=tmp_path)
+    told = []
+    model = Model(CFG)
+    train(model, programs(), longer, lambda now: told.append(now["step"]), folder=tmp_path)
+    assert told[0] == 9
+    whole, _ = trained(longer)
+    for name, parameter in parameters(model).items():
+        assert torch.equal(parameter, parameters(whole)[name]), "as one that was to be that long from the start"
+    with pytest.raises(ValueError, match=r"another run \(rates \w+, now \w+\)"):  # step 16 is of the longer run
+        train(Model(CFG), programs(), short, folder=tmp_path)
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    saved_state(tmp_path)
+    path = tmp_path / checkpoint.STATE
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"state\.safetensors is damaged .*; delete it to start anew"):
+        saved_state(tmp_path)
+
+
+@pytest.mark.parametrize("place", [-1000, -1, 0.5])
+def test_a_flipped_bit_in_a_state_is_noticed(place: int | float, tmp_path: Path) -> None:
+    saved_state(tmp_path)
+    path = tmp_path / checkpoint.STATE
+    data = bytearray(path.read_bytes())
+    data[place if isinstance(place, int) else int(place * len(data))] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"state\.safetensors is damaged \(wrong checksum\); delete it to start"):
+        saved_state(tmp_path)
+
+
+def test_a_gradient_that_is_no_number_spoils_nothing(tmp_path: Path) -> None:
+    """The loss may be finite still: neither weights nor the kept state take the step."""
+    model = Model(CFG)
+    handle = model.unembed.W_U.register_hook(lambda gradient: gradient * steps[-1])
+    steps = [1.0]
+    config = replace(QUICK, checkpoint_every=5)
+
+    def spoil(now: dict[str, float]) -> None:
+        steps.append(math.inf if now["step"] == 9 else 1.0)
+
+    with pytest.raises(FloatingPointError, match=r"the norm of the gradient is (inf|nan) at step 10 of 40 \(batch 9"):
+        train(model, programs(), config, spoil, folder=tmp_path)
+    handle.remove()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    told = []
+    train(Model(CFG), programs(), config, lambda now: told.append(now["step"]), folder=tmp_path)
+    assert told[0] == 6
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    model = Model(CFG)
+
+    def spoil(now: dict[str, float]) -> None:
+        if now["step"] == 40:
+            with torch.no_grad():
+                model.unembed.b_U[3] = torch.nan
+
+    with pytest.raises(FloatingPointError, match=r"some weights are no numbers at step 40 of 40"):
+        train(model, programs(), QUICK, spoil)
+
+
+def test_a_state_is_kept_every_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SECONDS_UNSAVED", 0.0)
+    train(Model(CFG), programs(), replace(QUICK, steps=3, checkpoint_every=1000), folder=tmp_path)
+    told = []
+    train(Model(CFG), programs(), replace(QUICK, steps=3), lambda now: told.append(now["step"]), folder=tmp_path)
+    assert told == [3]
+
+
+def test_snapshots_are_of_one_run(tmp_path: Path) -> None:
+    train(Model(CFG), programs(), replace(QUICK, steps=20, snapshots=4), folder=tmp_path)
+    assert list(checkpoint.snapshots(tmp_path)) == [1, 3, 7, 20]
+    train(Model(CFG), programs(), replace(QUICK, steps=20, seed=1, snapshots=2), folder=tmp_path)
+    assert list(checkpoint.snapshots(tmp_path)) == [1, 20], "those of the run before, which left no state, are gone"
+    saved_state(tmp_path)
+    with pytest.raises(ValueError, match=r"another run \(snapshots \[\], now \[1, 3\]\)"):
+        saved_state(tmp_path, snapshots=3)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
+    model = Model(CFG)
+
+    def spoil(now: dict[str, float]) -> None:
+        if now["step"] == 7:
+            with torch.no_grad():
+                model.unembed.b_U[3] = torch.nan
+
+    config = replace(QUICK, checkpoint_every=5)
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan at step 8 of 40 \(batch 7 of \w+, seed 0\); the state of step 5"
+    ):
+        train(model, programs(), config, spoil, folder=tmp_path)
+    steps = []
+    train(Model(CFG), programs(), config, lambda now: steps.append(now["step"]), folder=tmp_path)
+    assert steps[0] == 6
+
+
+PARALLEL = """
+import sys
+from tests.training import CFG, QUICK, programs
+from cadmus.model import Model
+from cadmus.processes import processes
+from cadmus.train import train
+from dataclasses import replace
+import torch
+torch.set_num_threads(1)
+with processes("cpu") as device:
+    model = Model(CFG)
+    record = train(model, programs(), replace(QUICK, steps=12, log_every=1, optimizer=sys.argv[2]))
+    if record["processes"] == 1 or torch.distributed.get_rank() == 0:
+        torch.save([record["processes"], [row["loss"] for row in record["log"]]], sys.argv[1])
+"""
+
+
+def test_a_batch_smaller_than_its_parts_is_shared(tmp_path: Path) -> None:
+    """Two programs of two lengths on two processes: each part is one program, and each process has one."""
+    script = tmp_path / "run.py"
+    script.write_text(PARALLEL.replace("steps=12", "steps=3, batch_size=2"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([*command, str(tmp_path / "two.pt"), "adamw"], check=True, env=environment)
+    _, losses = torch.load(tmp_path / "two.pt")
+    alone = train(Model(CFG), programs(), replace(QUICK, steps=3, batch_size=2, log_every=1, optimizer="adamw"))
+    assert losses == pytest.approx([row["loss"] for row in alone["log"]], abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_train_as_one(optimizer: str, tmp_path: Path) -> None:
+    """The same global batch: curves within 1e-5 (Muon orthogonalizes in bf16, which shows rounding: 1e-3)."""
+    root, script = Path(__file__).parents[1], tmp_path / "run.py"
+    script.write_text(PARALLEL)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    for command, name in (([sys.executable], "one.pt"), (torchrun, "two.pt")):
+        subprocess.run([*command, str(script), str(tmp_path / name), optimizer], check=True, env=environment)
+    (alone, one), (together, two) = (torch.load(tmp_path / name) for name in ("one.pt", "two.pt"))
+    assert (alone, together) == (1, 2)
+    assert len(one) == 12
+    assert two == pytest.approx(one, abs=1e-5 if optimizer == "adamw" else 1e-3)
