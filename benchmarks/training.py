@@ -48,9 +48,14 @@ def _corpus(size: int = 20_000) -> Corpus:
     return build(mixture.load("default"), size)
 
 
+def _sample(corpus: Corpus, n: int) -> np.ndarray:
+    """Programs of all families, in random order: uint8 [n, width]."""
+    return corpus.programs(np.random.default_rng(0).permutation(len(corpus))[:n])
+
+
 def _parts(corpus: Corpus, programs: int) -> tuple[list[Tensor], int]:
     """One batch, cut by length as training cuts it, and how many of its tokens count."""
-    parts = by_length(corpus.programs(np.arange(programs)), 12)
+    parts = by_length(_sample(corpus, programs), 16)
     counted = sum(int((tokens.lengths(part) + 1).sum()) for part in parts)
     return [torch.from_numpy(tokens.sequences(part)).to(DEVICE) for part in parts], counted
 
@@ -101,7 +106,7 @@ def training_loop() -> list[Measurement]:
     """Our loop against TransformerLens's own as shipped, same corpus, tokens that count (>= 2.5 x; GPU 5 x)."""
     from transformer_lens import train as theirs
 
-    corpus, batch, steps = _corpus(), 512, 8
+    corpus, batch, steps = _corpus(), 512, 3
     target = 5.0 if _GPU else 2.5
     config = TrainConfig(steps=steps, batch_size=batch, optimizer="adamw", precision="bf16", lr=1e-4)
 
@@ -111,8 +116,9 @@ def training_loop() -> list[Measurement]:
         record = train(Model(SHAPE).to(DEVICE), corpus, chosen)
         return record["tokens"] / record["seconds"]
 
-    sequences = torch.from_numpy(tokens.sequences(corpus.programs(np.arange(batch * steps)))).long()
-    counted = int((tokens.lengths(corpus.programs(np.arange(batch * steps))) + 1).sum())
+    programs = _sample(corpus, batch * steps)
+    sequences = torch.from_numpy(tokens.sequences(programs)).long()
+    counted = int((tokens.lengths(programs) + 1).sum())
     shipped = theirs.HookedTransformerTrainConfig(
         num_epochs=1, batch_size=batch, lr=1e-4, optimizer_name="AdamW", print_every=None, device=str(DEVICE)
     )

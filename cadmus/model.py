@@ -120,7 +120,7 @@ class Rotary(nn.Module):
 
 class Attention(nn.Module):
     """Causal self-attention. Fused, unless a hook on the scores or the pattern asks for the explicit path, or a CPU is
-    to train: there the fused backward pass takes ten times as long as the explicit one at program length."""
+    to train in bf16: there the fused backward pass takes ten times as long as the explicit one at program length."""
 
     def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
         super().__init__()
@@ -144,7 +144,8 @@ class Attention(nn.Module):
             k, v = past.append(self.name, k, v)
         visible = None if past is None else past.visible
         listened = self.sites.listened(f"{self.name}.hook_attn_scores", f"{self.name}.hook_pattern")
-        if listened or (torch.is_grad_enabled() and q.device.type == "cpu"):
+        slow = torch.is_grad_enabled() and q.device.type == "cpu" and q.dtype != torch.float32
+        if listened or slow:
             z = self._explicit(q, k, v, visible)
         else:
             z = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None)
