@@ -239,7 +239,8 @@ def test_predicates_select_sites_on_demand_and_none_does_not() -> None:
 @EITHER
 def test_fused_and_explicit_paths_agree(cfg: ModelConfig) -> None:
     sites = {"attention": "attn.hook_pattern", "scores": "attn.hook_attn_scores", "LayerNorm": "ln1.hook_scale"}
-    explicit = model(cfg)(programs())
+    asking = [(lambda name: name.endswith("attn.hook_pattern"), lambda tensor, hook: None)]
+    explicit = model(cfg).run_with_hooks(programs(), fwd_hooks=asking)
     assert explicit.requires_grad
     with torch.no_grad():
         fused = model(cfg)(programs())
@@ -252,6 +253,17 @@ def test_fused_and_explicit_paths_agree(cfg: ModelConfig) -> None:
             ]
             assert same(model(cfg).run_with_hooks(programs(), fwd_hooks=hooks), explicit)
             assert seen == [f"blocks.{i}.{site}" for i in range(CFG.n_layers)]
+
+
+@EITHER
+def test_gradients_are_those_of_the_explicit_path(cfg: ModelConfig) -> None:
+    gradients = []
+    for hooks in ([], [(lambda name: name.endswith("attn.hook_pattern"), lambda tensor, hook: None)]):
+        model(cfg).zero_grad()
+        model(cfg).run_with_hooks(programs(), fwd_hooks=hooks, return_type="loss").backward()
+        gradients.append({name: parameter.grad for name, parameter in model(cfg).named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert same(gradient, gradients[1][name], 3e-5), name
 
 
 def test_patterns_are_causal_distributions() -> None:
