@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from cadmus import artifacts, checkpoint, mixture
 from cadmus.build import build
-from cadmus.corpus import Corpus
+from cadmus.corpus import Corpus, fingerprint
 from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.processes import rank
@@ -45,7 +45,6 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r}: programs = {self.programs} must be 0 or more")
         if self.stream and self.programs:
             raise ValueError(f"recipe {self.name!r}: a stream has no size; leave out programs, or stream")
-
         check_fits(self.mixture, self.cfg)
 
     @property
@@ -74,7 +73,7 @@ def follow(
         raise ValueError(
             f"the corpus is of mixture {corpus.mixture.name!r}, the recipe asks for {recipe.mixture.name!r}"
         )
-    finished = _finished(recipe, folder)
+    finished = _finished(recipe, corpus, folder)
     if finished is not None:
         return None if rank() else finished
 
@@ -96,14 +95,21 @@ def follow(
     return saved
 
 
-def _finished(recipe: Recipe, folder: Path | str) -> checkpoint.Checkpoint | None:
-    """The model that the recipe has already made in the folder, if any."""
+def _finished(recipe: Recipe, corpus: Corpus | None, folder: Path | str) -> checkpoint.Checkpoint | None:
+    """The model that the recipe has already made in the folder of these programs, if any."""
     artifacts.check_free(folder, "model")
     if not (Path(folder) / artifacts.MANIFEST).exists():
         return None
     found = checkpoint.load(folder)
-    made = {**found.record["config"], **found.model.cfg.to_dict(), "mixture": found.mixture.fingerprint}
-    asked = {**asdict(recipe.train), **recipe.cfg.to_dict(), "mixture": recipe.mixture.fingerprint}
+    if corpus is not None:
+        programs = corpus.fingerprint
+    elif recipe.stream:
+        programs = recipe.mixture.fingerprint
+    else:
+        programs = fingerprint(recipe.mixture, recipe.train.seed, recipe.size)
+    read = found.record.get("corpus", {}).get("fingerprint")
+    made = {**found.record["config"], **found.model.cfg.to_dict(), "programs": read}
+    asked = {**asdict(recipe.train), **recipe.cfg.to_dict(), "programs": programs}
     different = [name for name in asked if made.get(name) != json.loads(json.dumps(asked[name]))]
     if different:
         raise artifacts.ArtifactError(
@@ -120,13 +126,15 @@ def _told(now: dict[str, float]) -> str:
     return f"{now['tokens'] / 1e6:.1f} M tokens, {rate / 1e3:,.1f} k/s{share}, loss {now['loss']:.3f}"
 
 
-def architecture(layers: int, width: int, longest: int) -> dict[str, int]:
-    """The fields of a ModelConfig of that size, with room for programs of `longest` tokens and for completions that go
-    astray. ValueError where heads of width 32 do not divide the width."""
-    if width < _HEAD or width % _HEAD:
-        raise ValueError(f"width = {width} must be a multiple of {_HEAD}, one head each")
-    heads = {"n_heads": width // _HEAD, "d_head": _HEAD}
-    return {"n_layers": layers, "d_model": width, **heads, "d_mlp": 4 * width, "n_ctx": 8 * -(-(longest + 5) // 8)}
+def context(longest: int) -> int:
+    """Positions for programs of `longest` tokens and for completions that go astray."""
+    return 8 * -(-(longest + 5) // 8)
+
+
+def _heads(width: int, d_head: int) -> dict[str, int]:
+    if d_head < 1 or width < d_head or width % d_head:
+        raise ValueError(f"width = {width} must be a multiple of {d_head}, one head each")
+    return {"n_heads": width // d_head, "d_head": d_head}
 
 
 # --- TOML ------------------------------------------------------------------------------------------------------------
@@ -174,12 +182,13 @@ def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
     beside = folder / data["mixture"]
     chosen = mixture.load(beside if beside.is_file() else data["mixture"])
     model = _checked("model", data.get("model", {}), ModelConfig)
-    size = architecture(model.get("n_layers", 4), model.get("d_model", 128), chosen.width)
-    if "n_heads" in model and "d_head" not in model:
-        size["d_head"] = size["d_model"] // max(1, model["n_heads"])
-    if "d_head" in model and "n_heads" not in model:
-        size["n_heads"] = size["d_model"] // max(1, model["d_head"])
-    cfg = ModelConfig(**{**size, **model})
+    width = model.get("d_model", 128)
+    if "n_heads" in model:
+        heads = {"d_head": width // max(1, model["n_heads"])}  # ModelConfig sees whether they divide the width
+    else:
+        heads = _heads(width, model.get("d_head", _HEAD))
+    rest = {"d_mlp": 4 * width, "n_ctx": context(chosen.width)}
+    cfg = ModelConfig(**{"n_layers": 4, "d_model": width, **rest, **heads, **model})
     training = TrainConfig(**_checked("train", data.get("train", {}), TrainConfig))
     return Recipe(data["name"], chosen, cfg, training, data.get("programs", 0), data.get("stream", False))
 
@@ -221,11 +230,10 @@ def changed(
     grows where the mixture's programs ask for it."""
     mixed = mixture or recipe.mixture
     cfg = recipe.cfg
-    size = architecture(layers or cfg.n_layers, width or cfg.d_model, mixed.width) if layers or width or mixture else {}
     if mixture:
-        cfg = replace(cfg, n_ctx=max(cfg.n_ctx, size["n_ctx"]))
+        cfg = replace(cfg, n_ctx=max(cfg.n_ctx, context(mixed.width)))
     if width:
-        cfg = replace(cfg, **{name: size[name] for name in ("d_model", "n_heads", "d_head", "d_mlp")})
+        cfg = replace(cfg, d_model=width, d_mlp=4 * width, **_heads(width, _HEAD))
     cfg = replace(cfg, n_layers=layers or cfg.n_layers)
     train = replace(recipe.train, steps=steps or recipe.train.steps)
     train = train if seed is None else replace(train, seed=seed)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cadmus import kinds, lens, tokens
 from cadmus.model import Model, ModelConfig, next_token_loss
 from probes.harvest import harvest, residual_sites
+from tests.models import far_from_trivial
 
 VERSION = metadata.version("transformer-lens")
 BRIDGE = not VERSION.startswith("3.")
@@ -40,14 +41,7 @@ PROGRAMS = tokens.encode(["34+7=.", "34+8=!.", "941-*55*1+>.", "(1,2,3,1I2=.", "
 
 @cache
 def model(config: str = "learned") -> Model:
-    """A model that is not trained but far from trivial: weights large, biases and LayerNorm parameters random."""
-    made = Model(CONFIGS[config], seed=0)
-    generator = torch.Generator().manual_seed(100)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if ".W_" not in name:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return made.eval()
+    return far_from_trivial(CONFIGS[config])
 
 
 @cache

@@ -20,6 +20,7 @@ from cadmus import mixture, tokens
 from cadmus.build import build
 from cadmus.hooks import Hook
 from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
+from tests.models import far_from_trivial
 
 PAD = tokens.PAD
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_head=8, d_mlp=48, n_ctx=40, initializer_range=0.3)
@@ -30,14 +31,7 @@ SITES = Model(CFG).sites()
 
 @cache
 def model(cfg: ModelConfig = CFG) -> Model:
-    """A model that is not trained but far from trivial: weights large, biases and LayerNorm parameters random."""
-    made = Model(cfg, seed=0)
-    generator = torch.Generator().manual_seed(100)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if ".W_" not in name:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return made.eval()
+    return far_from_trivial(cfg)
 
 
 @cache

@@ -93,8 +93,15 @@ def test_options_take_the_place_of_what_a_recipe_says() -> None:
 
 
 def test_heads_divide_the_width_whichever_is_stated(tmp_path: Path) -> None:
-    for stated, heads, width in (("n_heads = 8", 8, 16), ("d_head = 64", 2, 64), ("n_heads = 2\nd_head = 64", 2, 64)):
-        text = f'name = "x"\nmixture = "first"\n[model]\nd_model = 128\n{stated}\n'
+    cases = (
+        ("d_model = 128\nn_heads = 8", 8, 16),
+        ("d_model = 128\nd_head = 64", 2, 64),
+        ("d_model = 128\nn_heads = 2\nd_head = 64", 2, 64),
+        ("d_model = 48\nn_heads = 3", 3, 16),
+        ("d_model = 96", 3, 32),
+    )
+    for stated, heads, width in cases:
+        text = f'name = "x"\nmixture = "first"\n[model]\n{stated}\n'
         (tmp_path / "recipe.toml").write_text(text)
         cfg = load(tmp_path / "recipe.toml").cfg
         assert (cfg.n_heads, cfg.d_head) == (heads, width)
@@ -113,9 +120,11 @@ def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> N
     again = follow(RECIPE, tmp_path, stage=lambda name, share, note: told.append(name))
     assert again.fingerprint == first.fingerprint
     assert told == []
-    message = r"holds the finished model of another run \(seed differ\); choose another folder, or delete it"
+    message = r"holds the finished model of another run \(seed, programs differ\); choose another folder, or delete it"
     with pytest.raises(artifacts.ArtifactError, match=message):
         follow(changed(RECIPE, seed=1), tmp_path)
+    with pytest.raises(artifacts.ArtifactError, match=r"another run \(programs differ\)"):
+        follow(RECIPE, tmp_path, corpus=build(MIXED, 256, seed=9))
     assert checkpoint.load(tmp_path).fingerprint == first.fingerprint
 
 
