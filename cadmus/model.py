@@ -1,7 +1,8 @@
 """The decoder: a pre-LayerNorm GELU transformer with TransformerLens's names, shapes and hooks.
 
 Parameters carry HookedTransformer's names and shapes (`blocks.0.attn.W_Q [head, d_model, d_head]`, ...), so a state
-dict loads there with plain `load_state_dict`. What happens inside is open at sites under TransformerLens's hook names
+dict loads there with plain `load_state_dict`; in memory their matrices lie as [out, in], as a linear layer and its
+gradient take them without a copy. What happens inside is open at sites under TransformerLens's hook names
 (`Model.sites` lists them): `run_with_cache` and `run_with_hooks` read and edit there. Where nobody listens, fused
 operations run.
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import einsum, repeat
 from torch import Tensor, nn
 
 from cadmus import vm
@@ -126,9 +127,10 @@ class Attention(nn.Module):
         super().__init__()
         self.name, self.cfg, self.sites = name, cfg, sites
         for letter in "QKV":
-            self.register_parameter(f"W_{letter}", nn.Parameter(torch.empty(cfg.n_heads, cfg.d_model, cfg.d_head)))
+            weight = torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model).transpose(1, 2)
+            self.register_parameter(f"W_{letter}", nn.Parameter(weight))
             self.register_parameter(f"b_{letter}", nn.Parameter(torch.zeros(cfg.n_heads, cfg.d_head)))
-        self.W_O = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model))
+        self.W_O = nn.Parameter(torch.empty(cfg.d_model, cfg.n_heads, cfg.d_head).permute(1, 2, 0))
         self.b_O = nn.Parameter(torch.zeros(cfg.d_model))
         self.rotary = Rotary(cfg) if cfg.positional_embedding_type == "rotary" else None
 
@@ -139,7 +141,7 @@ class Attention(nn.Module):
         if self.rotary is not None:
             q = self.sites(f"{self.name}.hook_rot_q", self.rotary(q, positions))
             k = self.sites(f"{self.name}.hook_rot_k", self.rotary(k, positions))
-        q, k, v = (rearrange(t, "b p h d -> b h p d") for t in (q, k, v))
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [batch, head, pos, d_head]
         if past is not None:
             k, v = past.append(self.name, k, v)
         visible = None if past is None else past.visible
@@ -149,12 +151,11 @@ class Attention(nn.Module):
             z = self._explicit(q, k, v, visible)
         else:
             z = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None)
-        z = self.sites(f"{self.name}.hook_z", rearrange(z, "b h p d -> b p h d"))
+        z = self.sites(f"{self.name}.hook_z", z.transpose(1, 2))
         if self.sites.listened(f"{self.name}.hook_result"):
             result = einsum(z, self.W_O, "b p h d, h d model -> b p h model")
             return self.sites(f"{self.name}.hook_result", result).sum(2) + self.b_O
-        z = rearrange(z, "b p h d -> b p (h d)")
-        return F.linear(z, rearrange(self.W_O, "head d model -> model (head d)"), self.b_O)
+        return F.linear(z.flatten(2), self.W_O.flatten(0, 1).T, self.b_O)
 
     def _project(self, x: Tensor | list[Tensor]) -> Iterable[Tensor]:
         """Queries, keys and values [batch, pos, head, d_head]."""
@@ -162,9 +163,9 @@ class Attention(nn.Module):
         if isinstance(x, list):
             pattern = "b p h model, h model d -> b p h d"
             return [einsum(one, w, pattern) + b for one, w, b in zip(x, weights, biases, strict=True)]
-        weight = torch.cat([rearrange(w, "head model d -> (head d) model") for w in weights])
+        weight = torch.cat([w.transpose(1, 2).flatten(0, 1) for w in weights])
         qkv = F.linear(x, weight, torch.cat([b.flatten() for b in biases]))
-        return rearrange(qkv, "b p (m h d) -> m b p h d", m=3, h=self.cfg.n_heads).unbind()
+        return (t.unflatten(-1, self.b_Q.shape) for t in qkv.chunk(3, -1))
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """[batch, head, pos, d_head] each -> z of the same shape, by way of scores and pattern."""
@@ -181,9 +182,9 @@ class MLP(nn.Module):
     def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
         super().__init__()
         self.name, self.sites = name, sites
-        self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
+        self.W_in = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model).T)
         self.b_in = nn.Parameter(torch.zeros(cfg.d_mlp))
-        self.W_out = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model))
+        self.W_out = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp).T)
         self.b_out = nn.Parameter(torch.zeros(cfg.d_model))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,7 +236,7 @@ class Unembed(nn.Module):
     def __init__(self, cfg: ModelConfig, sites: Sites):
         super().__init__()
         self.sites = sites
-        self.W_U = nn.Parameter(torch.empty(cfg.d_model, cfg.d_vocab))
+        self.W_U = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_model).T)
         self.b_U = nn.Parameter(torch.zeros(cfg.d_vocab))
 
     def forward(self, x: Tensor) -> Tensor:
