@@ -393,16 +393,95 @@ def test_labels_have_short_names() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "top", "stack", "stack.a", "stack.-1", "stack.0.live", "reg", "reg.e", "reg.ab", "reg.a.b.c", "depth.value"],
+    [
+        "",
+        "top",
+        "stack",
+        "stack.a",
+        "stack.-1",
+        "stack.0.live",
+        "reg",
+        "reg.e",
+        "reg.ab",
+        "reg.a.b.c",
+        "depth.value",
+        "reg.a.mod0",
+    ],
 )
 def test_unknown_labels(name: str) -> None:
     traces = kernel.traces(tokens.encode(["12"]))
     message = (
         f"unknown variable {name!r}; there are depth, all_true, stack.K.FIELD and reg.R.FIELD "
-        "with K = 0 (the top), 1, ..., R one of a, b, c, d and FIELD one of value, kind, tag, length"
+        "with K = 0 (the top), 1, ..., R one of a, b, c, d and FIELD one of value, kind, tag, length; "
+        "of a number also NAME.VIEW with VIEW one of sign, parity, modN, magnitude, digitK"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         labels.read(traces, name)
+
+
+VIEWS = {
+    "sign": lambda v: (v > 0) - (v < 0),
+    "parity": lambda v: v % 2,
+    "mod7": lambda v: v % 7,
+    "magnitude": abs,
+    "digit0": lambda v: int(str(abs(v))[-1]),
+    "digit1": lambda v: int(f"{abs(v):02d}"[-2]),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("base", ["stack.0", "reg.a.value", "depth", "stack.0.length"])
+def test_views_of_numbers(base: str, view: str) -> None:
+    traces = kernel.traces(tokens.encode(["99*1+~A3B-3", "5A07-", "(1,2,3", ""]))
+    for offset in (-1, 0, 2):
+        plain, viewed = (labels.read(traces, name, offset=offset) for name in (base, f"{base}.{view}"))
+        assert viewed.name == f"{base}.{view}"
+        assert np.array_equal(viewed.defined, plain.defined)
+        expected = [VIEWS[view](int(v)) for v in plain.values[plain.defined]]
+        assert viewed.values[viewed.defined].tolist() == expected
+        assert not viewed.values[~viewed.defined].any()
+
+
+@pytest.mark.parametrize("base", ["all_true", "reg.a.kind"])
+def test_categories_have_no_views(base: str) -> None:
+    with pytest.raises(ValueError, match=f"'{base}.sign' is a view of '{base}', which is a category"):
+        labels.read(kernel.traces(tokens.encode(["12"])), f"{base}.sign")
+
+
+def test_every_name_that_is_listed_can_be_read() -> None:
+    traces = kernel.traces(tokens.encode(["12"]), entries=3)
+    assert sorted(labels.variables(traces)) == sorted(NAMES)
+    for name in labels.variables(traces):
+        assert labels.read(traces, name).name == name
+
+
+def test_a_function_is_a_variable() -> None:
+    def gap(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
+        first, second = traces.stack[:, :, 0], traces.stack[:, :, 1]
+        return first.value - second.value, (first.kind == kernel.INT_KIND) & (second.kind == kernel.INT_KIND)
+
+    traces = kernel.traces(tokens.encode(["27+4"]))
+    read = labels.read(traces, gap)
+    assert read.name == "gap"
+    assert read.defined.tolist() == [[False, False, True, False, True]]
+    assert read.values.tolist() == [[0, 0, 5, 0, -5]]
+    assert labels.read(traces, gap, offset=2).values.tolist() == [[5, 0, -5, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "defined", "message"),
+    [
+        (np.zeros((1, 3), int), np.ones((1, 2), bool), r"own gave int64 values (1, 3); expected integers (1, 2)"),
+        (np.zeros((1, 2)), np.ones((1, 2), bool), r"own gave float64 values (1, 2); expected integers (1, 2)"),
+        (np.zeros((1, 2), int), np.ones((1, 2), int), r"own gave int64 defined (1, 2); expected bool (1, 2)"),
+    ],
+)
+def test_a_function_of_another_shape(values: np.ndarray, defined: np.ndarray, message: str) -> None:
+    def own(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
+        return values, defined
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        labels.read(kernel.traces(tokens.encode(["12"])), own)
 
 
 def test_labels_that_were_not_traced() -> None:
