@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from scipy.stats import binomtest
 
 RESAMPLES = 1000
 FEWEST_CLUSTERS = 30  # below it, programs are resampled in place of skeletons
@@ -52,9 +53,16 @@ def cluster_sums(values: np.ndarray, skeletons: np.ndarray, programs: np.ndarray
 
 
 def accuracy(right: np.ndarray, skeletons: np.ndarray, programs: np.ndarray, seed: int = 0) -> Interval:
-    """The share of `right` (bool [n]) with its interval; skeletons and programs [n] say what each row belongs to."""
+    """The share of `right` (bool [n]) with its interval; skeletons and programs [n] say what each row belongs to.
+
+    Where every row agrees there is nothing to resample: the interval is then Wilson's, a cluster counted as one trial.
+    """
     values = np.stack([right, np.ones(len(right))], 1).astype(float)
-    return bootstrap(cluster_sums(values, skeletons, programs), lambda t: t[..., 0] / t[..., 1], seed)
+    found = bootstrap(cluster_sums(values, skeletons, programs), lambda t: t[..., 0] / t[..., 1], seed)
+    if found.estimate not in (0, 1):
+        return found
+    wilson = binomtest(int(found.estimate) * found.clusters, found.clusters).proportion_ci(method="wilson")
+    return replace(found, low=float(wilson.low), high=float(wilson.high))
 
 
 def r_squared(

@@ -256,6 +256,24 @@ def test_few_skeletons_fall_back_to_programs() -> None:
     assert np.allclose(sums.sum(0), [right.sum(), 600])
 
 
+def test_perfect_scores_have_an_interval_too() -> None:
+    """Of 40 skeletons that are right with 0.97 each, three data sets in ten show no error at all."""
+    skeletons = np.arange(40).repeat(5)
+    perfect = stats.accuracy(np.ones(200, np.bool_), skeletons, skeletons)
+    assert (perfect.estimate, perfect.high, perfect.clusters) == (1, 1, 40)
+    assert perfect.low == pytest.approx(40 / (40 + 1.96**2), abs=1e-4)  # Wilson 1927
+    nothing = stats.accuracy(np.zeros(200, np.bool_), skeletons, skeletons)
+    assert (nothing.estimate, nothing.low, nothing.high) == (0, 0, pytest.approx(1 - perfect.low))
+    covered, without_error = 0, 0
+    for seed in range(300):
+        right = (np.random.default_rng(seed).random(40) < 0.97).repeat(5)
+        interval = stats.accuracy(right, skeletons, skeletons)
+        covered += interval.low <= 0.97 <= interval.high
+        without_error += right.all()
+    assert 60 <= without_error <= 120
+    assert covered / 300 >= 0.90
+
+
 def test_labels_of_clusters_may_be_anything() -> None:
     """Skeletons are 64-bit hashes: they must not be mixed up by rounding to float."""
     hashes = np.uint64(2**63) + np.arange(40, dtype=np.uint64).repeat(5)
