@@ -260,7 +260,8 @@ class Model(nn.Module):
         for name, parameter in self.named_parameters():
             if ".W_" in name:  # what writes to the residual stream starts smaller (GPT-2)
                 scale = (2 * cfg.n_layers) ** -0.5 if name.endswith(("W_O", "W_out")) else 1.0
-                nn.init.normal_(parameter, 0, cfg.initializer_range * scale, generator=generator)
+                drawn = torch.empty(parameter.shape).normal_(0, cfg.initializer_range * scale, generator=generator)
+                parameter.data.copy_(drawn)  # a seed's weights do not depend on how they lie in memory
 
     @property
     def device(self) -> torch.device:
