@@ -45,8 +45,9 @@ for _id, _row in enumerate(vm.INSTRUCTIONS.values()):
     for _k, _type in enumerate(_row.input_types):
         _TYPES[_id, _k] = {"int": _INT, "seq": _SEQ}.get(_type, 0)
 
-# machine[...]: stack pointer, fuel, arena top, whether fuel ran out
-_SP, _FUEL_LEFT, _TOP, _SPENT = range(4)
+# machine[...]: stack pointer, fuel, arena top, whether fuel ran out, what the last advance did first to each register
+_SP, _FUEL_LEFT, _TOP, _SPENT, _TOUCHED = range(5)
+READ_FIRST, WRITTEN_FIRST = 1, 2  # two bits a register, `a` the lowest; 0: left alone
 # frames[depth, ...]: what a call returns to, and for M and W the sequence walked and the results so far
 _PC, _STOP, _BASE, _MODE, _FROM, _COUNT, _AT, _OUT, _KEPT, _BODY = range(10)
 _MODE_CALL, _MODE_MAP, _MODE_WHERE = range(3)
@@ -239,7 +240,7 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
     The state lies in `stack` and `machine`, `registers`, `arena`. Out of fuel, the stack becomes a single NAN.
     """
     sp, fuel, top = machine[_SP], machine[_FUEL_LEFT], machine[_TOP]
-    depth = base = 0
+    depth = base = touched = 0
     while True:
         if pc >= stop:
             if depth == 0:
@@ -297,6 +298,8 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
         if _LOAD <= op < _LOAD + 4:
             stack[sp] = registers[op - _LOAD]
             sp += 1
+            if touched >> 2 * (op - _LOAD) & 3 == 0:
+                touched |= READ_FIRST << 2 * (op - _LOAD)
             continue
         if _STORE <= op < _STORE + 4:
             if sp > base:
@@ -304,6 +307,8 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
                 registers[op - _STORE] = stack[sp]
             else:
                 registers[op - _STORE] = _NAN
+            if touched >> 2 * (op - _STORE) & 3 == 0:
+                touched |= WRITTEN_FIRST << 2 * (op - _STORE)
             continue
 
         # the uniform rules: a missing, NAN or ill-typed input makes every output NAN
@@ -408,7 +413,7 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
             sp = first + 1
         elif op != _OPEN and op != _CLOSE:  # in a body, braces do nothing
             stack[first], top = _sequence_to_value(op, stack[first], arena, top)
-    machine[_SP], machine[_FUEL_LEFT], machine[_TOP] = sp, fuel, top
+    machine[_SP], machine[_FUEL_LEFT], machine[_TOP], machine[_TOUCHED] = sp, fuel, top, touched
 
 
 @_compile
@@ -440,7 +445,7 @@ def _scratch(length):
         np.empty(4, np.int64),
         np.empty((_FUEL + 1) * _MAX_LENGTH, np.int64),  # each executed instruction makes one sequence at most
         np.empty((_MAX_CALLS + 1, 10), np.int64),
-        np.empty(4, np.int64),
+        np.empty(5, np.int64),
     )
 
 
@@ -503,7 +508,21 @@ def _write_contents(value, arena, offsets, at, elements, element_tags):
 
 @_compile
 def run_traces(
-    tokens, meaning, entries, depth, fuel, true, kind, v, tag, length, contents, offsets, elements, element_tags
+    tokens,
+    meaning,
+    entries,
+    depth,
+    fuel,
+    true,
+    touched,
+    kind,
+    v,
+    tag,
+    length,
+    contents,
+    offsets,
+    elements,
+    element_tags,
 ):
     """Run every row, recording the state after each token. Values lie as [row, position, entry], the stack's top
     `entries` first, then the four registers. With `contents` only the sequences' elements are written, at `offsets`."""
@@ -513,6 +532,7 @@ def run_traces(
         _reset(registers, machine)
         inside = False
         for pc in range(tokens.shape[1]):
+            machine[_TOUCHED] = 0
             if pc < end:
                 token = tokens[row, pc]
                 if inside:
@@ -523,7 +543,7 @@ def run_traces(
                     _advance(tokens[row], pc, pc + 1, meaning, bodies, stack, registers, arena, frames, machine)
             sp = machine[_SP]
             if not contents:
-                depth[row, pc], fuel[row, pc] = sp, machine[_FUEL_LEFT]
+                depth[row, pc], fuel[row, pc], touched[row, pc] = sp, machine[_FUEL_LEFT], machine[_TOUCHED]
                 true[row, pc] = _all_true(stack, sp, arena)
             for k in range(entries + 4):
                 if k < entries and k >= sp:

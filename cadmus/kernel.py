@@ -13,7 +13,17 @@ import numpy as np
 from numba import config as numba_config
 
 from cadmus import vm
-from cadmus.interpreter import INT_KIND, NAN_KIND, NONE_KIND, SEQ_KIND, run_tops, run_traces, run_verdicts
+from cadmus.interpreter import (
+    INT_KIND,
+    NAN_KIND,
+    NONE_KIND,
+    READ_FIRST,
+    SEQ_KIND,
+    WRITTEN_FIRST,
+    run_tops,
+    run_traces,
+    run_verdicts,
+)
 
 KINDS = ("none", "nan", "int", "seq")  # a kind's code in `Values.kind` is its index
 
@@ -22,7 +32,9 @@ __all__ = [
     "KINDS",
     "NAN_KIND",
     "NONE_KIND",
+    "READ_FIRST",
     "SEQ_KIND",
+    "WRITTEN_FIRST",
     "Traces",
     "Values",
     "check",
@@ -74,13 +86,16 @@ class Values:
 class Traces:
     """The state after every token of every program.
 
-    depth int32 [n, length]; fuel int16 [n, length]; all_true bool [n, length] (one or more entries, all true);
+    depth int32 [n, length]; fuel int16 [n, length]; all_true bool [n, length] (one or more entries, all true); touched
+    uint8 [n, length], what the token, calls included, did first to each register: two bits a register, `a` the lowest,
+    `READ_FIRST`, `WRITTEN_FIRST` or 0;
     stack `Values` [n, length, entries], entry 0 the top; registers `Values` [n, length, 4], a to d.
     """
 
     depth: np.ndarray
     fuel: np.ndarray
     all_true: np.ndarray
+    touched: np.ndarray
     stack: Values
     registers: Values
 
@@ -118,7 +133,7 @@ def traces(
     tokens, meaning = check(tokens), _meaning(semantics)
     n, width = tokens.shape
     shape = (n, width, entries + 4)
-    depth, fuel, true = (np.empty((n, width), dtype) for dtype in (np.int32, np.int16, np.bool_))
+    depth, fuel, true, touched = (np.empty((n, width), kind) for kind in (np.int32, np.int16, np.bool_, np.uint8))
     kind, v, tag, length = (np.empty(shape, dtype) for dtype in (np.uint8, np.int32, np.uint8, np.uint8))
     offsets = np.zeros((0, 0, 0), np.int64)
     elements, element_tags = np.empty(0, np.int32), np.empty(0, np.uint8)
@@ -128,8 +143,8 @@ def traces(
             n,
             threads,
             lambda r: run_traces(
-                *(tokens[r], meaning, entries, depth[r], fuel[r], true[r], kind[r], v[r], tag[r], length[r]),
-                *(contents, offsets[r], elements, element_tags),
+                *(tokens[r], meaning, entries, depth[r], fuel[r], true[r], touched[r]),
+                *(kind[r], v[r], tag[r], length[r], contents, offsets[r], elements, element_tags),
             ),
         )
 
@@ -143,7 +158,7 @@ def traces(
         values = Values(kind, v, tag, length, offsets, elements, element_tags)
     else:
         values = Values(kind, v, tag, length)
-    return Traces(depth, fuel, true, values[:, :, :entries], values[:, :, entries:])
+    return Traces(depth, fuel, true, touched, values[:, :, :entries], values[:, :, entries:])
 
 
 def check(tokens: np.ndarray) -> np.ndarray:

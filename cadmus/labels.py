@@ -1,9 +1,11 @@
 """Named state variables per token, out of kernel traces: what a probe is asked to read.
 
 Names: `depth`, `all_true`, `stack.K.value|kind|tag|length` (K counts from the top), `reg.R.value|kind|tag|length`;
-`stack.0` and `reg.a` are short for their `.value`. A number has views, which are variables too: `stack.0.sign`,
-`reg.a.parity`, `depth.mod3`, `stack.1.magnitude`, `reg.b.digit0` (the last decimal digit). Labels lie at the model's
-positions: position 0 (the marker) holds the state before the program, position i + 1 the state after token i.
+`stack.0` and `reg.a` are short for their `.value`. `reg.R.live` says whether the register will be read before it is
+overwritten, calls included, and `reg.R.read_distance`, where it is live, in how many tokens: neither is decided by the
+prefix. A number has views, which are variables too: `stack.0.sign`, `reg.a.parity`, `depth.mod3`, `stack.1.magnitude`,
+`reg.b.digit0` (the last decimal digit). Labels lie at the model's positions: position 0 (the marker) holds the state
+before the program, position i + 1 the state after token i.
 
 A variable of one's own is a function of the traces: `def sums(traces): ... return values, defined`, both [n, length],
 one column per token; `read(traces, sums)`.
@@ -20,6 +22,7 @@ import numpy as np
 from cadmus import kernel, vm
 
 FIELDS = ("value", "kind", "tag", "length")
+PROSPECTS = ("live", "read_distance")  # of registers; they depend on tokens to come
 VIEWS = ("sign", "parity", "modN", "magnitude", "digitK")
 _VIEW = re.compile(r"(.+)\.(sign|parity|magnitude|mod([1-9]\d*)|digit(\d))")
 
@@ -42,7 +45,8 @@ class Labels:
 def variables(traces: kernel.Traces) -> list[str]:
     """Every name that `read` takes on these traces, views left out."""
     entries = [f"stack.{k}" for k in range(traces.stack.kind.shape[2])] + [f"reg.{r}" for r in vm.REGISTERS]
-    return ["depth", "all_true", *(f"{entry}.{field}" for entry in entries for field in FIELDS)]
+    prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in PROSPECTS]
+    return ["depth", "all_true", *(f"{entry}.{field}" for entry in entries for field in FIELDS), *prospects]
 
 
 def read(traces: kernel.Traces, variable: str | Variable, *, offset: int = 0) -> Labels:
@@ -58,10 +62,9 @@ def read(traces: kernel.Traces, variable: str | Variable, *, offset: int = 0) ->
         name, (values, defined, initial, initially_defined) = variable, _states(traces, variable)
     n, length = values.shape
     positions = np.arange(length + 1) + offset
-    full = np.full((n, length + 1), initial, np.int64)
-    full[:, 1:] = np.where(defined, values, 0)
-    mask = np.full((n, length + 1), initially_defined)
-    mask[:, 1:] = defined
+    full, mask = np.empty((n, length + 1), np.int64), np.empty((n, length + 1), np.bool_)
+    full[:, 0], full[:, 1:] = initial, np.where(defined, values, 0)
+    mask[:, 0], mask[:, 1:] = initially_defined, defined
     inside = (positions >= 0) & (positions <= length)
     index = positions.clip(0, length)
     mask = mask[:, index] & inside
@@ -82,15 +85,18 @@ def _called(variable: Variable, traces: kernel.Traces) -> tuple[np.ndarray, np.n
     return values, defined
 
 
-def _states(traces: kernel.Traces, name: str) -> tuple[np.ndarray, np.ndarray, int, bool]:
+_Found = tuple[np.ndarray, np.ndarray, int | np.ndarray, bool | np.ndarray]
+
+
+def _states(traces: kernel.Traces, name: str) -> _Found:
     """(values after each token, where defined, the value before the first token, whether that is defined)."""
     viewed = _VIEW.fullmatch(name)
     if viewed:
         base = viewed[1]
-        if base == "all_true" or base.endswith(".kind"):
+        if base == "all_true" or base.endswith((".kind", ".live")):
             raise ValueError(f"{name!r} is a view of {base!r}, which is a category; views are of numbers")
         values, defined, initial, initially_defined = _states(traces, base)
-        return _view(viewed, values.astype(np.int64)), defined, int(_view(viewed, np.int64(initial))), initially_defined
+        return _view(viewed, values.astype(np.int64)), defined, _view(viewed, np.asarray(initial)), initially_defined
     everywhere = np.ones(traces.depth.shape, np.bool_)
     if name == "depth":
         return traces.depth, everywhere, 0, True
@@ -98,6 +104,11 @@ def _states(traces: kernel.Traces, name: str) -> tuple[np.ndarray, np.ndarray, i
         return traces.all_true, everywhere, 0, True
     parts = name.split(".")
     parts = parts if len(parts) == 3 else [*parts, "value"]
+    if len(parts) == 3 and parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS) and parts[2] in PROSPECTS:
+        distance = _read_distance(traces.touched, vm.REGISTERS.index(parts[1]))
+        live = distance > 0
+        values, defined = (live, np.ones_like(live)) if parts[2] == "live" else (distance, live)
+        return values[:, 1:], defined[:, 1:], values[:, 0], defined[:, 0]
     if len(parts) == 3 and parts[2] in FIELDS:
         if parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS):
             return _field(traces.registers[:, :, vm.REGISTERS.index(parts[1])], parts[2], kernel.NAN_KIND)
@@ -108,8 +119,8 @@ def _states(traces: kernel.Traces, name: str) -> tuple[np.ndarray, np.ndarray, i
             return _field(traces.stack[:, :, int(parts[1])], parts[2], kernel.NONE_KIND)
     raise ValueError(
         f"unknown variable {name!r}; there are depth, all_true, stack.K.FIELD and reg.R.FIELD "
-        f"with K = 0 (the top), 1, ..., R one of {', '.join(vm.REGISTERS)} and FIELD one of {', '.join(FIELDS)}; "
-        f"of a number also NAME.VIEW with VIEW one of {', '.join(VIEWS)}"
+        f"with K = 0 (the top), 1, ..., R one of {', '.join(vm.REGISTERS)} and FIELD one of {', '.join(FIELDS)} "
+        f"(of a register also {', '.join(PROSPECTS)}); of a number also NAME.VIEW with VIEW one of {', '.join(VIEWS)}"
     )
 
 
@@ -124,7 +135,21 @@ def _view(viewed: re.Match, values: np.ndarray) -> np.ndarray:
     return values % int(modulus or 2)
 
 
-def _field(values: kernel.Values, field: str, initial_kind: int) -> tuple[np.ndarray, np.ndarray, int, bool]:
+def _read_distance(touched: np.ndarray, register: int) -> np.ndarray:
+    """Tokens from each state, the one before the program first, to the next read of the register: int64 [n, length +
+    1]; 0 where it is overwritten before that or never touched again."""
+    n, length = touched.shape
+    event = touched >> 2 * register & 3
+    distance = np.zeros((n, length + 1), np.int64)
+    for at in reversed(range(length)):
+        later = np.where(distance[:, at + 1] > 0, distance[:, at + 1] + 1, 0)
+        distance[:, at] = np.select(
+            [event[:, at] == kernel.READ_FIRST, event[:, at] == kernel.WRITTEN_FIRST], [1, 0], later
+        )
+    return distance
+
+
+def _field(values: kernel.Values, field: str, initial_kind: int) -> _Found:
     if field == "kind":
         return values.kind, np.ones(values.kind.shape, np.bool_), initial_kind, True
     if field == "length":

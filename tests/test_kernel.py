@@ -412,11 +412,60 @@ def test_unknown_labels(name: str) -> None:
     traces = kernel.traces(tokens.encode(["12"]))
     message = (
         f"unknown variable {name!r}; there are depth, all_true, stack.K.FIELD and reg.R.FIELD "
-        "with K = 0 (the top), 1, ..., R one of a, b, c, d and FIELD one of value, kind, tag, length; "
+        "with K = 0 (the top), 1, ..., R one of a, b, c, d and FIELD one of value, kind, tag, length "
+        "(of a register also live, read_distance); "
         "of a number also NAME.VIEW with VIEW one of sign, parity, modN, magnitude, digitK"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         labels.read(traces, name)
+
+
+def _next_reads(text: str, width: int) -> list[dict[str, int]]:
+    """Before each token and after the last, in how many tokens the plain machine next reads each register that it does
+    not overwrite first."""
+    touched: list[list[str]] = [[] for _ in range(width)]
+    machine = vm.Machine(text, observer=lambda token, *rest: touched[at].append(token))
+    for at in machine.positions:
+        machine.advance(at)
+    states = []
+    for state in range(width + 1):
+        events = [(at, token) for at in range(state, width) for token in touched[at]]
+        first = {r: next(((at, t) for at, t in events if t.lower() == r), (0, "")) for r in vm.REGISTERS}
+        states.append({r: at - state + 1 for r, (at, token) in first.items() if token == r})
+    return states
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(-1, 1))
+def test_liveness_is_what_the_plain_machine_does(texts: list[str], offset: int) -> None:
+    array = tokens.encode(texts)
+    width = array.shape[1]
+    traces = kernel.traces(array)
+    for register in vm.REGISTERS:
+        live = labels.read(traces, f"reg.{register}.live", offset=offset)
+        distance = labels.read(traces, f"reg.{register}.read_distance", offset=offset)
+        for row, text in enumerate(texts):
+            expected = _next_reads(text, width)
+            for position in range(width + 1):
+                inside = 0 <= position + offset <= width
+                tokens_until = expected[position + offset].get(register, 0) if inside else 0
+                assert live.defined[row, position] == inside
+                assert live.values[row, position] == (tokens_until > 0)
+                assert distance.values[row, position] == tokens_until
+                assert distance.defined[row, position] == (tokens_until > 0)
+
+
+def test_liveness_by_hand() -> None:
+    """A call reads and overwrites too; a definition that is passed over does neither."""
+    traces = kernel.traces(tokens.encode(["5A3B7Aa", "{a+}5A2f", "a"]))
+    assert labels.read(traces, "reg.a.live").values.tolist() == [
+        [0, 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 1, 1, 0],
+        [1, 0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    assert labels.read(traces, "reg.a.read_distance").values.tolist()[1] == [0, 0, 0, 0, 0, 0, 2, 1, 0]
+    assert not labels.read(traces, "reg.b.live").values.any()
+    assert labels.read(traces, "reg.a.read_distance.parity").defined.sum() == 4
 
 
 VIEWS = {
@@ -442,7 +491,7 @@ def test_views_of_numbers(base: str, view: str) -> None:
         assert not viewed.values[~viewed.defined].any()
 
 
-@pytest.mark.parametrize("base", ["all_true", "reg.a.kind"])
+@pytest.mark.parametrize("base", ["all_true", "reg.a.kind", "reg.a.live"])
 def test_categories_have_no_views(base: str) -> None:
     with pytest.raises(ValueError, match=f"'{base}.sign' is a view of '{base}', which is a category"):
         labels.read(kernel.traces(tokens.encode(["12"])), f"{base}.sign")
@@ -450,7 +499,8 @@ def test_categories_have_no_views(base: str) -> None:
 
 def test_every_name_that_is_listed_can_be_read() -> None:
     traces = kernel.traces(tokens.encode(["12"]), entries=3)
-    assert sorted(labels.variables(traces)) == sorted(NAMES)
+    prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in ("live", "read_distance")]
+    assert sorted(labels.variables(traces)) == sorted([*NAMES, *prospects])
     for name in labels.variables(traces):
         assert labels.read(traces, name).name == name
 
