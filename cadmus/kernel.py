@@ -86,9 +86,9 @@ class Values:
 class Traces:
     """The state after every token of every program.
 
-    depth int32 [n, length]; fuel int16 [n, length]; all_true bool [n, length] (one or more entries, all true); touched
-    uint8 [n, length], what the token, calls included, did first to each register: two bits a register, `a` the lowest,
-    `READ_FIRST`, `WRITTEN_FIRST` or 0;
+    depth int32 [n, length]; fuel int16 [n, length]; all_true bool [n, length] (one or more entries, all true);
+    touched uint8 [n, length]: what the token, calls included, did first to each register, two bits a register with `a`
+    lowest (`READ_FIRST`, `WRITTEN_FIRST`, or 0 where it left it alone);
     stack `Values` [n, length, entries], entry 0 the top; registers `Values` [n, length, 4], a to d.
     """
 
@@ -133,7 +133,8 @@ def traces(
     tokens, meaning = check(tokens), _meaning(semantics)
     n, width = tokens.shape
     shape = (n, width, entries + 4)
-    depth, fuel, true, touched = (np.empty((n, width), kind) for kind in (np.int32, np.int16, np.bool_, np.uint8))
+    dtypes = np.int32, np.int16, np.bool_, np.uint8
+    depth, fuel, true, touched = (np.empty((n, width), dtype) for dtype in dtypes)
     kind, v, tag, length = (np.empty(shape, dtype) for dtype in (np.uint8, np.int32, np.uint8, np.uint8))
     offsets = np.zeros((0, 0, 0), np.int64)
     elements, element_tags = np.empty(0, np.int32), np.empty(0, np.uint8)
