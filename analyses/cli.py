@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analyses.data_cli import data
+from analyses.study_cli import Device, Run, Seed, studies
 from analyses.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
 from cadmus import DEFAULT_MODEL
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     epilog="Exit code: 0 done, 2 error (one line on standard error), 130 interrupted.",
 )
 app.add_typer(data, name="data")
+app.add_typer(studies)
 
 
 @app.callback(
@@ -34,8 +36,8 @@ app.add_typer(data, name="data")
         """
         Train small transformers on programs of the Cadmus machine, and read the machine's state out of them.
 
-        Start with [bold]cadmus-probe report[/bold]: it trains a tiny model (two minutes on two cores), probes it and
-        writes one HTML page.
+        Start with [bold]cadmus-probe report[/bold]: all that is known of the model that ships, on one HTML page (four
+        minutes on two cores).
         """
     )
 )
@@ -85,12 +87,7 @@ Mixture = Annotated[str | None, typer.Option(help="In place of the recipe's: a m
 Steps = Annotated[int | None, typer.Option(help="In place of the recipe's: optimizer steps.", min=1)]
 Layers = Annotated[int | None, typer.Option(help="In place of the recipe's: layers of the model.", min=1)]
 Width = Annotated[int | None, typer.Option(help="In place of the recipe's: width, 32 for each head.", min=32)]
-Seed = Annotated[int, typer.Option(help="Seed of the programs measured on.", min=0)]
 TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)]
-Run = Annotated[
-    str, typer.Argument(help="A folder that cadmus-probe train wrote, or a model that ships with the package.")
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda or mps; auto takes a GPU where there is one.")]
 
 
 @app.command(
@@ -201,83 +198,6 @@ def _print_accuracies(rows: list) -> None:
         left_out = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
         cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", left_out))
     print_rows(cells)
-
-
-@app.command(
-    help=paragraphs(
-        """
-        Measure a model as the paper does: its Table 3 (completion) and Figure 1 (the plane of X and Y), on one page.
-
-        Example: cadmus-probe paper cadmus-mini --out reports/cadmus-mini
-
-        Figure 1: for every X and Y in -40..40, ten programs that compute both and that training never saw; the model
-        is right where its next token is the relation that holds. The trained square is dashed.
-        """
-    )
-)
-def paper(
-    run: Run = DEFAULT_MODEL,
-    out: Annotated[Path, typer.Option(help="The folder for the page, its figure and table.")] = Path("paper"),
-    reach: Annotated[int, typer.Option(help="X and Y lie in -REACH..REACH.", min=1)] = 40,
-    programs: Annotated[int, typer.Option(help="Programs for each X and Y.", min=1)] = 10,
-    eval_programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    from analyses.paper_page import PaperConfig
-    from analyses.paper_page import run as make
-
-    check_writable(out, "report")
-    with stages() as stage:
-        page = make(PaperConfig(run, eval_programs, reach, programs, seed, device), out, stage)
-    print(page)
-
-
-@app.command(
-    help=paragraphs(
-        """
-        Train a tiny model, probe it, and write one HTML page about it (under five minutes on two cores).
-
-        Example: cadmus-probe report --out reports
-
-        The page states the completion accuracy on held-out programs, draws how well each of two computed numbers can be
-        read at every token and layer, and what the registers hold, each beside the untrained model. Beside index.html
-        lie report.md, figures/ (PNG), tables/ (CSV, Parquet) and model/.
-        """
-    )
-)
-def report(
-    context: typer.Context,
-    out: Annotated[Path, typer.Option(help="The folder for the page, its figures and tables.")] = Path("reports"),
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Report on this model (a folder that cadmus-probe train wrote) in place of training one."),
-    ] = None,
-    name: RecipeName = "first",
-    mixture: Mixture = None,
-    steps: Steps = None,
-    layers: Layers = None,
-    width: Width = None,
-    seed: TrainSeed = None,
-) -> None:
-    from analyses.first_report import FirstReportConfig
-    from analyses.first_report import run as make
-
-    options = {"recipe": "name", "mixture": "mixture", "steps": "steps", "layers": "layers", "width": "width"}
-    for option, parameter in options.items() if run is not None else ():
-        if context.get_parameter_source(parameter).name == "COMMANDLINE":
-            raise ValueError(
-                f"--{option} says how to train, but --run {run} is trained already; leave out one of the two"
-            )
-    config = FirstReportConfig(
-        recipe=_recipe(name, mixture, steps, layers, width, seed),
-        run=None if run is None else str(run),
-        seed=seed or 0,
-    )
-    check_writable(out, "report")
-    with stages() as stage:
-        page = make(config, out, stage)
-    print(page)
 
 
 def _recipe(

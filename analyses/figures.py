@@ -78,37 +78,6 @@ def _best_layer(ax: Axes, table: pd.DataFrame) -> None:
     ax.fill_between(best.position, best.low, best.high, color=CONTROL, alpha=INTERVAL, lw=0)
 
 
-def registers_by_layer(table: pd.DataFrame, variable: str) -> Figure:
-    """Exact match by layer, a panel per token class: `table` is that of `analyses.state.registers`."""
-    part = table[(table.variable == variable) & (table.metric == "exact match")]
-    classes = list(part.token_class.unique())
-    columns = 4
-    with theme():
-        figure = Figure(figsize=(9.2, 2.5 * -(-len(classes) // columns) + 0.5), layout="constrained")
-        axes = figure.subplots(-(-len(classes) // columns), columns, sharex=True, sharey=True, squeeze=False)
-        for ax, token_class in zip(axes.flat, classes, strict=False):
-            here = part[part.token_class == token_class]
-            for model, style in (
-                ("trained", {"color": "C0", "marker": "o"}),
-                ("untrained", {"color": CONTROL, "ls": "--"}),
-            ):
-                line = here[here.model == model].sort_values("layer")
-                ax.plot(line.layer, line.score, ms=4, lw=1.6, label=f"{model} model", **style)
-                ax.fill_between(line.layer, line.low, line.high, color=style["color"], alpha=INTERVAL, lw=0)
-            ax.axhline(here.by_token.iloc[0], color="k", ls=":", lw=1.4, label="best constant given the token")
-            ax.set(title=token_class, ylim=(-0.03, 1.03))
-            ax.set_xticks(sorted(here.layer.unique()))
-        for ax in axes.flat[len(classes) :]:
-            ax.set_visible(False)
-        for row in axes:
-            row[0].set_ylabel("value read exactly (share)")
-        for ax in axes[-1]:
-            ax.set_xlabel("layer (0: embedding)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
 def plane(table: pd.DataFrame, low: int, high: int) -> Figure:
     """Figure 1 of the paper: `table` is that of `analyses.paper.figure1`; low..high is the trained square."""
     cells = table.pivot(index="y", columns="x", values="accuracy")

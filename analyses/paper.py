@@ -24,9 +24,10 @@ from cadmus.membership import program_hashes
 from cadmus.model import Model
 from cadmus.seeds import generator
 from probes import stats
-from probes.bank import RidgeFitter
+from probes.bank import Moments
 from probes.controls import prefix_majority
 from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
+from probes.linear import ridge
 from probes.logistic import fit_on_validation, one_thread
 
 NUMBERS = ("first", "second")
@@ -143,8 +144,10 @@ def figure2(
 
     `models` maps names to the trained model and its twins, all of one architecture. `position` is the model's (0 the
     marker), so the tokens are 1 ... 2 * length + 1. `prefix_majority` is exact (`controls.prefix_majority`) and stands
-    beside accuracies. `progress` is told the share done.
+    beside accuracies. Of the family, programs of one statement whose expressions have the greatest length. `progress`
+    is told the share done.
     """
+    family = replace(family, assertions=1, min_length=0)
     drawn = corpus.held_out(family, "test_skeleton", programs, seed)
     values = _numbers(drawn, family)
     folds, skeletons = skeleton_folds(drawn), skeleton_ids(drawn)
@@ -154,9 +157,8 @@ def figure2(
     def probe(x: np.ndarray, about: dict) -> list[dict]:
         train, validation, test = (folds == FOLDS.index(name) for name in FOLDS)
         x = _standardized(x, train)
-        ridge = RidgeFitter(x.shape[1], 2).update(x[train], values[train])
-        ridge = ridge.fit(validation=RidgeFitter(x.shape[1], 2).update(x[validation], values[validation]))
-        predicted = ridge.predict(x[test])
+        held = Moments.of(x[validation], values[validation])
+        predicted = ridge(Moments.of(x[train], values[train]), validation=held)(x[test])
         clusters = (skeletons[test], np.flatnonzero(test), seed)
         rows = []
         for k, number in enumerate(NUMBERS):
@@ -210,3 +212,11 @@ def _standardized(x: np.ndarray, train: np.ndarray) -> np.ndarray:
 def token_names(family: Compare) -> list[str]:
     """What stands at each token of a `compare` program: X1 ... X5 Y1 ... Y5 and the relation."""
     return [f"{letter}{i + 1}" for letter in "XY" for i in range(family.length)] + ["rel"]
+
+
+if __name__ == "__main__":
+    import sys
+
+    from analyses.cli import main
+
+    sys.exit(main(["paper", *sys.argv[1:]]))

@@ -1,5 +1,5 @@
-"""The paper's Table 3 and Figure 1 for a trained model, as a page: what it completes, and where in the plane of X and
-Y it tells their relation."""
+"""The paper's Table 3 and Figures 1 and 2 for a trained model, as a page: what it completes, where in the plane of X
+and Y it tells their relation, and how well both numbers can be read, token by token."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cadmus import DEFAULT_MODEL, checkpoint
 from cadmus.evaluate import evaluate, wilson
 from cadmus.families import Compare
 from cadmus.processes import chosen
+from probes.controls import untrained_twin
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,33 @@ class PaperConfig:
     eval_programs: int = 1000  # of each family and split in Table 3
     reach: int = 40  # X and Y lie in -reach..reach
     programs: int = 10  # a cell of Figure 1
+    number_programs: int = 5000  # of Figure 2
     seed: int = 0  # of the programs drawn
     device: str = "auto"
 
 
+@dataclass(frozen=True)
+class Paper:
+    """Tidy tables: accuracies (Table 3), plane (Figure 1), numbers (Figure 2)."""
+
+    config: PaperConfig
+    trained: checkpoint.Checkpoint
+    family: Compare
+    accuracies: pd.DataFrame
+    plane: pd.DataFrame
+    numbers: pd.DataFrame
+
+
 def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
     """Measure and write the page to `out`; returns its path. ValueError where the mixture has no compare."""
+    found = measure(config, stage)
+    title = f"Table 3 and Figures 1 and 2 of the paper: {Path(config.run).name}"
+    page = report.Report(title, summary(found), sections(found), about(found))
+    return report.write(page, out)
+
+
+def measure(config: PaperConfig, stage: Stage = lambda name, share, note: None) -> Paper:
+    """Complete, answer and probe. ValueError where the mixture has no compare."""
     trained = checkpoint.load(config.run)
     family = trained.mixture.family("compare")
     trained.model.to(chosen(config.device)).eval()
@@ -41,7 +63,7 @@ def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share,
         seed=config.seed,
         progress=partial(stage, "complete programs"),
     )
-    table = paper.figure1(
+    plane = paper.figure1(
         trained.model,
         family,
         trained.mixture.hold_out,
@@ -50,9 +72,49 @@ def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share,
         seed=config.seed,
         progress=lambda share: stage("compare over the plane", share, ""),
     )
-    accuracies, table = (one.assign(run=trained.fingerprint) for one in (pd.DataFrame(accuracies), table))
-    regions = by_region(table)
-    plane = report.Section(
+    numbers = paper.figure2(
+        {"trained": trained.model, "untrained": untrained_twin(trained.model, trained.seed)},
+        family,
+        programs=config.number_programs,
+        seed=config.seed,
+        progress=lambda share: stage("probe the two numbers", share, ""),
+    )
+    identity = {"run": trained.fingerprint, "corpus": trained.record["corpus"]["fingerprint"]}
+    accuracies = pd.DataFrame([row.to_dict() for row in accuracies])
+    return Paper(config, trained, family, *(table.assign(**identity) for table in (accuracies, plane, numbers)))
+
+
+def summary(found: Paper) -> str:
+    """What may be said, in sentences that the tables support."""
+    return f"{_completes(found.accuracies)} {_tells(by_region(found.plane))} {_holds(found.numbers)}"
+
+
+def about(found: Paper) -> dict[str, str]:
+    """How the tables were made."""
+    config, trained = found.config, found.trained
+    return {
+        "paper, command": f"cadmus-probe paper {config.run} --reach {config.reach} --programs {config.programs} "
+        f"--number-programs {config.number_programs} --eval-programs {config.eval_programs} --seed {config.seed}",
+        "model": trained.fingerprint,
+        "mixture": f"{trained.mixture.name}; {trained.mixture.fingerprint}",
+        "corpus": f"{behaviour.size(trained.record['corpus'])}; {trained.record['corpus']['fingerprint']}",
+        "seeds": f"training {trained.seed}, measuring {config.seed}",
+    }
+
+
+def sections(found: Paper) -> tuple[report.Section, ...]:
+    """Table 3, Figure 1, Figure 2 and how the model was trained."""
+    return (
+        behaviour.completion(found.accuracies),
+        _plane(found),
+        _numbers(found),
+        behaviour.training(found.trained),
+    )
+
+
+def _plane(found: Paper) -> report.Section:
+    family, config, regions = found.family, found.config, by_region(found.plane)
+    return report.Section(
         "figure1",
         "Comparing two computed numbers over the plane",
         (
@@ -63,25 +125,74 @@ def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share,
             "Off the diagonal a model may be right without knowing X and Y exactly; on the diagonal beyond the square "
             "it must find two numbers equal that it never saw in a comparison.",
         ),
-        figure=figures.plane(table, family.low, family.high),
+        figure=figures.plane(found.plane, family.low, family.high),
         caption=f"Left: each cell is the share of right answers over {config.programs} programs. Right: the same by "
         "the distance of X and Y; bands: 95 % (Wilson).",
-        table=table,
+        table=found.plane,
         shown=_shown(regions),
     )
-    about = {
-        "command": f"cadmus-probe paper {config.run} --reach {config.reach} --programs {config.programs} "
-        f"--eval-programs {config.eval_programs} --seed {config.seed}",
-        "model": trained.fingerprint,
-        "mixture": f"{trained.mixture.name}; {trained.mixture.fingerprint}",
-        "corpus": f"{behaviour.size(trained.record['corpus'])}; {trained.record['corpus']['fingerprint']}",
-        "seeds": f"training {trained.seed}, measuring {config.seed}",
-    }
-    sections = (behaviour.completion(accuracies), plane, behaviour.training(trained))
-    page = report.Report(
-        f"Table 3 and Figure 1 of the paper: {Path(config.run).name}", _summary(regions), sections, about
+
+
+def _numbers(found: Paper) -> report.Section:
+    table, family = found.numbers, found.family
+    names = paper.token_names(family)
+    ends = [len(names) // 2, len(names) - 1, len(names)]
+    last = table[(table.metric == "R2") & (table.layer == table.layer.max()) & table.position.isin(ends)]
+    last = last.assign(token=[names[position - 1] for position in last.position])
+    return report.Section(
+        "figure2",
+        "Two computed numbers, token by token",
+        (
+            f"The same programs, read instead of asked (Figure 2 of arXiv 2602.09112): at each token and each depth of "
+            f"the residual stream, two probes read each number, computed in {family.length} instructions: logistic "
+            "regression over the values as classes, as in the paper, and ridge regression, which knows that they are "
+            "ordered. Probes are trained and tested on programs of skeletons that the model never saw, split by "
+            "skeleton.",
+            "The dotted line is the best guess from the instructions seen so far, computed exactly by enumerating the "
+            "generator (held-out skeletons are a sample of it); the dashed grey line is the same probe on the same "
+            "architecture before training, at its best layer. Where a probe is no better than that, it reads what the "
+            "tokens give away, not what the model computed.",
+        ),
+        figure=figures.numbers_by_token(table, names),
+        caption="X1, X2, ...: the first expression; Y1, ...: the second; rel: the relation. Bands: 95 % bootstrap over "
+        "skeletons (a few hold many programs, hence their width). The classifier must learn each of the values apart, "
+        "from few programs; R² says how well their order is held. The table: after the last layer.",
+        table=table,
+        shown=_wide(last.sort_values(["variable", "position"]), ["variable", "token", "layer"], "R²"),
     )
-    return report.write(page, out)
+
+
+def _wide(table: pd.DataFrame, keys: list[str], label: str) -> pd.DataFrame:
+    """A row per key with the trained and the untrained model's score side by side."""
+    rows = []
+    for key, part in table.groupby(keys, sort=False):
+        row = dict(zip(keys, key, strict=True))
+        for name in ("trained", "untrained"):
+            one = part[part.model == name].iloc[0]
+            row[f"{label}, {name}"] = report.with_interval(one.score, one.low, one.high)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _completes(accuracies: pd.DataFrame) -> str:
+    test = accuracies[accuracies.split == "test"].sort_values("accuracy", ascending=False)
+    said = ", ".join(f"{row.family} {row.accuracy:.2f}" for row in test.itertuples())
+    return f"Completed rightly, of programs that the model never saw: {said}."
+
+
+def _holds(numbers: pd.DataFrame) -> str:
+    rows = numbers[(numbers.metric == "R2") & (numbers.variable == "first number")]
+    scores = rows.pivot_table(index="position", columns=["model", "layer"], values="score")
+    last, end = int(rows.position.max()), int(rows.position.max()) // 2
+    layers = scores["trained"].loc[end]
+    best = int(layers.idxmax())
+    dip = scores["trained"][best].loc[end + 1 : last - 2].min()
+    return (
+        f"A linear probe reads the first of two computed numbers with R² {layers[best]:.2f} where its expression ends "
+        f"(after layer {best}; untrained model, best layer, {scores['untrained'].loc[end].max():.2f}), with {dip:.2f} "
+        f"at the worst token while the second is computed, and with {scores['trained'][best].loc[last - 1]:.2f} where "
+        "that ends."
+    )
 
 
 def by_region(table: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +214,7 @@ def _lengths(family: Compare) -> str:
     return str(family.length) if shortest == family.length else f"{shortest} to {family.length}"
 
 
-def _summary(regions: pd.DataFrame) -> str:
+def _tells(regions: pd.DataFrame) -> str:
     said = {row.region: report.with_interval(row.accuracy, row.low, row.high) for row in regions.itertuples()}
     inside = f"Inside the trained square the model tells the relation in {said[paper.REGIONS[0]]} of the programs"
     if paper.REGIONS[1] not in said:

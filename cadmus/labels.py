@@ -7,6 +7,14 @@ prefix. A number has views, which are variables too: `stack.0.sign`, `reg.a.pari
 `reg.b.digit0` (the last decimal digit). Labels lie at the model's positions: position 0 (the marker) holds the state
 before the program, position i + 1 the state after token i.
 
+What would make the program true next: `needed.value`, the Int that `=` would have to meet, which is the top's value;
+`needed.relation`, the comparison that would leave only true values: -1 for `<`, 0 for `=`, 1 for `>`. They are defined
+where the top entry (the two top entries) are Ints and everything beneath is true. That is known of traced Ints; of a
+Seq, or of what lies deeper than was traced, only where `all_true` holds, and elsewhere the variable is not defined.
+
+Which labels the tokens so far decide: `is_prospect` tells the variables that look ahead, `hindsight` the tokens after
+which the state itself does, because a call stands before its definition.
+
 A variable of one's own is a function of the traces: `def sums(traces): ... return values, defined`, both [n, length],
 one column per token; `read(traces, sums)`.
 """
@@ -18,11 +26,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from cadmus import kernel, vm
 
 FIELDS = ("value", "kind", "tag", "length")
 PROSPECTS = ("live", "read_distance")  # of registers; they depend on tokens to come
+NEEDED = {"needed.value": 1, "needed.relation": 2}  # how many Ints on top of the stack each is about
 VIEWS = ("sign", "parity", "modN", "magnitude", "digitK")
 _VIEW = re.compile(r"(.+)\.(sign|parity|magnitude|mod([1-9]\d*)|digit(\d))")
 
@@ -46,7 +56,16 @@ def variables(traces: kernel.Traces) -> list[str]:
     """Every name that `read` takes on these traces, views left out."""
     entries = [f"stack.{k}" for k in range(traces.stack.kind.shape[2])] + [f"reg.{r}" for r in vm.REGISTERS]
     prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in PROSPECTS]
-    return ["depth", "all_true", *(f"{entry}.{field}" for entry in entries for field in FIELDS), *prospects]
+    needed = [name for name, operands in NEEDED.items() if operands <= traces.stack.kind.shape[2]]
+    return ["depth", "all_true", *(f"{entry}.{field}" for entry in entries for field in FIELDS), *prospects, *needed]
+
+
+def is_prospect(name: str, offset: int = 0) -> bool:
+    """Whether the variable at that offset depends by definition on tokens to come: a state ahead (`offset` > 0), a
+    register's `live` and `read_distance`, and views of these. For present states see `hindsight`."""
+    while viewed := _VIEW.fullmatch(name):
+        name = viewed[1]
+    return offset > 0 or name.rpartition(".")[2] in PROSPECTS
 
 
 def read(traces: kernel.Traces, variable: str | Variable, *, offset: int = 0) -> Labels:
@@ -93,7 +112,7 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
     viewed = _VIEW.fullmatch(name)
     if viewed:
         base = viewed[1]
-        if base == "all_true" or base.endswith((".kind", ".live")):
+        if base in ("all_true", "needed.relation") or base.endswith((".kind", ".live")):
             raise ValueError(f"{name!r} is a view of {base!r}, which is a category; views are of numbers")
         values, defined, initial, initially_defined = _states(traces, base)
         return _view(viewed, values.astype(np.int64)), defined, _view(viewed, np.asarray(initial)), initially_defined
@@ -102,6 +121,8 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
         return traces.depth, everywhere, 0, True
     if name == "all_true":
         return traces.all_true, everywhere, 0, True
+    if name in NEEDED:
+        return _needed(traces, name)
     parts = name.split(".")
     parts = parts if len(parts) == 3 else [*parts, "value"]
     if len(parts) == 3 and parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS) and parts[2] in PROSPECTS:
@@ -113,15 +134,20 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
         if parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS):
             return _field(traces.registers[:, :, vm.REGISTERS.index(parts[1])], parts[2], kernel.NAN_KIND)
         if parts[0] == "stack" and parts[1].isdecimal():
-            traced = traces.stack.kind.shape[2]
-            if int(parts[1]) >= traced:
-                raise ValueError(f"{name!r} needs stack entry {parts[1]}, but {traced} were traced; raise entries=")
+            _require_entry(traces, name, int(parts[1]))
             return _field(traces.stack[:, :, int(parts[1])], parts[2], kernel.NONE_KIND)
     raise ValueError(
         f"unknown variable {name!r}; there are depth, all_true, stack.K.FIELD and reg.R.FIELD "
         f"with K = 0 (the top), 1, ..., R one of {', '.join(vm.REGISTERS)} and FIELD one of {', '.join(FIELDS)} "
         f"(of a register also {', '.join(PROSPECTS)}); of a number also NAME.VIEW with VIEW one of {', '.join(VIEWS)}"
+        f"; also {' and '.join(NEEDED)}"
     )
+
+
+def _require_entry(traces: kernel.Traces, name: str, entry: int) -> None:
+    traced = traces.stack.kind.shape[2]
+    if entry >= traced:
+        raise ValueError(f"{name!r} needs stack entry {entry}, but {traced} were traced; raise entries=")
 
 
 def _view(viewed: re.Match, values: np.ndarray) -> np.ndarray:
@@ -133,6 +159,20 @@ def _view(viewed: re.Match, values: np.ndarray) -> np.ndarray:
     if digit:
         return abs(values) // 10 ** int(digit) % 10
     return values % int(modulus or 2)
+
+
+def _needed(traces: kernel.Traces, name: str) -> _Found:
+    operands = NEEDED[name]
+    _require_entry(traces, name, operands - 1)
+    traced = traces.stack.kind.shape[2]
+    kind, value = traces.stack.kind, traces.stack.value
+    beneath = (kind[:, :, operands:] == kernel.INT_KIND) & (value[:, :, operands:] != 0)
+    beneath |= kind[:, :, operands:] == kernel.NONE_KIND
+    true = traces.all_true | (beneath.all(2) & (traces.depth <= traced))
+    defined = true & (kind[:, :, :operands] == kernel.INT_KIND).all(2)
+    if operands == 1:
+        return value[:, :, 0], defined, 0, False
+    return np.sign(value[:, :, 1].astype(np.int64) - value[:, :, 0]), defined, 0, False
 
 
 def _read_distance(touched: np.ndarray, register: int) -> np.ndarray:
@@ -155,3 +195,56 @@ def _field(values: kernel.Values, field: str, initial_kind: int) -> _Found:
     if field == "length":
         return values.length, values.kind == kernel.SEQ_KIND, 0, False
     return getattr(values, field), values.kind == kernel.INT_KIND, 0, False
+
+
+# --- states that later tokens decide ---------------------------------------------------------------------------------
+
+_END, _OPEN, _CLOSE = map(vm.VOCAB.index, (vm.END, vm.OPEN, vm.CLOSE))
+_CALLS = np.array(  # the slot that a token calls, as the bit 1 << slot (M and W name none and use the first); else 0
+    ["[body]" in row.signature and 1 << max(vm.SLOTS.find(row.token.lower()), 0) for row in vm.INSTRUCTIONS.values()],
+    np.int64,
+)
+
+
+def hindsight(programs: np.ndarray) -> np.ndarray:
+    """Where the state may depend on tokens still to come: bool [n, positions], of programs uint8 [n, length].
+
+    It may after token i where a call in the main text, at or before i, reaches a slot whose definition is not closed
+    at i, directly or through calls in closed bodies. A slot that is never defined counts as not closed up to the
+    program's own `.`, since a definition could still come. Calls that may not be made (`F`, `M` on an empty sequence)
+    count as made: False is certain, True is not.
+    """
+    programs = kernel.check(programs)
+    found = np.zeros((len(programs), programs.shape[1] + 1), np.bool_)
+    _hindsight(programs, _CALLS, found)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _hindsight(programs, calls, found):
+    """Fill found [n, 1 + length], False before. Sets of slots are bits."""
+    called_by = np.zeros(3, np.int64)  # the slots that each closed body calls
+    for row in range(len(programs)):
+        inside, definitions, closed = False, 0, 0
+        reached = callees = 0  # from the main text so far; by the body that is open
+        for at in range(programs.shape[1]):
+            token = programs[row, at]
+            if token == _END:
+                break
+            if inside and token == _CLOSE:
+                inside = False
+                if definitions <= 3:
+                    closed |= 1 << (definitions - 1)
+                    called_by[definitions - 1] = callees
+            elif inside:
+                callees |= calls[token]
+            elif token == _OPEN:
+                inside, callees = True, 0
+                definitions += 1
+            else:
+                reached |= calls[token]
+            for _ in range(3):  # a chain through all slots takes no more
+                for slot in range(3):
+                    if reached & closed & 1 << slot:
+                        reached |= called_by[slot]
+            found[row, at + 1] = reached & ~closed & 7 != 0

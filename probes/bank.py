@@ -1,96 +1,285 @@
-"""Ridge probes from streamed sufficient statistics: sums of products, so memory does not grow with the data."""
+"""Sums over rows that every linear probe of a site is a function of: one pass, many targets, memory flat in the rows.
+
+A `Bank` gathers, for one site, the second moments of the activations under every mask (which rows a target has) and the
+sum of the activations by target and class. `moments` turns them into what `probes.linear` solves: ridge regression for
+numbers, least-squares and discriminant classifiers for categories. Banks of different rows add up.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numba import config, njit
 
-ALPHAS = tuple(10.0**k for k in range(-2, 5))
+LARGEST = 99  # numbers are probed on |v| <= 99: heavy tails make squared errors meaningless
+_CLASSES = 2 * LARGEST + 1
+_CELL_BYTES = 64e6  # of second moments that are held apart at once
 
 
 @dataclass(frozen=True)
-class RidgeProbe:
-    """A fitted linear map: prediction = x @ coef_ + intercept_. coef_ [features, targets]; alpha_ [targets]."""
+class Moments:
+    """Centred sums of n rows: mean [features], scatter [features, features], and of t outputs y_mean [t], xy [features,
+    t], yy [t]. `+` merges those of different rows (Chan, Golub, LeVeque 1983)."""
 
-    coef_: np.ndarray
-    intercept_: np.ndarray
-    alpha_: np.ndarray
+    n: float
+    mean: np.ndarray
+    scatter: np.ndarray
+    y_mean: np.ndarray
+    xy: np.ndarray
+    yy: np.ndarray
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """[n, features] -> [n, targets]."""
-        return x @ self.coef_ + self.intercept_
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> Moments:
+        """Of rows: x [n, features], y [n, t]."""
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        mean, y_mean = x.mean(0), y.mean(0)
+        x, y = x - mean, y - y_mean
+        return cls(len(x), mean, x.T @ x, y_mean, x.T @ y, np.square(y).sum(0))
+
+    def __add__(self, other: Moments) -> Moments:
+        n = self.n + other.n
+        step, y_step = other.mean - self.mean, other.y_mean - self.y_mean
+        weight = self.n * other.n / n
+        return Moments(
+            n,
+            self.mean + step * (other.n / n),
+            self.scatter + other.scatter + weight * np.outer(step, step),
+            self.y_mean + y_step * (other.n / n),
+            self.xy + other.xy + weight * np.outer(step, y_step),
+            self.yy + other.yy + weight * y_step**2,
+        )
+
+    def about(self, mean: np.ndarray, y_mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(scatter, xy, yy) of the same rows, centred at other means: those of training data, say."""
+        step, y_step = self.mean - mean, self.y_mean - y_mean
+        return (
+            self.scatter + self.n * np.outer(step, step),
+            self.xy + self.n * np.outer(step, y_step),
+            self.yy + self.n * y_step**2,
+        )
+
+    def mapped(self, outputs: np.ndarray) -> Moments:
+        """Of one-hot outputs, the moments of functions of the class: outputs [classes, t] holds their values."""
+        counts = self.n * self.y_mean
+        y_mean = self.y_mean @ outputs
+        yy = (counts @ outputs**2) - self.n * y_mean**2
+        return Moments(self.n, self.mean, self.scatter, y_mean, self.xy @ outputs, yy)
+
+    @cached_property
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues and eigenvectors of the scatter: one decomposition for every target and penalty."""
+        return np.linalg.eigh(self.scatter)
 
 
-class RidgeFitter:
-    """Gathers what ridge regression needs: one fitter per (site, group of rows), several targets at once.
+@dataclass(frozen=True)
+class Rows:
+    """The labels of a batch, sorted out once for every site: class codes int16 [rows, targets] (-1: none), and the rows
+    in cells of equal masks: `order`, cell k being order[bounds[k]:bounds[k + 1]], `member` bool [masks, cells]."""
 
-    `update` batch after batch, `+` across processes, then `fit(validation=another fitter)`. The penalty is
-    scikit-learn's: alpha * |coef|^2 beside the sum of squared errors, the intercept free.
+    codes: np.ndarray
+    order: np.ndarray
+    bounds: np.ndarray
+    member: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, defined: np.ndarray, mask_of: np.ndarray) -> Rows:
+        """values int [rows, targets], |values| <= 99 where defined; defined bool [rows, masks]; mask_of int [targets]:
+        the mask of each target."""
+        shown = defined[:, mask_of]
+        outside = shown & (abs(values) > LARGEST)
+        if outside.any():
+            row, target = np.argwhere(outside)[0]
+            raise ValueError(
+                f"target {target} has the value {values[row, target]}; numbers are probed on |v| <= {LARGEST}: leave "
+                "such rows out of its mask"
+            )
+        codes = np.where(shown, values + LARGEST, -1).astype(np.int16)
+        bits = np.packbits(defined, axis=1)
+        _, first, cell = np.unique(bits, axis=0, return_index=True, return_inverse=True)
+        cell = cell.ravel()
+        order = np.argsort(cell, kind="stable")
+        bounds = np.searchsorted(cell[order], np.arange(len(first) + 1))
+        return cls(codes, order, bounds, defined[first].T)
+
+
+class Bank:
+    """The sums of one site: `update` batch after batch, `+` across processes, `moments(target)` to fit.
+
+    mask_of int [targets]: which mask each target has; targets of one mask share their second moments. masks: how many
+    there are, where some belong to no target.
     """
 
-    def __init__(self, features: int, targets: int):
-        self.n = np.zeros(targets)
-        self.x = np.zeros((targets, features))
-        self.y = np.zeros(targets)
-        self.xx = np.zeros((targets, features, features))
-        self.xy = np.zeros((targets, features))
-        self.yy = np.zeros(targets)
+    def __init__(self, features: int, mask_of: np.ndarray, masks: int = 0):
+        self.mask_of = np.asarray(mask_of)
+        masks = max(masks, int(self.mask_of.max()) + 1)
+        self.center: np.ndarray | None = None  # float32 [features], near the mean, so that float32 products are exact
+        self.xx = np.zeros((masks, features, features))
+        self.sums = np.zeros((len(self.mask_of), _CLASSES, features))
+        self.counts = np.zeros((len(self.mask_of), _CLASSES))
+        self.bad = 0  # rows left out: NaN or infinite
 
-    def update(self, x: np.ndarray, y: np.ndarray, defined: np.ndarray | None = None) -> RidgeFitter:
-        """x [n, features]; y [n, targets]; defined bool [n, targets] says which targets a row has."""
-        defined = np.ones(y.shape, np.bool_) if defined is None else defined
-        for target in range(y.shape[1]):
-            rows = defined[:, target]
-            xt, yt = x[rows].astype(np.float64), y[rows, target].astype(np.float64)
-            self.n[target] += len(yt)
-            self.x[target] += xt.sum(0)
-            self.y[target] += yt.sum()
-            self.xx[target] += xt.T @ xt
-            self.xy[target] += xt.T @ yt
-            self.yy[target] += yt @ yt
+    def update(self, x: np.ndarray, rows: Rows) -> Bank:
+        """x float [rows, features]. A row with an activation that is not finite is left out, and counted in `bad`."""
+        x = np.asarray(x, np.float32)
+        finite = np.isfinite(x).all(1)
+        if not finite.all():
+            self.bad += int((~finite).sum())
+            if not finite.any():
+                return self
+            x = np.where(finite[:, None], x, x[finite].mean(0))
+            rows = Rows(
+                np.where(finite[:, None], rows.codes, -1),
+                rows.order[finite[rows.order]],
+                np.concatenate([[0], np.cumsum(finite[rows.order])])[rows.bounds],
+                rows.member,
+            )
+        if self.center is None:
+            self.center = x.mean(0, dtype=np.float64).astype(np.float32)
+        x = x - self.center
+        _add_by_class(x, rows.codes, self.sums, self.counts)
+        self._add_products(x[rows.order], rows)
         return self
 
-    def __add__(self, other: RidgeFitter) -> RidgeFitter:
-        total = RidgeFitter(self.x.shape[1], self.x.shape[0])
-        for name in ("n", "x", "y", "xx", "xy", "yy"):
-            setattr(total, name, getattr(self, name) + getattr(other, name))
+    def _add_products(self, x: np.ndarray, rows: Rows) -> None:
+        """A product per cell, added to every mask that the cell belongs to: each row is multiplied once."""
+        masks, features, _ = self.xx.shape
+        total = self.xx.reshape(masks, -1)
+        each = max(1, int(_CELL_BYTES / (4 * features**2)))
+        cells = rows.member.shape[1]
+        for begin in range(0, cells, each):
+            chosen = range(begin, min(begin + each, cells))
+            products = np.empty((len(chosen), features, features), np.float32)
+            for product, k in zip(products, chosen, strict=True):
+                part = x[rows.bounds[k] : rows.bounds[k + 1]]
+                np.dot(part.T, part, out=product)
+            total += rows.member[:, chosen.start : chosen.stop].astype(np.float32) @ products.reshape(len(chosen), -1)
+
+    def __add__(self, other: Bank) -> Bank:
+        if not np.array_equal(self.mask_of, other.mask_of) or self.xx.shape != other.xx.shape:
+            raise ValueError("banks of different targets or widths do not add up; make both with the same arguments")
+        total = Bank(self.xx.shape[1], self.mask_of, len(self.xx))
+        total.center = self.center if self.center is not None else other.center
+        for bank in (self, other):
+            if bank.center is not None:
+                xx, sums = bank._centred_at(total.center)
+                total.xx += xx
+                total.sums += sums
+            total.counts += bank.counts
+            total.bad += bank.bad
         return total
 
-    def fit(self, alphas: tuple[float, ...] = ALPHAS, validation: RidgeFitter | None = None) -> RidgeProbe:
-        """The probe per target, with the penalty that leaves the least squared error on `validation`.
+    def _centred_at(self, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        step = self.center.astype(float) - center
+        n, x = np.zeros(len(self.xx)), np.zeros(self.xx.shape[:2])
+        for target, mask in enumerate(self.mask_of):  # targets of one mask have the same rows
+            n[mask], x[mask] = self.counts[target].sum(), self.sums[target].sum(0)
+        outer = np.einsum("mi,j->mij", x, step)
+        xx = self.xx + outer + outer.transpose(0, 2, 1) + n[:, None, None] * np.outer(step, step)
+        return xx, self.sums + self.counts[:, :, None] * step
 
-        Raises ValueError for a target with fewer than 2 rows, for one that is constant, and for several penalties
-        without validation data to choose by.
-        """
-        if len(alphas) > 1 and validation is None:
-            raise ValueError(
-                f"{len(alphas)} penalties need validation data to choose from; pass validation= or one alpha"
-            )
-        if validation is not None and not validation.n.all():
-            raise ValueError(f"target {int(np.argmin(validation.n))} has no validation rows to choose a penalty by")
-        coefs, intercepts, chosen = [], [], []
-        for target in range(len(self.n)):
-            candidates = [self._solve(target, alpha) for alpha in alphas]
-            best = 0
-            if validation is not None and len(alphas) > 1:
-                best = int(np.argmin([validation._squared_error(target, *candidate) for candidate in candidates]))
-            coefs.append(candidates[best][0])
-            intercepts.append(candidates[best][1])
-            chosen.append(alphas[best])
-        return RidgeProbe(np.stack(coefs, 1), np.array(intercepts), np.array(chosen))
+    def rows(self, target: int) -> int:
+        """How many rows the target has."""
+        return int(self.counts[target].sum())
 
-    def _solve(self, target: int, alpha: float) -> tuple[np.ndarray, float]:
-        n = self.n[target]
-        if n < 2:
-            raise ValueError(f"target {target} has {int(n)} rows; a probe needs 2 or more")
-        x, y = self.x[target] / n, self.y[target] / n
-        if self.yy[target] / n - y * y <= 1e-9 * self.yy[target] / n:
-            raise ValueError(f"target {target} is constant ({y:g}); there is nothing to probe")
-        centered = self.xx[target] - n * np.outer(x, x)
-        coef = np.linalg.solve(centered + alpha * np.eye(len(x)), self.xy[target] - n * x * y)
-        return coef, y - x @ coef
+    def classes(self, target: int) -> np.ndarray:
+        """The values that the target takes: int [classes], ascending."""
+        return np.flatnonzero(self.counts[target]) - LARGEST
 
-    def _squared_error(self, target: int, coef: np.ndarray, intercept: float) -> float:
-        linear = coef @ self.xx[target] @ coef + 2 * intercept * (self.x[target] @ coef) + self.n[target] * intercept**2
-        return float(linear - 2 * (coef @ self.xy[target] + intercept * self.y[target]) + self.yy[target])
+    def moments(self, target: int, classes: np.ndarray) -> Moments:
+        """Of the target's rows, with one output per class of `classes`: 1 in its rows, 0 elsewhere. Classes that the
+        rows lack have outputs of zeros; values that are not in `classes` count as rows of no class."""
+        n = self.counts[target].sum()
+        if not n:
+            raise ValueError(f"target {target} has no rows")
+        at = np.asarray(classes) + LARGEST
+        x = self.sums[target].sum(0) / n
+        counts = self.counts[target, at]
+        share = counts / n
+        xy = (self.sums[target, at] - counts[:, None] * x).T
+        scatter = self.xx[self.mask_of[target]] - n * np.outer(x, x)
+        return Moments(n, x + self.center, scatter, share, xy, counts - n * share**2)
+
+    def numbers(self, targets: Sequence[int]) -> Moments:
+        """Of targets of one mask, with the value of each as an output."""
+        (mask,) = {int(self.mask_of[target]) for target in targets}
+        n = self.counts[targets[0]].sum()
+        if not n:
+            raise ValueError(f"target {targets[0]} has no rows")
+        values = np.arange(_CLASSES) - LARGEST
+        x = self.sums[targets[0]].sum(0) / n
+        y = self.counts[targets] @ values / n
+        xy = np.einsum("tkf,k->ft", self.sums[targets], values.astype(float), optimize=True) - n * np.outer(x, y)
+        yy = self.counts[targets] @ values**2 - n * y**2
+        return Moments(n, x + self.center, self.xx[mask] - n * np.outer(x, x), y, xy, yy)
+
+
+class OneHotBank(Bank):
+    """The same sums of one-hot features, which are never made: a row is the few features that it has."""
+
+    def update(self, ids: np.ndarray, rows: Rows) -> Bank:
+        """ids int [rows, columns]: the features that are 1 in each row, distinct; -1: none."""
+        if self.center is None:
+            self.center = np.zeros(self.xx.shape[1], np.float32)
+        cell = np.empty(len(rows.order), np.int64)
+        cell[rows.order] = np.repeat(np.arange(len(rows.bounds) - 1), np.diff(rows.bounds))
+        _add_one_hot(np.ascontiguousarray(ids, np.int64), rows.codes, self.sums, self.counts)
+        _add_pairs(np.ascontiguousarray(ids, np.int64), cell, rows.member, self.xx)
+        return self
+
+
+@njit(cache=True, nogil=True)
+def _add_one_hot(ids, codes, sums, counts):
+    for i in range(len(ids)):
+        for target in range(codes.shape[1]):
+            code = codes[i, target]
+            if code >= 0:
+                counts[target, code] += 1
+                for k in ids[i]:
+                    if k >= 0:
+                        sums[target, code, k] += 1
+
+
+@njit(cache=True, nogil=True)
+def _add_pairs(ids, cell, member, xx):
+    for mask in range(len(xx)):
+        into = xx[mask]
+        for i in range(len(ids)):
+            if member[mask, cell[i]]:
+                for j in ids[i]:
+                    if j >= 0:
+                        for k in ids[i]:
+                            if k >= 0:
+                                into[j, k] += 1
+
+
+def _add_by_class(x: np.ndarray, codes: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:
+    """Add each row of x to the sum of its class, target by target, on all cores."""
+    targets, threads = codes.shape[1], config.NUMBA_NUM_THREADS
+    edges = [targets * k // threads for k in range(threads + 1)]
+    parts = [slice(begin, end) for begin, end in itertools.pairwise(edges) if end > begin]
+
+    def add(part: slice) -> None:
+        _add_columns(x, np.ascontiguousarray(codes[:, part]), sums[part], counts[part])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(add, parts))
+
+
+@njit(cache=True, nogil=True)
+def _add_columns(x, codes, sums, counts):
+    rows, targets = codes.shape
+    block = 512  # rows that stay in a core's cache while every target reads them
+    for begin in range(0, rows, block):
+        for target in range(targets):
+            for i in range(begin, min(begin + block, rows)):
+                code = codes[i, target]
+                if code >= 0:
+                    counts[target, code] += 1
+                    into = sums[target, code]
+                    for k in range(x.shape[1]):
+                        into[k] += x[i, k]

@@ -1,16 +1,20 @@
-"""Intervals that respect dependence: bootstrap over skeletons, not over tokens."""
+"""Intervals and tests that respect dependence: skeletons are resampled or flipped, not tokens."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import false_discovery_control, norm
 
 RESAMPLES = 1000
+FLIPS = 2000
 FEWEST_CLUSTERS = 30  # below it, programs are resampled in place of skeletons
+_CHUNK = 1 << 23  # numbers that an intermediate array may hold
+_TIE = 1e-4  # standard units; flips this near to what was observed count as ties, since they are summed in float32
 
 
 @dataclass(frozen=True)
@@ -23,33 +27,112 @@ class Interval:
     clusters: int
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Estimates of many cells with their 95 % intervals, float64 [cells], and the clusters that each rests on, int64
+    [cells]: those that add anything to it. NaN where a cell has no data."""
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    clusters: np.ndarray
+
+
+@dataclass(frozen=True)
+class SignFlip:
+    """One-sided p-values, float64 [cells]: of each cell alone, and corrected for the best of all cells (family-wise).
+
+    NaN where a cell has no data.
+    """
+
+    p: np.ndarray
+    familywise: np.ndarray
+
+    @property
+    def somewhere(self) -> float:
+        """The p-value of "somewhere in the map"; 1 where no cell has data."""
+        found = self.familywise[~np.isnan(self.familywise)]
+        return float(found.min()) if len(found) else 1.0
+
+
 def bootstrap(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
     """Percentile bootstrap over clusters. sums float [clusters, k]: what each cluster adds to k totals;
     statistic maps totals [.., k] to the estimate [..]. Raises ValueError where there is no cluster."""
-    if not len(sums):
+    found = bootstrap_many(np.asarray(sums)[:, None], statistic, seed, resamples)
+    return Interval(float(found.estimate[0]), float(found.low[0]), float(found.high[0]), len(sums))
+
+
+def bootstrap_many(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = RESAMPLES
+) -> Intervals:
+    """The percentile bootstrap of many cells on the same clusters, every draw taking the same clusters in all cells.
+
+    sums [clusters, cells, k]: what each cluster adds to the k totals of a cell, zeros where it has nothing there;
+    statistic maps totals [.., k] to the estimate [..]. Draws in which it is not a number (0/0, a cell that no drawn
+    cluster has) are left out. Sums in float32 are added in float32: exact for counts below 2^24 and twice as fast, but
+    squares want float64. Raises ValueError for another shape and where there is no cluster.
+    """
+    sums = np.asarray(sums)
+    if sums.ndim != 3:
+        raise ValueError(f"sums have shape {sums.shape}; expected [clusters, cells, totals]")
+    clusters, cells, k = sums.shape
+    if not clusters:
         raise ValueError("no clusters to resample: the score rests on no data")
+    precision = np.float32 if sums.dtype == np.float32 else np.float64
+    weights = _resampling_weights(clusters, seed, resamples)
+    rows, columns_ = max(1, _CHUNK // clusters), max(1, _CHUNK // (resamples * k))
+    bounds = np.full((2, cells), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = statistic(_resampling_weights(len(sums), seed, resamples) @ sums)
-        estimate = statistic(sums.sum(0))
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return Interval(float(estimate), float(low), float(high), len(sums))
+        estimate = np.asarray(statistic(sums.sum(0, dtype=np.float64)), np.float64)
+        for first in range(0, cells, columns_):
+            part = sums[:, first : first + columns_].astype(precision, copy=False)
+            draws = np.empty((part.shape[1], resamples))
+            for start in range(0, resamples, rows):
+                drawn = weights[start : start + rows].astype(precision) @ part.reshape(clusters, -1)
+                draws[:, start : start + rows] = statistic(drawn.reshape(len(drawn), -1, k)).T
+            bounds[:, first : first + columns_] = _percentiles(draws)
+    return Intervals(estimate, *bounds, (sums != 0).any(2).sum(0))
+
+
+def _percentiles(draws: np.ndarray) -> np.ndarray:
+    """The 2.5th and the 97.5th of draws [cells, resamples], NaN left out: [2, cells]."""
+    missing = np.isnan(draws)
+    whole, some = ~missing.any(1), missing.any(1) & ~missing.all(1)
+    bounds = np.full((2, len(draws)), np.nan)
+    bounds[:, whole] = np.percentile(draws[whole], [2.5, 97.5], axis=1)
+    if some.any():  # slower by far
+        bounds[:, some] = np.nanpercentile(draws[some], [2.5, 97.5], axis=1)
+    return bounds
 
 
 @lru_cache(maxsize=8)
 def _resampling_weights(clusters: int, seed: int, resamples: int) -> np.ndarray:
-    """How often each draw takes each cluster: float [resamples, clusters]. Many scores rest on the same clusters."""
+    """How often each draw takes each cluster: uint8 [resamples, clusters]. Many scores rest on the same clusters.
+
+    A cluster is drawn once on average; that it is drawn 256 times in one resample does not happen.
+    """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), resamples).astype(float)
+    weights = np.empty((resamples, clusters), np.uint8)
+    rows = max(1, _CHUNK // clusters)
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        weights[start : start + size] = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size)
+    weights.flags.writeable = False
+    return weights
 
 
 def cluster_sums(values: np.ndarray, skeletons: np.ndarray, programs: np.ndarray) -> np.ndarray:
-    """Sum rows values [n, k] by skeleton, or by program where there are fewer than 30 skeletons: [clusters, k]."""
+    """Sum rows values [n, ...] by skeleton, or by program where there are fewer than 30 skeletons: [clusters, ...]."""
     labels, index = np.unique(skeletons, return_inverse=True)
     if len(labels) < FEWEST_CLUSTERS:
         labels, index = np.unique(programs, return_inverse=True)
-    return np.stack([np.bincount(index, column, len(labels)) for column in values.T], 1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
+    sums = np.empty((len(labels), flat.shape[1]))
+    for column in range(flat.shape[1]):
+        sums[:, column] = np.bincount(index, flat[:, column], len(labels))
+    return sums.reshape(len(labels), *values.shape[1:])
 
 
 def accuracy(right: np.ndarray, skeletons: np.ndarray, programs: np.ndarray, seed: int = 0) -> Interval:
@@ -58,11 +141,87 @@ def accuracy(right: np.ndarray, skeletons: np.ndarray, programs: np.ndarray, see
     Where every row agrees there is nothing to resample: the interval is then Wilson's, a cluster counted as one trial.
     """
     values = np.stack([right, np.ones(len(right))], 1).astype(float)
-    found = bootstrap(cluster_sums(values, skeletons, programs), lambda t: t[..., 0] / t[..., 1], seed)
-    if found.estimate not in (0, 1):
-        return found
-    wilson = binomtest(int(found.estimate) * found.clusters, found.clusters).proportion_ci(method="wilson")
-    return replace(found, low=float(wilson.low), high=float(wilson.high))
+    found = accuracy_many(cluster_sums(values, skeletons, programs)[:, None], seed)
+    return Interval(float(found.estimate[0]), float(found.low[0]), float(found.high[0]), int(found.clusters[0]))
+
+
+def accuracy_many(sums: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Intervals:
+    """`accuracy` of many cells from sums [clusters, cells, (right, n)]."""
+    found = bootstrap_many(sums, lambda t: t[..., 0] / t[..., 1], seed, resamples)
+    margin = _wilson_margin(found.clusters)
+    low = np.where(found.estimate == 1, 1 - margin, found.low)
+    high = np.where(found.estimate == 0, margin, found.high)
+    return Intervals(found.estimate, low, high, found.clusters)
+
+
+def difference_many(sums: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Intervals:
+    """Score minus control, paired: both are resampled together. sums [clusters, cells, (right, control right, n)],
+    counted on the same rows.
+
+    Where the difference is the same in every cluster there is nothing to resample: the interval then reaches as far to
+    either side as Wilson's does from a perfect score, a cluster counted as one trial.
+    """
+    found = bootstrap_many(sums, lambda t: (t[..., 0] - t[..., 1]) / t[..., 2], seed, resamples)
+    n = sums[..., 2].astype(np.float64)
+    apart = abs(sums[..., 0] - sums[..., 1] - found.estimate * n) > 1e-6 * n
+    margin = np.where(apart.any(0), 0.0, _wilson_margin(found.clusters))
+    low, high = np.maximum(found.low - margin, -1), np.minimum(found.high + margin, 1)
+    return Intervals(found.estimate, low, high, found.clusters)
+
+
+def _wilson_margin(trials: np.ndarray) -> np.ndarray:
+    """How far below 1 the lower bound of Wilson (1927) lies where all trials succeed; 1 where there are none."""
+    z = norm.ppf(0.975)
+    return z**2 / (trials + z**2)
+
+
+def sign_flip(differences: np.ndarray, flips: int = FLIPS, seed: int = 0) -> SignFlip:
+    """Whether a score beats its control, by flipping the sign of each cluster's paired difference.
+
+    differences [clusters, cells]: rows right by the score minus rows right by the control, summed over a cluster (0 or
+    NaN where it has no such row). Were score and control as good, each cluster's difference might as well have come
+    with the other sign, however its rows depend on one another. All cells share the flips, so that their dependence is
+    kept: the family-wise p-value compares a cell, in units of its own standard error under flips, with the largest
+    cell of every flip (Westfall & Young 1993, single step). One-sided; (1 + flips as extreme) / (1 + flips). Raises
+    ValueError for another shape and where there is no cluster.
+    """
+    differences = np.asarray(differences)
+    if differences.ndim != 2:
+        raise ValueError(f"differences have shape {differences.shape}; expected [clusters, cells]")
+    clusters, cells = differences.shape
+    if not clusters:
+        raise ValueError("no clusters to flip: the differences rest on no data")
+    lacking = np.isnan(differences).all(0)
+    known = np.nan_to_num(differences.astype(np.float64), nan=0.0)
+    error = np.sqrt((known**2).sum(0))  # no flip changes it
+    units = (known / np.where(error > 0, error, 1)).astype(np.float32)
+    observed = units.sum(0, dtype=np.float64).astype(np.float32) - np.float32(_TIE)
+    rng = np.random.default_rng(seed)
+    as_extreme, largest = np.zeros(cells, np.int64), np.full(flips, -np.inf, np.float32)
+    rows = max(1, _CHUNK // clusters)
+    for start in range(0, flips, rows):
+        size = min(rows, flips - start)
+        signs = (2 * rng.integers(0, 2, (size, clusters), np.int8) - 1).astype(np.float32)
+        width = max(1, _CHUNK // size)
+        for first in range(0, cells, width):
+            flipped = signs @ units[:, first : first + width]
+            as_extreme[first : first + width] += (flipped >= observed[first : first + width]).sum(0)
+            flipped[:, lacking[first : first + width]] = -np.inf
+            np.maximum(largest[start : start + size], flipped.max(1), out=largest[start : start + size])
+    p = (1 + as_extreme) / (1 + flips)
+    exceeding = flips - np.searchsorted(np.sort(largest), observed, side="left")
+    familywise = (1 + exceeding) / (1 + flips)
+    return SignFlip(np.where(lacking, np.nan, p), np.where(lacking, np.nan, familywise))
+
+
+def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
+    """p-values of a map, any shape, adjusted so that calling those up to q positive keeps the expected share of false
+    ones among the positives within q (Benjamini & Hochberg 1995). NaN cells are no tests and stay NaN."""
+    adjusted = np.array(p, np.float64)
+    tested = ~np.isnan(adjusted)
+    if tested.any():
+        adjusted[tested] = false_discovery_control(adjusted[tested])
+    return adjusted
 
 
 def r_squared(

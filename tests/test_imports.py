@@ -19,6 +19,9 @@ ALLOWED = {
     "cadmus.kernel": {"cadmus.vm", "cadmus.interpreter"},
     "cadmus.tokens": {"cadmus.vm"},
     "cadmus.labels": {"cadmus.vm", "cadmus.kernel"},
+    "cadmus.semantics": {
+        *("cadmus.vm", "cadmus.kernel", "cadmus.labels", "cadmus.tokens", "cadmus.jackknife", "cadmus.seeds"),
+    },
     "cadmus.artifacts": {"cadmus.vm"},
     "cadmus.families": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.families"},
     "cadmus.mixtures": set(),

@@ -500,7 +500,7 @@ def test_categories_have_no_views(base: str) -> None:
 def test_every_name_that_is_listed_can_be_read() -> None:
     traces = kernel.traces(tokens.encode(["12"]), entries=3)
     prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in ("live", "read_distance")]
-    assert sorted(labels.variables(traces)) == sorted([*NAMES, *prospects])
+    assert sorted(labels.variables(traces)) == sorted([*NAMES, *prospects, *labels.NEEDED])
     for name in labels.variables(traces):
         assert labels.read(traces, name).name == name
 

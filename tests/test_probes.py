@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss, r2_score
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
 
 from cadmus import corpus, kernel, labels, mixture, tokens
 from cadmus.build import build
@@ -21,7 +21,7 @@ from probes import stats
 from probes.bank import ALPHAS, RidgeFitter
 from probes.controls import Majority, prefix_majority, untrained_twin
 from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
-from probes.logistic import LogisticProbe, fit_on_validation, one_thread
+from probes.logistic import fit_on_validation
 
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=48, n_ctx=32, initializer_range=0.3)
 
@@ -119,92 +119,6 @@ def test_ridge_refuses_what_it_cannot_fit() -> None:
     nothing = np.zeros((20, 2), np.bool_)
     with pytest.raises(ValueError, match="target 0 has 0 rows; a probe needs 2 or more"):
         RidgeFitter(6, 2).update(x, y, nothing).fit(alphas=(1.0,))
-
-
-# --- logistic --------------------------------------------------------------------------------------------------------
-
-
-def classification(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """x [n, 8] and labels drawn from a multinomial logistic model of it; labels are -3, -1, 1 ..."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 8)).astype(np.float32)
-    score = 1.5 * x @ np.random.default_rng(97).normal(size=(8, classes)) + rng.gumbel(size=(n, classes))
-    return x, 2 * score.argmax(1) - 3
-
-
-@pytest.mark.parametrize("C", [1e-2, 1e-1, 1.0, 10.0])
-@pytest.mark.parametrize("classes", [3, 7])
-def test_logistic_is_scikit_learns(classes: int, C: float) -> None:
-    x, y = classification(800, classes)
-    x_new, _ = classification(2000, classes, seed=1)
-    probe = LogisticProbe(C).fit(x, y)
-    expected = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(x, y)
-    assert probe.classes_.tolist() == expected.classes_.tolist()
-    assert probe.coef_.shape == expected.coef_.shape
-    scores = x @ probe.coef_.T + probe.intercept_
-    shares = np.exp(scores - scores.max(1, keepdims=True))
-    mine = log_loss(y, shares / shares.sum(1, keepdims=True), labels=probe.classes_)
-    assert abs(mine - log_loss(y, expected.predict_proba(x), labels=probe.classes_)) < 1e-3
-    assert np.abs(probe.coef_ - expected.coef_).max() < 0.02 * np.abs(expected.coef_).max()
-    assert (probe.predict(x_new) == expected.predict(x_new)).mean() >= 0.99
-    assert probe.score(x, y) == pytest.approx(expected.score(x, y), abs=0.005)
-
-
-def test_the_constructor_only_stores() -> None:
-    probe = LogisticProbe(C=3.0, max_iter=7, tol=0.1)
-    assert vars(probe) == {"C": 3.0, "max_iter": 7, "tol": 0.1}
-
-
-def test_a_warm_start_leads_to_the_same_probe() -> None:
-    x, y = classification(800, 4)
-    cold, strong = LogisticProbe(1.0).fit(x, y), LogisticProbe(0.01).fit(x, y)
-    kept = strong.coef_.copy()
-    warm = LogisticProbe(1.0).fit(x, y, warm_start=strong)
-    assert np.abs(warm.coef_ - cold.coef_).max() < 0.02 * np.abs(cold.coef_).max()
-    assert np.array_equal(strong.coef_, kept), "the start was moved"
-    begun = LogisticProbe(1.0, max_iter=1).fit(x, y, warm_start=cold)  # one iteration suffices from the solution
-    assert np.abs(begun.coef_ - cold.coef_).max() < 0.02 * np.abs(cold.coef_).max()
-    assert np.abs(LogisticProbe(1.0, max_iter=1).fit(x, y).coef_ - cold.coef_).max() > 0.1 * np.abs(cold.coef_).max()
-
-
-def test_a_probe_fits_where_gradients_are_off() -> None:
-    x, y = classification(200, 3)
-    expected = LogisticProbe().fit(x, y)
-    with torch.no_grad():
-        assert np.array_equal(LogisticProbe().fit(x, y).coef_, expected.coef_)
-
-
-def test_constant_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"the labels are constant \(\[3\]\); there is nothing to probe"):
-        LogisticProbe().fit(np.zeros((5, 2)), np.full(5, 3))
-
-
-def test_validation_chooses_among_penalties() -> None:
-    """Few rows, many small features that mean nothing: a weak penalty uses those, a very strong one says one class."""
-    rng = np.random.default_rng(0)
-    (x, y), (x_new, y_new) = (
-        (np.hstack([x, 0.3 * rng.normal(size=(len(x), 100))]), y)
-        for x, y in (classification(120, 3), classification(2000, 3, seed=1))
-    )
-    for penalties, right in [((1e-5, 1e-1), 1e-1), ((1e-1, 1e3), 1e-1), ((1e-5, 1e-1, 1e3), 1e-1), ((1e3,), 1e3)]:
-        probe = fit_on_validation(x, y, x_new, y_new, penalties)
-        assert probe.C == right  # noqa: SIM300
-        for C in set(penalties) - {right}:
-            assert LogisticProbe(C).fit(x, y).score(x_new, y_new) < probe.score(x_new, y_new) - 0.02
-
-
-def test_one_thread_is_for_the_context_only() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 3
-        with pytest.raises(ZeroDivisionError), one_thread():
-            1 / 0  # noqa: B018
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------
@@ -627,14 +541,6 @@ def test_a_signal_planted_in_a_model_is_harvested_and_found() -> None:
     assert score("blocks.1.hook_resid_post", 5) > 0.9
     assert score("blocks.0.hook_resid_pre", 5) < 0.05
     assert score("blocks.1.hook_resid_post", 4) < 0.05, "an earlier position cannot know"
-
-
-def test_two_classes_have_scikit_learns_penalty() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((400, 5)).astype(np.float32)
-    y = (x[:, 0] + 0.5 * rng.standard_normal(400) > 0).astype(int)
-    ours, theirs = LogisticProbe(C=0.01, max_iter=300).fit(x, y), LogisticRegression(C=0.01, tol=1e-8).fit(x, y)
-    np.testing.assert_allclose(ours.coef_[1] - ours.coef_[0], theirs.coef_[0], atol=2e-3)
 
 
 def test_no_validation_rows_is_an_error() -> None:

@@ -1,0 +1,285 @@
+"""When does each variable become readable, before or after the behaviour is right?
+
+At every snapshot of runs that differ in their seeds: completion accuracy per family, and the probe score of every
+variable, for the machine and for an alternative one. Two curves that both rise correlate, whatever they measure, so
+Jin & Rinard's correlation (arXiv 2305.11169) is taken within snapshots, over the seeds, and order in time is a lead
+with its interval, the run being the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from analyses import dynamics_figures, report
+from analyses.terminal import Stage
+from cadmus import checkpoint
+from cadmus.evaluate import evaluate
+from cadmus.model import Model
+from cadmus.processes import chosen
+from cadmus.semantics import alternatives
+from probes.examples import TRUE, Examples, Target, draw
+from probes.harvest import residual_sites
+from probes.measure import TRAINED, measure
+
+VARIABLES = ("depth", "stack.0.value", "stack.1.value", "needed.relation", "reg.a.value", "reg.b.value")
+FEWEST_RUNS = 5  # for a correlation over runs, or a lead with an interval
+_MACHINES = 8  # drawn, of which the middle one is read: far enough to differ, near enough to be as hard
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """Which runs, and how much is measured at each of their snapshots."""
+
+    runs: tuple[str, ...]
+    programs: int = 3000  # probed
+    eval_programs: int = 300  # completed, per family
+    seed: int = 0  # of the programs drawn
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if len(self.runs) < FEWEST_RUNS:
+            raise ValueError(
+                f"{len(self.runs)} runs; a relation over training needs {FEWEST_RUNS} or more that differ in their "
+                "seeds: cadmus-probe train --recipe dynamics --seed K --out runs/dynamics/K"
+            )
+
+
+def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
+    """Measure and write the page to `out`; returns its path."""
+    table = trajectories(config, stage)
+    together, leads = correlations(table), lead(table)
+    runs, steps = table.run.nunique(), table.step.nunique()
+    sections = (
+        report.Section(
+            "trajectories",
+            "Behaviour and readability over training",
+            (
+                f"{runs} runs that differ in their seeds, at {steps} snapshots. Solid: how many held-out programs of a "
+                "family are completed rightly. Dashed: how often the probe reads a variable, at the site that is best "
+                "on validation programs of that snapshot; the same programs throughout.",
+            ),
+            figure=dynamics_figures.trajectories(table),
+            caption="Thin: each run; thick: their mean.",
+            table=table,
+        ),
+        report.Section(
+            "correlations",
+            "Together, within a snapshot",
+            (
+                "Over the runs, at one snapshot: do those whose probe reads more complete more? Scores and accuracies "
+                "minus their means at that snapshot, all snapshots pooled; p by permuting the runs' whole trajectories "
+                "against each other, exactly. Beside it the same for the states of an alternative machine.",
+            ),
+            figure=dynamics_figures.correlations(together),
+            caption=f"With {runs} runs the least p that is possible is {1 / math.factorial(runs):.3f}.",
+            table=together,
+            shown=_shown(together),
+        ),
+        report.Section(
+            "lead",
+            "Which comes first",
+            (
+                "The step at which each curve has come half of its way from its first to its greatest value; the lead "
+                "is how many doublings of training the variable is before the family's behaviour, mean over runs with "
+                "a 95 % t interval. Curves that rise by less than 0.1 have none.",
+            ),
+            figure=dynamics_figures.leads(leads),
+            caption="Right of 0: readable before the behaviour is right.",
+            table=leads,
+        ),
+    )
+    about = {
+        "command": f"cadmus-probe dynamics {' '.join(config.runs)} --programs {config.programs} --eval-programs "
+        f"{config.eval_programs} --seed {config.seed}",
+        "runs": ", ".join(table.drop_duplicates("run").fingerprint),
+    }
+    return report.write(report.Report("Readability over training", summary(together, leads), sections, about), out)
+
+
+def trajectories(config: DynamicsConfig, stage: Stage = lambda name, share, note: None) -> pd.DataFrame:
+    """A row per (run, step, measure): kind "completion" (name: a family), "probe" or "alternative" (name: a variable),
+    score. ValueError where a run has no snapshots, or runs differ in more than their seeds."""
+    runs = [checkpoint.load(source) for source in config.runs]
+    snapshots = [checkpoint.snapshots(source) for source in config.runs]
+    _check(config.runs, runs, snapshots)
+    examples = draw(runs[0].mixture, config.programs, config.seed)
+    machine = alternatives(examples.programs[:1000], _MACHINES, config.seed, candidates=12 * _MACHINES)[_MACHINES // 2]
+    targets = [Target(variable, 0, name) for name in (TRUE, machine.name) for variable in VARIABLES]
+    place, rows, done = chosen(config.device), [], 0
+    for source, trained, kept in zip(config.runs, runs, snapshots, strict=True):
+        for step, path in sorted(kept.items()):
+            model = checkpoint.load_snapshot(trained, path).to(place).eval()
+            about = {"run": source, "seed": trained.seed, "step": step, "fingerprint": trained.fingerprint}
+            accuracies = evaluate(
+                model,
+                trained.mixture,
+                splits=("test_skeleton",),
+                out_of_distribution=False,
+                programs=config.eval_programs,
+                seed=config.seed,
+            )
+            rows += [{**about, "kind": "completion", "name": a.family, "score": a.accuracy} for a in accuracies]
+            rows += [{**about, **row} for row in _read(model, examples, targets, machine)]
+            done += 1
+            stage("snapshots", done / (len(runs) * len(kept)), f"{source}, step {step}")
+    return pd.DataFrame(rows)
+
+
+def _check(sources: tuple[str, ...], runs: list[checkpoint.Checkpoint], snapshots: list[dict[int, Path]]) -> None:
+    for source, trained, kept in zip(sources, runs, snapshots, strict=True):
+        if not kept:
+            raise ValueError(f"{source} has no snapshots; train it with snapshots = 24 in its recipe, as dynamics has")
+        if kept.keys() != snapshots[0].keys() or trained.mixture.fingerprint != runs[0].mixture.fingerprint:
+            raise ValueError(
+                f"{source} has other snapshots or another mixture than {sources[0]}; give runs of one recipe"
+            )
+    seeds = [trained.seed for trained in runs]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"the runs have the seeds {seeds}; give each seed once")
+
+
+def _read(model: Model, examples: Examples, targets: list[Target], machine) -> list[dict]:
+    """The test score of each target at the site that reads most in the validation programs."""
+    sites = residual_sites(model)
+    found = measure(model, examples, targets, sites, machines={machine.name: machine.semantics}, controls=False)
+    rows = []
+    for k, target in enumerate(targets):
+        site = max(sites, key=lambda site: found.validation[site][k])
+        n = found.counts.right_all[k].sum()
+        score = found.tallies[TRAINED, site].right_all[k].sum() / n if n else np.nan
+        kind = "probe" if target.machine == TRUE else "alternative"
+        rows.append({"kind": kind, "name": target.name, "score": float(score), "site": site})
+    return rows
+
+
+# --- relations over training -----------------------------------------------------------------------------------------
+
+
+def correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per (kind, variable, family): the correlation of probe score and completion accuracy over runs within
+    steps, r, its p-value by permuting runs (all of them, up to 5040), and the number of runs.
+
+    Steps at which either does not vary between runs add nothing. NaN where none does.
+    """
+    rows = []
+    for kind in ("probe", "alternative"):
+        for variable, score in _matrices(table, kind).items():
+            for family, accuracy in _matrices(table, "completion").items():
+                r, p = within(score, accuracy)
+                rows.append({"kind": kind, "variable": variable, "family": family, "r": r, "p": p, "runs": len(score)})
+    return pd.DataFrame(rows)
+
+
+def within(a: np.ndarray, b: np.ndarray, most: int = 5040) -> tuple[float, float]:
+    """Correlation of a and b [runs, steps] about their means at each step, and its two-sided p-value under permutation
+    of the runs of one against those of the other (exact up to `most` permutations, the first of them beyond)."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    size = np.sqrt((a**2).sum() * (b**2).sum())
+    if size < 1e-12:
+        return float("nan"), float("nan")
+    r = float((a * b).sum() / size)
+    if math.factorial(len(a)) <= most:
+        orders = np.array(list(permutations(range(len(a)))))
+    else:
+        rng = np.random.default_rng(0)
+        orders = np.array([np.arange(len(a)), *(rng.permutation(len(a)) for _ in range(most - 1))])
+    permuted = np.einsum("prs,rs->p", a[orders], b) / size
+    return r, float((abs(permuted) >= abs(r) - 1e-12).mean())
+
+
+def lead(table: pd.DataFrame, least: float = 0.1) -> pd.DataFrame:
+    """A row per (kind, variable, family): by how many doublings of training the variable's curve is half-way before the
+    family's, mean over runs, with a 95 % t interval. NaN where a curve of any run rises by less than `least`."""
+    steps = np.sort(table.step.unique()).astype(float)
+    family_steps = {f: _half_way(curves, steps, least) for f, curves in _matrices(table, "completion").items()}
+    rows = []
+    for kind in ("probe", "alternative"):
+        for variable, curves in _matrices(table, kind).items():
+            readable = _half_way(curves, steps, least)
+            for family, right in family_steps.items():
+                ahead = right - readable
+                mean = float(ahead.mean())
+                half = scipy_stats.t.ppf(0.975, len(ahead) - 1) * scipy_stats.sem(ahead)
+                rows.append(
+                    {
+                        **{"kind": kind, "variable": variable, "family": family, "lead": mean},
+                        **{"low": mean - half, "high": mean + half, "runs": len(ahead)},
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _matrices(table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
+    """By name, scores [runs, steps]."""
+    part = table[table.kind == kind]
+    return {
+        name: rows.pivot(index="run", columns="step", values="score").to_numpy(float)
+        for name, rows in part.groupby("name", sort=False)
+    }
+
+
+def _half_way(curves: np.ndarray, steps: np.ndarray, least: float) -> np.ndarray:
+    """log2 of the step at which each curve [runs, steps] first is half-way from its first to its greatest value,
+    interpolated; NaN for one that rises by less than `least`."""
+    found = np.full(len(curves), np.nan)
+    for k, curve in enumerate(curves):
+        rise = curve.max() - curve[0]
+        if not rise >= least:
+            continue
+        goal = curve[0] + rise / 2
+        at = int((curve >= goal).argmax())
+        share = (goal - curve[at - 1]) / (curve[at] - curve[at - 1])
+        found[k] = np.log2(steps[at - 1]) + share * (np.log2(steps[at]) - np.log2(steps[at - 1]))
+    return found
+
+
+def summary(together: pd.DataFrame, leads: pd.DataFrame) -> str:
+    """What may be said of the machine's own variables."""
+    own = leads[(leads.kind == "probe") & leads.lead.notna()]
+    before, after = own[own.low > 0], own[own.high < 0]
+    parts = [
+        f"Readable before the behaviour is right (interval of the lead above 0): {_pairs(before)}.",
+        f"After it: {_pairs(after)}.",
+    ]
+    linked = together[(together.kind == "probe") & (together.p < 0.05)]
+    said = ", ".join(f"{row.variable} with {row.family} (r {row.r:.2f}, p {row.p:.3f})" for row in linked.itertuples())
+    parts.append(f"Related within snapshots over the runs (p < 0.05, uncorrected): {said or 'nothing'}.")
+    return " ".join(parts)
+
+
+def _pairs(rows: pd.DataFrame) -> str:
+    said = (
+        f"{row.variable} before {row.family}" if row.lead > 0 else f"{row.variable} after {row.family}"
+        for row in rows.itertuples()
+    )
+    return (
+        "; ".join(f"{text} by {abs(lead):.1f} doublings" for text, lead in zip(said, rows.lead, strict=True)) or "none"
+    )
+
+
+def _shown(together: pd.DataFrame) -> pd.DataFrame:
+    rows = together.pivot(index=["variable", "family"], columns="kind", values=["r", "p"])
+    shown = pd.DataFrame(
+        {
+            "r": rows["r"]["probe"].map("{:.2f}".format),
+            "p": rows["p"]["probe"].map("{:.3f}".format),
+            "r, alternative machine": rows["r"]["alternative"].map("{:.2f}".format),
+            "p, alternative machine": rows["p"]["alternative"].map("{:.3f}".format),
+        }
+    )
+    return shown.reset_index()
+
+
+if __name__ == "__main__":
+    import sys
+
+    from analyses.cli import main
+
+    sys.exit(main(["dynamics", *sys.argv[1:]]))

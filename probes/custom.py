@@ -1,0 +1,118 @@
+"""Probes of one's own: anything with `fit` and `predict`, run through the same data, controls and report as ours."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from sklearn.base import clone
+
+from probes.examples import Target
+from probes.reading import FEWEST_ROWS
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """What a probe must have. scikit-learn's regressors and classifiers do.
+
+    x float32 [n, features]: activations of one site; y int64 [n]: the values of one variable. A fresh copy is fitted
+    for every (site, target). `predict` gives a number per row, [n]; it counts where it rounds to the value.
+    """
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> Any:
+        """Learn from training rows."""
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """[n, features] -> [n]."""
+
+
+def load(source: str) -> Probe:
+    """The probe that `FILE.py:NAME` names: a class, made without arguments, or an object.
+
+    Raises ValueError, in one line, where the file, the name or one of `fit` and `predict` is missing, and where the
+    file raises.
+    """
+    path, _, name = source.rpartition(":")
+    if not path.endswith(".py") or not name:
+        raise ValueError(f"--probe {source!r} must be FILE.py:NAME, such as my_probe.py:MyProbe")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist; name the Python file that holds {name}")
+    spec = importlib.util.spec_from_file_location(f"custom_probe_{Path(path).stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a class of the file is looked for when it is copied
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name, None)
+        found = found() if isinstance(found, type) else found
+    except Exception as error:
+        raise ValueError(f"{source} raised {type(error).__name__}: {error}") from error
+    if found is None:
+        public = [n for n in vars(module) if not n.startswith("_")]
+        raise ValueError(f"{path} has no {name!r}; it has {', '.join(public)}")
+    if not isinstance(found, Probe):
+        raise ValueError(f"{source} has no fit and predict; a probe needs both (probes.Probe)")
+    return found
+
+
+@dataclass(frozen=True)
+class EstimatorReadouts:
+    """Fitted copies of a probe at one site, one per target; `problems` says which could not be fitted, and why."""
+
+    fitted: tuple[Any, ...]
+    problems: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def fit(
+        cls, probe: Probe, x: np.ndarray, values: np.ndarray, shown: np.ndarray, targets: Sequence[Target]
+    ) -> EstimatorReadouts:
+        """x [rows, features]; values int and shown bool [rows, targets]."""
+        fitted, problems, notes = [], {}, {}
+        finite = np.isfinite(x).all(1)
+        for k in range(len(targets)):
+            rows = shown[:, k] & finite
+            own, y = None, values[rows, k].astype(np.int64)
+            if len(y) < FEWEST_ROWS:
+                problems[k] = f"{len(y)} training tokens; a probe needs {FEWEST_ROWS}"
+            elif (y == y[0]).all():
+                problems[k] = f"constant ({y[0]}) on the training tokens"
+            else:
+                try:
+                    own = fresh(probe)
+                    own.fit(x[rows], y)
+                    predicted = np.asarray(own.predict(x[rows][:7]))
+                    if predicted.shape != (7,):
+                        problems[k] = f"predict gave shape {predicted.shape} for 7 rows; expected (7,)"
+                except Exception as error:  # a user's code: whatever it raises concerns this cell only
+                    problems[k] = f"{type(error).__name__}: {error}"
+            fitted.append(None if k in problems else own)
+            if k not in problems and rows.sum() < x.shape[1]:
+                notes[k] = f"{rows.sum()} training tokens for {x.shape[1]} dimensions"
+        return cls(tuple(fitted), problems, notes)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """What is read in x [rows, features]: float32 [rows, targets], NaN where there is no probe, or it raises."""
+        out = np.full((len(x), len(self.fitted)), np.nan, np.float32)
+        finite = np.isfinite(x).all(1)
+        for k, own in enumerate(self.fitted):
+            if own is not None and finite.any():
+                try:
+                    out[finite, k] = np.asarray(own.predict(x[finite]), np.float32)
+                except Exception as error:
+                    self.problems[k] = f"{type(error).__name__}: {error}"
+        return out
+
+    def penalty(self, target: int) -> float:
+        """None is chosen here."""
+        return float("nan")
+
+
+def fresh(probe: Probe) -> Any:
+    """An unfitted copy."""
+    return clone(probe) if hasattr(probe, "get_params") else copy.deepcopy(probe)

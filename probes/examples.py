@@ -1,0 +1,190 @@
+"""What probes are fitted and judged on: programs that the model never saw, the tokens probed, and their labels.
+
+An `Examples` holds the programs with all that a token belongs to; `labelled` reads `Target`s - a variable, `offset`
+tokens ahead, of the machine or of an alternative one, perhaps permuted as a control - off a chunk of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cadmus import corpus, kernel, labels, tokens, vm
+from cadmus.mixture import Mixture
+from cadmus.seeds import generator
+from cadmus.shards import stack_programs
+from probes.bank import LARGEST
+from probes.controls import control_labels
+from probes.harvest import FOLDS, skeleton_folds, skeleton_ids
+
+TRUE = "true"  # the name of the machine itself, beside alternative ones
+_CHUNK = 4096  # programs whose labels are held at once
+_CATEGORIES = (".kind", ".tag", ".live", ".relation", ".sign", ".parity")
+
+
+def is_category(variable: str) -> bool:
+    """Whether a variable's values are classes without an order: its probe is a classifier. The others are numbers."""
+    base, _, last = variable.rpartition(".")
+    digits = last.startswith(("mod", "digit")) and last[-1:].isdigit()
+    return variable == "all_true" or variable.endswith(_CATEGORIES) or bool(base and digits)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one probe reads: a variable (a name, or a function of the traces) of the state `offset` tokens ahead.
+
+    machine: TRUE, or the name of an alternative machine; permuted: the control task, labels permuted among tokens of
+    equal (token, previous token); as_number: read by regression in place of a classifier over the values.
+    """
+
+    variable: str | labels.Variable
+    offset: int = 0
+    machine: str = TRUE
+    permuted: bool = False
+    as_number: bool = False
+
+    @property
+    def name(self) -> str:
+        """The variable's."""
+        return self.variable if isinstance(self.variable, str) else self.variable.__name__
+
+    @property
+    def number(self) -> bool:
+        """Whether the values are integers with an order, of which a regression makes sense; a function of one's own
+        gives numbers, unless its `category` says True."""
+        if isinstance(self.variable, str):
+            return not is_category(self.variable)
+        return not getattr(self.variable, "category", False)
+
+    @property
+    def determined(self) -> bool:
+        """Whether the tokens so far determine it: the ceiling of its score is 1."""
+        return self.offset <= 0 and not (isinstance(self.variable, str) and labels.is_prospect(self.variable))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Programs uint8 [n, width] (distinct), each with its family (index into `families`), its skeleton's id and fold;
+    `where` bool [n, 1 + width]: the tokens probed, those of a program through its own `.`, but none whose state depends
+    on definitions still to come."""
+
+    programs: np.ndarray
+    families: tuple[str, ...]
+    family: np.ndarray
+    skeletons: np.ndarray
+    folds: np.ndarray
+    where: np.ndarray
+
+    @classmethod
+    def of(cls, programs: np.ndarray, families: tuple[str, ...] = ("",), family: np.ndarray | None = None) -> Examples:
+        """Of programs of one's own. ValueError where there are fewer than three skeletons."""
+        inside = np.arange(programs.shape[1] + 1) <= tokens.lengths(programs)[:, None] + 1
+        inside[:, 0] = False
+        return cls(
+            programs,
+            families,
+            np.zeros(len(programs), np.uint8) if family is None else family,
+            skeleton_ids(programs),
+            skeleton_folds(programs),
+            inside & ~labels.hindsight(programs),
+        )
+
+    @cached_property
+    def sequences(self) -> np.ndarray:
+        """What the model reads: uint8 [n, 1 + width]."""
+        return tokens.sequences(self.programs)
+
+    def __len__(self) -> int:
+        return len(self.programs)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Examples:
+        arrays = (self.family, self.skeletons, self.folds, self.where)
+        return Examples(self.programs[index], self.families, *(array[index] for array in arrays))
+
+    def fold(self, *names: str) -> Examples:
+        """The programs of these folds (of `FOLDS`)."""
+        return self[np.isin(self.folds, [FOLDS.index(name) for name in names])]
+
+    def chunks(self) -> Iterator[Examples]:
+        """All of it, a few thousand programs at a time."""
+        for begin in range(0, len(self), _CHUNK):
+            yield self[begin : begin + _CHUNK]
+
+
+def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = ()) -> Examples:
+    """About `n` programs of the mixture, of skeletons that no training saw, as many of each family as its weight asks
+    for (a family that has fewer gives what it has in `n` draws); `families`: only these, by name."""
+    chosen = [family for family in mixture.families if not families or family.name in families]
+    for name in families:
+        mixture.family(name)  # ValueError for an unknown one
+    shares = {f.name: s for f, s in zip(mixture.families, mixture.shares, strict=True)}
+    total = sum(shares[family.name] for family in chosen)
+    parts = []
+    for family in chosen:
+        wanted = max(30, round(n * shares[family.name] / total))
+        parts.append(corpus.held_out(family, "test_skeleton", wanted, seed, mixture.hold_out))
+    programs, family = stack_programs(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    order = generator("examples", seed).permutation(len(programs))
+    return Examples.of(programs[order], tuple(f.name for f in chosen), family[order].astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of some examples: values int32 [n, positions, targets], defined bool [n, positions, masks], and the
+    mask of each target, mask_of int [targets]. outside [targets]: tokens left out because |value| > 99."""
+
+    values: np.ndarray
+    defined: np.ndarray
+    mask_of: np.ndarray
+    outside: np.ndarray
+
+    def at(self, programs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(values [rows, targets], defined [rows, masks]) of tokens."""
+        return self.values[programs, positions], self.defined[programs, positions]
+
+    def of(self, target: int) -> tuple[np.ndarray, np.ndarray]:
+        """(values, defined) of one target, both [n, positions]."""
+        return self.values[..., target], self.defined[..., self.mask_of[target]]
+
+
+def labelled(
+    examples: Examples,
+    targets: Sequence[Target],
+    machines: Mapping[str, vm.Semantics | None] | None = None,
+    seed: int = 0,
+) -> Labelled:
+    """The targets' labels at every token that `examples.where` names. machines: semantics by name, for targets of
+    machines other than TRUE."""
+    semantics = {TRUE: None, **(machines or {})}
+    traces = {name: kernel.traces(examples.programs, semantics[name]) for name in {t.machine for t in targets}}
+    masks: dict[tuple, int] = {}
+    values, defined, mask_of, outside = [], [], [], []
+    for target in targets:
+        read = labels.read(traces[target.machine], target.variable, offset=target.offset)
+        inside = read.defined & examples.where
+        fine = inside & (abs(read.values) <= LARGEST)
+        key = ("all",) if _always(target) else (target.machine, target.name, target.offset)
+        if key not in masks:
+            masks[key] = len(defined)
+            defined.append(fine)
+        chosen = np.where(fine, read.values, 0).astype(np.int32)
+        values.append(_permuted(chosen, fine, examples, seed) if target.permuted else chosen)
+        mask_of.append(masks[key])
+        outside.append(int(inside.sum() - fine.sum()))
+    return Labelled(np.stack(values, -1), np.stack(defined, -1), np.array(mask_of), np.array(outside))
+
+
+def _always(target: Target) -> bool:
+    """Whether every token has a label, whatever the program: such targets share a mask."""
+    return target.offset == 0 and target.name.endswith(("all_true", ".kind", ".live"))
+
+
+def _permuted(values: np.ndarray, defined: np.ndarray, examples: Examples, seed: int) -> np.ndarray:
+    sequences = examples.sequences
+    previous = np.concatenate([sequences[:, :1], sequences[:, :-1]], 1)
+    out = np.zeros_like(values)
+    out[defined] = control_labels(values[defined], sequences[defined], previous[defined], seed)
+    return out

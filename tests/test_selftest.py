@@ -1,0 +1,105 @@
+"""The harness self-test passes, and each of its checks fails where the part that it checks is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.linear_model import RidgeClassifier
+
+from probes import controls, harvest, stats
+from probes.selftest import CHECKS, NOISES, Check, Harness, exclusive_or, leak, linear, noise, perceptron, position, run
+
+NAMES = [
+    "planted linear signal",
+    "planted XOR",
+    "planted position confound",
+    "planted signal beyond the position",
+    "leaked skeleton",
+    "noise, by sign flips",
+    "noise, by intervals",
+]
+
+
+def failed(harness: Harness, *checks: Callable[..., list[Check]]) -> list[str]:
+    return [check.name for check in run(harness=harness, checks=checks) if not check.passed]
+
+
+def test_the_harness_passes() -> None:
+    told = []
+    checks = run(told.append)
+    assert [check.name for check in checks] == NAMES
+    assert [check for check in checks if not check.passed] == []
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert run(checks=(leak, linear)) == [checks[4], checks[0]], "a check depends on those before it"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_verdicts_are_not_of_one_seed(seed: int) -> None:
+    """Noise aside: of what is drawn at level 5 %, some seeds pass 16 of 200 rightly."""
+    assert [check for check in run(seed=seed, checks=CHECKS[:-1]) if not check.passed] == []
+
+
+def test_a_probe_that_reads_nothing_finds_nothing() -> None:
+    assert failed(replace(Harness(), regressor=DummyRegressor), linear) == NAMES[:1]
+    assert failed(replace(Harness(), classifier=DummyClassifier), position) == NAMES[2:4]
+
+
+def test_the_nonlinear_probe_must_find_xor_and_the_linear_one_must_not() -> None:
+    assert failed(replace(Harness(), nonlinear=RidgeClassifier), exclusive_or) == NAMES[1:2]
+    (check,) = run(harness=replace(Harness(), classifier=perceptron), checks=(exclusive_or,))
+    assert not check.passed
+    assert check.found.startswith("linear 0.5")
+
+
+def test_a_baseline_that_does_not_see_positions_lets_the_confound_pass() -> None:
+    def token_only(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return controls.Majority(labels, train[:, 1]).predict(test[:, 1])
+
+    assert failed(replace(Harness(), baseline=token_only), position) == NAMES[2:3]
+
+
+def test_a_baseline_that_has_seen_the_activations_hides_what_is_there() -> None:
+    said = []
+
+    class Overheard(RidgeClassifier):
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            said.append(super().predict(x))
+            return said[-1]
+
+    harness = replace(Harness(), classifier=Overheard, baseline=lambda labels, train, test: said[-1])
+    assert failed(harness, position) == NAMES[3:4]
+
+
+def test_a_split_by_program_leaks() -> None:
+    def by_program(programs: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(0).permutation(harvest.skeleton_folds(programs))
+
+    found = run(harness=replace(Harness(), folds=by_program), checks=(leak, noise))
+    assert [check.name for check in found if not check.passed] == NAMES[4:]
+    assert "test skeletons are in the training data too" in found[0].found.split(";")[0]
+    assert int(found[1].found.split()[0]) > NOISES / 2, "the probe remembers the skeletons"
+
+
+def test_a_leak_that_nobody_looks_for() -> None:
+    assert failed(replace(Harness(), leaked=lambda train, test: None), leak) == NAMES[4:5]
+
+
+def test_intervals_over_rows_find_something_in_noise() -> None:
+    def each_row(values: np.ndarray, skeletons: np.ndarray, programs: np.ndarray) -> np.ndarray:
+        return stats.cluster_sums(values, np.arange(len(values)), programs)
+
+    assert failed(replace(Harness(), cluster_sums=each_row), noise) == NAMES[5:]
+
+
+def test_a_check_says_what_was_expected_and_what_was_found() -> None:
+    check = Check("noise", "at most 16", "40 positive", False)
+    with pytest.raises(AttributeError):
+        check.passed = True
+    (found,) = run(checks=(linear,))
+    assert found.expected == "linear probe minus best constant by token: more than 0.05"
+    assert found.found.startswith("0.6")
