@@ -9,9 +9,11 @@ with its interval, the run being the unit.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +25,15 @@ from cadmus import checkpoint
 from cadmus.evaluate import evaluate
 from cadmus.model import Model
 from cadmus.processes import chosen
-from cadmus.semantics import alternatives
+from cadmus.semantics import Alternative, alternatives
 from probes.examples import TRUE, Examples, Target, draw
 from probes.harvest import residual_sites
 from probes.measure import TRAINED, measure
 
 VARIABLES = ("depth", "stack.0.value", "stack.1.value", "needed.relation", "reg.a.value", "reg.b.value")
 FEWEST_RUNS = 5  # for a correlation over runs, or a lead with an interval
+MOST_PERMUTATIONS = 5040  # of runs: all, of up to seven
+LEAST_RISE = 0.1  # of a curve, to say when it rose
 _MACHINES = 8  # drawn, of which the middle one is read: far enough to differ, near enough to be as hard
 
 
@@ -78,21 +82,23 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
                 "against each other, exactly. Beside it the same for the states of an alternative machine.",
             ),
             figure=dynamics_figures.correlations(together),
-            caption=f"With {runs} runs the least p that is possible is {1 / math.factorial(runs):.3f}.",
+            caption=f"With {runs} runs the least p that is possible is "
+            f"{1 / min(math.factorial(runs), MOST_PERMUTATIONS):.4f}.",
             table=together,
-            shown=_shown(together),
+            shown=_shown(together, "r (p)", _correlation),
         ),
         report.Section(
             "lead",
             "Which comes first",
             (
                 "The step at which each curve has come half of its way from its first to its greatest value; the lead "
-                "is how many doublings of training the variable is before the family's behaviour, mean over runs with "
-                "a 95 % t interval. Curves that rise by less than 0.1 have none.",
+                f"is how many doublings of training the variable is before the family's behaviour, mean over runs with "
+                f"a 95 % t interval. A curve that rises by less than {LEAST_RISE} in any run has none.",
             ),
-            figure=dynamics_figures.leads(leads),
+            figure=dynamics_figures.leads(leads) if leads.lead.notna().any() else None,
             caption="Right of 0: readable before the behaviour is right.",
             table=leads,
+            shown=_shown(leads, "lead", _lead),
         ),
     )
     about = {
@@ -105,14 +111,17 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
 
 def trajectories(config: DynamicsConfig, stage: Stage = lambda name, share, note: None) -> pd.DataFrame:
     """A row per (run, step, measure): kind "completion" (name: a family), "probe" or "alternative" (name: a variable),
-    score. ValueError where a run has no snapshots, or runs differ in more than their seeds."""
+    score, NaN where no probe could be fitted. ValueError where a run has no snapshots, or runs differ in more than
+    their seeds."""
+    place = chosen(config.device)
     runs = [checkpoint.load(source) for source in config.runs]
     snapshots = [checkpoint.snapshots(source) for source in config.runs]
     _check(config.runs, runs, snapshots)
     examples = draw(runs[0].mixture, config.programs, config.seed)
     machine = alternatives(examples.programs[:1000], _MACHINES, config.seed, candidates=12 * _MACHINES)[_MACHINES // 2]
     targets = [Target(variable, 0, name) for name in (TRUE, machine.name) for variable in VARIABLES]
-    place, rows, done = chosen(config.device), [], 0
+    rows, done = [], 0
+    stage("snapshots", 0.0, "")
     for source, trained, kept in zip(config.runs, runs, snapshots, strict=True):
         for step, path in sorted(kept.items()):
             model = checkpoint.load_snapshot(trained, path).to(place).eval()
@@ -136,16 +145,20 @@ def _check(sources: tuple[str, ...], runs: list[checkpoint.Checkpoint], snapshot
     for source, trained, kept in zip(sources, runs, snapshots, strict=True):
         if not kept:
             raise ValueError(f"{source} has no snapshots; train it with snapshots = 24 in its recipe, as dynamics has")
-        if kept.keys() != snapshots[0].keys() or trained.mixture.fingerprint != runs[0].mixture.fingerprint:
-            raise ValueError(
-                f"{source} has other snapshots or another mixture than {sources[0]}; give runs of one recipe"
-            )
+        differing = {
+            "other snapshots": kept.keys() != snapshots[0].keys(),
+            "another mixture": trained.mixture.fingerprint != runs[0].mixture.fingerprint,
+            "another architecture": trained.model.cfg != runs[0].model.cfg,
+        }
+        if any(differing.values()):
+            said = " and ".join(what for what, is_so in differing.items() if is_so)
+            raise ValueError(f"{source} has {said} than {sources[0]}; give runs of one recipe")
     seeds = [trained.seed for trained in runs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs have the seeds {seeds}; give each seed once")
 
 
-def _read(model: Model, examples: Examples, targets: list[Target], machine) -> list[dict]:
+def _read(model: Model, examples: Examples, targets: list[Target], machine: Alternative) -> list[dict]:
     """The test score of each target at the site that reads most in the validation programs."""
     sites = residual_sites(model)
     found = measure(model, examples, targets, sites, machines={machine.name: machine.semantics}, controls=False)
@@ -153,7 +166,8 @@ def _read(model: Model, examples: Examples, targets: list[Target], machine) -> l
     for k, target in enumerate(targets):
         site = max(sites, key=lambda site: found.validation[site][k])
         n = found.counts.right_all[k].sum()
-        score = found.tallies[TRAINED, site].right_all[k].sum() / n if n else np.nan
+        fitted = n and k not in found.readouts[TRAINED, site].problems
+        score = found.tallies[TRAINED, site].right_all[k].sum() / n if fitted else np.nan
         kind = "probe" if target.machine == TRUE else "alternative"
         rows.append({"kind": kind, "name": target.name, "score": float(score), "site": site})
     return rows
@@ -164,9 +178,9 @@ def _read(model: Model, examples: Examples, targets: list[Target], machine) -> l
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """A row per (kind, variable, family): the correlation of probe score and completion accuracy over runs within
-    steps, r, its p-value by permuting runs (all of them, up to 5040), and the number of runs.
+    steps, r, its p-value by permuting runs (`within`), and the number of runs.
 
-    Steps at which either does not vary between runs add nothing. NaN where none does.
+    Steps at which either does not vary between runs add nothing. NaN where none does, or a score is missing.
     """
     rows = []
     for kind in ("probe", "alternative"):
@@ -177,12 +191,12 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def within(a: np.ndarray, b: np.ndarray, most: int = 5040) -> tuple[float, float]:
+def within(a: np.ndarray, b: np.ndarray, most: int = MOST_PERMUTATIONS) -> tuple[float, float]:
     """Correlation of a and b [runs, steps] about their means at each step, and its two-sided p-value under permutation
-    of the runs of one against those of the other (exact up to `most` permutations, the first of them beyond)."""
+    of the runs of one against those of the other: all permutations, of more than `most` as many drawn."""
     a, b = a - a.mean(0), b - b.mean(0)
     size = np.sqrt((a**2).sum() * (b**2).sum())
-    if size < 1e-12:
+    if not size > 1e-12:
         return float("nan"), float("nan")
     r = float((a * b).sum() / size)
     if math.factorial(len(a)) <= most:
@@ -194,7 +208,7 @@ def within(a: np.ndarray, b: np.ndarray, most: int = 5040) -> tuple[float, float
     return r, float((abs(permuted) >= abs(r) - 1e-12).mean())
 
 
-def lead(table: pd.DataFrame, least: float = 0.1) -> pd.DataFrame:
+def lead(table: pd.DataFrame, least: float = LEAST_RISE) -> pd.DataFrame:
     """A row per (kind, variable, family): by how many doublings of training the variable's curve is half-way before the
     family's, mean over runs, with a 95 % t interval. NaN where a curve of any run rises by less than `least`."""
     steps = np.sort(table.step.unique()).astype(float)
@@ -264,17 +278,21 @@ def _pairs(rows: pd.DataFrame) -> str:
     )
 
 
-def _shown(together: pd.DataFrame) -> pd.DataFrame:
-    rows = together.pivot(index=["variable", "family"], columns="kind", values=["r", "p"])
-    shown = pd.DataFrame(
-        {
-            "r": rows["r"]["probe"].map("{:.2f}".format),
-            "p": rows["p"]["probe"].map("{:.3f}".format),
-            "r, alternative machine": rows["r"]["alternative"].map("{:.2f}".format),
-            "p, alternative machine": rows["p"]["alternative"].map("{:.3f}".format),
-        }
-    )
-    return shown.reset_index()
+def _shown(table: pd.DataFrame, name: str, said: Callable[[Any], str]) -> pd.DataFrame:
+    """A row per variable and family: what is `said` of the machine's states, and of an alternative machine's."""
+    columns = {}
+    for kind, whose in (("probe", "the machine"), ("alternative", "an alternative machine")):
+        part = table[table.kind == kind].set_index(["variable", "family"])
+        columns[f"{name}, {whose}"] = pd.Series([said(row) for row in part.itertuples()], part.index, dtype=str)
+    return pd.DataFrame(columns).reset_index()
+
+
+def _correlation(row: Any) -> str:
+    return "" if np.isnan(row.r) else f"{row.r:.2f} ({row.p:.3f})"
+
+
+def _lead(row: Any) -> str:
+    return "" if np.isnan(row.lead) else report.with_interval(row.lead, row.low, row.high)
 
 
 if __name__ == "__main__":

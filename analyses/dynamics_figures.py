@@ -7,22 +7,21 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analyses.figures import CONTROL, theme
+from analyses.state_figures import error, legend, panels
 
 _WIDTH = 9.2
+_KINDS = {"probe": "the machine", "alternative": "an alternative machine"}
 
 
 def trajectories(table: pd.DataFrame) -> Figure:
     """Completion accuracy of each family, and the probe scores of every variable, over training."""
-    families = list(table[table.kind == "completion"].name.unique())
+    titles = {"completion": "completed rightly", **{kind: f"read, of {name}" for kind, name in _KINDS.items()}}
     with theme():
-        figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
-        axes = figure.subplots(1, 2, sharex=True, sharey=True)
-        for ax, kind, title in zip(
-            axes, ("completion", "probe"), ("completed rightly", "read by a probe"), strict=True
-        ):
+        figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
+        axes = figure.subplots(1, len(titles), sharex=True, sharey=True)
+        for ax, (kind, title) in zip(axes, titles.items(), strict=True):
             part = table[table.kind == kind]
-            names = families if kind == "completion" else list(part.name.unique())
-            for k, name in enumerate(names):
+            for k, name in enumerate(part.name.unique()):
                 color, marker = sns.color_palette("colorblind")[k % 10], "os^Dvp*X"[k % 8]
                 rows = part[part.name == name]
                 for _, one in rows.groupby("run"):
@@ -31,19 +30,17 @@ def trajectories(table: pd.DataFrame) -> Figure:
                 ax.plot(mean.index, mean, color=color, marker=marker, ms=3.5, lw=1.8, label=name)
             ax.set_xscale("log")
             ax.set(xlabel="optimizer steps", title=title, ylim=(-0.03, 1.03))
-            ax.legend(frameon=False, fontsize=7, loc="upper left")
-        axes[0].set_ylabel("share of held-out programs, of tokens")
+            ax.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+        axes[0].set_ylabel("share (of programs; of tokens)")
     return figure
 
 
 def correlations(table: pd.DataFrame) -> Figure:
     """Correlation within snapshots, variable x family, for the machine and for the alternative one."""
     with theme():
-        figure = Figure(figsize=(_WIDTH, 0.9 + 0.35 * table.variable.nunique()), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for ax, kind, title in zip(
-            axes, ("probe", "alternative"), ("the machine", "an alternative machine"), strict=True
-        ):
+        figure = Figure(figsize=(_WIDTH, 1.4 + 0.35 * table.variable.nunique()), layout="constrained")
+        axes = figure.subplots(1, len(_KINDS), sharey=True)
+        for ax, (kind, title) in zip(axes, _KINDS.items(), strict=True):
             part = table[table.kind == kind]
             order, columns = part.variable.unique(), part.family.unique()
             r = part.pivot(index="variable", columns="family", values="r").loc[order, columns]
@@ -53,27 +50,29 @@ def correlations(table: pd.DataFrame) -> Figure:
             sns.heatmap(r.astype(float), ax=ax, annot=marks.to_numpy(), fmt="", **colors)
             ax.set(title=f"{title} (*: p < 0.05)", xlabel="", ylabel="")
             ax.tick_params(axis="y", rotation=0)
+            ax.set_xticks(ax.get_xticks(), list(columns), rotation=30, ha="right")
+            ax.grid(visible=False)
     return figure
 
 
 def leads(table: pd.DataFrame) -> Figure:
-    """By how many doublings of training each variable is before each family's behaviour."""
+    """By how many doublings of training each variable is before each family's behaviour; of the table, pairs without a
+    lead aside, something must be left."""
     table = table[table.lead.notna()]
-    families = list(table.family.unique())
+    variables = list(table.variable.unique())[::-1]
+    styles = {"probe": ("o", "C0", 0.12), "alternative": ("s", CONTROL, -0.12)}
     with theme():
-        figure = Figure(figsize=(_WIDTH, 1.2 + 0.3 * table.variable.nunique()), layout="constrained")
-        axes = figure.subplots(1, max(1, len(families)), sharex=True, sharey=True, squeeze=False)[0]
-        for ax, family in zip(axes, families, strict=False):
-            for kind, marker, color, shift in (("probe", "o", "C0", 0.12), ("alternative", "s", CONTROL, -0.12)):
+        figure, axes = panels(
+            *(list(table.family.unique()), 0.7 + 0.3 * len(variables)), xlabel="lead (doublings of training)"
+        )
+        for family, ax in axes.items():
+            for kind, (marker, color, shift) in styles.items():
                 part = table[(table.family == family) & (table.kind == kind)]
-                y = [list(table.variable.unique())[::-1].index(v) + shift for v in part.variable]
-                error = [part.lead - part.low, part.high - part.lead]
-                label = "the machine" if kind == "probe" else "an alternative machine"
-                ax.errorbar(part.lead, y, xerr=error, fmt=marker, color=color, ms=5, lw=1.2, label=label)
+                y = [variables.index(variable) + shift for variable in part.variable]
+                reach = error(part.lead, part.low, part.high)
+                ax.errorbar(part.lead, y, xerr=reach, fmt=marker, color=color, ms=5, lw=1.2, label=_KINDS[kind])
             ax.axvline(0, color="0.6", lw=0.8)
-            ax.set(title=family, xlabel="lead (doublings of training)")
-            ax.set_yticks(range(table.variable.nunique()), list(table.variable.unique())[::-1])
-        if families:
-            handles = axes[0].get_legend_handles_labels()
-            figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False)
+            ax.set_yticks(range(len(variables)), variables)
+            ax.set_ylim(-0.5, len(variables) - 0.5)
+        legend(figure, axes.values(), columns=2)
     return figure

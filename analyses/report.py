@@ -77,6 +77,16 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows)
 
 
+def number(value: float) -> str:
+    """`0.93`: a number as it stands in a table; nothing for one that was not measured, and no -0.00."""
+    return "" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"
+
+
 def with_interval(score: float, low: float, high: float) -> str:
     """`0.93 [0.91, 0.95]`: a score as it stands in a table."""
-    return f"{score:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{number(score)} [{number(low)}, {number(high)}]"
+
+
+def intervals(table: pd.DataFrame, name: str) -> list[str]:
+    """The scores of a column `name` with the intervals of `name`_low and `name`_high."""
+    return [with_interval(*row) for row in table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]

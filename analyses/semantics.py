@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analyses import report, state, state_figures
 from analyses.figures import CONTROL, INTERVAL, theme
@@ -25,11 +25,15 @@ from cadmus import DEFAULT_MODEL
 class SemanticsConfig:
     """Which model, on how many programs, against how many machines."""
 
-    run: str = DEFAULT_MODEL
-    programs: int = 20_000
-    machines: int = 8
-    seed: int = 0
+    run: str = DEFAULT_MODEL  # a model that ships, or a folder that `cadmus-probe train` wrote
+    programs: int = 20_000  # probed
+    machines: int = 8  # alternative ones, at distances spread evenly up to the farthest
+    seed: int = 0  # of the programs drawn
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.machines < 1:
+            raise ValueError(f"machines = {self.machines} must be 1 or more")
 
 
 def run(config: SemanticsConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
@@ -48,7 +52,7 @@ def run(config: SemanticsConfig, out: Path | str, stage: Stage = lambda name, sh
             "machine's, and at most a tenth of the states has NAN on top where the true machine has none.",
         ),
         table=found.machines,
-        shown=found.machines[["name", "moved", "distance", "entropy_gap", "nan_share"]].round(3).astype(str),
+        shown=found.machines[["name", "moved", "distance", "entropy_gap", "nan_share"]].round(3),
     )
     gaps = report.Section(
         "gaps",
@@ -57,11 +61,11 @@ def run(config: SemanticsConfig, out: Path | str, stage: Stage = lambda name, sh
             "Score minus that on permuted labels (within token and previous token), for the machine's states and for "
             "each alternative's, at the site where the variable is read best on validation programs.",
         ),
-        figure=_figure(table),
+        figure=_by_distance(table) if len(table) else None,
         caption="Blue: the machine's own states, with the 95 % interval over skeletons. Points: the probes retrained "
         "on each alternative machine's states. Machines that change less than 1 % of a variable's labels are left out.",
         table=found.gaps,
-        shown=_shown(table),
+        shown=shown(table),
     )
     title = f"{Path(config.run).name}: the machine's states against other machines'"
     about = {
@@ -72,84 +76,89 @@ def run(config: SemanticsConfig, out: Path | str, stage: Stage = lambda name, sh
     return report.write(report.Report(title, summary(table), (gaps, machines), about), out)
 
 
+_COLUMNS = ("gap", "selectivity", "alternative_selectivity")  # of the table of gaps, each with its interval
+
+
 def by_distance(found: state.State) -> pd.DataFrame:
-    """The gaps at each variable's best site, with the distance of the machine."""
+    """The gaps at each variable's best site, with the distance of the machine; no rows where no machine changes the
+    states of any variable."""
+    if found.gaps.empty:
+        columns = [f"{name}{end}" for name in _COLUMNS for end in ("", "_low", "_high")]
+        return pd.DataFrame(columns=["variable", "layer", "machine", "distance", "differing", *columns])
     rows = state_figures.at_best_sites(found.gaps, found.scores)
     return rows.assign(distance=rows.machine.map(found.machines.set_index("name").distance))
 
 
-def summary(table: pd.DataFrame) -> str:
-    """For which variables every machine, some or none is read worse than the true one."""
-    above = table.groupby("variable", sort=False).gap_low.agg(["min", "max"])
-    every, some = above.index[above["min"] > 0], above.index[(above["max"] > 0) & (above["min"] <= 0)]
-    none = above.index[above["max"] <= 0]
-    parts = [
-        (
-            every,
-            "The machine's states are more selective than those of every alternative machine (lower bound of the "
-            "gap above 0) for",
-        ),
-        (some, "than those of some alternatives for"),
-        (none, "than those of none for"),
-    ]
-    return "; ".join(f"{text} {', '.join(names)}" for names, text in parts if len(names)) + "."
-
-
-def _figure(table: pd.DataFrame) -> Figure:
-    variables, columns = list(table.variable.unique()), 4
-    with theme():
-        rows = -(-len(variables) // columns)
-        figure = Figure(figsize=(9.2, 0.5 + 1.9 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for ax, variable in zip(axes.flat, variables, strict=False):
-            part = table[table.variable == variable].sort_values("distance")
-            own = part.iloc[0]
-            ax.axhline(own.selectivity, color="C0", lw=1.4, label="the machine")
-            ax.axhspan(own.selectivity_low, own.selectivity_high, color="C0", alpha=INTERVAL, lw=0)
-            error = np.abs(
-                part[["alternative_selectivity_low", "alternative_selectivity_high"]].T.to_numpy()
-                - part.alternative_selectivity.to_numpy()
-            )
-            ax.errorbar(
-                part.distance,
-                part.alternative_selectivity,
-                error,
-                fmt="o",
-                ms=4,
-                lw=1,
-                color=CONTROL,
-                label="alternative machines",
-            )
-            ax.set_title(f"{variable}, layer {own.layer}", fontsize=8)
-            ax.set(xlim=(0, None))
-        for ax in axes.flat[len(variables) :]:
-            ax.set_visible(False)
-        for ax in axes[-1]:
-            ax.set_xlabel("distance of the machine")
-        for row in axes:
-            row[0].set_ylabel("selectivity")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    sns.despine(figure)
-    return figure
-
-
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `by_distance`, to be read."""
     return pd.DataFrame(
         {
             "variable": table.variable,
             "layer": table.layer,
             "machine": table.machine,
-            "distance": table.distance.map("{:.2f}".format),
+            "distance": table.distance.map(report.number),
             "labels that differ": table.differing.map("{:.0%}".format),
-            "selectivity": [report.with_interval(*row) for row in _columns(table, "selectivity")],
-            "of the alternative": [report.with_interval(*row) for row in _columns(table, "alternative_selectivity")],
-            "gap": [report.with_interval(*row) for row in _columns(table, "gap")],
+            "selectivity": report.intervals(table, "selectivity"),
+            "of the alternative": report.intervals(table, "alternative_selectivity"),
+            "gap": report.intervals(table, "gap"),
         }
     )
 
 
-def _columns(table: pd.DataFrame, name: str) -> list[tuple[float, float, float]]:
-    return list(table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False, name=None))
+def summary(table: pd.DataFrame) -> str:
+    """For which variables every machine, some or none is read worse than the true one."""
+    if table.empty:
+        return "No alternative machine changes the states of any variable enough to tell."
+    above = (table.gap_low > 0).groupby(table.variable, sort=False).agg(["all", "any"])
+    parts = (
+        ("of every alternative machine", above.index[above["all"]]),
+        ("of some alternative machines, not all,", above.index[above["any"] & ~above["all"]]),
+        ("of no alternative machine", above.index[~above["any"]]),
+    )
+    said = "; ".join(f"than those {whose} for {', '.join(names)}" for whose, names in parts if len(names))
+    return f"The machine's states are more selective (lower bound of the gap above 0) {said}."
+
+
+def _by_distance(table: pd.DataFrame) -> Figure:
+    """Selectivity by the distance of the machine, a panel per variable."""
+    with theme():
+        names = list(table.variable.unique())
+        figure, axes = state_figures.panels(names, 1.9, xlabel="distance of the machine", ylabel="selectivity")
+        for variable, ax in axes.items():
+            part = table[table.variable == variable].sort_values("distance")
+            own = part.iloc[0]
+            ax.axhline(own.selectivity, color="C0", lw=1.4, label="the machine")
+            ax.axhspan(own.selectivity_low, own.selectivity_high, color="C0", alpha=INTERVAL, lw=0)
+            score, low, high = (part[f"alternative_selectivity{end}"] for end in ("", "_low", "_high"))
+            error = state_figures.error(score, low, high)
+            style = {"fmt": "o", "ms": 4, "lw": 1, "color": CONTROL}
+            ax.errorbar(part.distance, score, error, label="alternative machines", **style)
+            ax.set_title(f"{variable}, layer {own.layer}", fontsize=8)
+            ax.set(xlim=(0, 1.08 * table.distance.max()))
+        state_figures.legend(figure, axes.values(), columns=2)
+    return figure
+
+
+def by_layer(table: pd.DataFrame) -> Figure:
+    """Selectivity for the machine's states and for alternative machines', by layer, a panel per variable."""
+    table, machines = state_figures.one_site_a_layer(table), list(table.machine.unique())
+    greys = sns.color_palette("Greys", len(machines) + 2)[2:]
+    with theme():
+        names = list(table.variable.unique())
+        figure, axes = state_figures.panels(names, 1.8, xlabel=state_figures.LAYER, ylabel="selectivity")
+        for variable, ax in axes.items():
+            part = table[table.variable == variable]
+            own = part.drop_duplicates("layer")
+            ax.plot(own.layer, own.selectivity, "o-", color="C0", ms=4, lw=1.4, label="the machine")
+            ax.fill_between(own.layer, own.selectivity_low, own.selectivity_high, color="C0", alpha=INTERVAL, lw=0)
+            for k, machine in enumerate(machines):
+                line = part[part.machine == machine]
+                style = {"color": greys[k], "ls": ("--", ":", "-.")[k % 3], "lw": 1.4}
+                ax.plot(line.layer, line.alternative_selectivity, label=machine, **style)
+            ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        state_figures.legend(figure, axes.values(), columns=5)
+    return figure
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
 """The machine's state in a model's activations: every site, every variable, beside every control.
 
 `run` draws programs of skeletons that no training saw, reads twelve state variables (or all) at every site and offset,
-for the machine and for alternative ones, and returns tidy tables; `analyses.state_page` makes the page.
+for the machine and for alternative ones, and returns tidy tables; `analyses.state_page` makes the page of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from cadmus import DEFAULT_MODEL, checkpoint, labels, vm
+from analyses.terminal import Stage
+from cadmus import DEFAULT_MODEL, checkpoint, kernel, labels, tokens, vm
+from cadmus.model import Model
 from cadmus.processes import chosen
 from cadmus.semantics import Alternative, alternatives
 from probes import custom, dimensions, numeric, scores
-from probes.bank import LARGEST, Bank
+from probes.bank import Bank
 from probes.controls import untrained_twin
 from probes.examples import Examples, Labelled, Target, draw
-from probes.harvest import residual_sites
+from probes.harvest import residual_sites, stream
 from probes.measure import measure
 from probes.tally import Groups, token_classes
+from probes.value_statistics import ValueStatistics
 
 VARIABLES = (
     *("depth", "all_true", "stack.0.kind", "stack.0.value", "stack.1.kind", "stack.1.value"),
@@ -29,14 +33,16 @@ VARIABLES = (
     *("reg.a.live", "needed.relation"),
 )
 OFFSETS = (-4, -1, 0, 1, 4)
+DEPTHS = ("0", "1", "2", "3", "4", "5 or more")  # of the stack
+LIVENESS = ("live", "dead")  # of a register: will it be read again?
+DISTANCES = ("1", "2-3", "4-7", "8 or more")  # in how many tokens
 _SITES = ("hook_resid_mid", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "mlp.hook_post")  # of a block, with `full`
 _MACHINE_PROGRAMS = 1000  # that alternative machines are chosen on
-_DISTANCES = ("1", "2-3", "4-7", "8 or more")
-_DEEPEST = 5
 _FUNCTIONS = (3, 9)  # of the value, of each kind
 _FEWEST_VALUES = 20  # of a number, to say how it is held
-
-Stage = Callable[[str, float, str], None]
+_FEWEST_ROWS = 100  # training tokens, to say in how many dimensions a variable is held
+_FULL_MACHINES = 8
+_SHORTEST = ["1."]  # a program to try names on
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,13 @@ class StateConfig:
     families: tuple[str, ...] = ()
     """Of the mixture; none: all."""
     machines: int = 2
-    """Alternative ones."""
+    """Alternative ones, at distances spread evenly up to the farthest (`cadmus.semantics`)."""
     probe: str = ""
     """FILE.py:NAME, a probe of one's own in place of the ridge and discriminant probes."""
     full: bool = False
-    """All variables, the sites within blocks too, eight machines."""
+    """All variables, whichever are named, the sites within blocks too, eight machines."""
     seed: int = 0
-    """Of the programs, the untrained twin's weights aside, which are those that training began with."""
+    """Of the programs drawn, permutations and resamples; the untrained twin has the weights training began with."""
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -70,14 +76,17 @@ class StateConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} must be {least} or more")
         if not self.variables and not self.full:
             raise ValueError("no variable is named; name one or more, such as stack.0.value")
-        if len(set(self.variables)) < len(self.variables):
-            raise ValueError(f"variables {self.variables} name one twice; name each once")
+        for name in ("variables", "sites", "families"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} {', '.join(given)} name one twice; name each once")
 
 
 @dataclass(frozen=True)
 class State:
     """Tidy tables: scores (`probes.scores.table`), gaps (against alternative machines), machines, numbers (how integers
-    are held), needed (dimensions and neurons that a variable needs)."""
+    are held, `probes.numeric.compare`), dimensions (that a variable needs, and neurons: `probes.dimensions`). Each but
+    scores is empty where nothing of the kind could be measured. programs: how many were drawn, for all folds."""
 
     config: StateConfig
     trained: checkpoint.Checkpoint
@@ -94,24 +103,13 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
     trained = checkpoint.load(config.run)
     model = trained.model.to(chosen(config.device))
     probe = custom.load(config.probe) if config.probe else None
-    sites = config.sites or _sites(model, config.full)
-    variables = _variables(config)
+    variables, sites = _variables(config), _sites(config, model)
     stage("draw programs", 0.0, "")
     examples = draw(trained.mixture, config.programs, config.seed, families=config.families)
-    fitting = examples.where.shape[1] <= model.cfg.n_ctx
-    if not fitting:
-        examples = examples[examples.where[:, model.cfg.n_ctx :].sum(1) == 0]
-    wanted = 8 if config.full else config.machines
-    machines = _alternatives(examples, wanted, config.seed) if wanted else []
+    machines = _alternatives(config, examples)
     stage("draw programs", 1.0, f"{len(examples):,} programs")
-    targets = [Target(v, offset) for offset in dict.fromkeys((0, *config.offsets)) for v in variables]
-    present = [t for t in targets if t.offset == 0]
-    numbers = [t for t in present if t.number]
-    targets += [Target(t.variable, as_number=True) for t in numbers] if probe is None else []
-    targets += [Target(t.variable, permuted=True) for t in present]
-    for machine in machines:
-        targets += [Target(t.variable, 0, machine.name, permuted) for t in present for permuted in (False, True)]
-    held = _Held(targets, present, config.full)
+    targets = _targets(config, variables, [machine.name for machine in machines])
+    held = _Held(targets[: len(variables)], config.full)
     measured = measure(
         model,
         examples,
@@ -119,7 +117,7 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
         sites,
         twin=untrained_twin(model, trained.seed),
         machines={machine.name: machine.semantics for machine in machines},
-        detailed=[k for k, t in enumerate(targets) if t in present],
+        detailed=range(len(variables)),
         breakdowns=_groups,
         probe=probe,
         inspect=held.inspect,
@@ -136,26 +134,13 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
         "run": trained.fingerprint,
         "corpus": trained.record["corpus"]["fingerprint"],
     }
-    tables = (found, gaps, _machines(machines), held.numbers(), held.dimensions())
+    tables = (found, gaps, _machines(machines), held.numbers(sites), held.dimensions(sites))
     return State(config, trained, *(table.assign(**about) for table in tables), len(examples))
 
 
-def _alternatives(examples: Examples, wanted: int, seed: int) -> list[Alternative]:
-    """The farthest of eight or more."""
-    spread = max(8, wanted)
-    return alternatives(examples.programs[:_MACHINE_PROGRAMS], spread, seed, candidates=12 * spread)[-wanted:]
-
-
-def _sites(model, full: bool) -> tuple[str, ...]:
-    inner = [f"blocks.{layer}.{site}" for layer in range(model.cfg.n_layers) for site in _SITES] if full else []
-    return (*residual_sites(model), *inner)
-
-
 def _variables(config: StateConfig) -> tuple[str, ...]:
-    """The variables, each of which exists (ValueError)."""
-    from cadmus import kernel, tokens
-
-    traces = kernel.traces(tokens.encode(["1."]))
+    """What is read; ValueError for a variable that does not exist."""
+    traces = kernel.traces(tokens.encode(_SHORTEST))
     if config.full:
         return tuple(labels.variables(traces))
     for name in config.variables:
@@ -163,61 +148,93 @@ def _variables(config: StateConfig) -> tuple[str, ...]:
     return config.variables
 
 
+def _sites(config: StateConfig, model: Model) -> tuple[str, ...]:
+    """Where it is read; ValueError for a site that does not exist or has no row per token."""
+    blocks = range(model.cfg.n_layers) if config.full else ()
+    inner = [f"blocks.{block}.{site}" for block in blocks for site in _SITES]
+    sites = config.sites or (*residual_sites(model), *inner)
+    stream(model, tokens.encode(_SHORTEST), sites)
+    return sites
+
+
+def _alternatives(config: StateConfig, examples: Examples) -> list[Alternative]:
+    wanted = _FULL_MACHINES if config.full else config.machines
+    if not wanted:
+        return []
+    return alternatives(examples.programs[:_MACHINE_PROGRAMS], wanted, config.seed, candidates=max(96, 12 * wanted))
+
+
+def _targets(config: StateConfig, variables: tuple[str, ...], machines: list[str]) -> list[Target]:
+    """The states at every offset, the present ones first; of these also the values of numbers by regression (with our
+    own probes), the control task, and both for every alternative machine."""
+    targets = [Target(v, offset) for offset in dict.fromkeys((0, *config.offsets)) for v in variables]
+    present = targets[: len(variables)]
+    targets += [Target(t.variable, as_number=True) for t in present if t.number and not config.probe]
+    targets += [Target(t.variable, permuted=True) for t in present]
+    for machine in machines:
+        targets += [Target(t.variable, 0, machine, permuted) for t in present for permuted in (False, True)]
+    return targets
+
+
 def _groups(examples: Examples, read: Labelled) -> Groups:
     """What scores are broken down by: class of the token, family, stack depth, and, for a register's variables, whether
     it will be read again and how soon."""
-    from cadmus import kernel
-
     traces = kernel.traces(examples.programs)
     depth = labels.read(traces, "depth").values
     family = np.broadcast_to(examples.family[:, None].astype(int), examples.where.shape)
     shown = {
         "token_class": token_classes(examples.sequences),
         "family": (family, examples.families),
-        "stack_depth": (depth.clip(0, _DEEPEST), (*map(str, range(_DEEPEST)), f"{_DEEPEST} or more")),
+        "stack_depth": (depth.clip(max=len(DEPTHS) - 1), DEPTHS),
     }
     for register in vm.REGISTERS:
-        read_again = labels.read(traces, f"reg.{register}.live").values
+        live = labels.read(traces, f"reg.{register}.live").values
         distance = labels.read(traces, f"reg.{register}.read_distance").values
         code = np.where(distance > 0, np.searchsorted([2, 4, 8], distance, side="right"), -1)
-        shown[f"reg.{register}.live"] = (1 - read_again, ("live", "dead"))
-        shown[f"reg.{register}.read_distance"] = (code, _DISTANCES)
+        shown[f"reg.{register}.live"] = (1 - live, LIVENESS)
+        shown[f"reg.{register}.read_distance"] = (code, DISTANCES)
     return Groups.of(**shown)
 
 
 class _Held:
     """How the present states are held, from the banks of each site before they are dropped."""
 
-    def __init__(self, targets: list[Target], present: list[Target], full: bool):
-        self.places = {t.name: targets.index(t) for t in present}
+    def __init__(self, present: list[Target], full: bool):
+        self.names = [t.name for t in present]
         self.numeric = {t.name for t in present if t.number and t.determined and (full or t.name == "stack.0.value")}
-        self._numbers: list[pd.DataFrame] = []
-        self._dimensions: list[pd.DataFrame] = []
+        self._numbers: dict[tuple[str, str], pd.DataFrame] = {}
+        self._dimensions: dict[tuple[str, str], pd.DataFrame] = {}
 
     def inspect(self, site: str, train: Bank, validation: Bank) -> None:
-        """Called by `measure` for each site."""
-        for name, k in self.places.items():
-            if train.rows(k) < LARGEST or len(train.classes(k)) < 2 or not validation.rows(k):
+        """Called by `measure` for each site, on several threads."""
+        for k, name in enumerate(self.names):
+            shared = np.intersect1d(train.classes(k), validation.classes(k))
+            if train.rows(k) < _FEWEST_ROWS or len(shared) < 2:
                 continue
             about = {"site": site, "layer": scores.layer_of(site), "variable": name}
             if name in self.numeric and len(train.classes(k)) >= _FEWEST_VALUES:
-                self._numbers.append(_numbers(train, k).assign(**about))
-            self._dimensions.append(_dimensions(train, validation, k).assign(**about))
+                self._numbers[site, name] = _numbers(train, k).assign(**about)
+            self._dimensions[site, name] = _dimensions(train, validation, k).assign(**about)
 
-    def numbers(self) -> pd.DataFrame:
-        """All sites together."""
-        return pd.concat(self._numbers, ignore_index=True) if self._numbers else pd.DataFrame()
+    def numbers(self, sites: Sequence[str]) -> pd.DataFrame:
+        """All sites together, in this order."""
+        return _stacked(self._numbers, sites, self.names)
 
-    def dimensions(self) -> pd.DataFrame:
-        """All sites together."""
-        return pd.concat(self._dimensions, ignore_index=True) if self._dimensions else pd.DataFrame()
+    def dimensions(self, sites: Sequence[str]) -> pd.DataFrame:
+        """All sites together, in this order."""
+        return _stacked(self._dimensions, sites, self.names)
+
+
+def _stacked(frames: dict[tuple[str, str], pd.DataFrame], sites: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    ordered = [frames[key] for key in product(sites, names) if key in frames]
+    return pd.concat(ordered, ignore_index=True) if ordered else pd.DataFrame()
 
 
 def _numbers(train: Bank, k: int) -> pd.DataFrame:
-    """How the values of a number are held: bases of value functions, and residues."""
+    """How the values of a number are held: bases of value functions."""
     classes = train.classes(k)
-    at = classes + LARGEST
-    statistics = numeric.ValueStatistics(classes, train.counts[k, at], train.sums[k, at], train.xx[train.mask_of[k]])
+    at = classes + labels.LARGEST
+    statistics = ValueStatistics(classes, train.counts[k, at], train.sums[k, at], train.xx[train.mask_of[k]])
     return numeric.compare(statistics, _FUNCTIONS, permutations=2)
 
 

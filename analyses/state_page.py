@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analyses import report, state_figures
+from analyses import report, semantics, state_figures
 from analyses.state import State, StateConfig, run
 from analyses.terminal import Stage
 from probes.dimensions import needed
-from probes.scores import MARGIN
+from probes.scores import CONTROLS, EMBEDDING, MARGIN
 
 
 def make(config: StateConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
@@ -27,81 +28,120 @@ def make(config: StateConfig, out: Path | str, stage: Stage = lambda name, share
 
 def about(found: State) -> dict[str, str]:
     """How the tables were made."""
-    config = found.config
-    given = {
-        "programs": f"--programs {config.programs}",
-        "seed": f"--seed {config.seed}",
-        "full": "--full" if config.full else "",
-        "probe": f"--probe {config.probe}" if config.probe else "",
-    }
     return {
-        "state, command": " ".join(["cadmus-probe probe", config.run, *filter(None, given.values())]),
+        "state, command": _command(found.config),
         "state, programs": f"{found.programs:,} of unseen skeletons; probes are judged on a quarter of the skeletons",
         "model": found.trained.fingerprint,
     }
 
 
+def _command(config: StateConfig) -> str:
+    """What makes the same tables again; what is as usual is left out."""
+    words = ["cadmus-probe probe", config.run, f"--programs {config.programs} --seed {config.seed}"]
+    usual = StateConfig()
+    for option in ("variable", "site", "family", "offset"):
+        field = "families" if option == "family" else f"{option}s"
+        if getattr(config, field) != getattr(usual, field):
+            words += [f"--{option} {value}" for value in getattr(config, field)]
+    words += [f"--machines {config.machines}"] if config.machines != usual.machines else []
+    words += [f"--probe {config.probe}"] if config.probe else []
+    return " ".join([*words, *(["--full"] if config.full else [])])
+
+
 def summary(found: State) -> str:
-    """What may be said, in sentences that the table supports."""
+    """What may be said, in sentences that the tables support."""
     rows = state_figures.headline(found.scores)
-    rows = rows[rows.score.notna()]
-    at = state_figures.at_best_sites(rows, found.scores).set_index("variable")
+    at = state_figures.at_best_sites(rows[rows.score.notna()], found.scores).set_index("variable")
     read = at[at.read.eq(True)]
+    unmeasured = [variable for variable in rows.variable.unique() if variable not in at.index]
     sentences = [
-        f"{len(read)} of {len(at)} variables are read, over all tokens, by more than {MARGIN} (lower bound) beyond the "
-        "best of seven controls" + (f": {'; '.join(_said(row) for row in read.itertuples())}." if len(read) else ".")
+        f"{len(read)} of {rows.variable.nunique()} variables are read, over all tokens, by more than {MARGIN} (lower "
+        "bound) beyond the best of seven controls"
+        + (f": {'; '.join(_said(row) for row in read.itertuples())}." if len(read) else ".")
     ]
-    classes = found.scores[(found.scores.by == "token class") & (found.scores.probe != "ridge")]
-    classes = classes[(classes.offset == 0) & classes.read.eq(True)]
-    classes = state_figures.at_best_sites(classes, found.scores)
-    rest = classes[~classes.variable.isin(read.index)]
+    classes = state_figures.breakdown(found.scores, "token class")
+    rest = classes[classes.read.eq(True) & ~classes.variable.isin(read.index)]
     if len(rest):
         best = rest.loc[rest.groupby("variable", sort=False).beyond.idxmax()]
         sentences.append(
-            "At single classes of tokens also "
-            + "; ".join(f"{_said(row, row.variable)} after a token of class {row.group}" for row in best.itertuples())
+            "At single classes of tokens (intervals not corrected for their number) also "
+            + "; ".join(f"{_said(row, row.variable)}, after a token of class {row.group}" for row in best.itertuples())
             + "."
         )
     nothing = [v for v in at.index if v not in set(read.index) | set(rest.variable)]
     if nothing:
         sentences.append(
-            f"For {', '.join(nothing)} no probe says more than what the input gives away, or what an untrained model's "
-            "activations do."
+            f"Of {', '.join(nothing)} nothing is surely read beyond what the input gives away and what an untrained "
+            "model's activations hold."
         )
-    return " ".join(sentences)
+    sentences += [_beyond_linear(at), _beyond_machines(found)]
+    if unmeasured:
+        sentences.append(f"Not measured, for want of such tokens: {', '.join(unmeasured)}.")
+    return " ".join(filter(None, sentences))
 
 
-def _said(row, name: str = "") -> str:
+def _beyond_linear(at: pd.DataFrame) -> str:
+    """What is read beyond every control but the network, which computes from the tokens what no linear probe can."""
+    others = at[[name for name in CONTROLS if name != "input, nonlinear"]].max(axis=1)
+    more = at[(at.low - others > MARGIN) & at.read.ne(True) & at.screen.eq("")]
+    if more.empty:
+        return ""
+    said = (
+        f"{name} {report.with_interval(row.score, row.low, row.high)} against {others[name]:.2f}"
+        for name, row in more.iterrows()
+    )
     return (
-        f"{name or row.Index} {row.score:.2f} [{row.low:.2f}, {row.high:.2f}] after layer {row.layer} "
+        "The strongest control is the network on the last eight tokens, which computes states itself; beyond the other "
+        f"six (score against the best of them) are {', '.join(said)}."
+    )
+
+
+def _beyond_machines(found: State) -> str:
+    """Whose probe is more selective for the machine's states than for those of every alternative machine."""
+    if found.gaps.empty:
+        return ""
+    rows = state_figures.at_best_sites(found.gaps, found.scores)
+    least = rows.loc[rows.groupby("variable", sort=False).gap_low.idxmin()]
+    surely = least[least.gap_low > 0]
+    said = (f"{r.variable} by {report.with_interval(r.gap, r.gap_low, r.gap_high)}" for r in surely.itertuples())
+    text = ", ".join(said) or "of no variable"
+    return f"More selective for the machine's states than for those of every alternative machine (least gap): {text}."
+
+
+def _said(row: Any, name: str = "") -> str:
+    """One row in words: the score with its interval, where, and the best control."""
+    return (
+        f"{name or row.Index} {report.with_interval(row.score, row.low, row.high)} {_place(row)} "
         f"({row.best_control} {row.score - row.beyond:.2f})"
     )
 
 
+def _place(row: Any) -> str:
+    if row.site == EMBEDDING:
+        return "in the embedding"
+    return f"after layer {row.layer}" if state_figures.in_the_stream(row.site) else f"at {row.site}"
+
+
 def sections(found: State) -> tuple[report.Section, ...]:
     """The sections of the page, those that have no data left out."""
-    scores = found.scores
-    made = [_map(found), _token_classes(scores), _breakdowns(scores), _offsets(scores), _families(scores)]
-    made += [_gaps(found)] if len(found.gaps) else []
-    made += [_numbers(found.numbers)] if len(found.numbers) else []
-    made += [_needed(found)] if len(found.dimensions) else []
-    problems = _problems(scores)
-    return tuple(made) if problems is None else (*made, problems)
+    made = [_map(found)] if len(state_figures.best_sites(found.scores)) else []
+    made += [_token_classes(found.scores), _breakdowns(found.scores), _offsets(found.scores), _families(found)]
+    made += [_gaps(found), _numbers(found.numbers), _needed(found), _problems(found.scores)]
+    return tuple(section for section in made if section is not None)
 
 
 def _map(found: State) -> report.Section:
     rows = state_figures.headline(found.scores)
     rows = state_figures.at_best_sites(rows[rows.score.notna()], found.scores)
-    controls = ("majority", "by token", "n-gram", "input, linear", "input, nonlinear", "embedding", "untrained")
     shown = pd.DataFrame(
         {
             "variable": rows.variable,
             "layer": rows.layer,
             "score": [report.with_interval(r.score, r.low, r.high) for r in rows.itertuples()],
-            **{name: rows[name].map("{:.2f}".format) for name in controls},
-            "beyond the best": [report.with_interval(r.beyond, r.beyond_low, r.beyond_high) for r in rows.itertuples()],
+            **{name: rows[name].map(report.number) for name in CONTROLS},
+            "beyond the best": report.intervals(rows, "beyond"),
             "q": rows.q.map("{:.3f}".format),
-            "selectivity": rows.selectivity.map("{:.2f}".format),
+            "selectivity": rows.selectivity.map(report.number),
             "bits (control)": [f"{r.bits:.2f} ({r.control_bits:.2f})" for r in rows.itertuples()],
             "given away": rows.screen,
         }
@@ -128,7 +168,9 @@ def _map(found: State) -> report.Section:
     )
 
 
-def _token_classes(scores: pd.DataFrame) -> report.Section:
+def _token_classes(scores: pd.DataFrame) -> report.Section | None:
+    if state_figures.breakdown(scores, "token class").empty:
+        return None
     return report.Section(
         "token-classes",
         "After which tokens",
@@ -136,23 +178,28 @@ def _token_classes(scores: pd.DataFrame) -> report.Section:
             "The same probes, judged by the class of the current token: the score beyond the best control, which is "
             "chosen for each class. After an operator the top of the stack is no token of the input: it was computed.",
         ),
-        figure=state_figures.by_token_class(scores, list(state_figures.headline(scores).variable.unique())),
+        figure=state_figures.by_token_class(scores),
         caption="Score minus best control; classes with fewer than 20 test tokens are left out.",
     )
 
 
-def _breakdowns(scores: pd.DataFrame) -> report.Section:
+def _breakdowns(scores: pd.DataFrame) -> report.Section | None:
+    figure = state_figures.by_depth_and_distance(scores)
+    if figure is None:
+        return None
     return report.Section(
         "depth",
         "How deep, and how long ago",
         ("The share read at each variable's site by stack depth, and of registers by how soon they are read again.",),
-        figure=state_figures.by_depth_and_distance(scores),
+        figure=figure,
         caption="Filled: the probe, with its 95 % interval; hollow: the best control there. dead: overwritten before "
         "it is read, or never read.",
     )
 
 
-def _offsets(scores: pd.DataFrame) -> report.Section:
+def _offsets(scores: pd.DataFrame) -> report.Section | None:
+    if scores[scores.score.notna()].offset.nunique() < 2:
+        return None
     return report.Section(
         "offsets",
         "Past, present and future",
@@ -165,39 +212,24 @@ def _offsets(scores: pd.DataFrame) -> report.Section:
     )
 
 
-def _families(scores: pd.DataFrame) -> report.Section:
+def _families(found: State) -> report.Section | None:
+    if state_figures.breakdown(found.scores, "family").empty:
+        return None
+    families = found.config.families or [family.name for family in found.trained.mixture.families]
     return report.Section(
         "families",
         "By family of programs",
         ("The score beyond the best control at each variable's site, judged on the programs of one family.",),
-        figure=state_figures.by_family(scores),
+        figure=state_figures.by_family(found.scores, families),
         caption="Empty: the family has fewer than 20 such test tokens.",
     )
 
 
-def _gaps(found: State) -> report.Section:
-    machines = found.machines
+def _gaps(found: State) -> report.Section | None:
+    if found.gaps.empty:
+        return None
     described = "; ".join(
-        f"{row.name}: {row.moved} (distance {row.distance:.2f})" for row in machines.itertuples(index=False)
-    )
-    rows = state_figures.at_best_sites(found.gaps, found.scores)
-    shown = pd.DataFrame(
-        {
-            "variable": rows.variable,
-            "layer": rows.layer,
-            "machine": rows.machine,
-            "labels that differ": rows.differing.map("{:.0%}".format),
-            "selectivity": [
-                report.with_interval(*r) for r in zip(rows.selectivity, rows.selectivity_low, rows.selectivity_high)
-            ],
-            "of the alternative": [
-                report.with_interval(*r)
-                for r in zip(
-                    rows.alternative_selectivity, rows.alternative_selectivity_low, rows.alternative_selectivity_high
-                )
-            ],
-            "gap": [report.with_interval(*r) for r in zip(rows.gap, rows.gap_low, rows.gap_high)],
-        }
+        f"{row.name}: {row.moved} (distance {row.distance:.2f})" for row in found.machines.itertuples(index=False)
     )
     return report.Section(
         "alternative-machines",
@@ -207,15 +239,17 @@ def _gaps(found: State) -> report.Section:
             "arXiv 2305.11169): instructions with the meanings of others of their type, labels about as uncertain. A "
             f"probe that computes the state itself would read theirs as well. {described}.",
         ),
-        figure=state_figures.gaps(found.gaps),
+        figure=semantics.by_layer(found.gaps),
         caption="Selectivity: score minus that on permuted labels. Variables whose states no machine changes are left "
         "out. Bands: 95 %.",
         table=found.gaps,
-        shown=shown,
+        shown=semantics.shown(semantics.by_distance(found)),
     )
 
 
-def _numbers(table: pd.DataFrame) -> report.Section:
+def _numbers(table: pd.DataFrame) -> report.Section | None:
+    if table.empty:
+        return None
     return report.Section(
         "numbers",
         "How integers are held",
@@ -226,22 +260,25 @@ def _numbers(table: pd.DataFrame) -> report.Section:
             "imitate one another; three tell the kinds apart.",
         ),
         figure=state_figures.numbers(table),
-        caption="The sampling variance of the means is subtracted, so that 1 is all there is.",
+        caption="The sampling variance of the means is subtracted, so that 1 is all there is; the axis is cut. Bars: "
+        "95 % over the values held out.",
         table=table,
     )
 
 
-def _needed(found: State) -> report.Section:
+def _needed(found: State) -> report.Section | None:
     table, rows = found.dimensions, []
+    if table.empty:
+        return None
     for variable, part in state_figures.at_best_sites(table, found.scores).groupby("variable", sort=False):
         least = {probe: needed(one) for probe, one in part.groupby("probe")}
         rows.append(
             {
                 "variable": variable,
                 "layer": int(part.layer.iloc[0]),
-                "R² of the one-hot values": f"{part.full.iloc[0]:.2f}",
-                "dimensions for 95 %": least.get("reduced rank"),
-                "neurons for 95 %": least.get("neurons"),
+                "R² of the one-hot values": report.number(part.full.iloc[0]),
+                "dimensions for 95 %": least["reduced rank"] or "",
+                "neurons for 95 %": least["neurons"] or "",
             }
         )
     return report.Section(
@@ -252,10 +289,15 @@ def _needed(found: State) -> report.Section:
             "training programs and judged on validation programs.",
         ),
         figure=state_figures.neurons(table, found.scores),
-        caption="Dotted: 95 % of the probe without a limit.",
-        table=table.assign(neurons=table.neurons.astype(str)),
-        shown=pd.DataFrame(rows).fillna("").astype(str),
+        caption="Dotted: 95 % of the probe without a limit. Variables of which that explains next to nothing are left "
+        "out.",
+        table=table.assign(neurons=table.neurons.map(_listed)),
+        shown=pd.DataFrame(rows),
     )
+
+
+def _listed(neurons: Any) -> str:
+    return " ".join(map(str, neurons)) if isinstance(neurons, tuple) else ""
 
 
 def _problems(scores: pd.DataFrame) -> report.Section | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -121,7 +121,6 @@ def probe(
     from analyses.state import OFFSETS, VARIABLES, StateConfig
     from analyses.state_page import make
 
-    check_writable(out, "report")
     config = StateConfig(
         run=run,
         programs=programs,
@@ -135,6 +134,7 @@ def probe(
         seed=seed,
         device=device,
     )
+    check_writable(out, "report")
     with stages() as stage:
         page = make(config, out, stage)
     print(page)
@@ -193,9 +193,10 @@ def dynamics(
     from analyses.dynamics import DynamicsConfig
     from analyses.dynamics import run as make
 
+    config = DynamicsConfig(tuple(runs), programs, eval_programs, seed, device)
     check_writable(out, "report")
     with stages() as stage:
-        page = make(DynamicsConfig(tuple(runs), programs, eval_programs, seed, device), out, stage)
+        page = make(config, out, stage)
     print(page)
 
 
@@ -210,8 +211,6 @@ def dynamics(
     )
 )
 def selftest() -> None:
-    from functools import partial
-
     from probes import selftest as harness
 
     with stages() as stage:
@@ -219,4 +218,4 @@ def selftest() -> None:
     rows = [("check", "expected", "found", "")]
     print_rows(rows + [(c.name, c.expected, c.found, "passed" if c.passed else "FAILED") for c in checks])
     if not all(check.passed for check in checks):
-        sys.exit(1)
+        raise typer.Exit(1)

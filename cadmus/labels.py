@@ -33,6 +33,7 @@ from cadmus import kernel, vm
 FIELDS = ("value", "kind", "tag", "length")
 PROSPECTS = ("live", "read_distance")  # of registers; they depend on tokens to come
 NEEDED = {"needed.value": 1, "needed.relation": 2}  # how many Ints on top of the stack each is about
+LARGEST = 99  # numbers are probed on |v| <= 99: heavy tails make squared errors meaningless
 VIEWS = ("sign", "parity", "modN", "magnitude", "digitK")
 _VIEW = re.compile(r"(.+)\.(sign|parity|magnitude|mod([1-9]\d*)|digit(\d))")
 

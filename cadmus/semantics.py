@@ -23,7 +23,6 @@ from cadmus.seeds import generator
 
 ENTROPY_LIMIT = 0.5  # bit: how far a label's entropy may lie from the true machine's
 NAN_LIMIT = 0.10  # of the states: NAN on top where the true machine has none
-LARGEST = 99  # numbers are probed on |v| <= 99
 VARIABLES = ("stack.0.value", "stack.1.value", *(f"reg.{register}.value" for register in vm.REGISTERS))
 
 _DRAWS = 4096  # permutations drawn: far more than are measured, since great distances are rare
@@ -189,12 +188,12 @@ def _measured(
     traces = kernel.traces(sample.programs, semantics, entries=1 + max([1, *asked]))
     inside = np.arange(sample.programs.shape[1]) < sample.lengths[:, None]
     entropies = np.empty((len(variables), 1 + GROUPS))
-    size = 2 * LARGEST + 1
+    size = 2 * labels.LARGEST + 1
     for row, name in zip(entropies, variables, strict=True):
         read = labels.read(traces, name)
         values = read.values[:, 1:]
-        program, at = np.nonzero(read.defined[:, 1:] & inside & (abs(values) <= LARGEST))
-        codes = sample.groups[program] * size + values[program, at] + LARGEST
+        program, at = np.nonzero(read.defined[:, 1:] & inside & (abs(values) <= labels.LARGEST))
+        codes = sample.groups[program] * size + values[program, at] + labels.LARGEST
         counts = np.bincount(codes, minlength=GROUPS * size).reshape(GROUPS, size)
         counts = np.concatenate([counts.sum(0, keepdims=True), counts.sum(0) - counts])
         row[:] = entr(counts / counts.sum(1, keepdims=True).clip(1)).sum(1) / np.log(2)

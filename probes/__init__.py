@@ -1,1 +1,32 @@
-"""Probes that read machine state out of hidden activations, with the controls that make their scores mean something."""
+"""Probes that read machine state out of hidden activations, with the controls that make their scores mean something.
+
+The estimators, and the protocol of a probe of one's own, are names of the package. They are imported when they are
+first asked for: `import probes` alone loads neither torch nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "RidgeProbe": "probes.estimators",
+    "LeastSquaresProbe": "probes.estimators",
+    "DiscriminantProbe": "probes.estimators",
+    "LogisticProbe": "probes.logistic",
+    "MLPClassifierProbe": "probes.mlp",
+    "MLPRegressorProbe": "probes.mlp",
+    "Probe": "probes.custom",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'probes' has no {name!r}; it has {', '.join(__all__)}, and its modules")
+    found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,7 +16,8 @@ from functools import cached_property
 import numpy as np
 from numba import config, njit
 
-LARGEST = 99  # numbers are probed on |v| <= 99: heavy tails make squared errors meaningless
+from cadmus.labels import LARGEST
+
 _CLASSES = 2 * LARGEST + 1
 _CELL_BYTES = 64e6  # of second moments that are held apart at once
 
@@ -116,7 +117,7 @@ class Bank:
 
     def __init__(self, features: int, mask_of: np.ndarray, masks: int = 0):
         self.mask_of = np.asarray(mask_of)
-        masks = max(masks, int(self.mask_of.max()) + 1)
+        masks = max(masks, int(self.mask_of.max(initial=-1)) + 1)
         self.center: np.ndarray | None = None  # float32 [features], near the mean, so that float32 products are exact
         self.xx = np.zeros((masks, features, features))
         self.sums = np.zeros((len(self.mask_of), _CLASSES, features))
@@ -126,7 +127,9 @@ class Bank:
     def update(self, x: np.ndarray, rows: Rows) -> Bank:
         """x float [rows, features]. A row with an activation that is not finite is left out, and counted in `bad`."""
         x = np.asarray(x, np.float32)
-        finite = np.isfinite(x).all(1)
+        finite = np.isfinite(x @ np.ones(x.shape[1], np.float32))  # a quick look that may cry wolf
+        if not finite.all():
+            finite = np.isfinite(x).all(1)
         if not finite.all():
             self.bad += int((~finite).sum())
             if not finite.any():
@@ -142,7 +145,8 @@ class Bank:
             self.center = x.mean(0, dtype=np.float64).astype(np.float32)
         x = x - self.center
         _add_by_class(x, rows.codes, self.sums, self.counts)
-        self._add_products(x[rows.order], rows)
+        one_cell = len(rows.bounds) == 2 and len(rows.order) == len(x)  # then the rows lie in order
+        self._add_products(x if one_cell else x[rows.order], rows)
         return self
 
     def _add_products(self, x: np.ndarray, rows: Rows) -> None:
@@ -160,9 +164,10 @@ class Bank:
             total += rows.member[:, chosen.start : chosen.stop].astype(np.float32) @ products.reshape(len(chosen), -1)
 
     def __add__(self, other: Bank) -> Bank:
-        if not np.array_equal(self.mask_of, other.mask_of) or self.xx.shape != other.xx.shape:
+        same = type(self) is type(other) and np.array_equal(self.mask_of, other.mask_of)
+        if not same or self.xx.shape != other.xx.shape:
             raise ValueError("banks of different targets or widths do not add up; make both with the same arguments")
-        total = Bank(self.xx.shape[1], self.mask_of, len(self.xx))
+        total = type(self)(self.xx.shape[1], self.mask_of, len(self.xx))
         total.center = self.center if self.center is not None else other.center
         for bank in (self, other):
             if bank.center is not None:
@@ -266,6 +271,9 @@ def _add_by_class(x: np.ndarray, codes: np.ndarray, sums: np.ndarray, counts: np
     def add(part: slice) -> None:
         _add_columns(x, np.ascontiguousarray(codes[:, part]), sums[part], counts[part])
 
+    if len(parts) == 1:
+        add(parts[0])
+        return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(add, parts))
 

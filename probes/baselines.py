@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cadmus import vm
 from probes import reading
 from probes.bank import OneHotBank, Rows
 from probes.controls import Majority, NGram
 from probes.examples import Examples, Labelled, Target
-from probes.mlp import TokenBaseline, window
+from probes.token_baseline import TokenBaseline, window
 
 WINDOW = 8  # tokens, the current one included
 NGRAM = 3
@@ -63,7 +64,8 @@ class Baselines:
             x, y, seen = folds[fold]
             bank = OneHotBank(WINDOW * len(vm.VOCAB) + self._positions, self._mask_of, seen.shape[1])
             banks.append(bank.update(self._ids(x), Rows.of(y.astype(np.int64), seen, self._mask_of)))
-        self._linear = reading.fit(*banks, self.targets)
+        with threadpool_limits(1, user_api="blas"):  # threads that wait for each other on a busy machine stand still
+            self._linear = reading.fit(*banks, self.targets)
 
         def spoken(fold: str) -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
             _, y, seen = folds[fold]

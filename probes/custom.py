@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from sklearn.base import clone
 
-from probes.examples import Target
 from probes.reading import FEWEST_ROWS
 
 
@@ -54,7 +52,7 @@ def load(source: str) -> Probe:
         raise ValueError(f"{source} raised {type(error).__name__}: {error}") from error
     if found is None:
         public = [n for n in vars(module) if not n.startswith("_")]
-        raise ValueError(f"{path} has no {name!r}; it has {', '.join(public)}")
+        raise ValueError(f"{path} has no {name!r}; it has {', '.join(public) or 'no names'}")
     if not isinstance(found, Probe):
         raise ValueError(f"{source} has no fit and predict; a probe needs both (probes.Probe)")
     return found
@@ -62,48 +60,48 @@ def load(source: str) -> Probe:
 
 @dataclass(frozen=True)
 class EstimatorReadouts:
-    """Fitted copies of a probe at one site, one per target; `problems` says which could not be fitted, and why."""
+    """Fitted copies of a probe at one site, one per target, None where there is none; `problems` says by target why it
+    could not be fitted or does not predict; `notes`, what the reader should know; `name`, the probe's class."""
 
     fitted: tuple[Any, ...]
     problems: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    name: str = ""
 
     @classmethod
-    def fit(
-        cls, probe: Probe, x: np.ndarray, values: np.ndarray, shown: np.ndarray, targets: Sequence[Target]
-    ) -> EstimatorReadouts:
+    def fit(cls, probe: Probe, x: np.ndarray, values: np.ndarray, shown: np.ndarray) -> EstimatorReadouts:
         """x [rows, features]; values int and shown bool [rows, targets]."""
         fitted, problems, notes = [], {}, {}
         finite = np.isfinite(x).all(1)
-        for k in range(len(targets)):
+        bad = f"{(~finite).sum()} training tokens left out: activations not finite" if not finite.all() else ""
+        for k in range(values.shape[1]):
             rows = shown[:, k] & finite
             own, y = None, values[rows, k].astype(np.int64)
             if len(y) < FEWEST_ROWS:
-                problems[k] = f"{len(y)} training tokens; a probe needs {FEWEST_ROWS}"
+                problems[k] = f"{len(y)} training tokens; a probe needs {FEWEST_ROWS}" + (f" ({bad})" if bad else "")
             elif (y == y[0]).all():
                 problems[k] = f"constant ({y[0]}) on the training tokens"
             else:
                 try:
                     own = fresh(probe)
                     own.fit(x[rows], y)
-                    predicted = np.asarray(own.predict(x[rows][:7]))
-                    if predicted.shape != (7,):
-                        problems[k] = f"predict gave shape {predicted.shape} for 7 rows; expected (7,)"
+                    _predicted(own, x[rows][:7])
                 except Exception as error:  # a user's code: whatever it raises concerns this cell only
                     problems[k] = f"{type(error).__name__}: {error}"
             fitted.append(None if k in problems else own)
-            if k not in problems and rows.sum() < x.shape[1]:
-                notes[k] = f"{rows.sum()} training tokens for {x.shape[1]} dimensions"
-        return cls(tuple(fitted), problems, notes)
+            few = f"{len(y)} training tokens for {x.shape[1]} dimensions" if len(y) < x.shape[1] else ""
+            if k not in problems and (few or bad):
+                notes[k] = "; ".join(filter(None, (few, bad)))
+        return cls(tuple(fitted), problems, notes, type(probe).__name__)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """What is read in x [rows, features]: float32 [rows, targets], NaN where there is no probe, or it raises."""
         out = np.full((len(x), len(self.fitted)), np.nan, np.float32)
         finite = np.isfinite(x).all(1)
         for k, own in enumerate(self.fitted):
-            if own is not None and finite.any():
+            if own is not None and k not in self.problems and finite.any():
                 try:
-                    out[finite, k] = np.asarray(own.predict(x[finite]), np.float32)
+                    out[finite, k] = _predicted(own, x[finite])
                 except Exception as error:
                     self.problems[k] = f"{type(error).__name__}: {error}"
         return out
@@ -116,3 +114,10 @@ class EstimatorReadouts:
 def fresh(probe: Probe) -> Any:
     """An unfitted copy."""
     return clone(probe) if hasattr(probe, "get_params") else copy.deepcopy(probe)
+
+
+def _predicted(probe: Any, x: np.ndarray) -> np.ndarray:
+    found = np.asarray(probe.predict(x))
+    if found.shape != (len(x),) or found.dtype.kind not in "biuf":
+        raise ValueError(f"predict gave {found.dtype} {found.shape} for {len(x)} rows; expected numbers ({len(x)},)")
+    return found

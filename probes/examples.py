@@ -16,7 +16,6 @@ from cadmus import corpus, kernel, labels, tokens, vm
 from cadmus.mixture import Mixture
 from cadmus.seeds import generator
 from cadmus.shards import stack_programs
-from probes.bank import LARGEST
 from probes.controls import control_labels
 from probes.harvest import FOLDS, skeleton_folds, skeleton_ids
 
@@ -49,7 +48,9 @@ class Target:
     @property
     def name(self) -> str:
         """The variable's."""
-        return self.variable if isinstance(self.variable, str) else self.variable.__name__
+        if isinstance(self.variable, str):
+            return self.variable
+        return getattr(self.variable, "__name__", type(self.variable).__name__)
 
     @property
     def number(self) -> bool:
@@ -116,7 +117,8 @@ class Examples:
 
 def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = ()) -> Examples:
     """About `n` programs of the mixture, of skeletons that no training saw, as many of each family as its weight asks
-    for (a family that has fewer gives what it has in `n` draws); `families`: only these, by name."""
+    for, 30 at least; `families`: only these, by name. Raises ValueError for an unknown family, and for one that has too
+    few such programs."""
     chosen = [family for family in mixture.families if not families or family.name in families]
     for name in families:
         mixture.family(name)  # ValueError for an unknown one
@@ -127,7 +129,8 @@ def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = (
         wanted = max(30, round(n * shares[family.name] / total))
         parts.append(corpus.held_out(family, "test_skeleton", wanted, seed, mixture.hold_out))
     programs, family = stack_programs(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    order = generator("examples", seed).permutation(len(programs))
+    _, distinct = np.unique(programs, axis=0, return_index=True)  # two families may have a program in common
+    order = generator("examples", seed).permutation(np.sort(distinct))
     return Examples.of(programs[order], tuple(f.name for f in chosen), family[order].astype(np.uint8))
 
 
@@ -149,6 +152,14 @@ class Labelled:
         """(values, defined) of one target, both [n, positions]."""
         return self.values[..., target], self.defined[..., self.mask_of[target]]
 
+    def taken(self) -> np.ndarray:
+        """Which values -99..99 each target takes: bool [targets, 199]."""
+        out = np.zeros((len(self.mask_of), 2 * labels.LARGEST + 1), np.bool_)
+        for k, taken in enumerate(out):
+            values, defined = self.of(k)
+            taken[values[defined] + labels.LARGEST] = True
+        return out
+
 
 def labelled(
     examples: Examples,
@@ -157,29 +168,42 @@ def labelled(
     seed: int = 0,
 ) -> Labelled:
     """The targets' labels at every token that `examples.where` names. machines: semantics by name, for targets of
-    machines other than TRUE."""
+    machines other than TRUE. Raises ValueError for a machine that is not among them, and what `labels.read` raises."""
     semantics = {TRUE: None, **(machines or {})}
+    unknown = [target.machine for target in targets if target.machine not in semantics]
+    if unknown:
+        raise ValueError(f"machine {unknown[0]!r} is none of {', '.join(semantics)}; pass its semantics in machines=")
     traces = {name: kernel.traces(examples.programs, semantics[name]) for name in {t.machine for t in targets}}
+    known: dict[tuple, tuple[np.ndarray, np.ndarray, int]] = {}  # a permuted target reads what the plain one does
     masks: dict[tuple, int] = {}
     values, defined, mask_of, outside = [], [], [], []
     for target in targets:
-        read = labels.read(traces[target.machine], target.variable, offset=target.offset)
-        inside = read.defined & examples.where
-        fine = inside & (abs(read.values) <= LARGEST)
-        key = ("all",) if _always(target) else (target.machine, target.name, target.offset)
-        if key not in masks:
-            masks[key] = len(defined)
+        key = (target.machine, target.variable, target.offset)
+        if key not in known:
+            known[key] = _read(traces[target.machine], target, examples.where)
+        chosen, fine, left_out = known[key]
+        shared = ("all",) if _always(target) else key
+        if shared not in masks:
+            masks[shared] = len(defined)
             defined.append(fine)
-        chosen = np.where(fine, read.values, 0).astype(np.int32)
         values.append(_permuted(chosen, fine, examples, seed) if target.permuted else chosen)
-        mask_of.append(masks[key])
-        outside.append(int(inside.sum() - fine.sum()))
+        mask_of.append(masks[shared])
+        outside.append(left_out)
     return Labelled(np.stack(values, -1), np.stack(defined, -1), np.array(mask_of), np.array(outside))
+
+
+def _read(traces: kernel.Traces, target: Target, where: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Values int32 and where they are probed, both [n, positions], and how many are left out as too large."""
+    found = labels.read(traces, target.variable, offset=target.offset)
+    inside = found.defined & where
+    fine = inside & (abs(found.values) <= labels.LARGEST)
+    return np.where(fine, found.values, 0).astype(np.int32), fine, int(inside.sum() - fine.sum())
 
 
 def _always(target: Target) -> bool:
     """Whether every token has a label, whatever the program: such targets share a mask."""
-    return target.offset == 0 and target.name.endswith(("all_true", ".kind", ".live"))
+    named = isinstance(target.variable, str)
+    return named and target.offset == 0 and target.variable.endswith(("all_true", ".kind", ".live"))
 
 
 def _permuted(values: np.ndarray, defined: np.ndarray, examples: Examples, seed: int) -> np.ndarray:

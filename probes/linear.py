@@ -77,7 +77,8 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
 
     The classes share a covariance, shrunk towards a multiple of the identity as scikit-learn's `shrinkage`; of several
     the one under which the validation activations are most likely, given their classes. Raises ValueError for fewer
-    than two classes, and for several shrinkages without validation data.
+    than two classes, for several shrinkages without validation data, and where the covariance is singular, shrunk or
+    not (sums in single precision of activations whose variances differ by more than it holds).
     """
     _check(train, shrinkages, validation)
     counts = train.n * train.y_mean
@@ -87,13 +88,18 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
         raise ValueError(f"class {int((counts == 0).argmax())} has no training rows; leave it out")
     means = train.xy / counts  # about the overall mean
     within = (train.scatter - means @ train.xy.T) / train.n
-    factors = [cho_factor(shrunk(within, shrinkage), lower=True) for shrinkage in shrinkages]
+    factors = [_factor(shrunk(within, shrinkage)) for shrinkage in shrinkages]
+    if not any(factors):
+        raise ValueError(
+            f"the covariance within classes is singular in single precision, shrunk by {max(shrinkages):g} too; "
+            "standardize the activations or shrink more"
+        )
     best = 0
     if len(shrinkages) > 1:
         scatter, xy, _ = validation.about(train.mean, np.zeros_like(train.y_mean))  # xy: sums by class
         seen = validation.n * validation.y_mean
         apart = (scatter - xy @ means.T - means @ xy.T + (means * seen) @ means.T) / validation.n
-        best = int(np.argmin([_surprise(factor, apart) for factor in factors]))
+        best = int(np.argmin([_surprise(factor, apart) if factor else np.inf for factor in factors]))
     coef = cho_solve(factors[best], means)
     intercept = np.log(train.y_mean) - 0.5 * (means * coef).sum(0) - train.mean @ coef
     return Linear(coef, intercept, np.full(coef.shape[1], float(shrinkages[best])))
@@ -107,6 +113,13 @@ def shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
     return out
 
 
+def _factor(covariance: np.ndarray) -> tuple[np.ndarray, bool] | None:
+    try:
+        return cho_factor(covariance, lower=True)
+    except np.linalg.LinAlgError:  # not positive definite
+        return None
+
+
 def _surprise(factor: tuple[np.ndarray, bool], covariance: np.ndarray) -> float:
     """Twice the mean negative log-likelihood, up to a constant, of Gaussian data with this covariance."""
     return float(np.trace(cho_solve(factor, covariance)) + 2 * np.log(np.diag(factor[0])).sum())
@@ -115,6 +128,8 @@ def _surprise(factor: tuple[np.ndarray, bool], covariance: np.ndarray) -> float:
 def _check(train: Moments, penalties: Sequence[float], validation: Moments | None) -> None:
     if train.n < 2:
         raise ValueError(f"{int(train.n)} rows; a probe needs 2 or more")
+    if not np.isfinite(train.scatter).all():
+        raise ValueError("the sums of squared activations are not finite; leave out or scale down what is so large")
     if not len(penalties) or min(penalties) < 0:
         raise ValueError(f"penalties {tuple(penalties)} must be one or more numbers, 0 or more")
     if len(penalties) > 1 and validation is None:

@@ -35,7 +35,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
     the first step goes to the scaled least-squares solution.
     """
 
-    def __init__(self, C: float = 1.0, max_iter: int = 1000, tol: float = 1e-6):
+    def __init__(self, C: float = 1.0, max_iter: int = 1000, tol: float = 3e-7):
         self.C = C
         self.max_iter = max_iter
         self.tol = tol
@@ -106,7 +106,7 @@ def fit_many(
     *,
     C: float = 1.0,
     max_iter: int = 1000,
-    tol: float = 1e-6,
+    tol: float = 3e-7,
     device: torch.device | str = "cpu",
 ) -> dict[tuple[str, str], LogisticProbe]:
     """A probe per (site, variable): activations {site: float [n, features]}, labels {variable: [n]}.

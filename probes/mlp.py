@@ -1,33 +1,27 @@
-"""The nonlinear reference: one hidden layer, on activations as scikit-learn estimators, and on the input alone.
+"""The nonlinear reference: a network with one hidden layer on activations, as scikit-learn estimators.
 
-What a linear probe reads is held against what a small network reads at the same site (`MLPClassifierProbe`,
-`MLPRegressorProbe`), and against what one computes from the position and the last tokens (`TokenBaseline`).
+What a linear probe reads is held against what this one reads at the same site. `probes.token_baseline` trains the same
+network on the input alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from cadmus import vm
-
-BEFORE = len(vm.VOCAB)  # stands for the tokens before the sequence's first
 HELD_OUT = 0.15  # of the rows, for early stopping, where no validation data are given
-_STEPS = 2500  # of mini-batches, at least, that a token baseline is trained for
+CHUNK = 65536  # rows predicted at once
 _FLOATS = (np.float64, np.float32)
-_CHUNK = 65536  # rows predicted at once
 
-_Parameters = list[Tensor]  # first layer [inputs, hidden], its bias; second layer [hidden, outputs], its bias
+Parameters = list[Tensor]  # first layer [inputs, hidden], its bias; second layer [hidden, outputs], its bias
 
 
 class _Probe(BaseEstimator):
@@ -69,7 +63,7 @@ class _Probe(BaseEstimator):
             (x, y), validation = (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
         mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
         scale = np.where(scale > 1e-7 * abs(mean), scale, 1.0)
-        device = _device(self.device)
+        device = device_of(self.device)
 
         def tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
             x = torch.tensor((x - mean.astype(x.dtype)) / scale.astype(x.dtype), dtype=torch.float32, device=device)
@@ -77,12 +71,12 @@ class _Probe(BaseEstimator):
 
         inputs, labels = tensors(x, y)
         held_inputs, held_labels = tensors(*validation)
-        parameters = _initial(x.shape[1], self.hidden, bias, x.shape[1], generator, device)
-        (kept,), (self.epoch_,) = _descend(
+        parameters = initial(x.shape[1], self.hidden, bias, x.shape[1], generator, device)
+        (kept,), (self.epoch_,) = descend(
             self,
             parameters,
-            lambda rows: loss(_outputs(parameters, inputs[rows]), labels[rows]),
-            lambda: loss(_outputs(parameters, held_inputs), held_labels)[None],
+            lambda rows: loss(outputs(parameters, inputs[rows] @ parameters[0]), labels[rows]),
+            lambda: loss(outputs(parameters, held_inputs @ parameters[0]), held_labels)[None],
             len(x),
             generator,
         )
@@ -95,7 +89,7 @@ class _Probe(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=_FLOATS)
         (first, second), (first_bias, second_bias) = self.coefs_, self.intercepts_
-        chunks = (X[start : start + _CHUNK] for start in range(0, len(X), _CHUNK))
+        chunks = (X[start : start + CHUNK] for start in range(0, len(X), CHUNK))
         return np.concatenate([(chunk @ first + first_bias).clip(0) @ second + second_bias for chunk in chunks])
 
     def _validated(self, validation: tuple[np.ndarray, np.ndarray], **how: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +116,7 @@ class MLPClassifierProbe(ClassifierMixin, _Probe):
             raise ValueError(f"the labels have one class only ({self.classes_[0]}); there is nothing to probe")
         if validation is not None:
             x_held, y_held = self._validated(validation)
-            held = _codes(y_held, self.classes_)
+            held = codes_of(y_held, self.classes_)
             if (held < 0).all():
                 raise ValueError("no validation row has a class of the training labels; split at random by skeleton")
             validation = x_held[held >= 0], held[held >= 0]
@@ -173,225 +167,27 @@ class MLPRegressorProbe(MultiOutputMixin, RegressorMixin, _Probe):
         return raw[:, 0] if self._flat else raw
 
 
-# --- the input alone -------------------------------------------------------------------------------------------------
-
-
-class Target(NamedTuple):
-    """Labels [n]; where they are defined, bool [n]; kind "number" (squared error) or "category" (softmax)."""
-
-    labels: np.ndarray
-    defined: np.ndarray
-    kind: str
-
-
-def window(sequences: np.ndarray, k: int = 8) -> np.ndarray:
-    """What an input-only baseline sees at every position: int16 [n, positions, k + 1], the ids of the last k tokens,
-    the current one first (`BEFORE` for those before the sequence), then the position. sequences uint8 [n, positions].
-    """
-    n, positions = sequences.shape
-    out = np.full((n, positions, k + 1), BEFORE, np.int16)
-    for back in range(min(k, positions)):
-        out[:, back:, back] = sequences[:, : positions - back]
-    out[:, :, k] = np.arange(positions)
-    return out
-
-
-@dataclass
-class TokenBaseline:
-    """What a small network makes of the position and the last tokens, one-hot: a shared hidden layer, many targets.
-
-    The one-hot inputs are never made: a hidden unit's input is a sum of one weight per column. Each target has its
-    defined rows, counts equally in the loss, and is predicted by the network of the epoch that was best for it on
-    validation data (0: its constant, from which it starts). Parameters as of `MLPClassifierProbe`; epochs by
-    default 5, more of few rows, so that there are about 2500 steps; patience is at least half of the epochs, for
-    products are not found at once. `fit` makes `epochs_`, the epoch that is kept for each target.
-    """
-
-    hidden: int = 128
-    lr: float = 1e-2
-    weight_decay: float = 1e-2
-    batch_size: int = 512
-    epochs: int | None = None
-    patience: int = 2
-    seed: int = 0
-    device: str | None = None
-
-    def fit(
-        self,
-        features: np.ndarray,
-        targets: dict[str, Target],
-        validation: tuple[np.ndarray, dict[str, Target]] | None = None,
-    ) -> Self:
-        """features int [n, columns], 0 or more, as of `window`; targets by name; validation, the same, to stop by:
-        without it 15 % of the rows, of whatever programs.
-
-        Raises ValueError for features or targets of another form, and for a target that is constant where it is
-        defined, or that validation rows do not have.
-        """
-        _check_features(features, features.shape[-1])
-        generator = torch.Generator().manual_seed(self.seed)
-        targets = {name: _checked(name, Target(*target), features) for name, target in targets.items()}
-        if validation is None:
-            order = torch.randperm(len(features), generator=generator).numpy()
-            held, rest = np.split(order, [max(1, round(HELD_OUT * len(order)))])
-            validation = features[held], {name: _rows(target, held) for name, target in targets.items()}
-            features, targets = features[rest], {name: _rows(target, rest) for name, target in targets.items()}
-        x_held, held_targets = validation
-        if set(held_targets) != set(targets) or not targets:
-            came = f"validation has targets {sorted(held_targets)}, training {sorted(targets)}"
-            raise ValueError(f"{came}; give one or more, the same in both")
-        self._sizes = features.max(0).astype(np.int64) + 1
-        self._heads, used = {}, 0
-        for name, target in sorted(targets.items(), key=lambda item: item[1].kind, reverse=True):  # numbers first
-            self._heads[name] = _Head.of(name, target, used)
-            used = self._heads[name].columns.stop
-        device = _device(self.device)
-        inputs, labels = self._ids(features, device), _Labels.of(targets, self._heads, device)
-        held_targets = {name: _checked(name, Target(*target), x_held) for name, target in held_targets.items()}
-        held_inputs, held_labels = self._ids(x_held, device), _Labels.of(held_targets, self._heads, device)
-        bias = np.concatenate([head.bias for head in self._heads.values()])
-        parameters = _initial(int((self._sizes + 1).sum()), self.hidden, bias, len(self._sizes), generator, device)
-        never = torch.bincount(inputs.flatten(), minlength=len(parameters[0])) == 0
-        parameters[0].data[never] = 0.0
-        epochs = self.epochs or max(5, round(_STEPS * self.batch_size / len(inputs)))
-        kept, best = _descend(
-            replace(self, epochs=epochs, patience=max(self.patience, epochs // 2)),
-            parameters,
-            lambda rows: labels.losses(_outputs(parameters, inputs[rows]), rows).sum(),
-            lambda: held_labels.losses(_outputs(parameters, held_inputs), slice(None)),
-            len(inputs),
-            generator,
-        )
-        self.epochs_ = dict(zip(self._heads, best, strict=True))
-        self._networks = dict(zip(best, kept, strict=True))
-        return self
-
-    def predict(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """By target, [n]: float numbers, or labels of the kind that was given. Ids that training lacked count for
-        nothing."""
-        found = {name: [] for name in self._heads}
-        device = _device(self.device)
-        networks = {epoch: [part.to(device) for part in network] for epoch, network in self._networks.items()}
-        for start in range(0, max(len(features), 1), _CHUNK):
-            ids = self._ids(features[start : start + _CHUNK], device)
-            with torch.no_grad():
-                said = {epoch: _outputs(network, ids).cpu().numpy() for epoch, network in networks.items()}
-            for name, head in self._heads.items():
-                found[name].append(head.decode(said[self.epochs_[name]][:, head.columns]))
-        return {name: np.concatenate(parts) for name, parts in found.items()}
-
-    def _ids(self, features: np.ndarray, device: torch.device) -> Tensor:
-        """Rows of the first layer, int64 [n, columns]: each column has its own, one more for ids not in training."""
-        _check_features(features, len(self._sizes))
-        starts = np.cumsum(self._sizes + 1) - (self._sizes + 1)
-        return torch.from_numpy(np.minimum(features, self._sizes) + starts).to(device)
-
-
-@dataclass(frozen=True)
-class _Head:
-    """A target's columns of the outputs, what they start from, and what they stand for: classes, or mean and scale."""
-
-    columns: slice
-    bias: np.ndarray
-    classes: np.ndarray | None
-    mean: float = 0.0
-    scale: float = 1.0
-
-    @classmethod
-    def of(cls, name: str, target: Target, start: int) -> _Head:
-        known = target.labels[target.defined]
-        if len(known) < 2:
-            raise ValueError(f"target {name!r} is defined in {len(known)} training rows; a probe needs 2 or more")
-        if (known == known[0]).all():
-            raise ValueError(f"target {name!r} is constant ({known[0]}) where it is defined; there is nothing to probe")
-        if target.kind == "number":
-            return cls(slice(start, start + 1), np.zeros(1), None, float(known.mean()), float(known.std()))
-        classes, counts = np.unique(known, return_counts=True)
-        return cls(slice(start, start + len(classes)), np.log(counts / len(known)), classes)
-
-    def decode(self, outputs: np.ndarray) -> np.ndarray:
-        if self.classes is not None:
-            return self.classes[outputs.argmax(1)]
-        return outputs[:, 0].astype(np.float64) * self.scale + self.mean
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """Targets as the loss wants them: numbers [n, a], standardized, with weights [n, a], 0 where undefined; categories
-    with their columns, their weight, and codes int64 [n], -1 where undefined."""
-
-    numbers: Tensor
-    weights: Tensor
-    categories: list[tuple[slice, float, Tensor]]
-
-    @classmethod
-    def of(cls, targets: dict[str, Target], heads: dict[str, _Head], device: torch.device) -> _Labels:
-        numbers, weights, categories = [], [], []
-        for name, head in heads.items():
-            labels, defined, kind = targets[name]
-            codes = None if kind == "number" else _codes(labels, head.classes)
-            defined = defined if codes is None else defined & (codes >= 0)
-            if not defined.any():
-                raise ValueError(f"target {name!r} has no validation rows with labels that training has")
-            weight = 1 / float(defined.mean())  # so that a batch holds the target's mean loss, whatever its rows
-            if codes is None:
-                numbers.append(np.where(defined, (labels - head.mean) / head.scale, 0.0))
-                weights.append(defined * weight)
-            else:
-                categories.append((head.columns, weight, torch.from_numpy(np.where(defined, codes, -1)).to(device)))
-        shape = (len(defined), len(numbers))
-        numbers, weights = (
-            torch.from_numpy(np.stack(each, 1).astype(np.float32) if each else np.zeros(shape, np.float32)).to(device)
-            for each in (numbers, weights)
-        )
-        return cls(numbers, weights, categories)
-
-    def losses(self, outputs: Tensor, rows: Tensor | slice) -> Tensor:
-        """The mean loss of each target, numbers first: [targets]."""
-        squared = (outputs[:, : self.numbers.shape[1]] - self.numbers[rows]).square() * self.weights[rows]
-        entropies = [
-            weight / len(outputs) * F.cross_entropy(outputs[:, columns], codes[rows], ignore_index=-1, reduction="sum")
-            for columns, weight, codes in self.categories
-        ]
-        return torch.cat([squared.mean(0), *(entropy[None] for entropy in entropies)])
-
-
-def _checked(name: str, target: Target, features: np.ndarray) -> Target:
-    labels, defined = np.asarray(target.labels), np.asarray(target.defined)
-    if target.kind not in ("number", "category"):
-        raise ValueError(f"target {name!r} has kind {target.kind!r}; expected 'number' or 'category'")
-    n = len(features)
-    if labels.shape != (n,) or defined.shape != (n,) or defined.dtype != np.bool_:
-        raise ValueError(
-            f"target {name!r} has labels {labels.shape}, defined {defined.dtype} {defined.shape}; expected [{n}], "
-            f"bool [{n}], a row each as the features have"
-        )
-    return Target(labels, defined, target.kind)
-
-
-def _check_features(features: np.ndarray, columns: int) -> None:
-    if features.dtype.kind not in "iu" or features.ndim != 2 or features.shape[1] != columns or (features < 0).any():
-        raise ValueError(
-            f"features are {features.dtype} {features.shape}; expected integers [rows, {columns}], 0 or more, as "
-            "window() gives them"
-        )
-
-
-def _rows(target: Target, rows: np.ndarray) -> Target:
-    return Target(target.labels[rows], target.defined[rows], target.kind)
-
-
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
-def _descend(
-    settings: _Probe | TokenBaseline,
-    parameters: _Parameters,
+class Settings(Protocol):
+    """What `descend` needs to know."""
+
+    lr: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    patience: int
+
+
+def descend(
+    settings: Settings,
+    parameters: Parameters,
     loss: Callable[[Tensor], Tensor],
     held_losses: Callable[[], Tensor],
     rows: int,
     generator: torch.Generator,
-) -> tuple[list[_Parameters], list[int]]:
+) -> tuple[list[Parameters], list[int]]:
     """AdamW on `loss` of mini-batches of row numbers; for each of `held_losses` the parameters of the epoch where it
     was least, and the epoch, 0 being the start. The rate falls to 0 over all epochs; it stops before when none has
     fallen for `patience` epochs."""
@@ -420,9 +216,9 @@ def _descend(
     return kept, best
 
 
-def _initial(
+def initial(
     inputs: int, hidden: int, bias: np.ndarray, active: int, generator: torch.Generator, device: torch.device
-) -> _Parameters:
+) -> Parameters:
     """A random first layer, for `active` inputs of size 1 at once, and a second one that says `bias` [outputs]."""
     first = torch.randn(inputs, hidden, generator=generator) * (2 / active) ** 0.5
     zeros = torch.zeros(hidden), torch.zeros(hidden, len(bias))
@@ -430,49 +226,18 @@ def _initial(
     return [part.to(device).requires_grad_() for part in parts]
 
 
-def _outputs(parameters: _Parameters, inputs: Tensor) -> Tensor:
-    """inputs float [n, inputs], or int64 [n, columns] numbers of those that are 1 -> [n, outputs]."""
-    first, first_bias, second, second_bias = parameters
-    if inputs.is_floating_point():
-        before = inputs @ first
-    elif inputs.is_cuda:
-        before = F.embedding_bag(inputs, first, mode="sum")
-    else:
-        before = _SumOfRows.apply(inputs, first)
-    return (before + first_bias).relu() @ second + second_bias
+def outputs(parameters: Parameters, summed: Tensor) -> Tensor:
+    """What the network says, [n, outputs], where the inputs times the first layer are `summed` [n, hidden]."""
+    _, first_bias, second, second_bias = parameters
+    return (summed + first_bias).relu() @ second + second_bias
 
 
-class _SumOfRows(torch.autograd.Function):
-    """embedding_bag with mode "sum" on the CPU, where torch's own gradient takes 50 times as long as this one."""
-
-    @staticmethod
-    def forward(ctx: Any, ids: Tensor, table: Tensor) -> Tensor:
-        ctx.save_for_backward(ids)
-        ctx.shape = table.shape
-        return F.embedding_bag(ids, table, mode="sum")
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        (ids,) = ctx.saved_tensors
-        out = torch.zeros(ctx.shape)
-        _add_rows(ids.numpy(), gradient.contiguous().numpy(), out.numpy())
-        return None, out
-
-
-@njit(cache=True, nogil=True)
-def _add_rows(ids, gradient, out):
-    for i in range(ids.shape[0]):
-        for column in range(ids.shape[1]):
-            row = ids[i, column]
-            for k in range(gradient.shape[1]):
-                out[row, k] += gradient[i, k]
-
-
-def _codes(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def codes_of(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Indices into `classes`, which are sorted; -1 for labels that are none of them."""
     codes = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     return np.where(classes[codes] == labels, codes, -1)
 
 
-def _device(device: str | None) -> torch.device:
+def device_of(device: str | None) -> torch.device:
+    """The one that is named; of None the GPU where there is one, else the CPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,10 +1,8 @@
 """How an integer is held in activations: bases of value functions, equal in number, compared on values held out.
 
-Everything rests on statistics per value (how many rows, their sum) and one total of products, so it streams. The
-question is turned around: not whether a probe reads the value, but which functions of the value predict the mean
+The question is turned around: not whether a probe reads the value, but which functions of the value predict the mean
 activation of values never fitted. Helices are those of Kantamneni & Tegmark (arXiv 2502.00873); the circles per digit
-of Levy & Geva (arXiv 2410.11781) are made up of the polynomials of a digit. Beside it, how far the values' residues
-mod T are separable linearly.
+of Levy & Geva (arXiv 2410.11781) are made up of the polynomials of a digit.
 """
 
 from __future__ import annotations
@@ -15,76 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.polynomial.legendre import legvander
-from scipy.linalg import solve_triangular
-from scipy.stats import binomtest
 
 from probes import stats
+from probes.value_statistics import Means, ValueStatistics, leave_out
 
-FEWEST_VALUES = 8
 PENALTIES = tuple(10.0**p for p in (-6, -3, -1, 0, 1, 2, 4))  # beside sums over values of weights that average 1
-SHRINKAGES = tuple(10.0**p for p in range(-3, 2))  # of the covariance of means towards that within values
 WIDEST = 1000  # range of values
 FINEST = 20  # periods that are no integers are harmonics of those up to it: 10/3, 20/9, ...
 _SAME = 0.01  # a longer circle must explain more by this share: every circle is a harmonic of its multiples
 _RESOLVED = 0.05  # of what differs between values' means: below it, a share of what is no noise means little
-_INNER = 4  # folds within the training values
-
-
-@dataclass(frozen=True)
-class ValueStatistics:
-    """What activations add up to, value by value.
-
-    values int64 [values], increasing; counts [values], rows of each; sums float64 [values, features]; scatter float64
-    [features, features], the sum of x xᵀ over all rows. Raises ValueError for shapes that do not belong together,
-    values that do not increase, and what is not finite.
-    """
-
-    values: np.ndarray
-    counts: np.ndarray
-    sums: np.ndarray
-    scatter: np.ndarray
-
-    def __post_init__(self) -> None:
-        n, features = len(self.values), self.sums.shape[-1]
-        came = (self.values.shape, self.counts.shape, self.sums.shape, self.scatter.shape)
-        if came != ((n,), (n,), (n, features), (features, features)):
-            raise ValueError(
-                f"values, counts, sums, scatter have shapes {came}; expected [k], [k], [k, features] and "
-                "[features, features]; pass them of the same rows"
-            )
-        if self.values.dtype.kind not in "iu" or (np.diff(self.values) <= 0).any():
-            raise ValueError(f"{self.values.dtype} values {self.values}; expected increasing integers; sort them first")
-        if not (np.isfinite(self.sums).all() and np.isfinite(self.scatter).all()):
-            raise ValueError("sums or scatter hold NaN or infinity; expected finite ones; leave such rows out")
-
-    @classmethod
-    def from_rows(cls, x: np.ndarray, v: np.ndarray) -> ValueStatistics:
-        """x [rows, features] activations, v int [rows] the integer of each."""
-        x, v = np.asarray(x, np.float64), np.asarray(v)
-        if x.ndim != 2 or v.shape != x.shape[:1] or v.dtype.kind not in "iu":
-            raise ValueError(
-                f"activations {x.shape} and {v.dtype} values {v.shape}; expected [rows, features] and integers [rows]; "
-                "flatten heads, and select the rows where the integer is defined"
-            )
-        unfit = int((~np.isfinite(x)).any(1).sum())
-        if unfit:
-            raise ValueError(f"{unfit} of {len(x)} rows hold NaN or infinity; expected none; leave those rows out")
-        values, counts = np.unique(v, return_counts=True)
-        starts = np.cumsum(counts) - counts
-        sums = np.add.reduceat(x[np.argsort(v, kind="stable")], starts) if len(v) else np.zeros((0, x.shape[1]))
-        return cls(values.astype(np.int64), counts, sums, x.T @ x)
-
-    def __add__(self, other: ValueStatistics) -> ValueStatistics:
-        mine, theirs = self.sums.shape[1], other.sums.shape[1]
-        if mine != theirs:
-            raise ValueError(f"{mine} and {theirs} features; expected as many; add statistics of one site")
-        values = np.union1d(self.values, other.values)
-        counts, sums = np.zeros(len(values), np.int64), np.zeros((len(values), mine))
-        for part in (self, other):
-            at = np.searchsorted(values, part.values)
-            counts[at] += part.counts.astype(np.int64)
-            sums[at] += part.sums
-        return ValueStatistics(values, counts, sums, self.scatter + other.scatter)
 
 
 @dataclass(frozen=True)
@@ -176,59 +113,12 @@ def _too_few(name: str, k: int, found: int) -> ValueError:
     return ValueError(f"{name!r} has {found} functions on these values; expected k = {k}; lower k or gather others")
 
 
-@dataclass(frozen=True)
-class _Means:
-    """Mean activations by value, centred, in as many coordinates as they span: y [n, coordinates]. noise [n]: the
-    expected squared error of each as an estimate. weights [n], of average 1: the inverse of the variance of a value's
-    mean about that of all (the one-way random-effects estimate), so that values seen often count alike, rare ones less.
-    """
-
-    values: np.ndarray
-    y: np.ndarray
-    noise: np.ndarray
-    weights: np.ndarray
-    rows: int
-    within: np.ndarray  # covariance within values [features, features]
-    centred: np.ndarray  # as y, in the features themselves
-
-
-def _means(statistics: ValueStatistics) -> _Means:
-    seen = statistics.counts > 0
-    values, counts, sums = statistics.values[seen], statistics.counts[seen].astype(float), statistics.sums[seen]
-    n, rows = len(values), counts.sum()
-    if n < FEWEST_VALUES:
-        raise ValueError(f"{n} distinct values; expected {FEWEST_VALUES} or more; gather rows of other values")
-    if rows == n:
-        raise ValueError(f"{n} rows of {n} values; expected several of a value, to know their noise; gather more rows")
-    means = sums / counts[:, None]
-    centre = counts @ means / rows
-    between = ((means - centre) ** 2).sum(1)
-    within = (statistics.scatter - sums.T @ means) / (rows - n)
-    scatter = float(np.trace(statistics.scatter))
-    spread = max(float(np.trace(within)), 0.0)
-    spread = spread if spread * rows > 1e-12 * scatter else 0.0
-    if spread == 0 and counts @ between <= 1e-12 * scatter:
-        raise ValueError("the activations are the same in all rows; expected some that vary; choose another site")
-    signal = max((counts @ between - (n - 1) * spread) / (rows - (counts @ counts) / rows), 0.0)
-    weights = 1 / (signal + spread / counts)
-    centred = means - means.mean(0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    return _Means(values, u * s, spread / counts, weights / weights.mean(), int(rows), within, centred)
-
-
-def _folds(n: int, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """The fold that leaves each value out: int [n]. Of `folds` neighbours each goes to another, in random order: every
-    fold takes from the whole range, and no fold is a residue class."""
-    return rng.permuted(np.tile(np.arange(folds), (-(-n // folds), 1)), axis=1).ravel()[:n]
-
-
-def _check_folds(folds: int, n: int) -> None:
-    if not 2 <= folds <= n:
-        raise ValueError(f"folds = {folds} of {n} values; expected 2 to {n}; pass folds=5")
-
-
 def compare(
-    statistics: ValueStatistics, k: int | Sequence[int] = 9, folds: int = 5, seed: int = 0, permutations: int = 5
+    statistics: ValueStatistics,
+    k: int | Sequence[int] = 9,
+    folds: int = 5,
+    seed: int = 0,
+    permutations: int = 5,
 ) -> pd.DataFrame:
     """A row per (basis, k): how much of the differences between values' mean activations it predicts, values held out.
 
@@ -247,9 +137,10 @@ def compare(
     in circular. Compare them at several k: of equal scores the one at the smaller k says more. Raises ValueError for
     fewer than 8 distinct values, values that come only once each, and k beyond what the training values hold.
     """
-    means = _means(statistics)
+    means = Means.of(statistics)
     n = len(means.values)
-    _check_folds(folds, n)
+    rng = np.random.default_rng(seed)
+    fold = leave_out(n, folds, rng)
     fewest = n - -(-n // folds)
     sizes = [k] if isinstance(k, int | np.integer) else list(k)
     for size in sizes:
@@ -258,8 +149,6 @@ def compare(
                 f"k = {size} functions of {n} values, of which a fold trains on {fewest}; expected k of 1 to "
                 f"{fewest - 2}; lower k or gather more values"
             )
-    rng = np.random.default_rng(seed)
-    fold = _folds(n, folds, rng)
     orders = [rng.permutation(n) for _ in range(permutations)]
     weights, total = means.weights[:, None], np.zeros(n)
     for test in (fold == left_out for left_out in range(folds)):
@@ -288,7 +177,7 @@ def _ratio(totals: np.ndarray) -> np.ndarray:
     return totals[..., 0] / totals[..., 1]
 
 
-def _held_out(basis: Basis, means: _Means, fold: np.ndarray) -> tuple[np.ndarray, list[list[str]]]:
+def _held_out(basis: Basis, means: Means, fold: np.ndarray) -> tuple[np.ndarray, list[list[str]]]:
     """Squared error at every value [n], predicted by the fold that leaves it out, and what each fold chose."""
     error, by_fold = np.zeros(len(fold)), []
     for left_out in range(fold.max() + 1):
@@ -357,80 +246,3 @@ def _regress(functions: np.ndarray, y: np.ndarray, weights: np.ndarray, train: n
         errors.append((((target - u @ (shrink[:, None] * seen)) ** 2).sum(1) / (1 - leverage) ** 2).sum())
     shrink = s / (s**2 + PENALTIES[int(np.argmin(errors))])
     return centre + centred @ (vt.T @ (shrink[:, None] * seen))
-
-
-def separability(
-    statistics: ValueStatistics,
-    periods: Sequence[int] = range(2, 11),
-    folds: int = 5,
-    seed: int = 0,
-    permutations: int = 5,
-) -> pd.DataFrame:
-    """A row per period T: the share of held-out values whose mean activation tells v mod T to a linear classifier.
-
-    A discriminant with one covariance for all residues, fitted to the training values' mean activations: their weighted
-    covariance within residues, plus `shrinkage` times that of activations within a value (pooled over all values: it
-    does not say where a mean lies), chosen by further folds within the training values. `score` with Wilson's interval,
-    a value counted as one trial; `chance`, the share of the most frequent residue among training values; `control`, the
-    same at permuted values, mean of `permutations`. Raises ValueError for fewer than two values per residue.
-    """
-    means = _means(statistics)
-    n, features = means.centred.shape
-    _check_folds(folds, n)
-    for period in periods:
-        if not 2 <= period <= n // 2:
-            raise ValueError(f"period {period} of {n} values; expected 2 to {n // 2}; lower it or gather more values")
-    spread = np.trace(means.within) + (means.centred**2).sum() / n
-    whitening = np.linalg.cholesky(means.within + 1e-3 * spread / features * np.eye(features))
-    u, s, _ = np.linalg.svd(solve_triangular(whitening, means.centred.T, lower=True).T, full_matrices=False)
-    y = u * s  # where activations within a value have unit covariance, so that shrinkage adds to the diagonal
-    rng = np.random.default_rng(seed)
-    orders = np.array([np.arange(n), *(rng.permutation(n) for _ in range(permutations))])
-    fold, rows = _folds(n, folds, rng), []
-    right = {period: np.zeros((len(orders), n), bool) for period in periods}
-    chance = {period: [] for period in periods}
-    for left_out in range(folds):
-        train, test = np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
-        inner = _folds(len(train), _INNER, rng)
-        splits = [_Split(y, means.weights, train[inner != i], train[inner == i]) for i in range(_INNER)]
-        outer = _Split(y, means.weights, train, test)
-        for period in periods:
-            residues = (means.values % period)[orders]
-            agreed = sum(split.right(residues, period).sum(2) for split in splits)
-            best = len(SHRINKAGES) - 1 - agreed[::-1].argmax(0)  # of equals the strongest
-            right[period][:, test] = outer.right(residues, period)[best, np.arange(len(orders))]
-            chance[period].append(np.bincount(residues[0, train]).max() / len(train))
-    for period in periods:
-        found = right[period].sum(1)
-        wilson = binomtest(int(found[0]), n).proportion_ci(method="wilson")
-        row = {"period": period, "score": found[0] / n, "low": float(wilson.low), "high": float(wilson.high)}
-        row |= {"chance": np.mean(chance[period]), "control": found[1:].mean() / n if permutations else np.nan}
-        rows.append({**row, "values": n, "rows": means.rows, "folds": folds, "seed": seed})
-    return pd.DataFrame(rows)
-
-
-class _Split:
-    """Discriminants of residues from the means of some values, judged on those of others."""
-
-    def __init__(self, y: np.ndarray, weights: np.ndarray, train: np.ndarray, test: np.ndarray):
-        self.train, self.test = train, test
-        self.share = weights[train] / weights[train].sum()
-        centred = y - self.share @ y[train]
-        lengths, axes = np.linalg.eigh((self.share[:, None] * centred[train]).T @ centred[train])
-        turned = centred @ axes
-        self.fitted, self.judged = turned[train], turned[test]
-        self.variance = lengths + np.array(SHRINKAGES)[:, None]  # [shrinkages, coordinates]
-
-    def right(self, residues: np.ndarray, period: int) -> np.ndarray:
-        """residues [labellings, n] -> whether each tested value is told rightly: [shrinkages, labellings, tested]."""
-        member = (residues[:, self.train, None] == np.arange(period)).astype(float)  # [labellings, trained, residues]
-        mass = self.share @ member
-        prior = np.where(mass > 0, 0, -np.inf)  # equal: those of the training values are the less likely held out
-        centres = (member * self.share[:, None]).transpose(0, 2, 1) @ self.fitted / np.maximum(mass, 1e-300)[..., None]
-        scaled = (centres / self.variance[:, None, None]).transpose(0, 1, 3, 2)  # ..., coordinates, residues
-        inner = centres @ scaled
-        # the covariance within residues is the total less that of the centres: Woodbury
-        solved = np.linalg.inv(np.eye(period) - mass[..., None] * inner)
-        offset = prior - np.einsum("slij,slji->sli", inner, solved) / 2
-        scores = self.judged @ (scaled @ solved) + offset[:, :, None]
-        return scores.argmax(3) == residues[:, self.test]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from probes.bank import LARGEST, Bank
+from cadmus.labels import LARGEST
+from probes.bank import Bank, Moments
 from probes.examples import Target
 from probes.linear import SHRINKAGES, Linear, discriminant, ridge
 
@@ -35,12 +36,15 @@ class Readouts:
         """What is read in x [rows, features]: float32 [rows, targets], NaN for a target without a probe and for a row
         with activations that are not finite."""
         x = np.asarray(x, np.float32)
+        finite = np.isfinite(x).all(1)
+        if not finite.all():
+            x = np.where(finite[:, None], x, 0)
         out = np.full((len(x), self.targets), np.nan, np.float32)
         if self.numbers is not None:
             out[:, self.number_targets] = self.numbers(x)
         for target, linear, classes in self.classifiers:
             out[:, target] = classes[linear(x).argmax(1)]
-        out[~np.isfinite(x).all(1)] = np.nan
+        out[~finite] = np.nan
         return out
 
     def penalty(self, target: int) -> float:
@@ -53,48 +57,79 @@ class Readouts:
 
 def fit(train: Bank, validation: Bank, targets: Sequence[Target]) -> Readouts:
     """The probes of all targets, each with the penalty that `validation` prefers."""
-    problems, notes = {}, {}
+    problems, notes, classifiers = {}, {}, []
     numbers: dict[int, list[int]] = {}
-    classifiers, shrinkages = [], {}
+    shrinkages: dict[int, float] = {}  # chosen once per mask: the covariance is nearly the same
     for k, target in enumerate(targets):
-        problem = _problem(train, validation, k)
+        mask, often = int(train.mask_of[k]), _often(train, k)
+        problem = _problem(train, validation, k, often, target)
+        if not problem and target.as_number:
+            numbers.setdefault(mask, []).append(k)
+        elif not problem:
+            try:
+                found = _classifier(train.moments(k, often), validation.moments(k, often), shrinkages.get(mask))
+                shrinkages.setdefault(mask, float(found.penalty[0]))
+                classifiers.append((k, found, often))
+            except (ValueError, np.linalg.LinAlgError) as error:
+                problem = str(error)
         if problem:
             problems[k] = problem
-        elif not target.as_number:
-            classes = train.classes(k)
-            often = train.counts[k, classes + LARGEST] >= FEWEST_OF_CLASS
-            if not often.all():
-                notes[k] = f"values too rare in training to be told: {classes[~often].tolist()}"
-            classes = classes[often]
-            mask = int(train.mask_of[k])
-            chosen = shrinkages.get(mask, SHRINKAGES)  # chosen once per mask: the covariance is nearly the same
-            found = discriminant(train.moments(k, classes), chosen, validation.moments(k, classes))
-            shrinkages[mask] = (found.penalty[0],)
-            classifiers.append((k, found, classes))
         else:
-            numbers.setdefault(int(train.mask_of[k]), []).append(k)
-    for k in range(len(targets)):
-        rows, features = train.rows(k), train.xx.shape[1]
-        if k not in problems and rows < features:
-            notes[k] = f"{rows} training tokens for {features} dimensions"
-    parts = [ridge(train.numbers(group), validation=validation.numbers(group)) for group in numbers.values()]
+            notes[k] = _note(train, k, often, target)
+    parts, order = [], []
+    for group in numbers.values():
+        try:
+            parts.append(ridge(train.numbers(group), validation=validation.numbers(group)))
+            order += group
+        except (ValueError, np.linalg.LinAlgError) as error:
+            problems |= dict.fromkeys(group, str(error))
     together = None
     if parts:
         together = Linear(*(np.concatenate([getattr(p, f) for p in parts], -1) for f in Linear.__dataclass_fields__))
-    order = np.array([k for group in numbers.values() for k in group], int)
-    return Readouts(len(targets), together, order, tuple(classifiers), problems, notes)
+    notes = {k: note for k, note in notes.items() if note and k not in problems}
+    return Readouts(len(targets), together, np.array(order, int), tuple(classifiers), problems, notes)
 
 
-def _problem(train: Bank, validation: Bank, target: int) -> str:
-    if train.rows(target) < FEWEST_ROWS or validation.rows(target) < FEWEST_ROWS:
-        return (
-            f"{train.rows(target)} training and {validation.rows(target)} validation tokens; a probe needs "
-            f"{FEWEST_ROWS} of each"
-        )
+def _often(train: Bank, target: int) -> np.ndarray:
+    """The values that training has often enough to tell them: int [classes]."""
     classes = train.classes(target)
+    return classes[train.counts[target, classes + LARGEST] >= FEWEST_OF_CLASS]
+
+
+def _classifier(train: Moments, validation: Moments, shrinkage: float | None) -> Linear:
+    if shrinkage is not None:
+        try:
+            return discriminant(train, (shrinkage,))
+        except ValueError:  # too little for this target
+            pass
+    return discriminant(train, SHRINKAGES, validation)
+
+
+def _problem(train: Bank, validation: Bank, k: int, often: np.ndarray, target: Target) -> str:
+    if train.rows(k) < FEWEST_ROWS or validation.rows(k) < FEWEST_ROWS:
+        bad = train.bad + validation.bad
+        return (
+            f"{train.rows(k)} training and {validation.rows(k)} validation tokens; a probe needs {FEWEST_ROWS} of each"
+            + (f" ({bad} tokens left out: activations not finite)" if bad else "")
+        )
+    classes = train.classes(k)
     if len(classes) == 1:
         return f"constant ({classes[0]}) on the training tokens"
-    often = train.counts[target, classes + LARGEST] >= FEWEST_OF_CLASS
-    if often.sum() < 2:
-        return f"{often.sum()} of {len(classes)} values come {FEWEST_OF_CLASS} times or more in training; 2 are needed"
+    if target.as_number:
+        return ""
+    if len(often) < 2:
+        return f"{len(often)} of {len(classes)} values come {FEWEST_OF_CLASS} times or more in training; 2 are needed"
+    if not validation.counts[k, often + LARGEST].any():
+        return "no validation token has a value that training has often enough"
     return ""
+
+
+def _note(train: Bank, k: int, often: np.ndarray, target: Target) -> str:
+    rows, features = train.rows(k), train.xx.shape[1]
+    rare = np.setdiff1d(train.classes(k), often)
+    said = (
+        f"{rows} training tokens for {features} dimensions" if rows < features else "",
+        f"values too rare in training to be told: {rare.tolist()}" if len(rare) and not target.as_number else "",
+        f"{train.bad} training tokens left out: activations not finite" if train.bad else "",
+    )
+    return "; ".join(filter(None, said))

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import Ridge, RidgeClassifier
-from sklearn.neural_network import MLPClassifier
 
 from cadmus import tokens
 from cadmus.families import Register
 from probes import controls, harvest, stats
+from probes.estimators import DiscriminantProbe, RidgeProbe
+from probes.mlp import MLPClassifierProbe
 
 MARGIN = 0.05  # by which the lower bound of score minus control must exceed 0: read
 LEVEL = 0.05
@@ -44,22 +44,23 @@ def conditional(train_labels: np.ndarray, train_inputs: np.ndarray, test_inputs:
     return controls.NGram(order=2).fit(train_inputs, train_labels).predict(test_inputs)
 
 
-def perceptron() -> MLPClassifier:
-    """One hidden layer of 32, stopped once three epochs have gained little."""
-    return MLPClassifier((32,), learning_rate_init=0.01, tol=1e-3, n_iter_no_change=3, random_state=0)
+def perceptron() -> MLPClassifierProbe:
+    """The nonlinear probe, small and soon done: what is planted needs no more."""
+    return MLPClassifierProbe(hidden=32, epochs=20)
 
 
 @dataclass(frozen=True)
 class Harness:
-    """The parts that are put to the test. Probes are made without arguments and have scikit-learn's `fit`, `predict`.
+    """The parts that are put to the test, by default the project's own. Probes are made without arguments and have
+    scikit-learn's `fit`, `predict`.
 
     regressor, classifier: linear; nonlinear: a classifier. baseline(train labels, train inputs, test inputs) ->
     predictions, as `conditional`; folds(programs) -> index into `harvest.FOLDS`; cluster_sums(values, skeletons,
     programs) -> sums; leaked(train skeletons, test skeletons) raises ValueError.
     """
 
-    regressor: Callable[[], Any] = Ridge
-    classifier: Callable[[], Any] = RidgeClassifier
+    regressor: Callable[[], Any] = RidgeProbe
+    classifier: Callable[[], Any] = DiscriminantProbe
     nonlinear: Callable[[], Any] = perceptron
     baseline: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = conditional
     folds: Callable[[np.ndarray], np.ndarray] = harvest.skeleton_folds
@@ -201,8 +202,7 @@ def run(
     seed: int = 0,
     checks: Sequence[Callable[..., list[Check]]] = CHECKS,
 ) -> list[Check]:
-    """What `checks` say of the harness (default: the one that results are made with); `progress` is told the share
-    done."""
+    """What `checks` say of the harness; `progress` is told the share done."""
     harness = harness or Harness()
     programs = Register(max_stores=2).generate(_PROGRAMS, np.random.default_rng([seed, 0]))
     data = _Data.of(programs, harness.folds(programs))

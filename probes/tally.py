@@ -1,7 +1,7 @@
 """Rights and errors by cluster: what every score, its interval and its difference from a control are computed from.
 
 A `Tally` adds up, for one reader (a probe or a baseline) and every target, the tokens read rightly and the squared
-error, per cluster (skeleton) and per group of tokens (all, and every value of each breakdown).
+error, per cluster (skeleton), and the former per group of tokens too (all, and every value of each breakdown).
 """
 
 from __future__ import annotations
@@ -32,21 +32,29 @@ class Groups:
         for breakdown, (code, labels) in breakdowns.items():
             codes.append(np.where(code < 0, -1, code + len(names)).astype(np.int16))
             names += [(breakdown.replace("_", " "), label) for label in labels]
-        return cls(tuple(names), np.stack(codes, -1) if codes else np.zeros((0, 0, 0), np.int16))
+        if not codes:
+            raise ValueError("no breakdown is given; Groups.none says that there is none")
+        return cls(tuple(names), np.stack(codes, -1))
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> Groups:
+        """All tokens only, of `shape` (n, positions)."""
+        return cls(((ALL, ALL),), np.zeros((*shape, 0), np.int16))
 
 
 class Tally:
-    """right and error (squared) float32 [targets, clusters, groups]; of targets that are not `detailed` only the group
-    of all tokens, in `right_all` and `error_all` [targets, clusters]."""
+    """right_all float32 [targets, clusters]: tokens read rightly; right float32 [detailed, clusters, groups]: those of
+    the detailed targets; error_all float64 [targets, clusters]: squared error, NaN where a token was not read at all;
+    read int64 [targets]: tokens that were."""
 
     def __init__(self, clusters: int, detailed: np.ndarray, groups: int):
         """detailed int [targets]: the row of a target among the detailed ones, -1 for others."""
         self.detailed = np.asarray(detailed, np.int64)
-        size = int(self.detailed.max()) + 1
-        self.right = np.zeros((size, clusters, groups), np.float32)
-        self.error = np.zeros((size, clusters, groups), np.float32)
+        size = int(self.detailed.max(initial=-1)) + 1
         self.right_all = np.zeros((len(self.detailed), clusters), np.float32)
-        self.error_all = np.zeros((len(self.detailed), clusters), np.float32)
+        self.right = np.zeros((size, clusters, groups), np.float32)
+        self.error_all = np.zeros((len(self.detailed), clusters))
+        self.read = np.zeros(len(self.detailed), np.int64)
 
     def add(
         self, read: np.ndarray, values: np.ndarray, shown: np.ndarray, clusters: np.ndarray, groups: np.ndarray
@@ -54,32 +62,35 @@ class Tally:
         """read float [rows, targets] (NaN: nothing read, wrong); values int [rows, targets]; shown bool [rows,
         targets]; clusters int [rows]; groups int16 [rows, breakdowns]."""
         arrays = (np.asarray(read, np.float32), values.astype(np.int32), shown, clusters.astype(np.int64), groups)
-        sums = (self.right, self.error, self.right_all, self.error_all)
+        sums = (self.right_all, self.right, self.error_all, self.read)
         _add(*(np.ascontiguousarray(array) for array in arrays), self.detailed, *sums)
         return self
 
+    def of(self, target: int, group: int = 0) -> np.ndarray:
+        """The tokens of a group read rightly: [clusters]; groups but the first of detailed targets only."""
+        return self.right_all[target] if group == 0 else self.right[self.detailed[target], :, group]
+
 
 @njit(cache=True, nogil=True)
-def _add(read, values, shown, clusters, groups, detailed, right, error, right_all, error_all):
+def _add(read, values, shown, clusters, groups, detailed, right_all, right, error_all, count):
     for i in range(len(read)):
         c = clusters[i]
         for t in range(read.shape[1]):
             if not shown[i, t]:
                 continue
-            miss = read[i, t] - values[i, t]
-            hit = np.float32(1.0) if np.rint(read[i, t]) == values[i, t] else np.float32(0.0)
-            miss = np.float32(miss * miss) if np.isfinite(miss) else np.float32(0.0)
-            right_all[t, c] += hit
-            error_all[t, c] += miss
+            if np.isfinite(read[i, t]):
+                count[t] += 1
+                error_all[t, c] += (np.float64(read[i, t]) - values[i, t]) ** 2
+            else:
+                error_all[t, c] = np.nan
             d = detailed[t]
-            if d >= 0:
-                right[d, c, 0] += hit
-                error[d, c, 0] += miss
-                for b in range(groups.shape[1]):
-                    g = groups[i, b]
-                    if g >= 0:
-                        right[d, c, g] += hit
-                        error[d, c, g] += miss
+            if np.rint(read[i, t]) == values[i, t]:
+                right_all[t, c] += 1
+                if d >= 0:
+                    right[d, c, 0] += 1
+                    for b in range(groups.shape[1]):
+                        if groups[i, b] >= 0:
+                            right[d, c, groups[i, b]] += 1
 
 
 def clusters_of(skeletons: np.ndarray, programs: int) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Imports go one way: the table of the design, held against every import statement of the code, nested ones too."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import probes
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,16 +75,26 @@ ALLOWED = {
         *("cadmus.seeds", "cadmus.generation"),
     },
     "probes": set(),
-    "probes.bank": set(),
+    "probes.bank": {"cadmus.labels"},
     "probes.logistic": set(),
     "probes.stats": set(),
     "probes.harvest": {"cadmus.lens", "cadmus.tokens"},
     "probes.controls": {"cadmus.model", "cadmus.families"},
+    "probes.mlp": set(),
+    "probes.token_baseline": {"cadmus.vm", "probes.mlp"},
+    "probes.value_statistics": set(),
+    "probes.numeric": {"probes.stats", "probes.value_statistics"},
+    "probes.separability": {"probes.value_statistics"},
+    "probes.selftest": {
+        *("cadmus.tokens", "cadmus.families", "probes.controls", "probes.estimators", "probes.harvest", "probes.mlp"),
+        "probes.stats",
+    },
 }
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
     *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost", "cadmus.processes"),
     *("cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.harvest", "probes.logistic", "analyses.paper"),
+    *("probes.mlp", "probes.token_baseline"),
 }
 TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only
 
@@ -155,6 +168,18 @@ def test_heavy_packages_load_where_they_belong(module):
 )
 def test_light_modules_load_without_torch(statement):
     loads_none_of(statement, "torch", "transformer_lens")
+
+
+def test_probes_loads_its_names_when_they_are_asked_for():
+    loads_none_of("import probes; assert 'RidgeProbe' in dir(probes)", "torch", "sklearn", "numpy", "numba")
+    loads_none_of("from probes import RidgeProbe, LeastSquaresProbe, DiscriminantProbe", "torch", "transformer_lens")
+    for name in probes.__all__:
+        home = importlib.import_module(getattr(probes, name).__module__)
+        assert getattr(probes, name) is getattr(home, name)
+    with pytest.raises(AttributeError, match=r"module 'probes' has no 'Ridge'; it has RidgeProbe, .*, and its modules"):
+        _ = probes.Ridge
+    with pytest.raises(ImportError, match="cannot import name 'Ridge'"):
+        exec("from probes import Ridge", {})
 
 
 def test_lens_loads_without_transformer_lens():

@@ -1,19 +1,27 @@
-"""What stands in the README runs."""
+"""What stands in the README and in docs/probing.md runs."""
 
+import ast
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
-from analyses.cli import main
-from cadmus import checkpoint
+from analyses.cli import app, main
+from cadmus import checkpoint, labels
 from cadmus.mixture import load
 from cadmus.model import Model, ModelConfig
+from probes import scores
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PROBING = (ROOT / "docs" / "probing.md").read_text(encoding="utf-8")
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
 @pytest.fixture
@@ -23,26 +31,91 @@ def in_a_new_folder(tmp_path, monkeypatch):
     checkpoint.save("runs/my", Model(cfg), load("first"), {"config": {"seed": 0}})
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_python_blocks_run_and_give_what_their_comments_say(block, in_a_new_folder):
-    names, checked = {}, 0
-    for line in block.splitlines():
-        code, _, comment = (part.strip() for part in line.partition("#"))
-        exec(code, names)
-        said = re.match(r"(True|False|Int\(.*?\)|array\(.*?\))", comment)
+def execute(block, names):
+    """Run the block's statements, and hold values against the comments that say them; returns how many those are."""
+    lines, checked = block.splitlines(), 0
+    for statement in ast.parse(block).body:
+        code = "\n".join(lines[statement.lineno - 1 : statement.end_lineno])
+        if not isinstance(statement, ast.Expr):
+            exec(code, names)
+            continue
+        value = eval(code.strip(), names)
+        said = re.search(r"# (True|False|Int\(.*?\)|array\(.*?\))", code)
         if said:
-            value = eval(code, names)
-            expected = eval(said[0], {**names, "array": np.array, "Int": names["vm"].Int if "vm" in names else None})
-            assert np.array_equal(value, expected) if isinstance(expected, np.ndarray) else value == expected
+            expected = eval(said[1], {**names, "array": np.array, "Int": names["vm"].Int if "vm" in names else None})
+            equal = np.array_equal(value, expected) if isinstance(expected, np.ndarray) else value == expected
+            assert equal, f"{code} gave {value}"
             checked += 1
-    assert checked or "load" in block
+    return checked
 
 
-def test_commands_of_the_readme_exist(capsys):
-    commands = set(re.findall(r"cadmus-probe (vm|train|eval|paper|report|data \w+)", README))
-    assert len(commands) >= 9
-    for command in commands:
-        assert main([*command.split(), "--help"]) == 0
+@pytest.mark.parametrize("block", blocks(README))
+def test_python_blocks_run_and_give_what_their_comments_say(block, in_a_new_folder):
+    assert execute(block, {}) or "load" in block
+
+
+def test_a_comment_that_is_not_so_is_found():
+    assert execute("x = 1\nx + 1 == 2  # True, of course\nx  # one", {}) == 1
+    with pytest.raises(AssertionError, match=r"x == 2  # True gave False"):
+        execute("x = 1\nx == 2  # True", {})
+    with pytest.raises(AssertionError, match=r"gave \[1 2\]"):
+        execute("import numpy as np\nnp.arange(1, 3)  # array([1, 3])", {})
+
+
+def test_the_page_on_probing_runs_as_one_session(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    assert sum(execute(block, names) for block in blocks(PROBING)) >= 9
+    assert len(names["table"]) == 4
+    assert names["ridge"].score(*names["test"]) > 0.8
+    assert len(names["checks"]) == 2
+    assert all(check.passed for check in names["checks"])
+
+
+def test_the_example_probe_runs_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = (block for block in blocks(PROBING) if block.startswith("# my_probe.py\n"))
+    Path("my_probe.py").write_text(example, encoding="utf-8")
+    arguments = "--programs 300 --machines 0 --variable depth --site blocks.0.hook_resid_post --offset 0 --out page"
+    assert main(["probe", "--probe", "my_probe.py:MyProbe", *arguments.split()]) == 0, capsys.readouterr().err
+    assert "page/index.html" in capsys.readouterr().out
+    (row,) = Path("page/tables/state.csv").read_text(encoding="utf-8").splitlines()[1:2]
+    assert row.startswith("blocks.0.hook_resid_post,1,depth,0,all,all,")
+    assert ",MyProbe,exact match," in row
+    assert "--probe my_probe.py:MyProbe" in Path("page/report.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_probing_explains_every_column_and_variable():
+    columns, variables = PROBING.split("### What the columns mean")[1].split("## What to read")
+    first = re.findall(r"^\| (.*?) \|", columns, re.MULTILINE)
+    assert sorted(re.findall(r"`(.+?)`", " ".join(first))) == sorted(scores.COLUMNS)
+    for name in (*labels.FIELDS, *labels.PROSPECTS, *labels.NEEDED, *labels.VIEWS, "depth", "all_true"):
+        assert re.search(rf"`[\w.]*\b{re.escape(name)}`", variables), name
+
+
+def commands(page):
+    """The lines of a page that call the command: shell words without its name and the comment."""
+    lines = re.findall(r"^    cadmus-probe .*", page, re.MULTILINE)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("words", commands(README) + commands(PROBING), ids=" ".join)
+def test_commands_parse(words):
+    command, words = typer.main.get_command(app), list(words)
+    while hasattr(command, "commands"):
+        name = words.pop(0)
+        command = command.commands[name]
+    command.make_context(name, words)
+
+
+def test_commands_of_the_readme_have_help(capsys):
+    called = {tuple(words[:2] if words[0] == "data" else words[:1]) for words in commands(README)}
+    assert len(called) >= 12
+    for words in called:
+        assert main([*words, "--help"]) == 0
+
+
+def test_make_has_the_targets_of_the_readme():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"(?:^    |`)make (\w+)", README, re.MULTILINE))
     assert targets >= {"report", "test", "agreement"}
@@ -50,6 +123,8 @@ def test_commands_of_the_readme_exist(capsys):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_files_that_the_readme_links_exist():
-    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", ["README.md", "docs/machine.md", "docs/probing.md"])
+def test_files_that_a_page_links_exist(page):
+    path = ROOT / page
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), link

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.linear_model import RidgeClassifier
 
 from probes import controls, harvest, stats
+from probes.estimators import DiscriminantProbe, RidgeProbe
+from probes.mlp import MLPClassifierProbe
 from probes.selftest import CHECKS, NOISES, Check, Harness, exclusive_or, leak, linear, noise, perceptron, position, run
 
 NAMES = [
@@ -44,13 +45,19 @@ def test_the_verdicts_are_not_of_one_seed(seed: int) -> None:
     assert [check for check in run(seed=seed, checks=CHECKS[:-1]) if not check.passed] == []
 
 
+def test_the_probes_put_to_the_test_are_those_of_the_project() -> None:
+    harness = Harness()
+    made = [type(make()) for make in (harness.regressor, harness.classifier, harness.nonlinear)]
+    assert made == [RidgeProbe, DiscriminantProbe, MLPClassifierProbe]
+
+
 def test_a_probe_that_reads_nothing_finds_nothing() -> None:
     assert failed(replace(Harness(), regressor=DummyRegressor), linear) == NAMES[:1]
     assert failed(replace(Harness(), classifier=DummyClassifier), position) == NAMES[2:4]
 
 
 def test_the_nonlinear_probe_must_find_xor_and_the_linear_one_must_not() -> None:
-    assert failed(replace(Harness(), nonlinear=RidgeClassifier), exclusive_or) == NAMES[1:2]
+    assert failed(replace(Harness(), nonlinear=DiscriminantProbe), exclusive_or) == NAMES[1:2]
     (check,) = run(harness=replace(Harness(), classifier=perceptron), checks=(exclusive_or,))
     assert not check.passed
     assert check.found.startswith("linear 0.5")
@@ -66,7 +73,7 @@ def test_a_baseline_that_does_not_see_positions_lets_the_confound_pass() -> None
 def test_a_baseline_that_has_seen_the_activations_hides_what_is_there() -> None:
     said = []
 
-    class Overheard(RidgeClassifier):
+    class Overheard(DiscriminantProbe):
         def predict(self, x: np.ndarray) -> np.ndarray:
             said.append(super().predict(x))
             return said[-1]

@@ -1,0 +1,95 @@
+"""The same variable at the same site by several probes: how much is read linearly, and by which classifier.
+
+Least squares, discriminant and logistic classifiers over the values, and a network with one hidden layer, the nonlinear
+reference: what it reads beyond the others is there, but not linearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probes import stats
+from probes.estimators import DiscriminantProbe, LeastSquaresProbe
+from probes.examples import Examples, Target, labelled
+from probes.harvest import stream
+from probes.logistic import LogisticProbe
+from probes.mlp import MLPClassifierProbe
+
+ROWS = {"train": 12_000, "validation": 4_000, "test": 8_000}  # tokens of each fold
+PENALTIES = {
+    "least squares": (LeastSquaresProbe, "alpha", (1.0, 1e2, 1e4)),
+    "discriminant": (DiscriminantProbe, "shrinkage", (1e-4, 1e-2, 1e-1)),
+    "logistic": (LogisticProbe, "C", (1e-3, 1e-1)),
+}
+_FEWEST = 5  # training rows of a value that classifiers are to tell
+
+
+def compare(
+    model: Any,
+    examples: Examples,
+    sites: Mapping[str, str],
+    *,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> pd.DataFrame:
+    """A row per (variable, probe): accuracy on the test tokens at the variable's site, with its interval over
+    skeletons. sites: hook name by variable. Penalties are chosen on validation tokens, which also stop the network."""
+    rows: list[dict] = []
+    folds = {name: _tokens(model, examples.fold(name), sites, rows_) for name, rows_ in ROWS.items()}
+    for done, (variable, site) in enumerate(sites.items()):
+        parts = {name: fold.of(variable, site) for name, fold in folds.items()}
+        x, y, _ = parts["train"]
+        mean, spread = x.mean(0), x.std(0) + 1e-6
+        parts = {name: ((part[0] - mean) / spread, *part[1:]) for name, part in parts.items()}
+        x = parts["train"][0]
+        values, counts = np.unique(y, return_counts=True)
+        often = np.isin(y, values[counts >= _FEWEST])
+        if len(np.unique(y[often])) > 1 and len(parts["validation"][1]) and len(parts["test"][1]):
+            for name, probe in _fitted(x[often], y[often], *parts["validation"][:2], seed).items():
+                x_test, y_test, clusters = parts["test"]
+                score = stats.accuracy(probe.predict(x_test) == y_test, *clusters, seed)
+                rows.append({"variable": variable, "site": site, **stats.columns(name, "accuracy", score)})
+        progress((done + 1) / len(sites))
+    return pd.DataFrame(rows)
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, x_held: np.ndarray, y_held: np.ndarray, seed: int) -> dict[str, Any]:
+    """Each probe, fitted with the penalty that is most accurate on validation rows; all on standardized features."""
+    found = {}
+    for name, (kind, parameter, values) in PENALTIES.items():
+        candidates = [kind(**{parameter: value}).fit(x, y) for value in values]
+        found[name] = max(candidates, key=lambda probe: probe.score(x_held, y_held))
+    known = np.isin(y_held, np.unique(y))
+    network = MLPClassifierProbe(hidden=128, epochs=40, patience=4, seed=seed)
+    found["network"] = network.fit(x, y, validation=(x_held[known], y_held[known]))
+    return found
+
+
+class _Tokens:
+    """Activations and labels of some tokens of one fold."""
+
+    def __init__(self, x: dict[str, np.ndarray], labels: dict[str, tuple], programs: np.ndarray, skeletons: np.ndarray):
+        self.x, self.labels, self.programs, self.skeletons = x, labels, programs, skeletons
+
+    def of(self, variable: str, site: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """x [rows, features], y [rows] and (skeletons, programs) [rows] where the variable is defined."""
+        values, defined = self.labels[variable]
+        x = self.x[site][defined]
+        return x, values[defined].astype(np.int64), (self.skeletons[defined], self.programs[defined])
+
+
+def _tokens(model: Any, examples: Examples, sites: Mapping[str, str], rows: int) -> _Tokens:
+    """The tokens of the first programs (their order is random) that have about so many."""
+    examples = examples[: max(1, int(np.searchsorted(examples.where.sum(1).cumsum(), rows, "right")))]
+    targets = [Target(variable) for variable in sites]
+    read = labelled(examples, targets)
+    batches = list(stream(model, examples.programs, list(dict.fromkeys(sites.values())), where=examples.where))
+    programs, positions = (np.concatenate([getattr(b, name) for b in batches]) for name in ("programs", "positions"))
+    values, defined = read.at(programs, positions)
+    labels = {v: (values[:, k], defined[:, read.mask_of[k]]) for k, v in enumerate(sites)}
+    x = {site: np.concatenate([b.activations[site] for b in batches]) for site in batches[0].activations}
+    return _Tokens(x, labels, programs, examples.skeletons[programs])

@@ -1,0 +1,287 @@
+"""The passes over programs that `probes.measure` makes: gather sums and fit, take a sample, read and tally."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+
+from cadmus import vm
+from probes import reading
+from probes.bank import Bank, Rows
+from probes.baselines import Baselines
+from probes.codelength import online_code_length
+from probes.custom import EstimatorReadouts, Probe
+from probes.examples import TRUE, Examples, Labelled, Target, labelled
+from probes.harvest import Batch, stream
+from probes.reading import Readouts
+from probes.tally import Groups, Tally, clusters_of
+
+TRAINED, UNTRAINED = "trained", "untrained"
+SAMPLE_ROWS = 8_192  # training tokens that code length, and probes that need rows, are given
+
+Progress = Callable[[str, float], None]  # told the stage and the share of it done
+Banks = dict[tuple[str, str, str], Bank]  # by fold, model and site
+Fitted = Mapping[tuple[str, str], Readouts | EstimatorReadouts]  # by model and site
+
+
+def own(targets: Sequence[Target]) -> list[int]:
+    """The places of the machine's own variables among targets: no controls, no alternative machines."""
+    return [k for k, target in enumerate(targets) if target.machine == TRUE and not target.permuted]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be read in which models, TRAINED and perhaps UNTRAINED."""
+
+    models: Mapping[str, Any]
+    examples: Examples
+    targets: tuple[Target, ...]
+    sites: tuple[str, ...]
+    machines: Mapping[str, vm.Semantics]
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """`own` of the targets: int64 [own]."""
+        return np.array(own(self.targets), int)
+
+    def read_in(self, name: str) -> np.ndarray:
+        """The places of the targets that are read in a model: of the twin the machine's own only."""
+        return np.arange(len(self.targets)) if name == TRAINED else self.own
+
+    def labels(self, part: Examples) -> Labelled:
+        """Of all targets."""
+        return labelled(part, self.targets, self.machines, self.seed)
+
+    def parts(self, stage: str, *folds: str) -> Iterator[tuple[str, Examples, Labelled]]:
+        """(fold, examples, their labels) part by part, `progress` being told of each."""
+        done, total = 0, len(self.examples.fold(*folds))
+        for fold in folds:
+            for part in self.examples.fold(fold).chunks():
+                yield fold, part, self.labels(part)
+                done += len(part)
+                self.progress(stage, done / total)
+
+    def batches(self, part: Examples, *names: str) -> Iterator[dict[str, Batch]]:
+        """The same tokens of several models, batch by batch."""
+        streams = [stream(self.models[name], part.programs, self.sites, where=part.where) for name in names]
+        for batches in zip(*streams, strict=True):
+            yield dict(zip(names, batches, strict=True))
+
+
+# --- fit -------------------------------------------------------------------------------------------------------------
+
+
+def gather(task: Task, banks: Banks | None, baselines: Baselines | None) -> tuple[np.ndarray, np.ndarray]:
+    """Fill the banks and the baselines from the training and validation programs; returns how many labels are left out
+    as too large, [targets], and which values training has, bool [targets, 199]."""
+    outside, known = np.zeros(len(task.targets), np.int64), False
+    for fold, part, labels in task.parts("gather activations", "train", "validation"):
+        outside += labels.outside
+        known = known | labels.taken() if fold == "train" else known
+        if baselines is not None:
+            baselines.add(part, labels, fold)
+        for batches in task.batches(part, *task.models) if banks is not None else ():
+            values, defined = labels.at(batches[TRAINED].programs, batches[TRAINED].positions)
+            rows, updates = Rows.of(values, defined, labels.mask_of), []
+            for name, batch in batches.items():
+                chosen = task.read_in(name)
+                wanted = replace(rows, codes=np.ascontiguousarray(rows.codes[:, chosen]))
+                for site, x in batch.activations.items():
+                    if (fold, name, site) not in banks:
+                        banks[fold, name, site] = Bank(x.shape[1], labels.mask_of[chosen], masks=defined.shape[1])
+                    updates.append((banks[fold, name, site], x, wanted))
+            _on_threads(Bank.update, updates)
+    return outside, known
+
+
+def fit(task: Task, banks: Banks, inspect: Callable[[str, Bank, Bank], None] | None) -> dict[tuple[str, str], Readouts]:
+    """The probes of every model and site; a bank is dropped once it was used."""
+
+    def one(name: str, site: str) -> Readouts:
+        pair = banks.pop(("train", name, site)), banks.pop(("validation", name, site))
+        if inspect is not None and name == TRAINED:
+            inspect(site, *pair)
+        return reading.fit(*pair, [task.targets[k] for k in task.read_in(name)])
+
+    keys = [(name, site) for name in task.models for site in task.sites]
+    return dict(zip(keys, _on_threads(one, keys, partial(task.progress, "fit probes")), strict=True))
+
+
+def _on_threads(
+    work: Callable[..., Any], arguments: Sequence[tuple], progress: Callable[[float], None] = lambda share: None
+) -> list[Any]:
+    """`work` of each tuple of arguments, on all cores, each with one thread for its algebra: matrices as small as these
+    lose by sharing, and threads that wait for each other on a busy machine stand still."""
+    done = []
+    with threadpool_limits(1, user_api="blas"):
+        tasks = (delayed(work)(*one) for one in arguments)
+        for result in Parallel(n_jobs=-1, backend="threading", return_as="generator")(tasks):
+            done.append(result)
+            progress(len(done) / len(arguments))
+    return done
+
+
+# --- sample ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Training tokens, program after program: programs int64 [rows]; values int32 and shown bool [rows, targets]."""
+
+    examples: Examples
+    programs: np.ndarray
+    values: np.ndarray
+    shown: np.ndarray
+
+    @classmethod
+    def of(cls, task: Task) -> Sample:
+        """Of the first programs, whose order is random, that have about `SAMPLE_ROWS` tokens."""
+        train = task.examples.fold("train")
+        ends = train.where.sum(1).cumsum()
+        chosen = train[: max(1, int(np.searchsorted(ends, SAMPLE_ROWS, "right")))]
+        labels, (programs, positions) = task.labels(chosen), np.nonzero(chosen.where)
+        values, defined = labels.at(programs, positions)
+        return cls(chosen, programs, values, defined[:, labels.mask_of])
+
+    def activations(self, task: Task, name: str) -> dict[str, np.ndarray]:
+        """Of a model: float32 [rows, features] by site."""
+        batches = [batch[name] for batch in task.batches(self.examples, name)]
+        programs, positions = (np.concatenate([getattr(b, a) for b in batches]) for a in ("programs", "positions"))
+        order = np.lexsort((positions, programs))
+        return {site: np.concatenate([b.activations[site] for b in batches])[order] for site in task.sites}
+
+
+def fit_copies(task: Task, probe: Probe, sample: Sample) -> dict[tuple[str, str], EstimatorReadouts]:
+    readouts = {}
+    for name in task.models:
+        chosen = task.read_in(name)
+        for site, x in sample.activations(task, name).items():
+            readouts[name, site] = EstimatorReadouts.fit(probe, x, sample.values[:, chosen], sample.shown[:, chosen])
+            task.progress("fit probes", len(readouts) / (len(task.models) * len(task.sites)))
+    return readouts
+
+
+def code_lengths(task: Task, sample: Sample) -> dict[str, np.ndarray]:
+    """Bits per label of the machine's present states, real and permuted, by site: [targets], NaN for others."""
+    present = [k for k, t in enumerate(task.targets) if (t.offset, t.machine, t.as_number) == (0, TRUE, False)]
+
+    def one(x: np.ndarray) -> np.ndarray:
+        bits = np.full(len(task.targets), np.nan)
+        finite = np.isfinite(x).all(1)
+        values, shown = sample.values[finite], sample.shown[finite]
+        coded = [k for k in present if len(np.unique(values[shown[:, k], k])) > 1]
+        if coded:
+            length = online_code_length(x[finite], values[:, coded], shown[:, coded], sample.programs[finite])
+            bits[coded] = length.bits
+        return bits
+
+    activations = sample.activations(task, TRAINED)
+    bits = _on_threads(one, [(x,) for x in activations.values()], partial(task.progress, "code length"))
+    return dict(zip(activations, bits, strict=True))
+
+
+# --- read ------------------------------------------------------------------------------------------------------------
+
+
+def validate(task: Task, readouts: Fitted) -> dict[str, np.ndarray]:
+    """The share of the validation tokens that each probe of the model reads rightly, by site: [targets]."""
+    right, n = {site: np.zeros(len(task.targets)) for site in task.sites}, np.zeros(len(task.targets))
+    for _, part, labels in task.parts("read validation programs", "validation"):
+        for batches in task.batches(part, TRAINED):
+            batch = batches[TRAINED]
+            values, defined = labels.at(batch.programs, batch.positions)
+            shown = defined[:, labels.mask_of]
+            n += shown.sum(0)
+            for site, x in batch.activations.items():
+                right[site] += ((np.rint(readouts[TRAINED, site].predict(x)) == values) & shown).sum(0)
+    return {site: found / np.maximum(n, 1) for site, found in right.items()}
+
+
+@dataclass(frozen=True)
+class Tallied:
+    """What the test programs show; `probes.measure.Measured` says what the fields are. taken: which values the targets
+    have there, bool [targets, 199]."""
+
+    groups: tuple[tuple[str, str], ...]
+    counts: Tally
+    moments: tuple[Tally, Tally]
+    tallies: dict[tuple[str, str], Tally]
+    baselines: dict[str, Tally]
+    differing: np.ndarray
+    taken: np.ndarray
+
+
+def tally_test(
+    task: Task,
+    readouts: Fitted,
+    baselines: Baselines | None,
+    detailed: list[int],
+    breakdowns: Callable[[Examples, Labelled], Groups] | None,
+) -> Tallied:
+    """Read the test programs with every probe and baseline."""
+    test = task.examples.fold("test")
+    clusters = clusters_of(test.skeletons, len(test))
+    rank = np.full(len(task.targets), -1)
+    rank[detailed] = np.arange(len(detailed))
+
+    def grouped(part: Examples, labels: Labelled) -> Groups:
+        return breakdowns(part, labels) if breakdowns and detailed else Groups.none(part.where.shape)
+
+    names = grouped(test[:1], task.labels(test[:1])).names
+
+    def tally(rank: np.ndarray) -> Tally:
+        return Tally(int(clusters.max()) + 1, rank, len(names))
+
+    tallies = {(name, site): tally(rank[task.read_in(name)]) for name in task.models for site in task.sites}
+    held = {name: tally(rank[task.own]) for name in (baselines.names if baselines else ())}
+    counts, moments = tally(rank), (tally(np.full_like(rank, -1)), tally(np.full_like(rank, -1)))
+    differing, taken, begin = _Differing.of(task.targets), False, 0
+    for _, part, labels in task.parts("read test programs", "test"):
+        taken = taken | labels.taken()
+        codes = grouped(part, labels).codes
+        for batches in task.batches(part, *task.models):
+            at = batches[TRAINED].programs, batches[TRAINED].positions
+            values, defined = labels.at(*at)
+            shown = defined[:, labels.mask_of]
+            about = clusters[begin + at[0]], codes[at]
+            counts.add(values, values, shown, *about)
+            differing.add(values, shown)
+            for said, moment in enumerate(moments):  # squared errors of reading 0, and 1, everywhere
+                moment.add(np.full(values.shape, said), values, shown, *about)
+            for (name, site), found in tallies.items():
+                chosen = task.read_in(name)
+                predicted = readouts[name, site].predict(batches[name].activations[site])
+                found.add(predicted, values[:, chosen], shown[:, chosen], *about)
+            for name, predicted in baselines.predict(part, *at) if baselines else ():
+                held[name].add(predicted, values[:, task.own], shown[:, task.own], *about)
+        begin += len(part)
+    return Tallied(names, counts, moments, tallies, held, differing.share, taken)
+
+
+class _Differing:
+    """How many labels of alternative machines are others than the true machine's, or where it has none."""
+
+    def __init__(self, true: np.ndarray):
+        self.true, self.other, self.n = true, np.zeros(len(true)), np.zeros(len(true))
+
+    @classmethod
+    def of(cls, targets: Sequence[Target]) -> _Differing:
+        """A target that the true machine's is not asked beside differs from itself, nowhere."""
+        asked = [replace(target, machine=TRUE, permuted=False) for target in targets]
+        return cls(np.array([targets.index(t) if t in targets else k for k, t in enumerate(asked)]))
+
+    def add(self, values: np.ndarray, shown: np.ndarray) -> None:
+        self.other += (shown & ((values != values[:, self.true]) | ~shown[:, self.true])).sum(0)
+        self.n += shown.sum(0)
+
+    @property
+    def share(self) -> np.ndarray:
+        return self.other / np.maximum(self.n, 1)

@@ -1,0 +1,180 @@
+"""A user's probe: loaded from a file, run target by target, and its failures kept to their cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from probes.custom import EstimatorReadouts, Probe, fresh, load
+
+SOURCE = '''
+import numpy as np
+
+class Nearest:
+    """The value whose mean activation is nearest."""
+    def __init__(self, scale=1.0):
+        self.scale = scale
+    def fit(self, x, y):
+        self.values = np.unique(y)
+        self.means = np.stack([x[y == value].mean(0) for value in self.values])
+    def predict(self, x):
+        return self.values[((x[:, None] - self.means) ** 2).sum(2).argmin(1)]
+
+made = Nearest(2.0)
+needs = lambda: None
+class Wants:
+    def __init__(self, alpha): pass
+class Half:
+    def fit(self, x, y): pass
+'''
+
+
+def write(folder: Path, source: str = SOURCE) -> Path:
+    path = folder / "mine.py"
+    path.write_text(source)
+    return path
+
+
+def data(n: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x [n, 6], values and shown [n, 4]: two that are in x, a constant, and one that is hardly defined."""
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.integers(-3, 4, n), rng.integers(0, 3, n), np.full(n, 7), rng.integers(0, 2, n)], 1)
+    x = values[:, :2] @ rng.normal(size=(2, 6)) * 3 + 0.1 * rng.normal(size=(n, 6))
+    shown = np.stack([np.ones(n), rng.random(n) < 0.5, np.ones(n), np.arange(n) < 49], 1).astype(bool)
+    return x.astype(np.float32), values, shown
+
+
+def test_a_class_and_an_object_of_a_file(tmp_path: Path) -> None:
+    path, (x, values, _) = write(tmp_path), data()
+    probe = load(f"{path}:Nearest")
+    assert isinstance(probe, Probe)
+    assert (probe.scale, load(f"{path}:made").scale) == (1.0, 2.0)
+    probe.fit(x, values[:, 0])
+    assert (probe.predict(x) == values[:, 0]).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", r"--probe '.*mine\.py:' must be FILE\.py:NAME, such as my_probe\.py:MyProbe"),
+        ("Other", r"mine\.py has no 'Other'; it has np, Nearest, made, needs, Wants, Half"),
+        ("Half", r"mine\.py:Half has no fit and predict; a probe needs both \(probes\.Probe\)"),
+        ("needs", r"mine\.py:needs has no fit and predict"),
+        ("Wants", r"mine\.py:Wants raised TypeError: .*missing 1 required positional argument: 'alpha'"),
+    ],
+)
+def test_what_cannot_be_loaded(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load(f"{write(tmp_path)}:{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
+    for source in ("mine:Probe", "Probe", f"{tmp_path}/mine.txt:Probe"):
+        with pytest.raises(ValueError, match=r"must be FILE\.py:NAME"):
+            load(source)
+    with pytest.raises(ValueError, match=r"mine\.py does not exist; name the Python file that holds Probe"):
+        load(f"{tmp_path}/mine.py:Probe")
+    with pytest.raises(ValueError, match=r"mine\.py:Probe raised ZeroDivisionError: division by zero"):
+        load(f"{write(tmp_path, '1 / 0')}:Probe")
+    with pytest.raises(ValueError, match=r"mine\.py:Probe raised SyntaxError"):
+        load(f"{write(tmp_path, 'def')}:Probe")
+    with pytest.raises(ValueError, match=r"mine\.py has no 'Probe'; it has no names"):
+        load(f"{write(tmp_path, '')}:Probe")
+
+
+@pytest.mark.parametrize(
+    "probe", ["file", Ridge(), KNeighborsClassifier(3), make_pipeline(StandardScaler(), LinearRegression())]
+)
+def test_a_fresh_copy_reads_each_target(probe: object, tmp_path: Path) -> None:
+    probe, (x, values, shown) = load(f"{write(tmp_path)}:Nearest") if probe == "file" else probe, data()
+    found = EstimatorReadouts.fit(probe, x, values, shown)
+    assert found.problems == {
+        2: "constant (7) on the training tokens",
+        3: "49 training tokens; a probe needs 50",
+    }
+    read = found.predict(x)
+    assert read.dtype == np.float32
+    for k in (0, 1):
+        own = fresh(probe)
+        own.fit(x[shown[:, k]], values[shown[:, k], k])
+        assert np.allclose(read[:, k], own.predict(x))
+        assert (np.rint(read[:, k]) == values[:, k]).mean() > 0.7
+    assert np.isnan(read[:, 2:]).all()
+    assert not vars(probe).keys() & {"means", "coef_", "classes_"}, "the probe itself was fitted"
+    assert np.isnan(found.penalty(0))
+    assert found.name == type(probe).__name__
+
+
+class Awkward:
+    """Fits and predicts, but for labels with three values does what `how` says."""
+
+    def __init__(self, how: str):
+        self.how = how
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.awkward, self.calls = len(np.unique(y)) == 3, 0
+        if self.awkward and self.how == "raises in fit":
+            raise RuntimeError("does not converge")
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        said = np.zeros(len(x))
+        if not self.awkward:
+            return said
+        if self.how == "raises in predict":
+            raise KeyError("lost")
+        if self.how == "raises later" and self.calls > 2:
+            raise KeyError("tired")
+        return {"columns": said[:, None], "scalar": said.sum(), "text": said.astype(str)}.get(self.how, said)
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("raises in fit", "RuntimeError: does not converge"),
+        ("raises in predict", "KeyError: 'lost'"),
+        ("columns", "ValueError: predict gave float64 (7, 1) for 7 rows; expected numbers (7,)"),
+        ("scalar", "ValueError: predict gave float64 () for 7 rows; expected numbers (7,)"),
+        ("text", "ValueError: predict gave <U32 (7,) for 7 rows; expected numbers (7,)"),
+    ],
+)
+def test_a_probe_that_fails_is_marked_and_the_rest_kept(how: str, problem: str) -> None:
+    x, values, shown = data()
+    found = EstimatorReadouts.fit(Awkward(how), x, values, shown)
+    assert found.problems[1] == problem
+    assert found.fitted[1] is None
+    read = found.predict(x)
+    assert np.isnan(read[:, 1]).all()
+    assert (read[:, 0] == 0).all()
+
+
+def test_a_probe_that_fails_later_is_marked_then() -> None:
+    x, values, shown = data()
+    found = EstimatorReadouts.fit(Awkward("raises later"), x, values, shown)
+    assert (found.predict(x)[:, 1] == 0).all()
+    assert 1 not in found.problems
+    for _ in range(2):
+        assert np.isnan(found.predict(x)[:, 1]).all()
+    assert found.problems[1] == "KeyError: 'tired'"
+    assert found.fitted[1].calls == 3, "asked again"
+
+
+def test_rows_that_are_not_finite_are_kept_from_the_probe() -> None:
+    x, values, shown = data()
+    x[:30, 0] = np.nan
+    found = EstimatorReadouts.fit(LinearRegression(), x, values, shown)
+    told = "30 training tokens left out: activations not finite"
+    assert found.notes == {0: told, 1: told}
+    assert found.problems[3] == f"19 training tokens; a probe needs 50 ({told})"
+    read = found.predict(x)
+    assert np.isnan(read[:30]).all()
+    assert np.isfinite(read[30:, 0]).all()
+    few = EstimatorReadouts.fit(LinearRegression(), np.tile(x[30:90], 20), values[30:90], shown[30:90])
+    assert few.notes[0] == "60 training tokens for 120 dimensions"

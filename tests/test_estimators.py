@@ -1,0 +1,103 @@
+"""The estimators against scikit-learn's own, its estimator checks, and one batch after another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge, RidgeClassifier
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from probes.estimators import DiscriminantProbe, LeastSquaresProbe, RidgeProbe
+
+PAIRS = [
+    (RidgeProbe(3.0), Ridge(3.0)),
+    (RidgeProbe(0.0), Ridge(0.0)),
+    (LeastSquaresProbe(2.0), RidgeClassifier(2.0)),
+    (DiscriminantProbe(0.2), LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2)),
+    (DiscriminantProbe(), LinearDiscriminantAnalysis(solver="lsqr")),
+]
+
+
+@parametrize_with_checks([RidgeProbe(), LeastSquaresProbe(), DiscriminantProbe(), DiscriminantProbe(0.1)])
+def test_they_are_scikit_learn_estimators(estimator, check) -> None:
+    check(estimator)
+
+
+def data(classes: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """x [n, 5] off centre, and labels that are no codes: text."""
+    rng = np.random.default_rng(0)
+    codes = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
+    x = rng.normal(size=(classes, 5))[codes] + rng.normal(size=(n, 5)) @ rng.normal(size=(5, 5)) + 9
+    return x, np.array(["c", "a", "d", "b"])[codes]
+
+
+def same(found, expected, x: np.ndarray, atol: float = 1e-7) -> bool:
+    names = [name for name in ("predict", "decision_function", "predict_proba") if hasattr(expected, name)]
+    if not hasattr(found, "predict_proba"):
+        names = [name for name in names if name != "predict_proba"]
+    for name in names:
+        a, b = getattr(found, name)(x), getattr(expected, name)(x)
+        if a.shape != b.shape or not (np.array_equal(a, b) if a.dtype.kind == "U" else np.allclose(a, b, atol=atol)):
+            return False
+    return True
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_they_are_scikit_learns(ours, theirs, classes: int) -> None:
+    x, y = data(classes)
+    if isinstance(ours, RidgeProbe):
+        y = x @ np.random.default_rng(1).normal(size=(5, classes)) - 3
+    found, expected = clone(ours).fit(x, y), theirs.fit(x, y)
+    if not isinstance(ours, DiscriminantProbe):
+        assert found.coef_.shape == np.atleast_2d(expected.coef_).shape
+        assert np.allclose(found.coef_, expected.coef_, atol=1e-8)
+        assert np.allclose(found.intercept_, expected.intercept_, atol=1e-6)
+        assert same(found, expected, x)
+        return
+    assert np.allclose(found.predict_proba(x), expected.predict_proba(x), atol=1e-6)
+    assert np.array_equal(found.predict(x), expected.predict(x))
+    difference = found.decision_function(x) - expected.decision_function(x)
+    assert np.allclose(difference if classes == 2 else difference - difference[:, :1], 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("probe", [RidgeProbe(), LeastSquaresProbe(), DiscriminantProbe(0.1)])
+def test_piece_by_piece_is_all_at_once(probe) -> None:
+    x, y = data(4)
+    order = np.argsort(y, kind="stable")  # so that classes come one after the other
+    x, y = x[order], y[order]
+    if isinstance(probe, RidgeProbe):
+        y = (y == "a").astype(float)
+    classes = {} if isinstance(probe, RidgeProbe) else {"classes": np.unique(y)}
+    whole, pieces = clone(probe).fit(x, y), clone(probe)
+    for part in (slice(0, 1), slice(1, 30), slice(30, 31), slice(31, 120)):
+        pieces.partial_fit(x[part], y[part], **(classes if part.start == 0 else {}))
+        assert pieces.predict(x).shape == (120,)
+    assert same(pieces, whole, x)
+    assert not same(clone(probe).fit(x[:100], y[:100]), whole, x)
+    assert same(pieces.fit(x[::2], y[::2]), clone(probe).fit(x[::2], y[::2]), x), "fit starts anew"
+
+
+def test_numbers_and_targets_keep_their_shape() -> None:
+    x, _ = data(2)
+    y = x[:, :2] * [2, 3]
+    assert RidgeProbe().fit(x, y[:, 0]).predict(x).shape == (120,)
+    assert RidgeProbe().fit(x, y[:, :1]).predict(x).shape == (120, 1)
+    assert RidgeProbe().fit(x, y).coef_.shape == (2, 5)
+
+
+@pytest.mark.parametrize("probe", [LeastSquaresProbe(), DiscriminantProbe()])
+def test_classes_are_named_in_the_first_call(probe) -> None:
+    x, y = data(4)
+    with pytest.raises(ValueError, match=r"labels \['d'\] are not among classes_; name all classes in the first call"):
+        clone(probe).partial_fit(x, y, classes=["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"the labels have one class only \(a\); there is nothing to probe"):
+        clone(probe).fit(x, np.full(120, "a"))
+
+
+def test_a_penalty_below_zero_is_refused() -> None:
+    x, y = data(2)
+    with pytest.raises(ValueError, match=r"alpha = -1\.0 must be 0 or more"):
+        LeastSquaresProbe(-1.0).fit(x, y)

@@ -1,0 +1,270 @@
+"""The state study on a small model: what the tables hold, how sites are chosen, and what the sentences claim."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from analyses import state, state_figures, state_page
+from analyses.cli import main
+from analyses.state import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
+from cadmus import checkpoint, lens, tokens
+from cadmus.labels import is_prospect
+from cadmus.tokens import TOKEN_CLASSES
+from probes.examples import Examples
+from probes.scores import CONTROLS, MARGIN
+from tests.studies import FIRST, save_run
+
+SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_run(tmp_path_factory.mktemp("state") / "run")
+
+
+@pytest.fixture(scope="module")
+def found(run: str) -> State:
+    return state.run(StateConfig(run, programs=400, offsets=(-1, 2)))
+
+
+def test_tables_have_a_row_per_site_variable_offset_and_group(found: State) -> None:
+    scores = found.scores
+    keys = ["site", "variable", "offset", "by", "group", "probe", "metric"]
+    assert not scores.duplicated(keys).any()
+    everywhere = scores[(scores.by == "all") & (scores.probe != "ridge")]
+    assert len(everywhere) == len(SITES) * len(VARIABLES) * 3
+    assert list(everywhere.site.unique()) == SITES
+    assert list(everywhere.variable.unique()) == list(VARIABLES)
+    assert set(everywhere.offset) == {0, -1, 2}, "the present state is always among them"
+    assert set(scores[scores.by != "all"].offset) == {0}
+    known = [not is_prospect(v, offset) for v, offset in zip(everywhere.variable, everywhere.offset, strict=True)]
+    assert (everywhere.determined == known).all()
+    assert set(scores[scores.probe == "ridge"].metric) == {"exact match", "R2"}
+    for table in (scores, found.gaps, found.numbers, found.dimensions):
+        assert (table.run == found.trained.fingerprint).all()
+        assert (table.corpus == found.trained.record["corpus"]["fingerprint"]).all()
+        assert (table.seed == 0).all()
+        assert table.programs.between(1, found.programs - 1).all(), "those tested"
+
+
+def test_every_score_stands_beside_its_interval_and_controls(found: State) -> None:
+    rows = found.scores[found.scores.score.notna()]
+    assert (rows.problem == "").all()
+    assert (rows.low <= rows.score + 1e-9).all()
+    assert (rows.score <= rows.high + 1e-9).all()
+    assert (rows.clusters > 0).all()
+    rows = rows[rows.metric != "R2"]
+    assert rows[["score", "low", "high"]].stack().between(0, 1).all()
+    controls = rows[list(CONTROLS)]
+    assert controls.drop(columns=["embedding", "input, nonlinear"]).notna().all(axis=None)
+    assert (rows.score - rows.beyond).to_numpy() == pytest.approx(controls.max(axis=1).to_numpy())
+    assert (rows.embedding.isna() == (rows.site == SITES[0])).all()
+    assert (rows.beyond_low <= rows.beyond + 1e-9).all()
+    present = state_figures.headline(rows)
+    assert present[["selectivity", "bits", "control_bits", "q", "p_somewhere"]].notna().all(axis=None)
+    claimed = rows[rows.read.eq(True)]
+    assert ((claimed.beyond_low > MARGIN) & (claimed.screen == "")).all()
+
+
+def test_breakdowns_add_up_and_are_of_the_right_register(found: State) -> None:
+    rows = state_figures.main_probe(found.scores)
+    rows = rows[(rows.offset == 0) & (rows.site == SITES[1])]
+    names = {by: list(part.group.unique()) for by, part in rows.groupby("by")}
+    assert set(names) == {"all", "token class", "family", "stack depth", "live", "read distance"}
+    assert set(names["token class"]) <= set(TOKEN_CLASSES)
+    assert set(names["family"]) <= {family.name for family in FIRST.families}
+    assert names["stack depth"] == [depth for depth in DEPTHS if depth in names["stack depth"]]
+    assert set(names["live"]) == set(LIVENESS)
+    assert set(names["read distance"]) <= set(DISTANCES)
+    registers = rows[rows.by.isin(["live", "read distance"])]
+    assert registers.variable.str.startswith("reg.").all()
+    depth = rows[rows.variable == "depth"].set_index("by")
+    whole = depth.loc["all"]
+    kinds = depth.loc[["token class"]]
+    assert kinds.tokens.sum() <= whole.tokens
+    if kinds.tokens.sum() == whole.tokens:  # no class is too rare
+        assert (kinds.score * kinds.tokens).sum() / kinds.tokens.sum() == pytest.approx(whole.score)
+
+
+def test_groups_say_what_the_machine_does() -> None:
+    """Of the first program register a is live until its last read, b is never read."""
+    examples = Examples.of(tokens.encode(["3A5B7aa+6=.", "1A2Bab+3=.", "12<.", "4A4a=."]))
+    groups = state._groups(examples, None)
+    columns = list(dict.fromkeys(by for by, _ in groups.names[1:]))
+
+    def group(by: str) -> list[str | None]:
+        codes = groups.codes[0, :, columns.index(by)]
+        assert all(groups.names[code][0] == by for code in codes if code >= 0)
+        return [groups.names[code][1] if code >= 0 else None for code in codes]
+
+    #                              .       3       A       5       B       7       a       a       +  6  =  .
+    assert group("reg.a.live") == [*("dead",) * 2, *("live",) * 5, *("dead",) * 5]
+    assert group("reg.b.live") == ["dead"] * 12
+    assert group("reg.a.read distance") == [None, None, "4-7", "2-3", "2-3", "1", "1", *(None,) * 5]
+    assert group("stack depth") == list("010101232211")
+    assert group("token class")[1:5] == ["digit", "store", "digit", "store"]
+
+
+def test_alternative_machines_are_measured_beside_the_machine(found: State) -> None:
+    assert list(found.machines.name) == ["alternative 1", "alternative 2"]
+    assert found.machines.distance.is_monotonic_increasing
+    assert found.machines.distance.iloc[0] == pytest.approx(found.machines.distance.iloc[1] / 2, rel=0.5)
+    assert set(found.gaps.machine) == set(found.machines.name)
+    assert (found.gaps.differing >= 0.01).all()
+    for name in ("selectivity", "alternative_selectivity", "gap"):
+        assert (found.gaps[f"{name}_low"] <= found.gaps[name] + 1e-9).all()
+        assert (found.gaps[name] <= found.gaps[f"{name}_high"] + 1e-9).all()
+    assert found.gaps.gap.to_numpy() == pytest.approx(
+        (found.gaps.selectivity - found.gaps.alternative_selectivity).to_numpy()
+    )
+    scores = state_figures.headline(found.scores)
+    same = found.gaps.merge(scores, on=["site", "variable"])
+    assert len(same) == len(found.gaps)
+    assert same.selectivity_x.to_numpy() == pytest.approx(same.selectivity_y.to_numpy())
+
+
+def test_how_states_are_held_is_of_the_machines_own(found: State) -> None:
+    assert set(found.numbers.variable) == {"stack.0.value"}
+    assert set(found.numbers.site) == set(SITES)
+    assert set(found.dimensions.variable) <= set(VARIABLES)
+    assert set(found.dimensions.probe) == {"reduced rank", "neurons"}
+
+
+def test_sites_are_chosen_on_validation_programs(found: State) -> None:
+    rows = state_figures.headline(found.scores)
+    worst = rows.validation.rank(method="first").to_numpy()  # the test scores have no say in it
+    planted = found.scores.copy()
+    planted.loc[rows.index, "score"] = -worst
+    best = state_figures.best_sites(planted)
+    for variable, part in rows.groupby("variable"):
+        if part.score.notna().all():
+            assert best[variable] == part.loc[part.validation.idxmax(), "site"]
+
+
+def test_sentences_agree_with_the_table(found: State) -> None:
+    scores = found.scores.copy()
+    rows = state_figures.headline(scores)
+    best = state_figures.best_sites(scores)
+    said = state_page.summary(found)
+    count = rows[(rows.site == rows.variable.map(best)) & rows.read.eq(True)]
+    assert said.startswith(f"{len(count)} of {len(VARIABLES)} variables are read, over all tokens, by more than 0.05")
+    planted = rows.index[(rows.variable == "depth") & (rows.site == best["depth"])]
+    scores.loc[scores.by == "token class", "read"] = False
+    scores.loc[rows.index, "read"] = False
+    scores.loc[planted, ["score", "low", "high", "beyond", "best_control"]] = 0.91, 0.88, 0.93, 0.2, "n-gram"
+    scores.loc[planted, "read"] = True
+    said = state_page.summary(replace(found, scores=scores))
+    place = "in the embedding" if best["depth"] == SITES[0] else "after layer 1"
+    assert said.startswith(
+        "1 of 12 variables are read, over all tokens, by more than 0.05 (lower bound) beyond the best"
+    )
+    assert f" of seven controls: depth 0.91 [0.88, 0.93] {place} (n-gram 0.71)." in said
+    assert "Of all_true, stack.0.kind" in said
+    classes = state_figures.breakdown(scores, "token class")
+    one = classes[classes.variable == "all_true"].index[0]
+    scores.loc[one, "read"] = True
+    said = state_page.summary(replace(found, scores=scores))
+    assert f"also all_true {scores.score[one]:.2f}" in said
+    assert f"after a token of class {scores.group[one]}." in said
+    assert "Of stack.0.kind" in said
+
+
+def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> None:
+    config = StateConfig(run, 200, ("reg.a.value", "depth"), (SITES[1],), (0,), ("compare",), machines=0)
+    page = state_page.make(config, tmp_path / "page").with_name("report.md").read_text()
+    assert "0 of 2 variables are read" in page
+    assert "Not measured, for want of such tokens: reg.a.value." in page
+    assert "| reg.a.value | 0 | 0 training and 0 validation tokens; a probe needs 50 of each | 1 |" in page
+    variables = "--variable reg.a.value --variable depth"
+    command = (
+        f"probe {run} --programs 200 --seed 0 {variables} --site {SITES[1]} --family compare --offset 0 --machines 0"
+    )
+    assert command in page
+    nothing = StateConfig(run, 200, ("reg.a.value",), (SITES[1],), (0,), ("compare",), machines=0)
+    page = state_page.make(nothing, tmp_path / "page").with_name("report.md").read_text()
+    assert "0 of 1 variables are read" in page
+    assert "![" not in page
+
+
+def test_the_same_again(run: str) -> None:
+    config = StateConfig(run, 200, ("depth", "stack.0.value"), offsets=(0,), machines=1, seed=3)
+    one, other = state.run(config), state.run(config)
+    for name in ("scores", "gaps", "machines", "numbers", "dimensions"):
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
+    assert (one.scores.seed == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variables": ("reg.e",)}, r"unknown variable 'reg\.e'; there are depth, all_true"),
+        ({"variables": ("stack.0.kind.sign",)}, r"view of 'stack\.0\.kind', which is a category"),
+        ({"sites": ("blocks.7.hook_resid_post",)}, r"blocks\.7\.hook_resid_post"),
+        ({"sites": ("blocks.0.attn.hook_pattern",)}, r"number per head, query and key, not a row per token"),
+        ({"families": ("stack",)}, r"mixture 'first' has no family 'stack'; it has compare, equality, register"),
+        ({"device": "tpu"}, r"device 'tpu' is not there; this machine has cpu"),
+        ({"probe": "nowhere.py:Probe"}, r"nowhere\.py"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_any_work(
+    options: dict, message: str, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(*_: object, **__: object) -> None:
+        raise AssertionError("work was done before")
+
+    monkeypatch.setattr(state, "alternatives", worked)
+    monkeypatch.setattr(state, "measure", worked)
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        state.run(StateConfig(run, **options))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"programs": 199}, r"programs = 199 must be 200 or more"),
+        ({"machines": -1}, r"machines = -1 must be 0 or more"),
+        ({"variables": ()}, r"no variable is named; name one or more, such as stack\.0\.value"),
+        ({"variables": ("depth", "depth")}, r"variables depth, depth name one twice; name each once"),
+        ({"sites": ("blocks.0.hook_mlp_out",) * 2}, r"sites .* name one twice"),
+    ],
+)
+def test_configs_that_cannot_be_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StateConfig(**options)
+
+
+def test_full_lists_everything(run: str) -> None:
+    trained = checkpoint.load("cadmus-mini")
+    config = StateConfig(full=True)
+    sites, variables = state._sites(config, trained.model), state._variables(config)
+    assert len(sites) == 7 + 6 * 5
+    assert set(sites) <= set(lens.check_readable(trained.model, None))
+    assert set(VARIABLES) - {"needed.relation"} <= set(variables)
+    assert {"needed.relation", "needed.value", "reg.d.read_distance", "stack.3.length"} <= set(variables)
+    targets = state._targets(config, variables, ["one", "two"])
+    assert len(set(targets)) == len(targets)
+    assert [t.variable for t in targets[: len(variables)]] == list(variables)
+    assert {t.offset for t in targets} == set(state.OFFSETS)
+    own = [t for t in targets if t.machine == "one"]
+    assert len(own) == 2 * len(variables)
+    assert {t.offset for t in own} == {0}
+
+
+def test_a_probe_of_ones_own(run: str, tmp_path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n\n\nclass Constant:\n"
+        "    def fit(self, x, y):\n        self.value = np.bincount(y - y.min()).argmax() + y.min()\n        return self\n"
+        "    def predict(self, x):\n        return np.full(len(x), self.value)\n"
+    )
+    options = ["--programs", "200", "--machines", "0", "--offset", "0", "--variable", "depth", "--variable", "all_true"]
+    probe = f"{tmp_path / 'mine.py'}:Constant"
+    assert main(["probe", run, "--probe", probe, "--out", str(tmp_path / "page"), *options]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "index.html")
+    scores = pd.read_parquet(tmp_path / "page" / "tables" / "state.parquet")
+    assert scores.score.to_numpy() == pytest.approx(scores.majority.to_numpy())
+    page = (tmp_path / "page" / "report.md").read_text()
+    assert f"--variable depth --variable all_true --offset 0 --machines 0 --probe {probe}" in page

@@ -1,0 +1,152 @@
+"""The network on tokens finds products that a linear baseline cannot, keeps what was best for each target, and refuses
+what it cannot fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from cadmus import tokens
+from probes import token_baseline
+from probes.token_baseline import BEFORE, Target, TokenBaseline, window
+
+Targets = dict[str, Target]
+
+
+def test_the_window_holds_the_last_tokens_and_the_position() -> None:
+    sequences = np.array([[10, 3, 4, 5], [10, 64, 0, 10]], np.uint8)
+    found = window(sequences, k=3)
+    assert found.dtype == np.int16
+    assert found[0].tolist() == [[10, BEFORE, BEFORE, 0], [3, 10, BEFORE, 1], [4, 3, 10, 2], [5, 4, 3, 3]]
+    assert found[1, 2].tolist() == [0, 64, 10, 2]
+    assert window(sequences).shape == (2, 4, 9)
+    assert (window(sequences)[:, :, 4:8] == BEFORE).all(), "more tokens asked for than there are positions"
+    assert tokens.PAD < BEFORE
+
+
+def test_the_sum_of_rows_is_a_product_with_one_hot_columns() -> None:
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 20, (50, 4), generator=rng)
+    table = torch.randn(20, 6, generator=rng, dtype=torch.float64)
+    one_hot = torch.nn.functional.one_hot(ids, 20).sum(1).double()
+    torch.testing.assert_close(token_baseline._SumOfRows.apply(ids, table), one_hot @ table)
+    table.requires_grad_()
+    seen = torch.randn(50, 6, generator=rng, dtype=torch.float64)
+    (token_baseline._SumOfRows.apply(ids, table.float()) * seen).sum().backward()
+    torch.testing.assert_close(table.grad, one_hot.T @ seen, rtol=1e-5, atol=1e-5)
+
+
+def planted_tokens(n: int, seed: int) -> tuple[np.ndarray, Targets]:
+    """Features of random digits, and what follows from the last two: a product, its rare half, a parity; and noise."""
+    rng = np.random.default_rng(seed)
+    features = window(rng.integers(0, 10, (n // 4, 12)).astype(np.uint8))[:, 8:].reshape(n, 9)
+    a, b = features[:, 0].astype(int), features[:, 1].astype(int)
+    product, everywhere, rare = (2 * a - 9) * (2 * b - 9), np.ones(n, np.bool_), rng.random(n) < 0.15
+    return features, {
+        "parity": Target((a + b) % 2 + 5, everywhere, "category"),
+        "product": Target(product, everywhere, "number"),
+        "rare": Target(np.where(rare, product - 1000, 10**6), rare, "number"),
+        "rare remainder": Target(np.where(rare, (a + b) % 3, -7), rare, "category"),
+        "position": Target(features[:, 8], everywhere, "category"),
+        "noise": Target(rng.integers(-9, 10, n), everywhere, "number"),
+        "coin": Target(rng.choice(["heads", "tails"], n, p=[0.7, 0.3]), everywhere, "category"),
+    }
+
+
+def scores(targets: Targets, predicted: dict[str, np.ndarray]) -> dict[str, float]:
+    assert set(predicted) == set(targets)
+    return {
+        name: r2_score(labels[at], predicted[name][at]) if kind == "number" else (predicted[name] == labels)[at].mean()
+        for name, (labels, at, kind) in targets.items()
+    }
+
+
+def test_a_planted_product_of_tokens_is_found() -> None:
+    train, validation, (features, targets) = (planted_tokens(n, seed) for seed, n in enumerate((8000, 1000, 2000)))
+    columns, columns_new = ((x[:, :, None] == np.arange(12)).reshape(len(x), -1) for x in (train[0], features))
+    linear = Ridge().fit(columns, train[1]["product"].labels)
+    assert linear.score(columns_new, targets["product"].labels) < 0.02, "a linear baseline cannot multiply"
+    baseline = TokenBaseline(hidden=64, epochs=30).fit(*train, validation=validation)
+    found = scores(targets, baseline.predict(features))
+    assert found["product"] > 0.97
+    assert found["parity"] > 0.98
+    assert found["rare"] > 0.9
+    assert found["rare remainder"] > 0.55
+    assert found["position"] == 1.0
+    assert abs(found["noise"]) < 0.02
+    assert abs(found["coin"] - 0.7) < 0.03
+    assert baseline.epochs_["coin"] < 5 < baseline.epochs_["product"], "each target keeps its own epoch"
+
+
+def test_tokens_held_out_inside_do_as_well_and_the_seed_fixes_all() -> None:
+    features, targets = planted_tokens(6000, 0)
+    few = {name: targets[name] for name in ("coin", "product")}
+    one, same, other = (TokenBaseline(hidden=32, epochs=25, seed=seed).fit(features, few) for seed in (0, 0, 1))
+    assert scores(few, one.predict(features))["product"] > 0.5
+    assert np.array_equal(one.predict(features)["product"], same.predict(features)["product"])
+    assert not np.array_equal(one.predict(features)["product"], other.predict(features)["product"])
+
+
+def test_few_rows_are_gone_over_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_baseline, "_STEPS", 100)
+    features, targets = planted_tokens(400, 0)
+    baseline = TokenBaseline(hidden=16, batch_size=32).fit(features, {"position": targets["position"]})
+    assert baseline.epochs_["position"] > 5
+
+
+def test_what_training_lacked_counts_for_nothing() -> None:
+    """Ids between those of training, and beyond them, are predicted alike."""
+    features, targets = planted_tokens(2000, 0)
+    features[features[:, 2] == 4, 2] = 3
+    held = {"product": targets["product"], "coin": Target(targets["coin"].labels.copy(), *targets["coin"][1:])}
+    held["coin"].labels[:500] = "edge"
+    baseline = TokenBaseline(hidden=16, epochs=3).fit(
+        features, {name: targets[name] for name in held}, validation=(features, held)
+    )
+    unseen = features[:50].repeat(3, 0)
+    unseen[:, 2] = np.tile([4, 40, 1000], 50)
+    product = baseline.predict(unseen)["product"].reshape(50, 3)
+    np.testing.assert_allclose(product[:, 0], product[:, 1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(product[:, 0], product[:, 2], rtol=1e-5, atol=1e-5)
+    assert len(np.unique(product[:, 0])) > 10
+    assert baseline.predict(features[:0])["product"].shape == (0,)
+
+
+def test_the_baseline_refuses_what_it_cannot_fit() -> None:
+    features, targets = planted_tokens(40, 0)
+    coin, n = targets["coin"], len(features)
+    nowhere, once = np.zeros(n, np.bool_), np.arange(n) == 3
+    other = {"coin": Target(np.full(n, "edge"), coin.defined, "category")}
+    shape = r"\(40, 9\); expected integers \[rows, 9\], 0 or more, as window\(\) gives them"
+    cases = [
+        (
+            features,
+            {"x": coin._replace(kind="int")},
+            None,
+            "target 'x' has kind 'int'; expected 'number' or 'category'",
+        ),
+        (
+            features,
+            {"x": coin._replace(labels=np.zeros(3))},
+            None,
+            r"target 'x' has labels \(3,\), defined bool \(40,\)",
+        ),
+        (features, {"x": coin._replace(defined=np.ones(n))}, None, r"defined float64 \(40,\); expected \[40\], bool"),
+        (features, {"x": coin._replace(defined=nowhere)}, (features, {"x": coin}), "'x' is defined in 0 training rows"),
+        (features, {"x": coin._replace(defined=once)}, (features, {"x": coin}), "'x' is defined in 1 training rows"),
+        (features, {"x": coin._replace(labels=np.full(n, 4))}, None, r"target 'x' is constant \(4\) where it is defin"),
+        (features, {"coin": coin}, (features, other), "target 'coin' has no validation rows with labels that training"),
+        (features, {"coin": coin}, (features, {}), r"validation has targets \[\], training \['coin'\]; give one or mo"),
+        (features, {}, None, r"validation has targets \[\], training \[\]; give one or more, the same in both"),
+        (features * 1.0, {"coin": coin}, None, "features are float64 " + shape),
+        (-features, {"coin": coin}, None, "features are int16 " + shape),
+    ]
+    for x, given, validation, text in cases:
+        with pytest.raises(ValueError, match=text):
+            TokenBaseline(epochs=1).fit(x, given, validation)
+    fitted = TokenBaseline(epochs=1).fit(features, {"coin": coin})
+    with pytest.raises(ValueError, match=r"features are int16 \(40, 8\); expected integers \[rows, 9\]"):
+        fitted.predict(features[:, :8])
