@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
-    epilog="Exit code: 0 done, 2 error (one line on standard error), 130 interrupted.",
+    epilog="Exit code: 0 done, 1 a self-test failed, 2 error (one line on standard error), 130 interrupted.",
 )
 app.add_typer(data, name="data")
 app.add_typer(studies)
@@ -98,11 +98,11 @@ TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: s
         Example: cadmus-probe train --recipe first --out runs/first
 
         A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
-        what it says. Recipes that ship: first (two minutes on two cores), micro, mini (the model that ships with the
-        package) and base (a GPU). Interrupted or killed, the same command goes on from its last state (one a minute, at
-        least); of a finished model it says what that completes. Writes
-        model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to the folder, and
-        prints the completion accuracy on held-out programs, decided by the machine.
+        what it says. Recipes that ship: first (two minutes on two cores), micro and mini (the models that ship with the
+        package), dynamics (small, with snapshots, for cadmus-probe dynamics) and base (a GPU). Interrupted or killed,
+        the same command goes on from its last state (one a minute, at least); of a finished model it says what that
+        completes. Writes model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to
+        the folder, and prints the completion accuracy on held-out programs, decided by the machine.
 
         On several GPUs: torchrun --nproc-per-node 8 -m analyses.cli train --recipe base --device cuda
         """

@@ -42,24 +42,19 @@ def run(config: ModelReportConfig, out: Path | str, stage: Stage = lambda name, 
             device=config.device,
         )
         found = paper_page.measure(asked, stage)
-        (*measured, training), said, about = (
-            paper_page.sections(found),
-            paper_page.summary(found),
-            paper_page.about(found),
-        )
+        measured, said, about = paper_page.sections(found), paper_page.summary(found), paper_page.about(found)
     else:
-        measured, training, said, about = *_behaviour(trained, config, stage), "", {}
+        accuracies = _completed(trained, config, stage)
+        measured, said, about = (behaviour.completion(accuracies),), behaviour.completes(accuracies), {}
     asked = state.StateConfig(config.run, config.programs, seed=config.seed, device=config.device)
     held = state.run(asked, stage)
-    sections = (*measured, *state_page.sections(held), training)
-    summary = f"{said} {state_page.summary(held)}".strip()
+    sections = (*measured, *state_page.sections(held), behaviour.training(trained))
+    summary = f"{said} {state_page.summary(held)}"
     about = {"command": _command(config), **about, **state_page.about(held), **_made(trained)}
     return report.write(report.Report(_title(trained, config), summary, sections, about), out)
 
 
-def _behaviour(
-    trained: checkpoint.Checkpoint, config: ModelReportConfig, stage: Stage
-) -> tuple[list[report.Section], report.Section]:
+def _completed(trained: checkpoint.Checkpoint, config: ModelReportConfig, stage: Stage) -> pd.DataFrame:
     rows = evaluate(
         trained.model.to(chosen(config.device)),
         trained.mixture,
@@ -67,8 +62,7 @@ def _behaviour(
         seed=config.seed,
         progress=partial(stage, "complete programs"),
     )
-    table = pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
-    return [behaviour.completion(table)], behaviour.training(trained)
+    return pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
 
 
 def _title(trained: checkpoint.Checkpoint, config: ModelReportConfig) -> str:

@@ -47,7 +47,7 @@ def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share,
     """Measure and write the page to `out`; returns its path. ValueError where the mixture has no compare."""
     found = measure(config, stage)
     title = f"Table 3 and Figures 1 and 2 of the paper: {Path(config.run).name}"
-    page = report.Report(title, summary(found), sections(found), about(found))
+    page = report.Report(title, summary(found), (*sections(found), behaviour.training(found.trained)), about(found))
     return report.write(page, out)
 
 
@@ -86,7 +86,8 @@ def measure(config: PaperConfig, stage: Stage = lambda name, share, note: None) 
 
 def summary(found: Paper) -> str:
     """What may be said, in sentences that the tables support."""
-    return f"{_completes(found.accuracies)} {_tells(by_region(found.plane))} {_holds(found.numbers)}"
+    completes = behaviour.completes(found.accuracies)
+    return f"{completes} {_tells(by_region(found.plane))} {_holds(found.numbers)}"
 
 
 def about(found: Paper) -> dict[str, str]:
@@ -103,13 +104,8 @@ def about(found: Paper) -> dict[str, str]:
 
 
 def sections(found: Paper) -> tuple[report.Section, ...]:
-    """Table 3, Figure 1, Figure 2 and how the model was trained."""
-    return (
-        behaviour.completion(found.accuracies),
-        _plane(found),
-        _numbers(found),
-        behaviour.training(found.trained),
-    )
+    """Table 3, Figure 1 and Figure 2."""
+    return behaviour.completion(found.accuracies), _plane(found), _numbers(found)
 
 
 def _plane(found: Paper) -> report.Section:
@@ -174,24 +170,20 @@ def _wide(table: pd.DataFrame, keys: list[str], label: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _completes(accuracies: pd.DataFrame) -> str:
-    test = accuracies[accuracies.split == "test"].sort_values("accuracy", ascending=False)
-    said = ", ".join(f"{row.family} {row.accuracy:.2f}" for row in test.itertuples())
-    return f"Completed rightly, of programs that the model never saw: {said}."
-
-
 def _holds(numbers: pd.DataFrame) -> str:
+    """Of the first number: how well it is read where it is computed, then until the second is, at the layer that is
+    best where it is computed."""
     rows = numbers[(numbers.metric == "R2") & (numbers.variable == "first number")]
-    scores = rows.pivot_table(index="position", columns=["model", "layer"], values="score")
-    last, end = int(rows.position.max()), int(rows.position.max()) // 2
-    layers = scores["trained"].loc[end]
-    best = int(layers.idxmax())
-    dip = scores["trained"][best].loc[end + 1 : last - 2].min()
+    scores = rows.pivot(index="position", columns=["model", "layer"], values="score")
+    length = int(rows.position.max()) // 2
+    best = int(scores["trained"].loc[length].idxmax())
+    at = scores["trained"][best]
+    place = f"after layer {best}" if best else "in the embedding"
     return (
-        f"A linear probe reads the first of two computed numbers with R² {layers[best]:.2f} where its expression ends "
-        f"(after layer {best}; untrained model, best layer, {scores['untrained'].loc[end].max():.2f}), with {dip:.2f} "
-        f"at the worst token while the second is computed, and with {scores['trained'][best].loc[last - 1]:.2f} where "
-        "that ends."
+        f"A linear probe reads the first of two computed numbers with R² {at[length]:.2f} where its expression ends "
+        f"({place}; untrained model, best layer, {scores['untrained'].loc[length].max():.2f}), with "
+        f"{at.loc[length + 1 : 2 * length].min():.2f} at the worst token while the second is computed, and with "
+        f"{at[2 * length]:.2f} where that ends."
     )
 
 

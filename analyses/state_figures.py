@@ -107,6 +107,7 @@ def legend(figure: Figure, axes: Iterable[Axes], columns: int) -> None:
 def maps(scores: pd.DataFrame) -> Figure:
     """Variable x layer: the score, and the score beyond the best control; a dot where it may be called read."""
     rows = headline(scores)
+    rows = rows[rows.score.notna()]
     variables, sites = list(rows.variable.unique()), list(rows.site.unique())
     with theme():
         figure = Figure(figsize=(_WIDTH, 1.1 + 0.3 * len(variables)), layout="constrained")

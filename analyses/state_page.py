@@ -76,7 +76,7 @@ def summary(found: State) -> str:
         )
     sentences += [_beyond_linear(at), _beyond_machines(found)]
     if unmeasured:
-        sentences.append(f"Not measured, for want of such tokens: {', '.join(unmeasured)}.")
+        sentences.append(f"Not measured, too few tokens or constant: {', '.join(unmeasured)}.")
     return " ".join(filter(None, sentences))
 
 
@@ -142,7 +142,9 @@ def _map(found: State) -> report.Section:
             "beyond the best": report.intervals(rows, "beyond"),
             "q": rows.q.map("{:.3f}".format),
             "selectivity": rows.selectivity.map(report.number),
-            "bits (control)": [f"{r.bits:.2f} ({r.control_bits:.2f})" for r in rows.itertuples()],
+            "bits (frequency, control)": [
+                f"{r.bits:.2f} ({r.frequency_bits:.2f}, {r.control_bits:.2f})" for r in rows.itertuples()
+            ],
             "given away": rows.screen,
         }
     )
@@ -162,7 +164,7 @@ def _map(found: State) -> report.Section:
         caption="All tokens pooled: digits print the top of the stack, so that the right map asks more than the left. "
         "The table has each variable at the site that reads most on validation programs. q: Benjamini-Hochberg over "
         "the map; selectivity: score minus that on labels permuted within (token, previous token); bits: online code "
-        "length per label.",
+        "length per label, beside that without activations and that of the permuted labels.",
         table=found.scores,
         shown=shown,
     )

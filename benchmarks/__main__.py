@@ -7,7 +7,15 @@ import json
 import sys
 from dataclasses import asdict
 
-from benchmarks import bank, corpora, generation, harvesting, machine, probing, training  # noqa: F401  (register their benchmarks)
+from benchmarks import (  # noqa: F401  (register their benchmarks)
+    bank,
+    corpora,
+    generation,
+    harvesting,
+    machine,
+    probing,
+    training,
+)
 from benchmarks.measure import BENCHMARKS, SLOW, Measurement
 
 

@@ -1,12 +1,16 @@
-"""The bank of linear probes against a loop of scikit-learn's estimators, and against its multi-output ridge."""
+"""The bank of linear probes against a loop of scikit-learn's estimators, and against its multi-output ridge; the whole
+state report."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 import tracemalloc
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from scipy.linalg import LinAlgWarning
@@ -16,6 +20,8 @@ from sklearn.metrics import r2_score
 from threadpoolctl import threadpool_limits
 
 import cadmus
+from analyses import state_page
+from analyses.state import StateConfig
 from benchmarks.measure import Measurement, benchmark
 from cadmus import mixture
 from probes import reading
@@ -164,3 +170,18 @@ def _against_multi_output(folds: dict[str, _Fold]) -> Measurement:
     )
     passed = theirs >= ours and peaks[1] < 1.2 * peaks[0]
     return Measurement("bank, one multi-output ridge", ours, theirs, theirs / ours, ">= 1 x", "s", passed, note)
+
+
+@benchmark("state-report", slow=True)
+def state_report() -> list[Measurement]:
+    """The default state report on the model that ships, from nothing to its page (<= 3 minutes on two cores)."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        state_page.make(StateConfig(), Path(folder) / "page")
+        seconds = time.perf_counter() - started
+    config = StateConfig()
+    note = (
+        f"{config.programs:,} programs, every resid_post, {len(config.variables)} variables, {len(config.offsets)} "
+        f"offsets, all controls, {config.machines} alternative machines, {os.cpu_count()} cores; peer: target"
+    )
+    return [Measurement("state-report", seconds, 180.0, 180 / seconds, "<= 180 s", "s", seconds <= 180, note)]

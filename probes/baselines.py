@@ -94,8 +94,11 @@ class Baselines:
         np.put_along_axis(out, ids, 1, 1)  # -1 is the last, which is dropped
         return out[:, :-1]
 
-    def predict(self, part: Examples, programs: np.ndarray, positions: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, what it says: float32 [rows, own targets]) for tokens of `part`, baseline after baseline."""
+    def predict(
+        self, part: Examples, programs: np.ndarray, positions: np.ndarray, shown: np.ndarray | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, what it says: float32 [rows, own targets]) for tokens of `part`, baseline after baseline; `shown` as
+        for `Readouts.predict`."""
         features = window(part.sequences, WINDOW)[programs, positions]
         n = len(features)
         groups = np.zeros(n, np.int64), features[:, 0], features[:, :NGRAM]
@@ -105,7 +108,7 @@ class Baselines:
                 if found is not None:
                     said[:, k] = found[which].predict(group)
             yield name, said
-        yield self.names[3], self._linear.predict(self._one_hot(features))
+        yield self.names[3], self._linear.predict(self._one_hot(features), shown)
         said = np.full((n, len(self.targets)), np.nan, np.float32)
         for k, column in self._nonlinear.predict(features).items() if self._nonlinear else ():
             said[:, int(k)] = column

@@ -94,14 +94,16 @@ class EstimatorReadouts:
                 notes[k] = "; ".join(filter(None, (few, bad)))
         return cls(tuple(fitted), problems, notes, type(probe).__name__)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """What is read in x [rows, features]: float32 [rows, targets], NaN where there is no probe, or it raises."""
+    def predict(self, x: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
+        """What is read in x [rows, features], where `shown` bool [rows, targets] is True (everywhere): float32 [rows,
+        targets], NaN where there is no probe, or it raises."""
         out = np.full((len(x), len(self.fitted)), np.nan, np.float32)
         finite = np.isfinite(x).all(1)
         for k, own in enumerate(self.fitted):
-            if own is not None and k not in self.problems and finite.any():
+            rows = finite if shown is None else finite & shown[:, k]
+            if own is not None and k not in self.problems and rows.any():
                 try:
-                    out[finite, k] = _predicted(own, x[finite])
+                    out[rows, k] = _predicted(own, x[rows])
                 except Exception as error:
                     self.problems[k] = f"{type(error).__name__}: {error}"
         return out

@@ -35,9 +35,10 @@ class Measured:
     baselines by name: of all targets where the model is the trained one, elsewhere of the machine's own (`own`).
     counts: as if all were right, so that `right_all` is the number of tokens; moments: as if 0, and 1, were read
     everywhere, so that `error_all` is the sum of (y - 0)², (y - 1)². validation [targets] by site: the share right in
-    validation programs. bits [targets] by site: online code length per label. outside [targets]: tokens left out of
-    training, |value| > 99. unseen, by target: values of test tokens that no training token has. differing [targets]: of
-    an alternative machine's labels, the share that the true machine's are not. programs: tested.
+    validation programs. bits [targets, 2] by site: online code length per label, with the activations and without.
+    outside [targets]: tokens left out of training, |value| > 99. unseen, by target: values of test tokens that no
+    training token has. differing [targets]: of an alternative machine's labels, the share that the true machine's are
+    not. programs: tested.
     """
 
     targets: tuple[Target, ...]

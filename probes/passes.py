@@ -170,17 +170,18 @@ def fit_copies(task: Task, probe: Probe, sample: Sample) -> dict[tuple[str, str]
 
 
 def code_lengths(task: Task, sample: Sample) -> dict[str, np.ndarray]:
-    """Bits per label of the machine's present states, real and permuted, by site: [targets], NaN for others."""
+    """Bits per label of the machine's present states, real and permuted, by site: [targets, (told the activations, told
+    nothing)], NaN for others."""
     present = [k for k, t in enumerate(task.targets) if (t.offset, t.machine, t.as_number) == (0, TRUE, False)]
 
     def one(x: np.ndarray) -> np.ndarray:
-        bits = np.full(len(task.targets), np.nan)
+        bits = np.full((len(task.targets), 2), np.nan)
         finite = np.isfinite(x).all(1)
         values, shown = sample.values[finite], sample.shown[finite]
         coded = [k for k in present if len(np.unique(values[shown[:, k], k])) > 1]
         if coded:
             length = online_code_length(x[finite], values[:, coded], shown[:, coded], sample.programs[finite])
-            bits[coded] = length.bits
+            bits[coded] = np.stack([length.bits, length.by_frequency], 1)
         return bits
 
     activations = sample.activations(task, TRAINED)
@@ -201,7 +202,7 @@ def validate(task: Task, readouts: Fitted) -> dict[str, np.ndarray]:
             shown = defined[:, labels.mask_of]
             n += shown.sum(0)
             for site, x in batch.activations.items():
-                right[site] += ((np.rint(readouts[TRAINED, site].predict(x)) == values) & shown).sum(0)
+                right[site] += ((np.rint(readouts[TRAINED, site].predict(x, shown)) == values) & shown).sum(0)
     return {site: found / np.maximum(n, 1) for site, found in right.items()}
 
 
@@ -258,9 +259,9 @@ def tally_test(
                 moment.add(np.full(values.shape, said), values, shown, *about)
             for (name, site), found in tallies.items():
                 chosen = task.read_in(name)
-                predicted = readouts[name, site].predict(batches[name].activations[site])
+                predicted = readouts[name, site].predict(batches[name].activations[site], shown[:, chosen])
                 found.add(predicted, values[:, chosen], shown[:, chosen], *about)
-            for name, predicted in baselines.predict(part, *at) if baselines else ():
+            for name, predicted in baselines.predict(part, *at, shown[:, task.own]) if baselines else ():
                 held[name].add(predicted, values[:, task.own], shown[:, task.own], *about)
         begin += len(part)
     return Tallied(names, counts, moments, tallies, held, differing.share, taken)

@@ -32,9 +32,10 @@ class Readouts:
     problems: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
         """What is read in x [rows, features]: float32 [rows, targets], NaN for a target without a probe and for a row
-        with activations that are not finite."""
+        with activations that are not finite. Where `shown` bool [rows, targets] is False classifiers are not asked
+        (NaN): most variables are defined at few tokens."""
         x = np.asarray(x, np.float32)
         finite = np.isfinite(x).all(1)
         if not finite.all():
@@ -43,7 +44,8 @@ class Readouts:
         if self.numbers is not None:
             out[:, self.number_targets] = self.numbers(x)
         for target, linear, classes in self.classifiers:
-            out[:, target] = classes[linear(x).argmax(1)]
+            rows = slice(None) if shown is None or shown[:, target].all() else np.flatnonzero(shown[:, target])
+            out[rows, target] = classes[linear(x[rows]).argmax(1)]
         out[~finite] = np.nan
         return out
 

@@ -28,7 +28,8 @@ COLUMNS = (
     *("site", "layer", "variable", "offset", "by", "group", "tokens", "clusters", "probe", "metric"),
     *("score", "low", "high", *CONTROLS, "best_control", "beyond", "beyond_low", "beyond_high"),
     *("p", "q", "p_somewhere", "control_task", "selectivity", "selectivity_low", "selectivity_high"),
-    *("bits", "control_bits", "validation", "determined", "penalty", "outside", "screen", "read", "problem", "note"),
+    *("bits", "frequency_bits", "control_bits", "validation", "determined", "penalty", "outside"),
+    *("screen", "read", "problem", "note"),
 )
 
 
@@ -47,10 +48,10 @@ def table(measured: Measured, seed: int = 0) -> pd.DataFrame:
     score, low, high: exact match of numbers, accuracy of categories, and R² of numbers (metric says which), with its
     95 % interval over skeletons; a column per control, NaN where it reads nothing; best_control and beyond, beyond_low,
     beyond_high: the score minus the best control, paired; p, q (Benjamini-Hochberg over the map) and p_somewhere (max
-    statistic); control_task, selectivity; bits and control_bits: online code length per label; validation: the score on
-    the validation programs, to choose sites by; determined; screen: what gives the variable away, if anything does;
-    read: what may be claimed; problem: why there is no score; note: what to know of it. Raises ValueError for what was
-    measured without controls.
+    statistic); control_task, selectivity; bits, frequency_bits and control_bits: online code length per label, with the
+    activations, without, and of the permuted labels; validation: the score on the validation programs, to choose sites
+    by; determined; screen: what gives the variable away, if anything does; read: what may be claimed; problem: why
+    there is no score; note: what to know of it. Raises ValueError for what was measured without controls.
     """
     if not measured.baselines:
         raise ValueError("there are no controls to hold scores against; measure with controls=True")
@@ -231,7 +232,8 @@ def _selectivity(measured: Measured, site: str, target: int, seed: int) -> dict[
     return {
         "control_task": float(tally.right_all[control].sum() / n.sum()),
         **_interval("selectivity", found, 0),
-        **{"bits": measured.bits[site][target], "control_bits": measured.bits[site][control]},
+        **dict(zip(("bits", "frequency_bits"), measured.bits[site][target], strict=True)),
+        "control_bits": measured.bits[site][control, 0],
     }
 
 

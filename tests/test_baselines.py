@@ -39,7 +39,7 @@ def fitted() -> Baselines:
 
 
 def rows(part: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Programs, positions, values and shown [rows, targets], and [rows, WINDOW + 1] the last tokens and the position."""
+    """Programs, positions, values and shown [rows, targets], and last tokens and position [rows, WINDOW + 1]."""
     read: Labelled = labelled(part, TARGETS)
     programs, positions = np.nonzero(part.where)
     values, defined = read.at(programs, positions)

@@ -1,6 +1,7 @@
 """The command as its users meet it: what it prints, its one-line errors, and what an interrupted run leaves."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from cadmus import checkpoint
 from cadmus.build import build
 from cadmus.mixture import load
 from cadmus.model import Model, ModelConfig
+from probes import selftest
 
 SMALL = ["--steps", "4", "--layers", "1", "--width", "32"]
 
@@ -60,10 +62,37 @@ def test_vm_reads_files_and_standard_input(capsys, tmp_path):
     assert "decorate" in out
 
 
-def test_help_teaches_every_command(capsys):
-    for arguments in (["--help"], ["vm", "--help"], ["train", "--help"], ["report", "--help"], []):
+COMMANDS = ("vm", "train", "eval", "report", "paper", "probe", "semantics", "dynamics", "selftest")
+
+
+def test_help_lists_every_command(capsys):
+    for arguments in (["--help"], []):
         assert main(arguments) == 0
-        assert "cadmus-probe" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "cadmus-probe" in out
+        for name in (*COMMANDS, "data"):
+            assert re.search(rf"^\W*{name} ", out, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches_every_command(capsys, name):
+    assert main([name, "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"Usage: cadmus-probe {name}" in out
+    assert f"Example: cadmus-probe {name}" in out or f"cadmus-probe {name} runs/" in out or name == "selftest"
+    for option in {"report": ["RUN", "--eval-programs"], "probe": ["--full", "--variable"]}.get(name, []):
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("state", "probe"), ("paper", "paper"), ("semantics", "semantics"), ("dynamics", "dynamics")]
+)
+def test_studies_run_as_modules(module, name):
+    process = subprocess.run(
+        [sys.executable, "-m", f"analyses.{module}", "--help"], capture_output=True, text=True, check=True
+    )
+    assert f"Usage: cadmus-probe {name}" in process.stdout
+    assert process.stderr == ""
 
 
 def test_usage_errors(errors):
@@ -91,33 +120,29 @@ def test_bad_programs_and_mixtures(errors, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_report_needs_its_families(errors, tmp_path):
-    mixture = tmp_path / "mixture.toml"
-    mixture.write_text('name = "m"\n[[family]]\nname = "equality"')
-    line = errors("report", "--mixture", str(mixture), "--out", str(tmp_path / "out"), *SMALL)
-    assert "has no family 'compare'; it has equality" in line
-
-
 def test_output_that_cannot_be_written(errors, tmp_path):
     (tmp_path / "file").touch()
     assert "choose another path" in errors("train", "--out", str(tmp_path / "file" / "out"), *SMALL)
-    assert "choose another path" in errors("report", "--out", str(tmp_path / "file"), *SMALL)
+    for name in ("report", "paper", "probe", "semantics"):
+        assert "choose another path" in errors(name, "--out", str(tmp_path / "file"))
+    assert "choose another path" in errors("dynamics", *"abcde", "--out", str(tmp_path / "file"))
 
 
 def test_a_damaged_or_missing_run(errors, tmp_path):
     out = ["--out", str(tmp_path / "out")]
-    assert "does not exist" in errors("report", "--run", str(tmp_path / "none"), *out)
+    for name in ("report", "paper", "probe", "semantics"):
+        assert "none does not exist; train one, or name one that ships: " in errors(name, str(tmp_path / "none"), *out)
+    assert "does not exist" in errors("dynamics", *(str(tmp_path / name) for name in "abcde"), *out)
     run = tmp_path / "run"
     run.mkdir()
-    assert "half-written" in errors("report", "--run", str(run), *out)
+    assert "half-written" in errors("report", str(run), *out)
     cfg = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32)
     checkpoint.save(run, Model(cfg), load("first"), {"config": {"seed": 0}})
     weights = bytearray((run / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (run / "model.safetensors").write_bytes(weights)
-    assert "model.safetensors is damaged (wrong checksum); make the model again" in errors(
-        "report", "--run", str(run), *out
-    )
+    assert "model.safetensors is damaged (wrong checksum); make the model again" in errors("report", str(run), *out)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_debug_shows_the_traceback():
@@ -149,11 +174,42 @@ def test_files_that_are_no_text(errors, tmp_path):
         assert f"{path} is not UTF-8 text" in errors(*arguments)
 
 
-@pytest.mark.parametrize("option", [["--steps", "9"], ["--mixture", "first"], ["--layers", "2"], ["--width", "64"]])
-def test_training_options_beside_a_trained_run_are_not_ignored(errors, tmp_path, option):
-    line = errors("report", "--run", str(tmp_path), *option)
-    assert f"{option[0]} says how to train" in line
-    assert "leave out one of the two" in line
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "--run", "x"], "No such option: --run (see cadmus-probe report --help)"),
+        (["report", "--programs", "10"], "10 is not in the range x>=200"),
+        (["report", "--device", "tpu"], "device 'tpu' is not there; this machine has cpu"),
+        (["probe", "--variable", "reg.e"], "unknown variable 'reg.e'; there are depth, all_true"),
+        (["probe", "--variable", "depth", "--variable", "depth"], "variables depth, depth name one twice"),
+        (["probe", "--site", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
+        (["probe", "--family", "nothing"], "mixture 'default' has no family 'nothing'; it has arith"),
+        (["probe", "--probe", "nowhere.py:Probe"], "nowhere.py"),
+        (["semantics", "--machines", "0"], "0 is not in the range x>=1"),
+        (["dynamics"], "Missing argument 'RUNS...' (see cadmus-probe dynamics --help)"),
+        (["dynamics", "a", "b"], "2 runs; a relation over training needs 5 or more"),
+        (["dynamics", *(["cadmus-mini"] * 5)], "cadmus-mini has no snapshots; train it with snapshots = 24"),
+        (["dynamics", *(["cadmus-micro"] * 5)], "the runs have the seeds [0, 0, 0, 0, 0]; give each seed once"),
+    ],
+)
+def test_what_studies_cannot_do_is_one_line(errors, tmp_path, arguments, message):
+    out = tmp_path / "out"
+    assert message in errors(*arguments, "--out", str(out))
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_the_self_test_passes_or_fails_by_its_exit_code(capsys, monkeypatch):
+    found = [
+        selftest.Check("leaked skeleton", "found", "found", True),
+        selftest.Check("noise", "at most 16", "40", False),
+    ]
+    monkeypatch.setattr(selftest, "run", lambda progress: found)
+    assert main(["selftest"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["check", "expected", "found"]
+    assert [line.split()[-1] for line in lines[1:]] == ["passed", "FAILED"]
+    monkeypatch.setattr(selftest, "run", lambda progress: found[:1])
+    assert main(["selftest"]) == 0
 
 
 def test_ctrl_c_leaves_nothing(tmp_path):

@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+import torch
 from sklearn.utils.estimator_checks import check_estimator
 
-from probes.controls import Majority, NGram, contexts, control_labels, leaked
+from cadmus.model import Model, ModelConfig
+from probes.controls import Majority, NGram, contexts, control_labels, leaked, untrained_twin
 
 # --- control labels --------------------------------------------------------------------------------------------------
 
@@ -149,3 +151,21 @@ def test_ngram_is_an_estimator() -> None:
     check_estimator(NGram())
     with pytest.raises(ValueError, match="order = 3, least = 0; expected order >= 0 and least >= 1"):
         NGram(least=0).fit(np.zeros((4, 3)), np.arange(4))
+
+
+# --- the untrained twin -----------------------------------------------------------------------------------------------
+
+
+def test_untrained_twin_is_the_model_before_training() -> None:
+    model = Model(ModelConfig(n_layers=1, d_model=16, n_heads=1, d_head=16, d_mlp=32, n_ctx=8), seed=4)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1  # as training does
+    twin = untrained_twin(model, seed=4)
+    assert twin.cfg == model.cfg
+    assert not twin.training
+    for name, parameter in twin.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    assert not torch.equal(untrained_twin(model, seed=5).embed.W_E, before["embed.W_E"])
+    assert torch.equal(model.embed.W_E, before["embed.W_E"] + 1), "the model itself was reset"

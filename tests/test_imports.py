@@ -78,7 +78,31 @@ ALLOWED = {
     "probes.bank": {"cadmus.labels"},
     "probes.logistic": set(),
     "probes.stats": set(),
-    "probes.harvest": {"cadmus.lens", "cadmus.tokens"},
+    "probes.activation_cache": {"cadmus.artifacts", "cadmus.lens", "cadmus.model"},
+    "probes.harvest": {"cadmus.cost", "cadmus.hooks", "cadmus.lens", "cadmus.tokens", "probes.activation_cache"},
+    "probes.codelength": set(),
+    "probes.linear": {"probes.bank"},
+    "probes.estimators": {"probes.bank", "probes.linear"},
+    "probes.dimensions": {"probes.bank", "probes.linear"},
+    "probes.tally": {"cadmus.tokens", "probes.stats"},
+    "probes.examples": {
+        *("cadmus.corpus", "cadmus.kernel", "cadmus.labels", "cadmus.mixture", "cadmus.seeds", "cadmus.shards"),
+        *("cadmus.tokens", "cadmus.vm", "probes.controls", "probes.harvest"),
+    },
+    "probes.reading": {"cadmus.labels", "probes.bank", "probes.examples", "probes.linear"},
+    "probes.custom": {"probes.reading"},
+    "probes.baselines": {
+        *("cadmus.vm", "probes.bank", "probes.controls", "probes.examples", "probes.reading", "probes.token_baseline"),
+    },
+    "probes.passes": {
+        *("cadmus.vm", "probes.bank", "probes.baselines", "probes.codelength", "probes.custom", "probes.examples"),
+        *("probes.harvest", "probes.reading", "probes.tally"),
+    },
+    "probes.measure": {
+        *("cadmus.labels", "cadmus.vm", "probes.bank", "probes.baselines", "probes.controls", "probes.custom"),
+        *("probes.examples", "probes.harvest", "probes.passes", "probes.reading", "probes.tally"),
+    },
+    "probes.scores": {"probes.custom", "probes.examples", "probes.measure", "probes.stats", "probes.tally"},
     "probes.controls": {"cadmus.model", "cadmus.families"},
     "probes.mlp": set(),
     "probes.token_baseline": {"cadmus.vm", "probes.mlp"},
@@ -93,7 +117,8 @@ ALLOWED = {
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
     *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost", "cadmus.processes"),
-    *("cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.harvest", "probes.logistic", "analyses.paper"),
+    *("cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.activation_cache", "probes.harvest"),
+    *("probes.logistic", "analyses.paper"),
     *("probes.mlp", "probes.token_baseline"),
 }
 TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only

@@ -239,7 +239,7 @@ def test_activations_that_are_not_finite_are_told() -> None:
         told = f"0 training and 0 validation tokens; a probe needs 50 of each ({every} tokens left out: activations not"
         assert problem.startswith(told)
     assert (found.untrained[BEFORE][["depth", "stack.0.value"]] > 0.2).all(), "the twin has no NaN"
-    assert np.isfinite(bad().bits[BEFORE][0])
+    assert np.isfinite(bad().bits[BEFORE][0]).all()
     assert np.isnan(bad().bits[AFTER]).all()
 
 
@@ -254,11 +254,11 @@ def test_a_value_that_training_has_once_is_told() -> None:
 
 def test_fewer_tokens_than_dimensions_are_told() -> None:
     site = "blocks.0.mlp.hook_post"
-    found = quick(BAD, [site], Model(ModelConfig(**asdict(CFG) | {"d_mlp": 700})).eval(), examples())
+    found = quick(BAD, [site], Model(ModelConfig(**asdict(CFG) | {"d_mlp": 800})).eval(), examples())
     n = int(found.counts.right_all[3].sum())
     assert n > 20
     train = labelled(examples().fold("train"), BAD).of(3)[1].sum()
-    assert found.readouts[TRAINED, site].notes[3] == f"{train} training tokens for 700 dimensions"
+    assert found.readouts[TRAINED, site].notes[3] == f"{train} training tokens for 800 dimensions"
     assert 0 not in found.readouts[TRAINED, site].notes
     assert found.tallies[TRAINED, site].right_all[3].sum() > 0.3 * n
 

@@ -1,4 +1,5 @@
-"""Figure 1: the programs lie where they are said to, were never trained on, and the answers are the model's own."""
+"""Figure 1: the programs lie where they are said to, were never trained on, and the answers are the model's own.
+Figure 2: both numbers are read beside every control. The page states what the tables hold."""
 
 from __future__ import annotations
 
@@ -11,17 +12,19 @@ import torch
 
 from analyses import paper, paper_page
 from analyses.cli import main
-from analyses.paper import figure1
-from cadmus import checkpoint, tokens, vm
+from analyses.paper import figure1, figure2
+from analyses.report import with_interval
+from cadmus import checkpoint, kernel, labels, tokens, vm
 from cadmus.evaluate import wilson
 from cadmus.families import Compare, Equality
 from cadmus.holdout import HoldOut
+from cadmus.hooks import Hook
 from cadmus.mixture import Component, Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.train import TrainConfig, train
 
 FAMILY = Compare(low=-3, high=3, length=3)
-FEW = ["--eval-programs", "20"]
+FEW = ["--eval-programs", "20", "--number-programs", "200"]
 HOLD_OUT = HoldOut(pairs=("0*",))
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=16)
 
@@ -99,6 +102,48 @@ def test_wilson_intervals_hold_the_estimate_and_shrink() -> None:
     assert high[3] - low[3] < high[1] - low[1]
 
 
+# --- Figure 2 --------------------------------------------------------------------------------------------------------
+
+
+class Known(Model):
+    """Its residual stream holds X from X's last token on, then Y too; it is no model otherwise."""
+
+    def run_with_hooks(self, sequences, hooks=(), return_type="logits", **options):
+        traces = kernel.traces(sequences[:, 1:].numpy().astype(np.uint8))
+        depth, top, beneath = (labels.read(traces, name) for name in ("depth", "stack.0", "stack.1"))
+        done, both = np.arange(sequences.shape[1]) >= FAMILY.length, np.arange(sequences.shape[1]) == 2 * FAMILY.length
+        x = np.where(both, beneath.values, np.where(depth.values == 1, top.values, 0)) * done
+        held = np.stack([x, np.where(both, top.values, 0)], -1).astype(np.float32)
+        for site, keep in hooks:
+            keep(torch.from_numpy(np.pad(held, ((0, 0), (0, 0), (0, CFG.d_model - 2)))), Hook(site))
+
+
+def test_figure_2_finds_numbers_where_they_are_held_and_not_before() -> None:
+    found = figure2({"trained": Known(CFG).eval(), "untrained": Model(CFG).eval()}, FAMILY, programs=300)
+    assert len(found) == 2 * 2 * 7 * 2 * 2  # models, sites, tokens, numbers, metrics
+    assert set(found.position) == set(range(1, 8))
+    table = found[(found.model == "trained") & (found.layer == 1)].set_index(["metric", "variable", "position"])
+    assert table.score["R2", "first number", 3] > 0.99
+    assert table.score["R2", "first number", 6] > 0.99
+    assert table.score["R2", "second number", 6] > 0.99
+    assert (table.score["R2"]["first number"].loc[:2] < 0.1).all()
+    assert (table.score["R2"]["second number"].loc[:5] < 0.2).all()
+    assert table.score["accuracy", "first number", 3] > 0.9
+    known = found[found.metric == "accuracy"].groupby(["variable", "position"]).prefix_majority.first()
+    assert known["first number", 3] == pytest.approx(1)
+    assert known["second number", 3] < 0.5
+    assert known["second number", 6] == pytest.approx(1)
+    again = figure2({"trained": Known(CFG).eval()}, FAMILY, programs=300)
+    pd.testing.assert_frame_equal(again, found[found.model == "trained"].reset_index(drop=True))
+
+
+def test_token_names_are_those_of_the_program() -> None:
+    assert paper.token_names(FAMILY) == ["X1", "X2", "X3", "Y1", "Y2", "Y3", "rel"]
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture
 def run(tmp_path):
     mixture = Mixture("m", (Component(FAMILY),))
@@ -122,6 +167,17 @@ def test_the_page_states_what_the_table_holds(run, tmp_path, capsys) -> None:
         assert f"{row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}]" in page
     inside = regions.loc[paper.REGIONS[0]]
     assert f"{inside.accuracy:.2f} [{inside.low:.2f}, {inside.high:.2f}]" in page
+    numbers = pd.read_parquet(tmp_path / "page" / "tables" / "figure2.parquet")
+    assert set(numbers.model) == {"trained", "untrained"}
+    first = numbers[(numbers.variable == "first number") & (numbers.metric == "R2") & (numbers.model == "trained")]
+    end = first[first.position == FAMILY.length]
+    assert f"with R² {end.score.max():.2f} where its expression ends" in page
+    for row in first[(first.layer == 1) & first.position.isin([3, 6, 7])].itertuples():
+        assert (
+            f"| {paper.token_names(FAMILY)[row.position - 1]} | 1 | {with_interval(row.score, row.low, row.high)} |"
+            in page
+        )
+    assert (tmp_path / "page" / "figures" / "figure2.png").stat().st_size > 0
 
 
 def test_a_mixture_without_compare_has_no_figure(tmp_path, capsys) -> None:

@@ -1,105 +1,158 @@
-"""The first report, made small: the page, its figures and tables, and the numbers they share."""
+"""All about a model on one page, made small: the page, its figures and tables, and the numbers they share."""
 
+from __future__ import annotations
+
+import itertools
 import re
-from itertools import pairwise
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import first_report, state
-from analyses.first_report import FirstReportConfig
+from analyses import model_report, report
+from analyses.model_report import ModelReportConfig
 from cadmus import artifacts
-from cadmus.mixture import load
-from cadmus.model import ModelConfig
-from cadmus.recipe import Recipe
-from cadmus.train import TrainConfig
+from cadmus.families import Register
+from cadmus.mixture import Component, Mixture
+from tests.studies import FIRST, save_run
 
-CONFIG = FirstReportConfig(
-    recipe=Recipe(
-        "tiny",
-        load("first"),
-        ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=32),
-        TrainConfig(steps=40, batch_size=128),
-    ),
-    eval_programs=40,
-    number_programs=500,
-    register_programs=4000,
-)
+SMALL = {"programs": 300, "eval_programs": 20, "cell_programs": 1, "number_programs": 400}
+PAPER = ("completion", "figure1", "figure2")
+STATE = ("state", "token-classes", "depth", "offsets", "families", "alternative-machines", "numbers", "dimensions")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    page = first_report.run(CONFIG, folder)
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="module")
+def folder(run: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    told = []
+    config = ModelReportConfig(run, **SMALL)
+    page = model_report.run(config, folder, lambda name, share, note: told.append((name, share)))
     assert page == folder / "index.html"
+    stages = {name: [share for other, share in told if other == name] for name, _ in told}
+    assert all(shares == sorted(shares) for shares in stages.values())
+    assert all(shares[-1] == 1 for shares in stages.values())
     return folder
 
 
-def test_the_page_is_self_contained_and_the_folder_is_whole(folder):
+@pytest.fixture(scope="module")
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    return {path.stem: pd.read_parquet(path) for path in (folder / "tables").glob("*.parquet")}
+
+
+def test_the_page_is_self_contained_and_the_folder_is_whole(folder: Path) -> None:
     page = (folder / "index.html").read_text()
     images = re.findall(r'<img [^>]*src="([^"]{25})', page)
-    assert len(images) == 3
+    files = artifacts.read_manifest(folder, "report")["files"].keys()
+    figures = {name for name in files if name.startswith("figures/")}
+    assert len(images) == len(figures) == len(STATE) + len(PAPER)  # the completion has none, the training has one
     assert all(image.startswith("data:image/png;base64") for image in images)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
-    assert artifacts.read_manifest(folder, "report")["files"].keys() >= {
-        "index.html",
-        "report.md",
-        "figures/numbers.png",
-    }
+    assert files >= {"index.html", "report.md", "figures/state.png", "figures/figure1.png", "tables/state.csv"}
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_csv_and_parquet_hold_the_same_rows(folder):
-    for name in ("completion", "numbers", "registers", "training"):
-        csv, parquet = (read(folder / "tables" / f"{name}{end}") for read, end in READERS)
-        pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
+def test_csv_and_parquet_hold_the_same_rows(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    assert tables.keys() >= {*PAPER, "state", "alternative-machines", "numbers", "dimensions", "training"}
+    for name, table in tables.items():
+        assert len(table)
+        assert (folder / "tables" / f"{name}.csv").read_text() == table.to_csv(index=False), name
 
 
-READERS = ((pd.read_csv, ".csv"), (pd.read_parquet, ".parquet"))
-
-
-def test_every_score_stands_beside_its_control_and_interval(folder):
-    numbers = pd.read_parquet(folder / "tables" / "numbers.parquet")
-    registers = pd.read_parquet(folder / "tables" / "registers.parquet")
-    for table in (numbers, registers):
-        assert set(table.model) == {"trained", "untrained"}
-        assert (table.groupby("model").size().nunique()) == 1
-        assert (table.low <= table.score + 1e-9).all()
-        assert (table.score <= table.high + 1e-9).all()
-        assert (table.clusters > 0).all()
-        assert table[["run", "corpus", "seed", "site", "layer"]].notna().all(axis=None)
-    assert set(numbers.position) == set(range(1, 12))
-    assert numbers[numbers.metric == "accuracy"].prefix_majority.between(0, 1).all()
-    assert registers[["majority", "by_token"]].notna().all(axis=None)
-
-
-def test_the_embedding_cannot_know_what_a_register_holds(folder):
-    registers = pd.read_parquet(folder / "tables" / "registers.parquet")
-    embedding = registers[
-        (registers.layer == 0) & (registers.variable == state.ALL) & (registers.metric == "exact match")
+def test_every_score_stands_beside_its_controls_and_interval(tables: dict[str, pd.DataFrame]) -> None:
+    state = tables["state"]
+    exact = state[state.metric != "R2"]  # R² of few values may be without an interval
+    for name in ("completion", "figure2", "state", "numbers"):
+        table = exact if name == "state" else tables[name].rename(columns={"accuracy": "score"})
+        scored = table[table.score.notna()]
+        assert (scored.low <= scored.score + 1e-9).all(), name
+        assert (scored.score <= scored.high + 1e-9).all(), name
+    assert set(tables["figure2"].model) == {"trained", "untrained"}
+    assert tables["figure2"].groupby("model").size().nunique() == 1
+    accuracies = tables["figure2"][tables["figure2"].metric == "accuracy"]
+    assert accuracies.prefix_majority.between(0, 1).all()
+    state = tables["state"]
+    scored = state[state.score.notna() & (state.metric != "R2")]
+    known = [
+        "majority",
+        "by token",
+        "n-gram",
+        "input, linear",
+        "untrained",
+        "best_control",
+        "beyond_low",
+        "beyond_high",
     ]
-    assert set(embedding.token_class) == set(state.CLASSES)
-    assert (embedding.score < embedding.by_token + 0.1).all()
+    assert scored[known].notna().all(axis=None)
+    assert tables["dimensions"][["control", "control_low", "control_high", "full"]].notna().all(axis=None)
+    assert tables["numbers"].control.notna().all()
+    fingerprints = {table.run.iloc[0] for name, table in tables.items() if name != "training"}
+    assert len(fingerprints) == 1
 
 
-def test_the_page_states_the_tables_numbers(folder):
-    completion = pd.read_csv(folder / "tables" / "completion.csv")
-    page = (folder / "index.html").read_text()
-    for row in completion.itertuples():
+def test_the_page_states_the_tables_numbers(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    page, text = (folder / "index.html").read_text(), (folder / "report.md").read_text()
+    for row in tables["completion"].itertuples():
         assert f"{row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}]" in page
-    assert np.isfinite(completion.accuracy).all()
+    state = tables["state"]
+    state = state[(state.probe != "ridge") & (state.by == "all") & (state.offset == 0)].set_index(["variable", "layer"])
+    shown = _rows(text, "variable", "layer", "score")
+    assert len(shown) == state.dropna(subset="score").index.get_level_values(0).nunique()
+    for variable, layer, score, *_ in shown:
+        row = state.loc[(variable, int(layer))]
+        assert score == report.with_interval(row.score, row.low, row.high)
+    gap = tables["alternative-machines"].iloc[0]
+    assert f"{gap.machine}: " in page
+    for name in ("nan", "None", "-0.00"):
+        assert f"| {name} |" not in text
+    assert f"--programs {SMALL['programs']} --eval-programs {SMALL['eval_programs']} --seed 0" in text
 
 
-def test_markdown_keeps_paragraphs_and_tables_apart(folder):
+def _rows(text: str, *head: str) -> list[list[str]]:
+    """The rows of the page's table whose first columns are `head`."""
+    lines = text.split(f"| {' | '.join(head)} |")[1].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in itertools.takewhile(bool, lines)]
+
+
+def test_markdown_keeps_paragraphs_apart_and_tables_whole(folder: Path) -> None:
     lines = (folder / "report.md").read_text().splitlines()
-    for before, line in pairwise(lines):
+    for before, line in itertools.pairwise(lines):
         if line.startswith(("#", "!", "All ")) or (line.startswith("|") and not before.startswith("|")):
             assert before == "", line
+        if line.startswith("|") and before.startswith("|"):
+            assert _cells(line) == _cells(before), line
 
 
-def test_a_new_report_replaces_the_old_one_and_reuses_a_model(folder, tmp_path):
-    config = FirstReportConfig(run=str(folder / "model"), eval_programs=20, number_programs=500, register_programs=1200)
-    first_report.run(config, tmp_path)
-    assert not (tmp_path / "model").exists()
-    assert "--run" in (tmp_path / "report.md").read_text()
+def _cells(line: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", line))
+
+
+def test_the_sections_stand_in_order(folder: Path) -> None:
+    titles = re.findall(r"^## (.*)$", (folder / "report.md").read_text(), re.MULTILINE)
+    assert titles[0] == "Completing held-out programs"
+    assert titles.index("Two computed numbers, token by token") < titles.index(
+        "Which variables are readable, and where"
+    )
+    assert titles[-2:] == ["Training", "How this was made"]
+    assert len(set(titles)) == len(titles)
+
+
+def test_a_mixture_without_compare_has_a_page_of_completion_and_state(tmp_path: Path) -> None:
+    """In place of an older report: what that had and this has not is gone."""
+    mixture = Mixture("registers", (Component(Register()),))
+    assert mixture.width <= FIRST.width
+    model = save_run(tmp_path / "run", mixture)
+    out = tmp_path / "page"
+    with artifacts.new_folder(out, "report") as partial:
+        artifacts.write_bytes(partial / "tables" / "figure1.csv", b"x,y\n")
+        artifacts.write_bytes(partial / "index.html", b"old")
+    page = model_report.run(ModelReportConfig(model, **{**SMALL, "programs": 200}), out).read_text()
+    names = {path.stem for path in (out / "tables").glob("*.csv")}
+    assert {"completion", "state", "training"} <= names
+    assert not names & {"figure1", "figure2"}
+    assert "Completed rightly, of programs that the model never saw: register" in page
+    assert "of 12 variables are read" in page
