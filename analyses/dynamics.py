@@ -65,9 +65,10 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
             "trajectories",
             "Behaviour and readability over training",
             (
-                f"{runs} runs that differ in their seeds, at {steps} snapshots. Solid: how many held-out programs of a "
-                "family are completed rightly. Dashed: how often the probe reads a variable, at the site that is best "
-                "on validation programs of that snapshot; the same programs throughout.",
+                f"{runs} runs that differ in their seeds, at {steps} snapshots. Left: how many held-out programs of a "
+                "family are completed rightly. Middle: how often the probe reads a variable, at the site that is best "
+                "on validation programs of that snapshot; the same programs throughout. Right: the same for the states "
+                "that an alternative machine has on them.",
             ),
             figure=dynamics_figures.trajectories(table),
             caption="Thin: each run; thick: their mean.",
@@ -81,7 +82,7 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
                 "minus their means at that snapshot, all snapshots pooled; p by permuting the runs' whole trajectories "
                 "against each other, exactly. Beside it the same for the states of an alternative machine.",
             ),
-            figure=dynamics_figures.correlations(together),
+            figure=dynamics_figures.correlations(together) if together.r.notna().any() else None,
             caption=f"With {runs} runs the least p that is possible is "
             f"{1 / min(math.factorial(runs), MOST_PERMUTATIONS):.4f}.",
             table=together,
@@ -288,7 +289,7 @@ def _shown(table: pd.DataFrame, name: str, said: Callable[[Any], str]) -> pd.Dat
 
 
 def _correlation(row: Any) -> str:
-    return "" if np.isnan(row.r) else f"{row.r:.2f} ({row.p:.3f})"
+    return "" if np.isnan(row.r) else f"{report.number(row.r)} ({row.p:.3f})"
 
 
 def _lead(row: Any) -> str:

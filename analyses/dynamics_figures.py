@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
+from analyses import report
 from analyses.figures import CONTROL, theme
 from analyses.state_figures import error, legend, panels
 
@@ -29,6 +31,7 @@ def trajectories(table: pd.DataFrame) -> Figure:
                 mean = rows.groupby("step").score.mean()
                 ax.plot(mean.index, mean, color=color, marker=marker, ms=3.5, lw=1.8, label=name)
             ax.set_xscale("log")
+            ax.xaxis.set_minor_formatter(NullFormatter())
             ax.set(xlabel="optimizer steps", title=title, ylim=(-0.03, 1.03))
             ax.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
         axes[0].set_ylabel("share (of programs; of tokens)")
@@ -45,7 +48,7 @@ def correlations(table: pd.DataFrame) -> Figure:
             order, columns = part.variable.unique(), part.family.unique()
             r = part.pivot(index="variable", columns="family", values="r").loc[order, columns]
             p = part.pivot(index="variable", columns="family", values="p").loc[order, columns]
-            marks = r.map("{:.2f}".format) + p.map(lambda value: "*" if value < 0.05 else "")
+            marks = r.map(report.number) + p.map(lambda value: "*" if value < 0.05 else "")
             colors = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "cbar": False, "linewidths": 0.3}
             sns.heatmap(r.astype(float), ax=ax, annot=marks.to_numpy(), fmt="", **colors)
             ax.set(title=f"{title} (*: p < 0.05)", xlabel="", ylabel="")

@@ -78,6 +78,7 @@ class _Tokens:
     def of(self, variable: str, site: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """x [rows, features], y [rows] and (skeletons, programs) [rows] where the variable is defined."""
         values, defined = self.labels[variable]
+        defined = defined & np.isfinite(self.x[site]).all(1)
         x = self.x[site][defined]
         return x, values[defined].astype(np.int64), (self.skeletons[defined], self.programs[defined])
 

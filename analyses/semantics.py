@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analyses import report, state, state_figures
+from analyses import report, state, state_figures, state_tables
 from analyses.figures import CONTROL, INTERVAL, theme
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL
@@ -85,7 +85,7 @@ def by_distance(found: state.State) -> pd.DataFrame:
     if found.gaps.empty:
         columns = [f"{name}{end}" for name in _COLUMNS for end in ("", "_low", "_high")]
         return pd.DataFrame(columns=["variable", "layer", "machine", "distance", "differing", *columns])
-    rows = state_figures.at_best_sites(found.gaps, found.scores)
+    rows = state_tables.at_best_sites(found.gaps, found.scores)
     return rows.assign(distance=rows.machine.map(found.machines.set_index("name").distance))
 
 

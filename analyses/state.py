@@ -13,6 +13,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from analyses import readers
+from analyses.state_tables import best_sites
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL, checkpoint, kernel, labels, tokens, vm
 from cadmus.model import Model
@@ -85,8 +87,9 @@ class StateConfig:
 @dataclass(frozen=True)
 class State:
     """Tidy tables: scores (`probes.scores.table`), gaps (against alternative machines), machines, numbers (how integers
-    are held, `probes.numeric.compare`), dimensions (that a variable needs, and neurons: `probes.dimensions`). Each but
-    scores is empty where nothing of the kind could be measured. programs: how many were drawn, for all folds."""
+    are held, `probes.numeric.compare`), dimensions (that a variable needs, and neurons: `probes.dimensions`), readers
+    (several probes of a variable at its best site, `analyses.readers.compare`). Each but scores is empty where nothing
+    of the kind could be measured. programs: how many were drawn, for all folds."""
 
     config: StateConfig
     trained: checkpoint.Checkpoint
@@ -95,6 +98,7 @@ class State:
     machines: pd.DataFrame
     numbers: pd.DataFrame
     dimensions: pd.DataFrame
+    readers: pd.DataFrame
     programs: int
 
 
@@ -104,6 +108,8 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
     model = trained.model.to(chosen(config.device))
     probe = custom.load(config.probe) if config.probe else None
     variables, sites = _variables(config), _sites(config, model)
+    for name in config.families:
+        trained.mixture.family(name)  # ValueError for an unknown one
     stage("draw programs", 0.0, "")
     examples = draw(trained.mixture, config.programs, config.seed, families=config.families)
     machines = _alternatives(config, examples)
@@ -128,13 +134,19 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
     found = scores.table(measured, config.seed)
     gaps = scores.gaps(measured, config.seed)
     stage("score", 1.0, "")
+    compared = pd.DataFrame()
+    if probe is None:
+        at = best_sites(found).to_dict()
+        compared = readers.compare(
+            model, examples, at, seed=config.seed, progress=lambda s: stage("other probes", s, "")
+        )
     about = {
         "programs": measured.programs,
         "seed": config.seed,
         "run": trained.fingerprint,
         "corpus": trained.record["corpus"]["fingerprint"],
     }
-    tables = (found, gaps, _machines(machines), held.numbers(sites), held.dimensions(sites))
+    tables = (found, gaps, _machines(machines), held.numbers(sites), held.dimensions(sites), compared)
     return State(config, trained, *(table.assign(**about) for table in tables), len(examples))
 
 

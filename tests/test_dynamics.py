@@ -15,6 +15,7 @@ import pytest
 from analyses import dynamics
 from analyses.cli import main
 from analyses.dynamics import VARIABLES, DynamicsConfig, correlations, lead, within
+from analyses.report import number
 from cadmus import checkpoint
 from cadmus.build import build
 from cadmus.families import Compare, Register
@@ -25,7 +26,9 @@ from cadmus.train import TrainConfig
 
 MIXTURE = Mixture("m", (Component(Compare(low=-9, high=9, length=3)), Component(Register())))
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=MIXTURE.width + 1)
-RECIPE = Recipe("tiny", MIXTURE, CFG, TrainConfig(steps=4, batch_size=32, snapshots=3, precision="fp32"))
+RECIPE = Recipe(
+    "tiny", MIXTURE, CFG, TrainConfig(steps=60, batch_size=64, lr=1e-2, warmup_steps=2, snapshots=3, precision="fp32")
+)
 STEPS = 2.0 ** np.arange(11)
 
 # --- planted ---------------------------------------------------------------------------------------------------------
@@ -156,14 +159,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def page(runs: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page")
-    assert main(["dynamics", *runs, "--out", str(out), "--programs", "200", "--eval-programs", "10"]) == 0
+    assert main(["dynamics", *runs, "--out", str(out), "--programs", "200", "--eval-programs", "20"]) == 0
     return out
 
 
 def test_the_page_holds_every_run_snapshot_and_measure(runs: tuple[str, ...], page: Path) -> None:
     table = pd.read_parquet(page / "tables" / "trajectories.parquet")
     assert list(table.run.unique()) == list(runs)
-    assert set(table.step) == {1, 2, 4}
+    assert set(table.step) == {1, 8, 60}
     measures = table.groupby("kind").name.unique().map(set).to_dict()
     assert measures == {
         "completion": {"compare", "register"},
@@ -179,13 +182,13 @@ def test_the_page_holds_every_run_snapshot_and_measure(runs: tuple[str, ...], pa
     assert len(together) == 2 * len(VARIABLES) * 2
     pd.testing.assert_frame_equal(together, correlations(table))
     text = (page / "report.md").read_text()
-    assert f"cadmus-probe dynamics {' '.join(runs)} --programs 200 --eval-programs 10 --seed 0" in text
+    assert f"cadmus-probe dynamics {' '.join(runs)} --programs 200 --eval-programs 20 --seed 0" in text
     for row in together[together.r.notna()].itertuples():
-        assert f"{row.r:.2f} ({row.p:.3f})" in text
+        assert f"{number(row.r)} ({row.p:.3f})" in text
 
 
 def test_the_same_programs_and_machine_each_time(runs: tuple[str, ...], page: Path) -> None:
-    again = dynamics.trajectories(DynamicsConfig(runs, programs=200, eval_programs=10))
+    again = dynamics.trajectories(DynamicsConfig(runs, programs=200, eval_programs=20))
     pd.testing.assert_frame_equal(again, pd.read_parquet(page / "tables" / "trajectories.parquet"), check_dtype=False)
 
 
@@ -195,7 +198,7 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[str, ...], tmp_path: Pat
         "plain": replace(RECIPE, train=replace(RECIPE.train, snapshots=0)),
         "mixture": replace(RECIPE, mixture=other),
         "width": replace(RECIPE, cfg=replace(CFG, d_mlp=64)),
-        "steps": changed(RECIPE, steps=3),
+        "steps": changed(RECIPE, steps=9),
     }
     for name, recipe in recipes.items():
         follow(recipe, tmp_path / name, corpus=build(recipe.mixture, 64))

@@ -33,6 +33,14 @@ def test_recipes_that_ship_fit_their_programs(name: str) -> None:
     assert one.cfg.n_heads * one.cfg.d_head == one.cfg.d_model
 
 
+def test_what_ships_is_what_the_commands_name(capsys) -> None:
+    assert recipe.shipped() == ["base", "dynamics", "first", "micro", "mini"]
+    assert load("dynamics").train.snapshots == 24, "what cadmus-probe dynamics asks for"
+    assert main(["train", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f" {name} (" in said or f"{name} and" in said for name in recipe.shipped())
+
+
 def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:
     save(MIXED, tmp_path / "mixed.toml")
     (tmp_path / "recipe.toml").write_text(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from analyses import state, state_figures, state_page
+from analyses import state, state_page, state_tables
 from analyses.cli import main
 from analyses.state import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
 from cadmus import checkpoint, lens, tokens
@@ -63,14 +63,14 @@ def test_every_score_stands_beside_its_interval_and_controls(found: State) -> No
     assert (rows.score - rows.beyond).to_numpy() == pytest.approx(controls.max(axis=1).to_numpy())
     assert (rows.embedding.isna() == (rows.site == SITES[0])).all()
     assert (rows.beyond_low <= rows.beyond + 1e-9).all()
-    present = state_figures.headline(rows)
+    present = state_tables.headline(rows)
     assert present[["selectivity", "bits", "control_bits", "q", "p_somewhere"]].notna().all(axis=None)
     claimed = rows[rows.read.eq(True)]
     assert ((claimed.beyond_low > MARGIN) & (claimed.screen == "")).all()
 
 
 def test_breakdowns_add_up_and_are_of_the_right_register(found: State) -> None:
-    rows = state_figures.main_probe(found.scores)
+    rows = state_tables.main_probe(found.scores)
     rows = rows[(rows.offset == 0) & (rows.site == SITES[1])]
     names = {by: list(part.group.unique()) for by, part in rows.groupby("by")}
     assert set(names) == {"all", "token class", "family", "stack depth", "live", "read distance"}
@@ -120,7 +120,7 @@ def test_alternative_machines_are_measured_beside_the_machine(found: State) -> N
     assert found.gaps.gap.to_numpy() == pytest.approx(
         (found.gaps.selectivity - found.gaps.alternative_selectivity).to_numpy()
     )
-    scores = state_figures.headline(found.scores)
+    scores = state_tables.headline(found.scores)
     same = found.gaps.merge(scores, on=["site", "variable"])
     assert len(same) == len(found.gaps)
     assert same.selectivity_x.to_numpy() == pytest.approx(same.selectivity_y.to_numpy())
@@ -134,11 +134,11 @@ def test_how_states_are_held_is_of_the_machines_own(found: State) -> None:
 
 
 def test_sites_are_chosen_on_validation_programs(found: State) -> None:
-    rows = state_figures.headline(found.scores)
+    rows = state_tables.headline(found.scores)
     worst = rows.validation.rank(method="first").to_numpy()  # the test scores have no say in it
     planted = found.scores.copy()
     planted.loc[rows.index, "score"] = -worst
-    best = state_figures.best_sites(planted)
+    best = state_tables.best_sites(planted)
     for variable, part in rows.groupby("variable"):
         if part.score.notna().all():
             assert best[variable] == part.loc[part.validation.idxmax(), "site"]
@@ -146,8 +146,8 @@ def test_sites_are_chosen_on_validation_programs(found: State) -> None:
 
 def test_sentences_agree_with_the_table(found: State) -> None:
     scores = found.scores.copy()
-    rows = state_figures.headline(scores)
-    best = state_figures.best_sites(scores)
+    rows = state_tables.headline(scores)
+    best = state_tables.best_sites(scores)
     said = state_page.summary(found)
     count = rows[(rows.site == rows.variable.map(best)) & rows.read.eq(True)]
     assert said.startswith(f"{len(count)} of {len(VARIABLES)} variables are read, over all tokens, by more than 0.05")
@@ -163,7 +163,7 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     )
     assert f" of seven controls: depth 0.91 [0.88, 0.93] {place} (n-gram 0.71)." in said
     assert "Of all_true, stack.0.kind" in said
-    classes = state_figures.breakdown(scores, "token class")
+    classes = state_tables.breakdown(scores, "token class")
     one = classes[classes.variable == "all_true"].index[0]
     scores.loc[one, "read"] = True
     said = state_page.summary(replace(found, scores=scores))
