@@ -134,11 +134,10 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
     found = scores.table(measured, config.seed)
     gaps = scores.gaps(measured, config.seed)
     stage("score", 1.0, "")
-    compared = pd.DataFrame()
-    if probe is None:
-        at = best_sites(found).to_dict()
+    compared, at = pd.DataFrame(), best_sites(found).to_dict()
+    if probe is None and at:
         compared = readers.compare(
-            model, examples, at, seed=config.seed, progress=lambda s: stage("other probes", s, "")
+            model, examples, at, seed=config.seed, progress=lambda share: stage("other probes", share, "")
         )
     about = {
         "programs": measured.programs,

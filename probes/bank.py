@@ -18,7 +18,7 @@ from numba import config, njit
 
 from cadmus.labels import LARGEST
 
-_CLASSES = 2 * LARGEST + 1
+CLASSES = 2 * LARGEST + 1
 _CELL_BYTES = 64e6  # of second moments that are held apart at once
 
 
@@ -120,8 +120,8 @@ class Bank:
         masks = max(masks, int(self.mask_of.max(initial=-1)) + 1)
         self.center: np.ndarray | None = None  # float32 [features], near the mean, so that float32 products are exact
         self.xx = np.zeros((masks, features, features))
-        self.sums = np.zeros((len(self.mask_of), _CLASSES, features))
-        self.counts = np.zeros((len(self.mask_of), _CLASSES))
+        self.sums = np.zeros((len(self.mask_of), CLASSES, features))
+        self.counts = np.zeros((len(self.mask_of), CLASSES))
         self.bad = 0  # rows left out: NaN or infinite
 
     def update(self, x: np.ndarray, rows: Rows) -> Bank:
@@ -215,7 +215,7 @@ class Bank:
         n = self.counts[targets[0]].sum()
         if not n:
             raise ValueError(f"target {targets[0]} has no rows")
-        values = np.arange(_CLASSES) - LARGEST
+        values = np.arange(CLASSES) - LARGEST
         x = self.sums[targets[0]].sum(0) / n
         y = self.counts[targets] @ values / n
         xy = np.einsum("tkf,k->ft", self.sums[targets], values.astype(float), optimize=True) - n * np.outer(x, y)

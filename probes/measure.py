@@ -8,7 +8,7 @@ labels are held batch by batch; what grows with the programs is a tally of count
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,10 +92,17 @@ def measure(
     task = Task(models, examples, tuple(targets), tuple(sites), dict(machines or {}), seed, progress)
     _check(task)
     baselines = Baselines(task.targets, task.own) if controls else None
-    banks: passes.Banks | None = {} if probe is None else None
-    outside, known = passes.gather(task, banks, baselines)
     sample = passes.Sample.of(task)
-    readouts = passes.fit(task, banks, inspect) if probe is None else passes.fit_copies(task, probe, sample)
+    if probe is None:
+        readouts = {}
+        for k, group in enumerate(passes.site_groups(task)):  # a pass each, so that memory stays bounded
+            banks: passes.Banks = {}
+            part = replace(task, sites=group)
+            outside, known = passes.gather(part, banks, baselines if k == 0 else None)
+            readouts |= passes.fit(part, banks, inspect)
+    else:
+        outside, known = passes.gather(task, None, baselines)
+        readouts = passes.fit_copies(task, probe, sample)
     bits = passes.code_lengths(task, sample) if controls else {}
     if baselines is not None:
         baselines.fit(seed)

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from cadmus import vm
 from probes import reading
-from probes.bank import Bank, Rows
+from probes.bank import CLASSES, Bank, Rows
 from probes.baselines import Baselines
 from probes.codelength import online_code_length
 from probes.custom import EstimatorReadouts, Probe
@@ -23,6 +23,7 @@ from probes.reading import Readouts
 from probes.tally import Groups, Tally, clusters_of
 
 TRAINED, UNTRAINED = "trained", "untrained"
+BANK_BYTES = 6e9  # of memory that banks take together, at most
 SAMPLE_ROWS = 8_192  # training tokens that code length, and probes that need rows, are given
 
 Progress = Callable[[str, float], None]  # told the stage and the share of it done
@@ -74,6 +75,23 @@ class Task:
         streams = [stream(self.models[name], part.programs, self.sites, where=part.where) for name in names]
         for batches in zip(*streams, strict=True):
             yield dict(zip(names, batches, strict=True))
+
+
+def site_groups(task: Task) -> list[tuple[str, ...]]:
+    """The sites in groups whose banks, of both folds and all models, fit into `BANK_BYTES` together; a site that alone
+    does not is a group of its own."""
+    one = task.examples.fold("train")[:1]
+    (widths,) = stream(task.models[TRAINED], one.programs, task.sites)
+    masks, groups, size = task.labels(one).defined.shape[-1], [], 0.0
+    for site in task.sites:
+        features = widths.activations[site].shape[1]
+        bank = 8 * features * (masks * features + len(task.targets) * CLASSES)
+        if not groups or size + 2 * len(task.models) * bank > BANK_BYTES:
+            groups.append(())
+            size = 0.0
+        groups[-1] += (site,)
+        size += 2 * len(task.models) * bank
+    return groups
 
 
 # --- fit -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 
 from cadmus import kernel, tokens, vm
 from cadmus.model import Model, ModelConfig
-from probes import scores
+from probes import passes, scores
 from probes.controls import untrained_twin
 from probes.examples import Examples, Target, labelled
 from probes.harvest import FOLDS, residual_sites, stream
@@ -61,6 +61,18 @@ def test_the_tallies_are_what_the_probes_read_token_by_token() -> None:
     skeletons = np.unique(test.skeletons, return_inverse=True)[1]
     assert found.counts.right_all.shape == (len(TARGETS), skeletons.max() + 1)
     assert found.programs == len(test)
+
+
+def test_a_pass_per_group_of_sites_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = quick(TARGETS, residual_sites(Planted()), Planted(), examples())
+    monkeypatch.setattr(passes, "BANK_BYTES", 0)
+    task = passes.Task(
+        {TRAINED: Planted()}, examples(), tuple(TARGETS), (BEFORE, AFTER), {}, 0, lambda stage, share: None
+    )
+    assert passes.site_groups(task) == [(BEFORE,), (AFTER,)]
+    found = quick(TARGETS, residual_sites(Planted()), Planted(), examples())
+    for key, tally in expected.tallies.items():
+        assert np.array_equal(found.tallies[key].right_all, tally.right_all)
 
 
 def test_probes_are_fitted_on_training_programs_and_chosen_on_validation_programs() -> None:
