@@ -100,12 +100,27 @@ class Rows:
                 "such rows out of its mask"
             )
         codes = np.where(shown, values + LARGEST, -1).astype(np.int16)
-        bits = np.packbits(defined, axis=1)
-        _, first, cell = np.unique(bits, axis=0, return_index=True, return_inverse=True)
-        cell = cell.ravel()
+        if defined.all():
+            return cls(
+                codes, np.arange(len(codes)), np.array([0, len(codes)]), np.ones((defined.shape[1], 1), np.bool_)
+            )
+        first, cell = _distinct(defined)
         order = np.argsort(cell, kind="stable")
         bounds = np.searchsorted(cell[order], np.arange(len(first) + 1))
         return cls(codes, order, bounds, defined[first].T)
+
+
+def _distinct(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of bool [rows, masks]: the first of every set of equal rows, and which set each row belongs to."""
+    bits = np.packbits(masks, axis=1)
+    words = np.zeros((len(bits), -(-bits.shape[1] // 8) * 8), np.uint8)
+    words[:, : bits.shape[1]] = bits
+    words = words.view(np.uint64)
+    if words.shape[1] == 1:  # numbers are sorted far faster than rows
+        _, first, cell = np.unique(words[:, 0], return_index=True, return_inverse=True)
+    else:
+        _, first, cell = np.unique(words, axis=0, return_index=True, return_inverse=True)
+    return first, cell.ravel()
 
 
 class Bank:
