@@ -26,6 +26,7 @@ from probes.controls import untrained_twin
 from probes.examples import Examples, Labelled, Target, draw
 from probes.harvest import residual_sites, stream
 from probes.measure import measure
+from probes.separability import separability
 from probes.tally import Groups, token_classes
 from probes.value_statistics import ValueStatistics
 
@@ -87,7 +88,7 @@ class StateConfig:
 @dataclass(frozen=True)
 class State:
     """Tidy tables: scores (`probes.scores.table`), gaps (against alternative machines), machines, numbers (how integers
-    are held, `probes.numeric.compare`), dimensions (that a variable needs, and neurons: `probes.dimensions`), readers
+    are held, `probes.numeric.compare`), residues (of the same, `probes.separability`), dimensions (that a variable needs, and neurons: `probes.dimensions`), readers
     (several probes of a variable at its best site, `analyses.readers.compare`). Each but scores is empty where nothing
     of the kind could be measured. programs: how many were drawn, for all folds."""
 
@@ -97,6 +98,7 @@ class State:
     gaps: pd.DataFrame
     machines: pd.DataFrame
     numbers: pd.DataFrame
+    residues: pd.DataFrame
     dimensions: pd.DataFrame
     readers: pd.DataFrame
     programs: int
@@ -145,7 +147,7 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
         "run": trained.fingerprint,
         "corpus": trained.record["corpus"]["fingerprint"],
     }
-    tables = (found, gaps, _machines(machines), held.numbers(sites), held.dimensions(sites), compared)
+    tables = (found, gaps, _machines(machines), *held.tables(sites), compared)
     return State(config, trained, *(table.assign(**about) for table in tables), len(examples))
 
 
@@ -207,14 +209,18 @@ def _groups(examples: Examples, read: Labelled) -> Groups:
     return Groups.of(**shown)
 
 
+_Frames = dict[tuple[str, str], pd.DataFrame]  # by site and variable
+
+
 class _Held:
     """How the present states are held, from the banks of each site before they are dropped."""
 
     def __init__(self, present: list[Target], full: bool):
         self.names = [t.name for t in present]
         self.numeric = {t.name for t in present if t.number and t.determined and (full or t.name == "stack.0.value")}
-        self._numbers: dict[tuple[str, str], pd.DataFrame] = {}
-        self._dimensions: dict[tuple[str, str], pd.DataFrame] = {}
+        self._numbers: _Frames = {}
+        self._residues: _Frames = {}
+        self._dimensions: _Frames = {}
 
     def inspect(self, site: str, train: Bank, validation: Bank) -> None:
         """Called by `measure` for each site, on several threads."""
@@ -224,29 +230,26 @@ class _Held:
                 continue
             about = {"site": site, "layer": scores.layer_of(site), "variable": name}
             if name in self.numeric and len(train.classes(k)) >= _FEWEST_VALUES:
-                self._numbers[site, name] = _numbers(train, k).assign(**about)
+                statistics = _statistics(train, k)
+                self._numbers[site, name] = numeric.compare(statistics, _FUNCTIONS, permutations=2).assign(**about)
+                self._residues[site, name] = separability(statistics, permutations=2).assign(**about)
             self._dimensions[site, name] = _dimensions(train, validation, k).assign(**about)
 
-    def numbers(self, sites: Sequence[str]) -> pd.DataFrame:
-        """All sites together, in this order."""
-        return _stacked(self._numbers, sites, self.names)
-
-    def dimensions(self, sites: Sequence[str]) -> pd.DataFrame:
-        """All sites together, in this order."""
-        return _stacked(self._dimensions, sites, self.names)
+    def tables(self, sites: Sequence[str]) -> tuple[pd.DataFrame, ...]:
+        """Numbers, residues and dimensions, each of all sites, in this order."""
+        return tuple(_stacked(f, sites, self.names) for f in (self._numbers, self._residues, self._dimensions))
 
 
-def _stacked(frames: dict[tuple[str, str], pd.DataFrame], sites: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+def _stacked(frames: _Frames, sites: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     ordered = [frames[key] for key in product(sites, names) if key in frames]
     return pd.concat(ordered, ignore_index=True) if ordered else pd.DataFrame()
 
 
-def _numbers(train: Bank, k: int) -> pd.DataFrame:
-    """How the values of a number are held: bases of value functions."""
+def _statistics(train: Bank, k: int) -> ValueStatistics:
+    """What the activations of a number's values add up to."""
     classes = train.classes(k)
     at = classes + labels.LARGEST
-    statistics = ValueStatistics(classes, train.counts[k, at], train.sums[k, at], train.xx[train.mask_of[k]])
-    return numeric.compare(statistics, _FUNCTIONS, permutations=2)
+    return ValueStatistics(classes, train.counts[k, at], train.sums[k, at], train.xx[train.mask_of[k]])
 
 
 def _dimensions(train: Bank, validation: Bank, k: int) -> pd.DataFrame:

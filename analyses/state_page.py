@@ -126,7 +126,7 @@ def sections(found: State) -> tuple[report.Section, ...]:
     """The sections of the page, those that have no data left out."""
     made = [_map(found)] if len(state_tables.best_sites(found.scores)) else []
     made += [_token_classes(found.scores), _breakdowns(found.scores), _offsets(found.scores), _families(found)]
-    made += [_gaps(found), _readers(found), _numbers(found.numbers), _needed(found), _problems(found.scores)]
+    made += [_gaps(found), _readers(found), _numbers(found), _needed(found), _problems(found.scores)]
     return tuple(section for section in made if section is not None)
 
 
@@ -272,9 +272,23 @@ def _readers(found: State) -> report.Section | None:
     )
 
 
-def _numbers(table: pd.DataFrame) -> report.Section | None:
+def _numbers(found: State) -> report.Section | None:
+    table = found.numbers
     if table.empty:
         return None
+    rows = state_tables.at_best_sites(found.residues, found.scores)
+    shown = pd.DataFrame(
+        {
+            "variable": rows.variable,
+            "layer": rows.layer,
+            "residue of the value by": rows.period,
+            "told rightly, of values held out": [
+                report.with_interval(r.score, r.low, r.high) for r in rows.itertuples()
+            ],
+            "most frequent residue": rows.chance.map(report.number),
+            "permuted values": rows.control.map(report.number),
+        }
+    )
     return report.Section(
         "numbers",
         "How integers are held",
@@ -282,12 +296,14 @@ def _numbers(table: pd.DataFrame) -> report.Section | None:
             "Functions of the value, as many of each kind, are fitted to the mean activation of most values and judged "
             "on the values left out: polynomials; sign and magnitude; digits; a circle and its harmonics; Fourier "
             "pairs of several periods; a helix (the number itself with circles, arXiv 2502.00873). Nine functions can "
-            "imitate one another; three tell the kinds apart.",
+            "imitate one another; three tell the kinds apart. The table: how often a linear classifier tells the "
+            "residue of a value held out from its mean activation.",
         ),
         figure=state_figures.numbers(table),
         caption="The sampling variance of the means is subtracted, so that 1 is all there is; the axis is cut. Bars: "
         "95 % over the values held out.",
         table=table,
+        shown=shown,
     )
 
 
