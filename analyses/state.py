@@ -88,9 +88,10 @@ class StateConfig:
 @dataclass(frozen=True)
 class State:
     """Tidy tables: scores (`probes.scores.table`), gaps (against alternative machines), machines, numbers (how integers
-    are held, `probes.numeric.compare`), residues (of the same, `probes.separability`), dimensions (that a variable needs, and neurons: `probes.dimensions`), readers
-    (several probes of a variable at its best site, `analyses.readers.compare`). Each but scores is empty where nothing
-    of the kind could be measured. programs: how many were drawn, for all folds."""
+    are held, `probes.numeric.compare`), residues (of the same, `probes.separability`), dimensions (that a variable
+    needs, and neurons: `probes.dimensions`), readers (several probes of a variable at its best site,
+    `analyses.readers.compare`). Each but scores is empty where nothing of the kind could be measured. programs: how
+    many were drawn, for all folds."""
 
     config: StateConfig
     trained: checkpoint.Checkpoint
