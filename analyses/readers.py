@@ -18,6 +18,7 @@ from probes.examples import Examples, Target, labelled
 from probes.harvest import stream
 from probes.logistic import LogisticProbe
 from probes.mlp import MLPClassifierProbe
+from probes.reading import FEWEST_OF_CLASS
 
 ROWS = {"train": 12_000, "validation": 4_000, "test": 8_000}  # tokens of each fold
 PENALTIES = {
@@ -25,7 +26,6 @@ PENALTIES = {
     "discriminant": (DiscriminantProbe, "shrinkage", (1e-4, 1e-2, 1e-1)),
     "logistic": (LogisticProbe, "C", (1e-3, 1e-1)),
 }
-_FEWEST = 5  # training rows of a value that classifiers are to tell
 
 
 def compare(
@@ -37,35 +37,39 @@ def compare(
     progress: Callable[[float], None] = lambda share: None,
 ) -> pd.DataFrame:
     """A row per (variable, probe): accuracy on the test tokens at the variable's site, with its interval over
-    skeletons. sites: hook name by variable. Penalties are chosen on validation tokens, which also stop the network."""
+    skeletons. sites: hook name by variable. Penalties are chosen on validation tokens, which also stop the network.
+
+    A variable with too little to fit or to judge has no rows: fewer than two values that training has often enough,
+    no validation token with one of these, no test token.
+    """
     rows: list[dict] = []
-    folds = {name: _tokens(model, examples.fold(name), sites, rows_) for name, rows_ in ROWS.items()}
+    folds = {name: _tokens(model, examples.fold(name), sites, most) for name, most in ROWS.items()}
     for done, (variable, site) in enumerate(sites.items()):
-        parts = {name: fold.of(variable, site) for name, fold in folds.items()}
-        x, y, _ = parts["train"]
-        mean, spread = x.mean(0), x.std(0) + 1e-6
-        parts = {name: ((part[0] - mean) / spread, *part[1:]) for name, part in parts.items()}
-        x = parts["train"][0]
+        (x, y, _), (x_held, y_held, _), (x_test, y_test, clusters) = (
+            folds[name].of(variable, site) for name in ("train", "validation", "test")
+        )
         values, counts = np.unique(y, return_counts=True)
-        often = np.isin(y, values[counts >= _FEWEST])
-        if len(np.unique(y[often])) > 1 and len(parts["validation"][1]) and len(parts["test"][1]):
-            for name, probe in _fitted(x[often], y[often], *parts["validation"][:2], seed).items():
-                x_test, y_test, clusters = parts["test"]
-                score = stats.accuracy(probe.predict(x_test) == y_test, *clusters, seed)
+        values = values[counts >= FEWEST_OF_CLASS]
+        often, known = np.isin(y, values), np.isin(y_held, values)
+        if len(values) > 1 and known.any() and len(y_test):
+            x, y = x[often], y[often]
+            mean, spread = x.mean(0), x.std(0) + 1e-6
+            held = (x_held[known] - mean) / spread, y_held[known]
+            for name, probe in _fitted((x - mean) / spread, y, held, seed).items():
+                right = probe.predict((x_test - mean) / spread) == y_test
+                score = stats.accuracy(right, *clusters, seed)
                 rows.append({"variable": variable, "site": site, **stats.columns(name, "accuracy", score)})
         progress((done + 1) / len(sites))
     return pd.DataFrame(rows)
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, x_held: np.ndarray, y_held: np.ndarray, seed: int) -> dict[str, Any]:
-    """Each probe, fitted with the penalty that is most accurate on validation rows; all on standardized features."""
+def _fitted(x: np.ndarray, y: np.ndarray, held: tuple[np.ndarray, np.ndarray], seed: int) -> dict[str, Any]:
+    """Each probe on standardized features, with the penalty that is most accurate on the validation rows `held`."""
     found = {}
     for name, (kind, parameter, values) in PENALTIES.items():
         candidates = [kind(**{parameter: value}).fit(x, y) for value in values]
-        found[name] = max(candidates, key=lambda probe: probe.score(x_held, y_held))
-    known = np.isin(y_held, np.unique(y))
-    network = MLPClassifierProbe(hidden=128, epochs=40, patience=4, seed=seed)
-    found["network"] = network.fit(x, y, validation=(x_held[known], y_held[known]))
+        found[name] = max(candidates, key=lambda probe: probe.score(*held))
+    found["network"] = MLPClassifierProbe(hidden=128, epochs=40, patience=4, seed=seed).fit(x, y, validation=held)
     return found
 
 

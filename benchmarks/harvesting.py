@@ -116,7 +116,7 @@ def _memory() -> Measurement:
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
         few, many = (processes.submit(_peak, n).result() / 2**20 for n in (FEW, 10 * FEW))
     note = f"{10 * FEW} programs, everything that is loaded included, batches of {_ROWS} rows; peer: {FEW} programs"
-    return Measurement("harvest, memory", many, few, few / many, "<= 1.2 x", "MiB", many <= 1.2 * few, note)
+    return Measurement("harvest, memory", many, few, few / many, "<= 1.1 x", "MiB", many <= 1.1 * few, note)
 
 
 def _peak(n: int) -> int:

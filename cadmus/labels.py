@@ -148,7 +148,10 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
 def _require_entry(traces: kernel.Traces, name: str, entry: int) -> None:
     traced = traces.stack.kind.shape[2]
     if entry >= traced:
-        raise ValueError(f"{name!r} needs stack entry {entry}, but {traced} were traced; raise entries=")
+        raise ValueError(
+            f"{name!r} needs stack entry {entry}, but {traced} were traced; "
+            "raise entries= of kernel.traces, or name an upper entry"
+        )
 
 
 def _view(viewed: re.Match, values: np.ndarray) -> np.ndarray:
