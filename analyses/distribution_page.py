@@ -57,7 +57,7 @@ def describe(source: Source, out: Path, seed: int = 0, stage: Stage | None = Non
     )
 
 
-def _summary(source: Source, measured: pd.DataFrame) -> str:
+def _summary(source: Source, measured: pd.DataFrame) -> tuple[str, ...]:
     whole = measured[measured.family == ALL].set_index("property").value
     what = f"{len(source.corpus):,} programs" if source.corpus is not None else "A mixture"
     planned = (
@@ -66,10 +66,10 @@ def _summary(source: Source, measured: pd.DataFrame) -> str:
         else ""
     )
     return (
-        f"{what}{planned} of {len(source.samples)} families, each program true: it leaves only true values. Over all "
-        f"families, programs have {whole['length']:.1f} tokens, and a token carries {whole.token_entropy:.2f} bits, "
-        f"{whole.trigram_entropy:.2f} given the two before. The measurements rest on up to "
-        f"{max(map(len, source.samples.values())):,} programs of each family."
+        f"{what}{planned} of {len(source.samples)} families, each program true: it leaves only true values.",
+        f"Over all families, programs have {whole['length']:.1f} tokens, and a token carries "
+        f"{whole.token_entropy:.2f} bits, {whole.trigram_entropy:.2f} given the two before.",
+        f"The measurements rest on up to {max(map(len, source.samples.values())):,} programs of each family.",
     )
 
 

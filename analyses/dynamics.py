@@ -11,15 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
 
 from analyses import dynamics_figures, report
+from analyses.relations import LEAST_RISE, MOST_PERMUTATIONS, correlations, lead
 from analyses.terminal import Stage
 from cadmus import checkpoint
 from cadmus.evaluate import evaluate
@@ -32,8 +31,6 @@ from probes.measure import TRAINED, measure
 
 VARIABLES = ("depth", "stack.0.value", "stack.1.value", "needed.relation", "reg.a.value", "reg.b.value")
 FEWEST_RUNS = 5  # for a correlation over runs, or a lead with an interval
-MOST_PERMUTATIONS = 5040  # of runs: all, of up to seven
-LEAST_RISE = 0.1  # of a curve, to say when it rose
 _MACHINES = 8  # drawn, of which the middle one is read: far enough to differ, near enough to be as hard
 
 
@@ -174,99 +171,17 @@ def _read(model: Model, examples: Examples, targets: list[Target], machine: Alte
     return rows
 
 
-# --- relations over training -----------------------------------------------------------------------------------------
-
-
-def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per (kind, variable, family): the correlation of probe score and completion accuracy over runs within
-    steps, r, its p-value by permuting runs (`within`), and the number of runs.
-
-    Steps at which either does not vary between runs add nothing. NaN where none does, or a score is missing.
-    """
-    rows = []
-    for kind in ("probe", "alternative"):
-        for variable, score in _matrices(table, kind).items():
-            for family, accuracy in _matrices(table, "completion").items():
-                r, p = within(score, accuracy)
-                rows.append({"kind": kind, "variable": variable, "family": family, "r": r, "p": p, "runs": len(score)})
-    return pd.DataFrame(rows)
-
-
-def within(a: np.ndarray, b: np.ndarray, most: int = MOST_PERMUTATIONS) -> tuple[float, float]:
-    """Correlation of a and b [runs, steps] about their means at each step, and its two-sided p-value under permutation
-    of the runs of one against those of the other: all permutations, of more than `most` as many drawn."""
-    a, b = a - a.mean(0), b - b.mean(0)
-    size = np.sqrt((a**2).sum() * (b**2).sum())
-    if not size > 1e-12:
-        return float("nan"), float("nan")
-    r = float((a * b).sum() / size)
-    if math.factorial(len(a)) <= most:
-        orders = np.array(list(permutations(range(len(a)))))
-    else:
-        rng = np.random.default_rng(0)
-        orders = np.array([np.arange(len(a)), *(rng.permutation(len(a)) for _ in range(most - 1))])
-    permuted = np.einsum("prs,rs->p", a[orders], b) / size
-    return r, float((abs(permuted) >= abs(r) - 1e-12).mean())
-
-
-def lead(table: pd.DataFrame, least: float = LEAST_RISE) -> pd.DataFrame:
-    """A row per (kind, variable, family): by how many doublings of training the variable's curve is half-way before the
-    family's, mean over runs, with a 95 % t interval. NaN where a curve of any run rises by less than `least`."""
-    steps = np.sort(table.step.unique()).astype(float)
-    family_steps = {f: _half_way(curves, steps, least) for f, curves in _matrices(table, "completion").items()}
-    rows = []
-    for kind in ("probe", "alternative"):
-        for variable, curves in _matrices(table, kind).items():
-            readable = _half_way(curves, steps, least)
-            for family, right in family_steps.items():
-                ahead = right - readable
-                mean = float(ahead.mean())
-                half = scipy_stats.t.ppf(0.975, len(ahead) - 1) * scipy_stats.sem(ahead)
-                rows.append(
-                    {
-                        **{"kind": kind, "variable": variable, "family": family, "lead": mean},
-                        **{"low": mean - half, "high": mean + half, "runs": len(ahead)},
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def _matrices(table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
-    """By name, scores [runs, steps]."""
-    part = table[table.kind == kind]
-    return {
-        name: rows.pivot(index="run", columns="step", values="score").to_numpy(float)
-        for name, rows in part.groupby("name", sort=False)
-    }
-
-
-def _half_way(curves: np.ndarray, steps: np.ndarray, least: float) -> np.ndarray:
-    """log2 of the step at which each curve [runs, steps] first is half-way from its first to its greatest value,
-    interpolated; NaN for one that rises by less than `least`."""
-    found = np.full(len(curves), np.nan)
-    for k, curve in enumerate(curves):
-        rise = curve.max() - curve[0]
-        if not rise >= least:
-            continue
-        goal = curve[0] + rise / 2
-        at = int((curve >= goal).argmax())
-        share = (goal - curve[at - 1]) / (curve[at] - curve[at - 1])
-        found[k] = np.log2(steps[at - 1]) + share * (np.log2(steps[at]) - np.log2(steps[at - 1]))
-    return found
-
-
-def summary(together: pd.DataFrame, leads: pd.DataFrame) -> str:
+def summary(together: pd.DataFrame, leads: pd.DataFrame) -> tuple[str, ...]:
     """What may be said of the machine's own variables."""
     own = leads[(leads.kind == "probe") & leads.lead.notna()]
     before, after = own[own.low > 0], own[own.high < 0]
-    parts = [
-        f"Readable before the behaviour is right (interval of the lead above 0): {_pairs(before)}.",
-        f"After it: {_pairs(after)}.",
-    ]
     linked = together[(together.kind == "probe") & (together.p < 0.05)]
     said = ", ".join(f"{row.variable} with {row.family} (r {row.r:.2f}, p {row.p:.3f})" for row in linked.itertuples())
-    parts.append(f"Related within snapshots over the runs (p < 0.05, uncorrected): {said or 'nothing'}.")
-    return " ".join(parts)
+    return (
+        f"Readable before the behaviour is right (interval of the lead above 0): {_pairs(before)}.",
+        f"After it: {_pairs(after)}.",
+        f"Related within snapshots over the runs (p < 0.05, uncorrected): {said or 'nothing'}.",
+    )
 
 
 def _pairs(rows: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses import behaviour, paper_page, report, state, state_page
+from analyses import behaviour, paper_page, report, state, state_page, state_summary
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL, artifacts, checkpoint
 from cadmus.evaluate import evaluate
@@ -45,13 +45,13 @@ def run(config: ModelReportConfig, out: Path | str, stage: Stage = lambda name, 
         measured, said, about = paper_page.sections(found), paper_page.summary(found), paper_page.about(found)
     else:
         accuracies = _completed(trained, config, stage)
-        measured, said, about = (behaviour.completion(accuracies),), behaviour.completes(accuracies), {}
+        measured, said, about = (behaviour.completion(accuracies),), (behaviour.completes(accuracies),), {}
     asked = state.StateConfig(config.run, config.programs, seed=config.seed, device=config.device)
     held = state.run(asked, stage)
     sections = (*measured, *state_page.sections(held), behaviour.training(trained))
-    summary = f"{said} {state_page.summary(held)}"
     about = {"command": _command(config), **about, **state_page.about(held), **_made(trained)}
-    return report.write(report.Report(_title(trained, config), summary, sections, about), out)
+    said += state_summary.statements(held)
+    return report.write(report.Report(_title(trained, config), said, sections, about), out)
 
 
 def _completed(trained: checkpoint.Checkpoint, config: ModelReportConfig, stage: Stage) -> pd.DataFrame:

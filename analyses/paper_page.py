@@ -84,10 +84,9 @@ def measure(config: PaperConfig, stage: Stage = lambda name, share, note: None) 
     return Paper(config, trained, family, *(table.assign(**identity) for table in (accuracies, plane, numbers)))
 
 
-def summary(found: Paper) -> str:
-    """What may be said, in sentences that the tables support."""
-    completes = behaviour.completes(found.accuracies)
-    return f"{completes} {_tells(by_region(found.plane))} {_holds(found.numbers)}"
+def summary(found: Paper) -> tuple[str, ...]:
+    """What may be said, in statements that the tables support."""
+    return behaviour.completes(found.accuracies), _tells(by_region(found.plane)), _holds(found.numbers)
 
 
 def about(found: Paper) -> dict[str, str]:

@@ -31,10 +31,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A page: what was found, section by section, and how it was made (`about`: name -> text)."""
+    """A page: what was found (`summary`, statement by statement), section by section, and how it was made (`about`:
+    name -> text)."""
 
     title: str
-    summary: str
+    summary: tuple[str, ...]
     sections: tuple[Section, ...]
     about: dict[str, str] = field(default_factory=dict)
 

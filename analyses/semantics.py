@@ -105,10 +105,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def summary(table: pd.DataFrame) -> str:
+def summary(table: pd.DataFrame) -> tuple[str, ...]:
     """For which variables every machine, some or none is read worse than the true one."""
     if table.empty:
-        return "No alternative machine changes the states of any variable enough to tell."
+        return ("No alternative machine changes the states of any variable enough to tell.",)
     above = (table.gap_low > 0).groupby(table.variable, sort=False).agg(["all", "any"])
     parts = (
         ("of every alternative machine", above.index[above["all"]]),
@@ -116,7 +116,7 @@ def summary(table: pd.DataFrame) -> str:
         ("of no alternative machine", above.index[~above["any"]]),
     )
     said = "; ".join(f"than those {whose} for {', '.join(names)}" for whose, names in parts if len(names))
-    return f"The machine's states are more selective (lower bound of the gap above 0) {said}."
+    return (f"The machine's states are more selective (lower bound of the gap above 0) {said}.",)
 
 
 def _by_distance(table: pd.DataFrame) -> Figure:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +38,11 @@ def check_writable(folder: Path, kind: str | None = None) -> None:
 
 @contextlib.contextmanager
 def stages(*, shown: bool = True) -> Iterator[Stage]:
-    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error, if at all."""
+    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error, if at all; lines
+    where that is no terminal, but the log of a job."""
+    if shown and not sys.stderr.isatty():
+        yield _in_lines()
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -62,6 +68,24 @@ def stages(*, shown: bool = True) -> Iterator[Stage]:
     finally:
         if tasks:
             bars.stop()
+
+
+def _in_lines(every: float = 60.0) -> Stage:
+    """A line when a stage ends, and meanwhile one in `every` seconds."""
+    started = told = time.monotonic()
+    ended: set[str] = set()
+
+    def stage(name: str, share: float, note: str = "") -> None:
+        nonlocal told
+        now = time.monotonic()
+        if name in ended or (share < 1 and now - told < every):
+            return
+        told = now
+        if share >= 1:
+            ended.add(name)
+        print(f"{now - started:7.1f} s  {name} {share:.0%}  {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return stage
 
 
 def print_rows(rows: list[tuple[str, ...]]) -> None:

@@ -26,14 +26,15 @@ def table_of(**gaps: list[float]) -> pd.DataFrame:
 
 
 def test_the_sentence_says_which_machines_are_read_worse() -> None:
-    said = semantics.summary(table_of(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]))
+    (said,) = semantics.summary(table_of(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]))
     assert said == (
         "The machine's states are more selective (lower bound of the gap above 0) than those of every alternative "
         "machine for a, d; than those of some alternative machines, not all, for b; than those of no alternative "
         "machine for c."
     )
-    assert semantics.summary(table_of(c=[-0.1])).endswith("above 0) than those of no alternative machine for c.")
-    assert semantics.summary(table_of()) == "No alternative machine changes the states of any variable enough to tell."
+    assert semantics.summary(table_of(c=[-0.1]))[0].endswith("above 0) than those of no alternative machine for c.")
+    (said,) = semantics.summary(table_of())
+    assert said == "No alternative machine changes the states of any variable enough to tell."
 
 
 def test_no_machine_is_refused() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from analyses import state, state_page, state_tables
+from analyses import state, state_page, state_summary, state_tables
 from analyses.cli import main
 from analyses.state import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
 from cadmus import checkpoint, lens, tokens
@@ -148,28 +148,30 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     scores = found.scores.copy()
     rows = state_tables.headline(scores)
     best = state_tables.best_sites(scores)
-    said = state_page.summary(found)
+    said = state_summary.statements(found)
     count = rows[(rows.site == rows.variable.map(best)) & rows.read.eq(True)]
-    assert said.startswith(f"{len(count)} of {len(VARIABLES)} variables are read, over all tokens, by more than 0.05")
+    assert said[0].startswith(
+        f"{len(count)} of {len(VARIABLES)} variables are read, over all tokens, by more than 0.05"
+    )
     planted = rows.index[(rows.variable == "depth") & (rows.site == best["depth"])]
     scores.loc[scores.by == "token class", "read"] = False
     scores.loc[rows.index, "read"] = False
     scores.loc[planted, ["score", "low", "high", "beyond", "best_control"]] = 0.91, 0.88, 0.93, 0.2, "n-gram"
     scores.loc[planted, "read"] = True
-    said = state_page.summary(replace(found, scores=scores))
+    said = state_summary.statements(replace(found, scores=scores))
     place = "in the embedding" if best["depth"] == SITES[0] else "after layer 1"
-    assert said.startswith(
-        "1 of 12 variables are read, over all tokens, by more than 0.05 (lower bound) beyond the best"
+    assert said[0] == (
+        "1 of 12 variables are read, over all tokens, by more than 0.05 (lower bound) beyond the best of seven "
+        f"controls: depth 0.91 [0.88, 0.93] {place} (n-gram 0.71)."
     )
-    assert f" of seven controls: depth 0.91 [0.88, 0.93] {place} (n-gram 0.71)." in said
-    assert "Of all_true, stack.0.kind" in said
+    assert said[1].startswith("Of all_true, stack.0.kind")
     classes = state_tables.breakdown(scores, "token class")
     one = classes[classes.variable == "all_true"].index[0]
     scores.loc[one, "read"] = True
-    said = state_page.summary(replace(found, scores=scores))
-    assert f"also all_true {scores.score[one]:.2f}" in said
-    assert f"after a token of class {scores.group[one]}." in said
-    assert "Of stack.0.kind" in said
+    said = state_summary.statements(replace(found, scores=scores))
+    assert f"also all_true {scores.score[one]:.2f}" in said[1]
+    assert said[1].endswith(f"after a token of class {scores.group[one]}.")
+    assert said[2].startswith("Of stack.0.kind")
 
 
 def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> None:
