@@ -25,10 +25,11 @@ from analyses.state import StateConfig
 from benchmarks.measure import Measurement, benchmark
 from cadmus import mixture
 from probes import reading
-from probes.bank import Bank, Moments, Rows
+from probes.bank import Bank, Moments
 from probes.examples import Target, draw, labelled
 from probes.harvest import residual_sites, stream
 from probes.linear import ALPHAS, ridge
+from probes.rows import Rows
 
 _PROGRAMS = 6000
 _NUMBERS = ("depth", "stack.0.value", "stack.1.value", "reg.a.value", "reg.b.value", "needed.value")

@@ -17,9 +17,10 @@ import numpy as np
 from numba import config, njit
 
 from cadmus.labels import LARGEST
+from probes.rows import Products, Rows
 
 CLASSES = 2 * LARGEST + 1
-_CELL_BYTES = 64e6  # of second moments that are held apart at once
+_PRODUCT_BYTES = 64e6  # of second moments that are held apart at once
 
 
 @dataclass(frozen=True)
@@ -77,52 +78,6 @@ class Moments:
         return np.linalg.eigh(self.scatter)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The labels of a batch, sorted out once for every site: class codes int16 [rows, targets] (-1: none), and the rows
-    in cells of equal masks: `order`, cell k being order[bounds[k]:bounds[k + 1]], `member` bool [masks, cells]."""
-
-    codes: np.ndarray
-    order: np.ndarray
-    bounds: np.ndarray
-    member: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray, defined: np.ndarray, mask_of: np.ndarray) -> Rows:
-        """values int [rows, targets], |values| <= 99 where defined; defined bool [rows, masks]; mask_of int [targets]:
-        the mask of each target."""
-        shown = defined[:, mask_of]
-        outside = shown & (abs(values) > LARGEST)
-        if outside.any():
-            row, target = np.argwhere(outside)[0]
-            raise ValueError(
-                f"target {target} has the value {values[row, target]}; numbers are probed on |v| <= {LARGEST}: leave "
-                "such rows out of its mask"
-            )
-        codes = np.where(shown, values + LARGEST, -1).astype(np.int16)
-        if defined.all():
-            return cls(
-                codes, np.arange(len(codes)), np.array([0, len(codes)]), np.ones((defined.shape[1], 1), np.bool_)
-            )
-        first, cell = _distinct(defined)
-        order = np.argsort(cell, kind="stable")
-        bounds = np.searchsorted(cell[order], np.arange(len(first) + 1))
-        return cls(codes, order, bounds, defined[first].T)
-
-
-def _distinct(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of bool [rows, masks]: the first of every set of equal rows, and which set each row belongs to."""
-    bits = np.packbits(masks, axis=1)
-    words = np.zeros((len(bits), -(-bits.shape[1] // 8) * 8), np.uint8)
-    words[:, : bits.shape[1]] = bits
-    words = words.view(np.uint64)
-    if words.shape[1] == 1:  # numbers are sorted far faster than rows
-        _, first, cell = np.unique(words[:, 0], return_index=True, return_inverse=True)
-    else:
-        _, first, cell = np.unique(words, axis=0, return_index=True, return_inverse=True)
-    return first, cell.ravel()
-
-
 class Bank:
     """The sums of one site: `update` batch after batch, `+` across processes, `moments(target)` to fit.
 
@@ -149,34 +104,27 @@ class Bank:
             self.bad += int((~finite).sum())
             if not finite.any():
                 return self
-            x = np.where(finite[:, None], x, x[finite].mean(0))
-            rows = Rows(
-                np.where(finite[:, None], rows.codes, -1),
-                rows.order[finite[rows.order]],
-                np.concatenate([[0], np.cumsum(finite[rows.order])])[rows.bounds],
-                rows.member,
-            )
+            x, rows = np.where(finite[:, None], x, x[finite].mean(0)), rows.without(~finite)
         if self.center is None:
             self.center = x.mean(0, dtype=np.float64).astype(np.float32)
         x = x - self.center
         _add_by_class(x, rows.codes, self.sums, self.counts)
-        one_cell = len(rows.bounds) == 2 and len(rows.order) == len(x)  # then the rows lie in order
-        self._add_products(x if one_cell else x[rows.order], rows)
+        self._add_products(x, rows.products)
         return self
 
-    def _add_products(self, x: np.ndarray, rows: Rows) -> None:
-        """A product per cell, added to every mask that the cell belongs to: each row is multiplied once."""
+    def _add_products(self, x: np.ndarray, products: Products) -> None:
+        """A product per part, added to every mask or subtracted from it."""
         masks, features, _ = self.xx.shape
         total = self.xx.reshape(masks, -1)
-        each = max(1, int(_CELL_BYTES / (4 * features**2)))
-        cells = rows.member.shape[1]
-        for begin in range(0, cells, each):
-            chosen = range(begin, min(begin + each, cells))
-            products = np.empty((len(chosen), features, features), np.float32)
-            for product, k in zip(products, chosen, strict=True):
-                part = x[rows.bounds[k] : rows.bounds[k + 1]]
+        each = max(1, int(_PRODUCT_BYTES / (4 * features**2)))
+        parts = [products.order[begin:end] for begin, end in itertools.pairwise(products.bounds)]
+        for begin in range(0, len(parts), each):
+            chosen = parts[begin : begin + each]
+            made = np.empty((len(chosen), features, features), np.float32)
+            for product, rows in zip(made, chosen, strict=True):
+                part = x if len(rows) == len(x) else x[rows]
                 np.dot(part.T, part, out=product)
-            total += rows.member[:, chosen.start : chosen.stop].astype(np.float32) @ products.reshape(len(chosen), -1)
+            total += products.weights[:, begin : begin + each] @ made.reshape(len(chosen), -1)
 
     def __add__(self, other: Bank) -> Bank:
         same = type(self) is type(other) and np.array_equal(self.mask_of, other.mask_of)
@@ -245,10 +193,8 @@ class OneHotBank(Bank):
         """ids int [rows, columns]: the features that are 1 in each row, distinct; -1: none."""
         if self.center is None:
             self.center = np.zeros(self.xx.shape[1], np.float32)
-        cell = np.empty(len(rows.order), np.int64)
-        cell[rows.order] = np.repeat(np.arange(len(rows.bounds) - 1), np.diff(rows.bounds))
         _add_one_hot(np.ascontiguousarray(ids, np.int64), rows.codes, self.sums, self.counts)
-        _add_pairs(np.ascontiguousarray(ids, np.int64), cell, rows.member, self.xx)
+        _add_pairs(np.ascontiguousarray(ids, np.int64), rows.defined, self.xx)
         return self
 
 
@@ -265,11 +211,11 @@ def _add_one_hot(ids, codes, sums, counts):
 
 
 @njit(cache=True, nogil=True)
-def _add_pairs(ids, cell, member, xx):
+def _add_pairs(ids, defined, xx):
     for mask in range(len(xx)):
         into = xx[mask]
         for i in range(len(ids)):
-            if member[mask, cell[i]]:
+            if defined[mask, i]:
                 for j in ids[i]:
                     if j >= 0:
                         for k in ids[i]:

@@ -12,9 +12,10 @@ from threadpoolctl import threadpool_limits
 
 from cadmus import vm
 from probes import reading
-from probes.bank import OneHotBank, Rows
+from probes.bank import OneHotBank
 from probes.controls import Majority, NGram
 from probes.examples import Examples, Labelled, Target
+from probes.rows import Rows
 from probes.token_baseline import TokenBaseline, window
 
 WINDOW = 8  # tokens, the current one included
@@ -38,10 +39,9 @@ class Baselines:
     def add(self, part: Examples, labels: Labelled, fold: str) -> None:
         """The tokens of `part` that are probed, and their labels; no more than what is enough."""
         if sum(len(known[0]) for known in self._parts[fold]) < _MOST_ROWS:
-            values, defined = labels.at(*np.nonzero(part.where))
             self._mask_of = labels.mask_of[self.own]
             features = window(part.sequences, WINDOW)[part.where]
-            self._parts[fold].append((features, values[:, self.own].astype(np.int8), defined))
+            self._parts[fold].append((features, labels.values[:, self.own].astype(np.int8), labels.defined))
 
     def fit(self, seed: int = 0) -> None:
         """Fit every baseline of every target."""

@@ -136,28 +136,37 @@ def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = (
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labels of some examples: values int32 [n, positions, targets], defined bool [n, positions, masks], and the
-    mask of each target, mask_of int [targets]. outside [targets]: tokens left out because |value| > 99."""
+    """The labels of some examples at the tokens that `where` names (bool [n, positions]), row by row: values int32
+    [tokens, targets], defined bool [tokens, masks], and the mask of each target, mask_of int [targets]. outside
+    [targets]: tokens left out because |value| > 99."""
 
+    where: np.ndarray
     values: np.ndarray
     defined: np.ndarray
     mask_of: np.ndarray
     outside: np.ndarray
 
     def at(self, programs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(values [rows, targets], defined [rows, masks]) of tokens."""
-        return self.values[programs, positions], self.defined[programs, positions]
+        """(values [rows, targets], defined [rows, masks]) of tokens among those that `where` names."""
+        token = self._token[programs, positions]
+        return self.values[token], self.defined[token]
+
+    @cached_property
+    def _token(self) -> np.ndarray:
+        """The number of each token that `where` names: int64 [n, positions]."""
+        return self.where.cumsum().reshape(self.where.shape) - 1
 
     def of(self, target: int) -> tuple[np.ndarray, np.ndarray]:
-        """(values, defined) of one target, both [n, positions]."""
-        return self.values[..., target], self.defined[..., self.mask_of[target]]
+        """(values, defined) of one target, both [n, positions]; nothing is defined where nothing is probed."""
+        values, defined = np.zeros(self.where.shape, np.int32), np.zeros(self.where.shape, np.bool_)
+        values[self.where], defined[self.where] = self.values[:, target], self.defined[:, self.mask_of[target]]
+        return values, defined
 
     def taken(self) -> np.ndarray:
         """Which values -99..99 each target takes: bool [targets, 199]."""
         out = np.zeros((len(self.mask_of), 2 * labels.LARGEST + 1), np.bool_)
         for k, taken in enumerate(out):
-            values, defined = self.of(k)
-            taken[values[defined] + labels.LARGEST] = True
+            taken[self.values[self.defined[:, self.mask_of[k]], k] + labels.LARGEST] = True
         return out
 
 
@@ -189,15 +198,16 @@ def labelled(
         values.append(_permuted(chosen, fine, examples, seed) if target.permuted else chosen)
         mask_of.append(masks[shared])
         outside.append(left_out)
-    return Labelled(np.stack(values, -1), np.stack(defined, -1), np.array(mask_of), np.array(outside))
+    mask_of, outside = np.array(mask_of, np.int64), np.array(outside, np.int64)
+    return Labelled(examples.where, np.stack(values, 1), np.stack(defined, 1), mask_of, outside)
 
 
 def _read(traces: kernel.Traces, target: Target, where: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Values int32 and where they are probed, both [n, positions], and how many are left out as too large."""
+    """Values int32 and whether they are probed, both [tokens], and how many are left out as too large."""
     found = labels.read(traces, target.variable, offset=target.offset)
-    inside = found.defined & where
-    fine = inside & (abs(found.values) <= labels.LARGEST)
-    return np.where(fine, found.values, 0).astype(np.int32), fine, int(inside.sum() - fine.sum())
+    values, inside = found.values[where], found.defined[where]
+    fine = inside & (abs(values) <= labels.LARGEST)
+    return np.where(fine, values, 0).astype(np.int32), fine, int(inside.sum() - fine.sum())
 
 
 def _always(target: Target) -> bool:
@@ -209,6 +219,7 @@ def _always(target: Target) -> bool:
 def _permuted(values: np.ndarray, defined: np.ndarray, examples: Examples, seed: int) -> np.ndarray:
     sequences = examples.sequences
     previous = np.concatenate([sequences[:, :1], sequences[:, :-1]], 1)
+    token, before = (array[examples.where][defined] for array in (sequences, previous))
     out = np.zeros_like(values)
-    out[defined] = control_labels(values[defined], sequences[defined], previous[defined], seed)
+    out[defined] = control_labels(values[defined], token, before, seed)
     return out

@@ -13,13 +13,14 @@ from threadpoolctl import threadpool_limits
 
 from cadmus import vm
 from probes import reading
-from probes.bank import CLASSES, Bank, Rows
+from probes.bank import CLASSES, Bank
 from probes.baselines import Baselines
 from probes.codelength import online_code_length
 from probes.custom import EstimatorReadouts, Probe
 from probes.examples import TRUE, Examples, Labelled, Target, labelled
 from probes.harvest import Batch, stream
 from probes.reading import Readouts
+from probes.rows import Rows
 from probes.tally import Groups, Tally, clusters_of
 
 TRAINED, UNTRAINED = "trained", "untrained"
@@ -165,9 +166,8 @@ class Sample:
         train = task.examples.fold("train")
         ends = train.where.sum(1).cumsum()
         chosen = train[: max(1, int(np.searchsorted(ends, SAMPLE_ROWS, "right")))]
-        labels, (programs, positions) = task.labels(chosen), np.nonzero(chosen.where)
-        values, defined = labels.at(programs, positions)
-        return cls(chosen, programs, values, defined[:, labels.mask_of])
+        labels = task.labels(chosen)
+        return cls(chosen, np.nonzero(chosen.where)[0], labels.values, labels.defined[:, labels.mask_of])
 
     def activations(self, task: Task, name: str) -> dict[str, np.ndarray]:
         """Of a model: float32 [rows, features] by site."""

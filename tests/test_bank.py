@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from probes.bank import Bank, Moments, OneHotBank, Rows
+from probes.bank import Bank, Moments, OneHotBank
+from probes.rows import Rows
 
 MASK_OF = np.array([0, 1, 1, 2])  # of four targets; mask 3 has none
 
@@ -65,10 +66,10 @@ def test_a_bank_holds_the_sums_over_all_rows(cuts: tuple[int, ...]) -> None:
     assert bank.bad == 0
 
 
-def test_second_moments_are_formed_a_few_cells_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.bank._CELL_BYTES", 3 * 4 * 7**2)  # of the fifteen cells
+def test_second_moments_are_formed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.bank._PRODUCT_BYTES", 3 * 4 * 7**2)  # of eight parts
     x, (values, defined) = activations(), labels()
-    assert Rows.of(values, defined, MASK_OF).member.shape[1] >= 8
+    assert Rows.of(values, defined, MASK_OF).products.weights.shape[1] >= 7
     check_bank(banked(x, values, defined), x, values, defined)
 
 

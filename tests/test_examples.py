@@ -193,11 +193,15 @@ def test_labels_are_those_of_the_states() -> None:
 
 def test_rows_are_tokens() -> None:
     programs, positions = np.nonzero(drawn().where)
-    values, defined = read().at(programs, positions)
-    assert values.shape == (len(programs), len(TARGETS))
-    assert defined.shape == (len(programs), read().defined.shape[2])
-    row = 77
-    assert np.array_equal(values[row], read().values[programs[row], positions[row]])
+    order = np.random.default_rng(0).permutation(len(programs))[:500]
+    values, defined = read().at(programs[order], positions[order])
+    assert values.shape == (500, len(TARGETS))
+    assert defined.shape == (500, read().defined.shape[1])
+    for k in range(len(TARGETS)):
+        everywhere, known = read().of(k)
+        assert np.array_equal(values[:, k], everywhere[programs[order], positions[order]])
+        assert np.array_equal(defined[:, read().mask_of[k]], known[programs[order], positions[order]])
+    assert not read().of(0)[1][~drawn().where].any()
 
 
 def test_masks_are_shared_where_they_are_equal_whatever_the_programs() -> None:

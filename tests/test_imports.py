@@ -75,7 +75,8 @@ ALLOWED = {
         *("cadmus.seeds", "cadmus.generation"),
     },
     "probes": set(),
-    "probes.bank": {"cadmus.labels"},
+    "probes.rows": {"cadmus.labels"},
+    "probes.bank": {"cadmus.labels", "probes.rows"},
     "probes.logistic": set(),
     "probes.stats": set(),
     "probes.activation_cache": {"cadmus.artifacts", "cadmus.lens", "cadmus.model"},
@@ -92,11 +93,19 @@ ALLOWED = {
     "probes.reading": {"cadmus.labels", "probes.bank", "probes.examples", "probes.linear"},
     "probes.custom": {"probes.reading"},
     "probes.baselines": {
-        *("cadmus.vm", "probes.bank", "probes.controls", "probes.examples", "probes.reading", "probes.token_baseline"),
+        *(
+            "cadmus.vm",
+            "probes.bank",
+            "probes.controls",
+            "probes.examples",
+            "probes.reading",
+            "probes.rows",
+            "probes.token_baseline",
+        ),
     },
     "probes.passes": {
         *("cadmus.vm", "probes.bank", "probes.baselines", "probes.codelength", "probes.custom", "probes.examples"),
-        *("probes.harvest", "probes.reading", "probes.tally"),
+        *("probes.harvest", "probes.reading", "probes.rows", "probes.tally"),
     },
     "probes.measure": {
         *("cadmus.labels", "cadmus.vm", "probes.bank", "probes.baselines", "probes.controls", "probes.custom"),

@@ -8,8 +8,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
-from probes.bank import Bank, Moments, Rows
+from probes.bank import Bank, Moments
 from probes.linear import ALPHAS, SHRINKAGES, discriminant, ridge, solve_ridge
+from probes.rows import Rows
 
 
 def regression(n: int, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,10 @@ from sklearn.linear_model import Ridge
 
 from cadmus.labels import LARGEST
 from probes import reading
-from probes.bank import Bank, Rows
+from probes.bank import Bank
 from probes.examples import Target
 from probes.linear import ALPHAS, SHRINKAGES
+from probes.rows import Rows
 
 TARGETS = (
     *(Target("number", as_number=True), Target("other", as_number=True), Target("number")),
