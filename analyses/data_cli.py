@@ -50,7 +50,7 @@ def build(
     size = programs or chosen.programs
     if not size:
         raise ValueError(f"mixture {chosen.name!r} does not say how many programs; pass --programs")
-    check_writable(out)
+    check_writable(out, "corpus")
     workers = workers or len(os.sched_getaffinity(0))
     with stages() as stage:
         made = make(
@@ -88,7 +88,7 @@ def describe(
     from analyses.distribution_page import describe as make
 
     out = out or Path("reports") / Path(source).stem
-    check_writable(out)
+    check_writable(out, "report")
     with stages() as stage:
         stage("draw", 0.0, source)
         opened = open_source(source, programs, seed)

@@ -31,6 +31,7 @@ from probes.measure import TRAINED, measure
 
 VARIABLES = ("depth", "stack.0.value", "stack.1.value", "needed.relation", "reg.a.value", "reg.b.value")
 FEWEST_RUNS = 5  # for a correlation over runs, or a lead with an interval
+SURE = 0.05  # q of a lead that is claimed
 _MACHINES = 8  # drawn, of which the middle one is read: far enough to differ, near enough to be as hard
 
 
@@ -91,12 +92,14 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
             (
                 "The step at which each curve has come half of its way from its first to its greatest value; the lead "
                 f"is how many doublings of training the variable is before the family's behaviour, mean over runs with "
-                f"a 95 % t interval. A curve that rises by less than {LEAST_RISE} in any run has none.",
+                f"a 95 % t interval. A curve that rises by less than {LEAST_RISE} in any run has none. A lead may "
+                "only say that what any state needs is learned early: the last column is by how many doublings the "
+                "machine's states are readable before those of the alternative machine in the same runs.",
             ),
             figure=dynamics_figures.leads(leads) if leads.lead.notna().any() else None,
             caption="Right of 0: readable before the behaviour is right.",
             table=leads,
-            shown=_shown(leads, "lead", _lead),
+            shown=_shown(leads, "lead (q)", _lead).assign(earlier=_earlier(leads)),
         ),
     )
     about = {
@@ -174,24 +177,36 @@ def _read(model: Model, examples: Examples, targets: list[Target], machine: Alte
 def summary(together: pd.DataFrame, leads: pd.DataFrame) -> tuple[str, ...]:
     """What may be said of the machine's own variables."""
     own = leads[(leads.kind == "probe") & leads.lead.notna()]
-    before, after = own[own.low > 0], own[own.high < 0]
+    sure = own[own.q < SURE]
+    before, after = sure[sure.lead > 0], sure[sure.lead < 0]
+    sooner = own[own.earlier_low > 0].drop_duplicates("variable")
     linked = together[(together.kind == "probe") & (together.p < 0.05)]
     said = ", ".join(f"{row.variable} with {row.family} (r {row.r:.2f}, p {row.p:.3f})" for row in linked.itertuples())
     return (
-        f"Readable before the behaviour is right (interval of the lead above 0): {_pairs(before)}.",
+        f"Readable before the behaviour is right (q < {SURE} over {len(own)} pairs): {_pairs(before)}.",
         f"After it: {_pairs(after)}.",
+        "Earlier than the same variable of an alternative machine in the same runs, so that the order is of this state "
+        "and not of what any state needs: " + (_listed(sooner) or "none") + ".",
         f"Related within snapshots over the runs (p < 0.05, uncorrected): {said or 'nothing'}.",
     )
 
 
-def _pairs(rows: pd.DataFrame) -> str:
-    said = (
-        f"{row.variable} before {row.family}" if row.lead > 0 else f"{row.variable} after {row.family}"
+def _listed(rows: pd.DataFrame) -> str:
+    return "; ".join(
+        f"{row.variable} by {report.with_interval(row.earlier, row.earlier_low, row.earlier_high)} doublings"
         for row in rows.itertuples()
     )
-    return (
-        "; ".join(f"{text} by {abs(lead):.1f} doublings" for text, lead in zip(said, rows.lead, strict=True)) or "none"
-    )
+
+
+def _pairs(rows: pd.DataFrame) -> str:
+    said = []
+    for row in rows.itertuples():
+        order, sign = ("before", 1) if row.lead > 0 else ("after", -1)
+        low, high = sorted((sign * row.low, sign * row.high))
+        said.append(
+            f"{row.variable} {order} {row.family} by {report.with_interval(abs(row.lead), low, high)} doublings"
+        )
+    return "; ".join(said) or "none"
 
 
 def _shown(table: pd.DataFrame, name: str, said: Callable[[Any], str]) -> pd.DataFrame:
@@ -208,7 +223,15 @@ def _correlation(row: Any) -> str:
 
 
 def _lead(row: Any) -> str:
-    return "" if np.isnan(row.lead) else report.with_interval(row.lead, row.low, row.high)
+    return "" if np.isnan(row.lead) else f"{report.with_interval(row.lead, row.low, row.high)} ({row.q:.3f})"
+
+
+def _earlier(leads: pd.DataFrame) -> list[str]:
+    own = leads[leads.kind == "probe"]
+    return [
+        "" if np.isnan(row.earlier) else report.with_interval(row.earlier, row.earlier_low, row.earlier_high)
+        for row in own.itertuples()
+    ]
 
 
 if __name__ == "__main__":

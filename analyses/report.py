@@ -41,7 +41,10 @@ class Report:
 
 
 def write(report: Report, folder: Path | str) -> Path:
-    """Write index.html, report.md, figures/ and tables/ to `folder`, all or nothing; returns the page's path."""
+    """Write index.html, report.md, figures/ and tables/ to `folder`, all or nothing; returns the page's path.
+
+    ArtifactError where `folder` holds files of these names that are of no earlier report.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analyses"),
         autoescape=jinja2.select_autoescape(["html.j2"]),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from analyses import report, state, state_figures, state_tables
 from analyses.figures import CONTROL, INTERVAL, theme
+from analyses.sites import SiteAxis, places
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL
 
@@ -84,7 +84,9 @@ def by_distance(found: state.State) -> pd.DataFrame:
     states of any variable."""
     if found.gaps.empty:
         columns = [f"{name}{end}" for name in _COLUMNS for end in ("", "_low", "_high")]
-        return pd.DataFrame(columns=["variable", "layer", "machine", "distance", "differing", *columns])
+        return pd.DataFrame(
+            columns=["site", "variable", "layer", "machine", "distance", "differing", "clusters", *columns]
+        )
     rows = state_tables.at_best_sites(found.gaps, found.scores)
     return rows.assign(distance=rows.machine.map(found.machines.set_index("name").distance))
 
@@ -94,10 +96,11 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "variable": table.variable,
-            "layer": table.layer,
+            **places(table),
             "machine": table.machine,
             "distance": table.distance.map(report.number),
             "labels that differ": table.differing.map("{:.0%}".format),
+            "skeletons": table.clusters,
             "selectivity": report.intervals(table, "selectivity"),
             "of the alternative": report.intervals(table, "alternative_selectivity"),
             "gap": report.intervals(table, "gap"),
@@ -133,30 +136,39 @@ def _by_distance(table: pd.DataFrame) -> Figure:
             error = state_figures.error(score, low, high)
             style = {"fmt": "o", "ms": 4, "lw": 1, "color": CONTROL}
             ax.errorbar(part.distance, score, error, label="alternative machines", **style)
-            ax.set_title(f"{variable}, layer {own.layer}", fontsize=8)
+            ((name, place),) = places(part).items()
+            ax.set_title(f"{variable}, {name} {place.iloc[0]}", fontsize=8)
             ax.set(xlim=(0, 1.08 * table.distance.max()))
         state_figures.legend(figure, axes.values(), columns=2)
     return figure
 
 
 def by_layer(table: pd.DataFrame) -> Figure:
-    """Selectivity for the machine's states and for alternative machines', by layer, a panel per variable."""
-    table, machines = state_figures.one_site_a_layer(table), list(table.machine.unique())
+    """Selectivity for the machine's states and for alternative machines', by site, a panel per variable."""
+    sites, machines = SiteAxis.of(table), list(table.machine.unique())
+    table = sites.rows(table)
     greys = sns.color_palette("Greys", len(machines) + 2)[2:]
     with theme():
         names = list(table.variable.unique())
-        figure, axes = state_figures.panels(names, 1.8, xlabel=state_figures.LAYER, ylabel="selectivity")
+        figure, axes = state_figures.panels(names, 1.8, xlabel=sites.name, ylabel="selectivity", room=sites.room)
         for variable, ax in axes.items():
             part = table[table.variable == variable]
-            own = part.drop_duplicates("layer")
-            ax.plot(own.layer, own.selectivity, "o-", color="C0", ms=4, lw=1.4, label="the machine")
-            ax.fill_between(own.layer, own.selectivity_low, own.selectivity_high, color="C0", alpha=INTERVAL, lw=0)
+            own = part.drop_duplicates("site")
+            style = {"color": "C0", "marker": "o", "ms": 4, "lw": 1.4, "label": "the machine"}
+            if sites.by_layer:
+                ax.plot(own.x, own.selectivity, **style)
+                ax.fill_between(own.x, own.selectivity_low, own.selectivity_high, color="C0", alpha=INTERVAL, lw=0)
+            else:
+                error = state_figures.error(own.selectivity, own.selectivity_low, own.selectivity_high)
+                ax.errorbar(own.x, own.selectivity, error, ls="", **style)
             for k, machine in enumerate(machines):
                 line = part[part.machine == machine]
-                style = {"color": greys[k], "ls": ("--", ":", "-.")[k % 3], "lw": 1.4}
-                ax.plot(line.layer, line.alternative_selectivity, label=machine, **style)
+                style = {"ls": ("--", ":", "-.")[k % 3], "lw": 1.4}
+                if not sites.by_layer:
+                    style = {"ls": "", "marker": "s^Dv<>p*"[k % 8], "ms": 5, "mfc": "none"}
+                ax.plot(line.x, line.alternative_selectivity, color=greys[k], label=machine, **style)
             ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            sites.label(ax)
         state_figures.legend(figure, axes.values(), columns=5)
     return figure
 

@@ -6,6 +6,7 @@ for the machine and for alternative ones, and returns tidy tables; `analyses.sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -25,7 +26,7 @@ from probes.bank import Bank
 from probes.controls import untrained_twin
 from probes.examples import Examples, Labelled, Target, draw
 from probes.harvest import residual_sites, stream
-from probes.measure import measure
+from probes.measure import TRAINED, UNTRAINED, measure
 from probes.separability import separability
 from probes.tally import Groups, token_classes
 from probes.value_statistics import ValueStatistics
@@ -46,6 +47,9 @@ _FEWEST_VALUES = 20  # of a number, to say how it is held
 _FEWEST_ROWS = 100  # training tokens, to say in how many dimensions a variable is held
 _FULL_MACHINES = 8
 _SHORTEST = ["1."]  # a program to try names on
+_NUMBER = re.compile(  # a number's name: what it is of, and its views
+    rf"(stack\.\d+|reg\.[{''.join(vm.REGISTERS)}])(?:\.value)?((?:\.(?:sign|parity|magnitude|mod\d+|digit\d))*)"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class StateConfig:
     programs: int = 20_000
     """Of the run's mixture, of skeletons that no training saw; split into probe folds by skeleton."""
     variables: tuple[str, ...] = VARIABLES
+    """Short names (`stack.0`, `reg.a`) are made whole."""
     sites: tuple[str, ...] = ()
     """Hook names; none: the residual stream before the first block and after each."""
     offsets: tuple[int, ...] = OFFSETS
@@ -79,6 +84,7 @@ class StateConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} must be {least} or more")
         if not self.variables and not self.full:
             raise ValueError("no variable is named; name one or more, such as stack.0.value")
+        object.__setattr__(self, "variables", tuple(map(_canonical, self.variables)))
         for name in ("variables", "sites", "families"):
             given = getattr(self, name)
             if len(set(given)) < len(given):
@@ -90,8 +96,9 @@ class State:
     """Tidy tables: scores (`probes.scores.table`), gaps (against alternative machines), machines, numbers (how integers
     are held, `probes.numeric.compare`), residues (of the same, `probes.separability`), dimensions (that a variable
     needs, and neurons: `probes.dimensions`), readers (several probes of a variable at its best site,
-    `analyses.readers.compare`). Each but scores is empty where nothing of the kind could be measured. programs: how
-    many were drawn, for all folds."""
+    `analyses.readers.compare`). Numbers, residues and dimensions are of two models, `trained` and `untrained`. Each
+    but scores is empty where nothing of the kind could be measured. programs: how many were drawn, for all folds; of
+    the tables' `test_programs` scores are."""
 
     config: StateConfig
     trained: checkpoint.Checkpoint
@@ -143,13 +150,19 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
             model, examples, at, seed=config.seed, progress=lambda share: stage("other probes", share, "")
         )
     about = {
-        "programs": measured.programs,
+        "test_programs": measured.programs,
         "seed": config.seed,
         "run": trained.fingerprint,
         "corpus": trained.record["corpus"]["fingerprint"],
     }
     tables = (found, gaps, _machines(machines), *held.tables(sites), compared)
     return State(config, trained, *(table.assign(**about) for table in tables), len(examples))
+
+
+def _canonical(name: str) -> str:
+    """The one name of a number that has two: `reg.a` is `reg.a.value`, and `reg.a.value.sign` is `reg.a.sign`."""
+    number = _NUMBER.fullmatch(name)
+    return name if number is None else number[1] + (number[2] or ".value")
 
 
 def _variables(config: StateConfig) -> tuple[str, ...]:
@@ -210,11 +223,12 @@ def _groups(examples: Examples, read: Labelled) -> Groups:
     return Groups.of(**shown)
 
 
-_Frames = dict[tuple[str, str], pd.DataFrame]  # by site and variable
+_Frames = dict[tuple[str, str, str], pd.DataFrame]  # by site, variable and model
 
 
 class _Held:
-    """How the present states are held, from the banks of each site before they are dropped."""
+    """How the present states are held in the model and in its untrained twin, from the banks of each site before they
+    are dropped."""
 
     def __init__(self, present: list[Target], full: bool):
         self.names = [t.name for t in present]
@@ -223,18 +237,20 @@ class _Held:
         self._residues: _Frames = {}
         self._dimensions: _Frames = {}
 
-    def inspect(self, site: str, train: Bank, validation: Bank) -> None:
-        """Called by `measure` for each site, on several threads."""
+    def inspect(self, model: str, site: str, train: Bank, validation: Bank) -> None:
+        """Called by `measure` for each model and site, on several threads; the present states are the first targets of
+        every bank."""
         for k, name in enumerate(self.names):
             shared = np.intersect1d(train.classes(k), validation.classes(k))
             if train.rows(k) < _FEWEST_ROWS or len(shared) < 2:
                 continue
-            about = {"site": site, "layer": scores.layer_of(site), "variable": name}
+            about = {"model": model, "site": site, "layer": scores.layer_of(site), "variable": name}
+            at = site, name, model
             if name in self.numeric and len(train.classes(k)) >= _FEWEST_VALUES:
                 statistics = _statistics(train, k)
-                self._numbers[site, name] = numeric.compare(statistics, _FUNCTIONS, permutations=2).assign(**about)
-                self._residues[site, name] = separability(statistics, permutations=2).assign(**about)
-            self._dimensions[site, name] = _dimensions(train, validation, k).assign(**about)
+                self._numbers[at] = numeric.compare(statistics, _FUNCTIONS, permutations=2).assign(**about)
+                self._residues[at] = separability(statistics, permutations=2).assign(**about)
+            self._dimensions[at] = _dimensions(train, validation, k).assign(**about)
 
     def tables(self, sites: Sequence[str]) -> tuple[pd.DataFrame, ...]:
         """Numbers, residues and dimensions, each of all sites, in this order."""
@@ -242,7 +258,7 @@ class _Held:
 
 
 def _stacked(frames: _Frames, sites: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    ordered = [frames[key] for key in product(sites, names) if key in frames]
+    ordered = [frames[key] for key in product(sites, names, (TRAINED, UNTRAINED)) if key in frames]
     return pd.concat(ordered, ignore_index=True) if ordered else pd.DataFrame()
 
 

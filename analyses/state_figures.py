@@ -9,47 +9,31 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from analyses.figures import CONTROL, INTERVAL, theme
+from analyses.sites import MOST_NAMED, SiteAxis
 from analyses.state import DEPTHS, DISTANCES, LIVENESS
 from analyses.state_tables import at_best_sites, breakdown, headline, main_probe
-from probes.scores import layer_of
+from probes.measure import TRAINED, UNTRAINED
 
 _WIDTH = 9.2
 _COLUMNS = 4
 _MARKERS = "os^Dvp*XhP<>"
 _BEYOND = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6, "center": 0}  # light near 0 in grey too; the sign is printed
-LAYER = "layer (0: embedding)"
 _APART = 0.07  # between the points of several lines at one place
-
-# --- which rows ------------------------------------------------------------------------------------------------------
-
-
-def in_the_stream(site: str) -> bool:
-    """Whether a site is the residual stream between blocks, so that its layer names it."""
-    return site.endswith((".hook_resid_pre", ".hook_resid_post"))
-
-
-def one_site_a_layer(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the residual stream before the first block and after each, or, of none of these, of the first site of
-    each layer."""
-    sites = table[["site", "layer"]].drop_duplicates()
-    residual = sites[sites.site.map(in_the_stream)]
-    sites = residual if len(residual) else sites
-    return table[table.site.isin(sites.drop_duplicates("layer").site)].sort_values("layer", kind="stable")
-
 
 # --- panels ----------------------------------------------------------------------------------------------------------
 
 
 def panels(
-    names: Sequence[str], height: float, *, xlabel: str, ylabel: str = "", sharey: bool = True
+    names: Sequence[str], height: float, *, xlabel: str, ylabel: str = "", sharey: bool = True, room: float = 0.0
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel of `height` inches per name, four to a row; the lowest of each column labels its x axis."""
+    """A figure with a panel of `height` inches per name, four to a row; the lowest of each column labels its x axis,
+    in `room` inches more."""
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(_WIDTH, 0.5 + height * rows), layout="constrained")
+    lines = 1 if len(names) % columns == 0 else 2  # of panels with labels beneath them
+    figure = Figure(figsize=(_WIDTH, 0.5 + height * rows + room * lines), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
     for k, ax in enumerate(axes.flat):
         lowest = k + columns >= len(names)
@@ -72,32 +56,33 @@ def legend(figure: Figure, axes: Iterable[Axes], columns: int) -> None:
 
 
 def maps(scores: pd.DataFrame) -> Figure:
-    """Variable x layer: the score, and the score beyond the best control; a dot where it may be called read."""
+    """Variable x site: the score, and the score beyond the best control; a dot where it may be called read."""
     rows = headline(scores)
     rows = rows[rows.score.notna()]
-    variables, sites = list(rows.variable.unique()), list(rows.site.unique())
+    variables, sites = list(rows.variable.unique()), SiteAxis.every(rows)
     with theme():
-        figure = Figure(figsize=(_WIDTH, 1.1 + 0.3 * len(variables)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 1.1 + 0.3 * len(variables) + sites.room), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         _map(axes[0], rows, "score", variables, sites, {"cmap": "cividis", "vmin": 0, "vmax": 1})
         _map(axes[1], rows, "beyond", variables, sites, _BEYOND)
         axes[0].set_title("read rightly (share)")
         axes[1].set_title("beyond the best control (dot: surely by more than 0.05)")
         read = rows[rows.read.eq(True)]
-        x, y = (sites.index(s) + 0.88 for s in read.site), (variables.index(v) + 0.2 for v in read.variable)
+        x, y = (sites.sites.index(s) + 0.88 for s in read.site), (variables.index(v) + 0.2 for v in read.variable)
         axes[1].scatter(list(x), list(y), s=9, color="k")
         for ax in axes:
-            ax.set(xlabel=_site_axis(rows), ylabel="")
+            ax.set(xlabel=sites.name, ylabel="")
     return figure
 
 
 def by_token_class(scores: pd.DataFrame) -> Figure:
-    """Token class x layer of the score beyond the best control, a panel per variable."""
+    """Token class x site of the score beyond the best control, a panel per variable."""
     rows = main_probe(scores)
     rows = rows[(rows.by == "token class") & (rows.offset == 0) & rows.score.notna()]
-    sites = list(rows.site.unique())
+    sites = SiteAxis.of(rows)
     with theme():
-        figure, axes = panels(list(rows.variable.unique()), 2.3, xlabel=_site_axis(rows), sharey=False)
+        names = list(rows.variable.unique())
+        figure, axes = panels(names, 2.3, xlabel=sites.name, sharey=False, room=sites.room)
         for variable, ax in axes.items():
             part = rows[rows.variable == variable]
             _map(ax, part, "beyond", list(part.group.unique()), sites, _BEYOND, index="group", fontsize=5)
@@ -106,29 +91,22 @@ def by_token_class(scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def _site_axis(rows: pd.DataFrame) -> str:
-    return LAYER if _layers_name(list(rows.site.unique())) else "site"
-
-
-def _layers_name(sites: list[str]) -> bool:
-    """Whether these sites can go by their layers."""
-    return all(map(in_the_stream, sites)) and len({layer_of(site) for site in sites}) == len(sites)
-
-
 def _map(
     ax: Axes,
     rows: pd.DataFrame,
     values: str,
     order: list[str],
-    sites: list[str],
+    sites: SiteAxis,
     colors: dict,
     *,
     index: str = "variable",
     fontsize: float = 6.5,
 ) -> None:
-    table = rows.pivot(index=index, columns="site", values=values).reindex(index=order, columns=sites)
-    labels = [layer_of(site) for site in sites] if _layers_name(sites) else sites
-    _heatmap(ax, table, xticklabels=labels, annot=len(sites) <= 12, annot_kws={"fontsize": fontsize}, **colors)
+    table = rows.pivot(index=index, columns="site", values=values).reindex(index=order, columns=sites.sites)
+    named = len(sites.sites) <= MOST_NAMED
+    _heatmap(ax, table, xticklabels=sites.labels, annot=named, annot_kws={"fontsize": fontsize}, **colors)
+    if not sites.by_layer:
+        ax.tick_params(axis="x", rotation=90, labelsize=6.5)
 
 
 def _heatmap(ax: Axes, table: pd.DataFrame, **options: object) -> None:
@@ -220,41 +198,48 @@ def by_family(scores: pd.DataFrame, families: Sequence[str]) -> Figure:
 
 # --- how states are held ---------------------------------------------------------------------------------------------
 
+_HOLLOW = {"ls": "", "mfc": "white", "mew": 0.8, "elinewidth": 0.6, "alpha": 0.55}  # points of the untrained model
+
 
 def numbers(table: pd.DataFrame) -> Figure:
-    """How integers are held: held-out R² of the mean activation by basis and layer, a panel per variable and number of
-    functions."""
-    table, bases = one_site_a_layer(table), list(table.basis.unique())
+    """How integers are held: held-out R² of the mean activation by basis and site, in the model (filled) and in its
+    untrained twin (hollow), a panel per variable and number of functions."""
+    sites, bases = SiteAxis.of(table), list(table.basis.unique())
+    table = sites.rows(table)
     shown = [(variable, k) for variable in table.variable.unique() for k in sorted(table.k.unique())]
     columns = table.k.nunique()
     with theme():
         rows = -(-len(shown) // columns)
-        figure = Figure(figsize=(_WIDTH, 0.7 + 2.8 * rows), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 0.7 + 3.4 * rows + sites.room), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
         for ax, (variable, size) in zip(axes.flat, shown, strict=True):
             part = table[(table.variable == variable) & (table.k == size)]
             for k, basis in enumerate(bases):
-                line = part[part.basis == basis]
-                style = {"color": sns.color_palette("colorblind")[k % 10], "marker": _MARKERS[k], "ms": 4}
-                x = line.layer + _APART * (k - (len(bases) - 1) / 2)
-                reach = error(line.score, line.low, line.high)
-                ax.errorbar(x, line.score, reach, lw=1.4, elinewidth=0.8, label=basis, **style)
-            best = part.groupby("layer").control.max()
-            ax.plot(best.index, best, color=CONTROL, ls="--", lw=1.2, label="permuted values, best basis")
+                color = sns.color_palette("colorblind")[k % 10]
+                style = {"color": color, "marker": _MARKERS[k], "ms": 4, "ls": sites.line}
+                shift = _APART * (k - (len(bases) - 1) / 2)
+                own, twin = (part[(part.basis == basis) & (part.model == model)] for model in (TRAINED, UNTRAINED))
+                reach = error(own.score, own.low, own.high)
+                ax.errorbar(own.x + shift, own.score, reach, lw=1.4, elinewidth=0.8, label=basis, **style)
+                reach = error(twin.score, twin.low, twin.high)
+                ax.errorbar(twin.x + shift + _APART / 2, twin.score, reach, **style | _HOLLOW)
+            best = part[part.model == TRAINED].groupby("x").control.max()
+            permuted = {"ls": "--", "lw": 1.2} if sites.by_layer else {"ls": "", "marker": "_"}
+            ax.plot(best.index, best, color=CONTROL, label="permuted values, best basis", **permuted)
             ax.set(title=f"{variable}, {size} functions", ylim=(-0.25, 1.03))
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            sites.label(ax)
         for ax in axes[-1]:
-            ax.set_xlabel(LAYER)
+            ax.set_xlabel(sites.name)
         for ax in axes[:, 0]:
-            ax.set_ylabel("R² on held-out values")
+            ax.set_ylabel("R² on held-out values\nhollow: untrained model")
         legend(figure, axes.flat, columns=4)
     return figure
 
 
 def neurons(table: pd.DataFrame, scores: pd.DataFrame) -> Figure:
-    """How many dimensions and how many neurons a variable needs, at its site; those of which the probe without a limit
-    explains next to nothing are left out."""
-    table = at_best_sites(table[table.full > 0.02], scores)
+    """How many dimensions and how many neurons a variable needs in the model, at its site; those of which the probe
+    without a limit explains next to nothing are left out."""
+    table = at_best_sites(table[(table.full > 0.02) & (table.model == TRAINED)], scores)
     with theme():
         figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from analyses import readers, report, semantics, state_figures, state_summary, state_tables
+from analyses.sites import left_out, places
 from analyses.state import State, StateConfig, run
 from analyses.terminal import Stage
-from probes.dimensions import needed
-from probes.scores import CONTROLS
+from probes.passes import SAMPLE_ROWS
 
 
 def make(config: StateConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
@@ -50,47 +50,73 @@ def _command(config: StateConfig) -> str:
 
 def sections(found: State) -> tuple[report.Section, ...]:
     """The sections of the page, those that have no data left out."""
-    made = [_map(found)] if len(state_tables.best_sites(found.scores)) else []
-    made += [_token_classes(found.scores), _breakdowns(found.scores), _offsets(found.scores), _families(found)]
-    made += [_gaps(found), _readers(found), _numbers(found), _needed(found), _problems(found.scores)]
+    made = [
+        _map(found),
+        _token_classes(found.scores),
+        _breakdowns(found.scores),
+        _offsets(found.scores),
+        _families(found),
+    ]
+    made += [_gaps(found), _readers(found), _numbers(found), _residues(found), _needed(found), _problems(found.scores)]
     return tuple(section for section in made if section is not None)
+
+
+_PROBE = "A linear probe per variable and site, a discriminant classifier over categories or over a number's values"
+_OWN = "The probe {}, of which " + f"a copy per variable and site is fitted on about {SAMPLE_ROWS:,} training tokens"
+_OURS = (
+    " The embedding, the untrained model, permuted labels and the states of other machines are read by that probe as "
+    "well. The controls that read the input, and the code length, are not its own: they are those of every such page."
+)
+_CONTROLS = {
+    "majority": "the best constant",
+    "by token": "the best constant given the token",
+    "n-gram": "a trigram",
+    "input, linear": "a linear probe on the last eight tokens and the position",
+    "input, nonlinear": "a small network on those",
+    "embedding": "the same probe on the embedding",
+    "untrained": "the same probe on the untrained model at the same site",
+}
 
 
 def _map(found: State) -> report.Section:
     rows = state_tables.headline(found.scores)
     rows = state_tables.at_best_sites(rows[rows.score.notna()], found.scores)
+    title = "Which variables are readable, and where"
+    if rows.empty:
+        return report.Section("state", title, ("No variable could be measured at any site.",), table=found.scores)
+    controls = state_summary.controls(rows)
     shown = pd.DataFrame(
         {
             "variable": rows.variable,
-            "layer": rows.layer,
+            **places(rows),
             "score": [report.with_interval(r.score, r.low, r.high) for r in rows.itertuples()],
-            **{name: rows[name].map(report.number) for name in CONTROLS},
+            **{name: rows[name].map(report.number) for name in controls},
             "beyond the best": report.intervals(rows, "beyond"),
             "q": rows.q.map("{:.3f}".format),
             "selectivity": rows.selectivity.map(report.number),
-            "bits (frequency, control)": [
-                f"{r.bits:.2f} ({r.frequency_bits:.2f}, {r.control_bits:.2f})" for r in rows.itertuples()
+            "bits saved (permuted)": [
+                f"{r.frequency_bits - r.bits:.2f} ({r.control_frequency_bits - r.control_bits:.2f})"
+                for r in rows.itertuples()
             ],
             "given away": rows.screen,
         }
     )
     return report.Section(
         "state",
-        "Which variables are readable, and where",
+        title,
         (
-            "A linear probe per variable and site reads the machine's state after the current token, at every token "
-            "of programs whose skeletons neither the model nor the probe was trained on. Categories, and numbers over "
-            "their values as classes, are read by a discriminant classifier; what is drawn is the share read exactly.",
-            "The right map is the score minus the best of the controls on the same tokens: the best constant; the best "
-            "constant given the token; a trigram; the same probe on the last eight tokens and the position; a "
-            "small network on those; the same probe on the embedding; and on the untrained model at the same site. "
-            "Where it is not above 0 the probe reads what the input gives away, or what any random network computes.",
+            f"{_PROBE if not found.config.probe else _OWN.format(found.config.probe)}, reads the machine's state after "
+            "the current token, at every token of programs whose skeletons neither the model nor the probe was trained "
+            "on. What is drawn is the share read exactly.",
+            "The right map is the score minus the best of the controls on the same tokens: "
+            f"{'; '.join(_CONTROLS[name] for name in controls)}. Where it is not above 0 the probe reads what the "
+            f"input gives away, or what any random network computes.{_OURS if found.config.probe else ''}",
         ),
         figure=state_figures.maps(found.scores),
         caption="All tokens pooled: digits print the top of the stack, so that the right map asks more than the left. "
         "The table has each variable at the site that reads most on validation programs. q: Benjamini-Hochberg over "
-        "the map; selectivity: score minus that on labels permuted within (token, previous token); bits: online code "
-        "length per label, beside that without activations and that of the permuted labels.",
+        "the map; selectivity: score minus that on labels permuted within (token, previous token); bits saved: online "
+        "code length per label without activations minus that with them, and the same of the permuted labels.",
         table=found.scores,
         shown=shown,
     )
@@ -107,7 +133,7 @@ def _token_classes(scores: pd.DataFrame) -> report.Section | None:
             "chosen for each class. After an operator the top of the stack is no token of the input: it was computed.",
         ),
         figure=state_figures.by_token_class(scores),
-        caption="Score minus best control; classes with fewer than 20 test tokens are left out.",
+        caption="Score minus best control; classes with fewer than 20 test tokens are left out." + left_out(scores),
     )
 
 
@@ -169,7 +195,7 @@ def _gaps(found: State) -> report.Section | None:
         ),
         figure=semantics.by_layer(found.gaps),
         caption="Selectivity: score minus that on permuted labels. Variables whose states no machine changes are left "
-        "out. Bands: 95 %.",
+        "out. Bands, or bars: 95 %." + left_out(found.gaps),
         table=found.gaps,
         shown=semantics.shown(semantics.by_distance(found)),
     )
@@ -199,22 +225,8 @@ def _readers(found: State) -> report.Section | None:
 
 
 def _numbers(found: State) -> report.Section | None:
-    table = found.numbers
-    if table.empty:
+    if found.numbers.empty:
         return None
-    rows = state_tables.at_best_sites(found.residues, found.scores)
-    shown = pd.DataFrame(
-        {
-            "variable": rows.variable,
-            "layer": rows.layer,
-            "residue of the value by": rows.period,
-            "told rightly, of values held out": [
-                report.with_interval(r.score, r.low, r.high) for r in rows.itertuples()
-            ],
-            "most frequent residue": rows.chance.map(report.number),
-            "permuted values": rows.control.map(report.number),
-        }
-    )
     return report.Section(
         "numbers",
         "How integers are held",
@@ -222,44 +234,49 @@ def _numbers(found: State) -> report.Section | None:
             "Functions of the value, as many of each kind, are fitted to the mean activation of most values and judged "
             "on the values left out: polynomials; sign and magnitude; digits; a circle and its harmonics; Fourier "
             "pairs of several periods; a helix (the number itself with circles, arXiv 2502.00873). Nine functions can "
-            "imitate one another; three tell the kinds apart. The table: how often a linear classifier tells the "
-            "residue of a value held out from its mean activation.",
+            "imitate one another; three tell the kinds apart. What the untrained model shows as well, training did not "
+            "bring about.",
         ),
-        figure=state_figures.numbers(table),
-        caption="The sampling variance of the means is subtracted, so that 1 is all there is; the axis is cut. Bars: "
-        "95 % over the values held out.",
-        table=table,
-        shown=shown,
+        figure=state_figures.numbers(found.numbers),
+        caption="Filled: the model; hollow: the model before its training. The sampling variance of the means is "
+        "subtracted, so that 1 is all there is; the axis is cut. Bars: 95 % over the values held out."
+        + left_out(found.numbers),
+        table=found.numbers,
+    )
+
+
+def _residues(found: State) -> report.Section | None:
+    if found.residues.empty:
+        return None
+    return report.Section(
+        "residues",
+        "Which residues of integers can be told",
+        (
+            "How often a linear classifier tells the residue of a value held out from its mean activation, at the site "
+            "where the variable is read best; beside it the same in the untrained model at that site.",
+        ),
+        table=found.residues,
+        shown=state_tables.residues(found.residues, found.scores),
     )
 
 
 def _needed(found: State) -> report.Section | None:
-    table, rows = found.dimensions, []
+    table = found.dimensions
     if table.empty:
         return None
-    for variable, part in state_tables.at_best_sites(table, found.scores).groupby("variable", sort=False):
-        least = {probe: needed(one) for probe, one in part.groupby("probe")}
-        rows.append(
-            {
-                "variable": variable,
-                "layer": int(part.layer.iloc[0]),
-                "R² of the one-hot values": report.number(part.full.iloc[0]),
-                "dimensions for 95 %": least["reduced rank"] or "",
-                "neurons for 95 %": least["neurons"] or "",
-            }
-        )
     return report.Section(
         "dimensions",
         "How many dimensions, how many neurons",
         (
-            "The best probe of each rank, and the best of few coordinates of the residual stream, chosen greedily on "
-            "training programs and judged on validation programs.",
+            "The best probe of each rank, and the best of few coordinates of the site, chosen greedily on training "
+            "programs and judged on validation programs. What the probe without a limit explains in the untrained "
+            "model at the same site stands beside it.",
         ),
         figure=state_figures.neurons(table, found.scores),
-        caption="Dotted: 95 % of the probe without a limit. Variables of which that explains next to nothing are left "
-        "out.",
+        caption="Of the trained model. Dotted: 95 % of the probe without a limit. Variables of which that explains "
+        "next to nothing are left out.",
         table=table.assign(neurons=table.neurons.map(_listed)),
-        shown=pd.DataFrame(rows),
+        shown=state_tables.dimensions(table, found.scores),
     )
 
 
@@ -271,6 +288,7 @@ def _problems(scores: pd.DataFrame) -> report.Section | None:
     rows = scores[(scores.problem != "") & (scores.by == "all")]
     if rows.empty:
         return None
+    rows = rows.assign(problem=rows.problem.map(state_summary.one_line))
     shown = rows.groupby(["variable", "offset", "problem"], sort=False).site.nunique().reset_index()
     return report.Section(
         "problems",

@@ -23,7 +23,7 @@ def paragraphs(text: str) -> str:
 
 def check_writable(folder: Path, kind: str | None = None) -> None:
     """OSError now, not after minutes of work, where nothing can be written to `folder`; ValueError where it holds an
-    artifact of another kind than the one to be written."""
+    artifact of another kind than the one to be written, or files that are not ours and would be overwritten."""
     from cadmus.artifacts import check_free
 
     if kind is not None:

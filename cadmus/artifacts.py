@@ -1,7 +1,8 @@
 """Files that are whole or absent: atomic writes, checksummed folders with a manifest, content fingerprints.
 
 A finished folder holds `manifest.json`, written last, with the size and SHA-256 of every other file. While it is being
-made, everything lies in a hidden folder inside it; what fails or is interrupted leaves nothing under a final name.
+made, everything lies in a hidden folder inside it; what fails or is interrupted leaves nothing under a final name. A
+file that no manifest of ours lists is never overwritten.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from cadmus import vm
 MANIFEST = "manifest.json"
 _CHECKSUM = "checksum"  # the field of a manifest that covers all others
 _PARTIAL = ".partial-"
+_USUAL = {  # what a new folder of a kind holds in all likelihood: looked for before the work
+    "report": ("index.html", "report.md", "figures/*.png", "tables/*.csv", "tables/*.parquet"),
+    "model": ("model.safetensors", "training.json"),
+}
 
 
 class ArtifactError(ValueError):
@@ -151,10 +156,11 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
     """Make or renew the folder `folder`: yields a hidden place to write its files to.
 
     On success the files move to their final names, in place of those of an earlier manifest, and the new manifest
-    (`kind`, the keywords as they are then, the machine's fingerprint, every file's size and SHA-256) is written last;
-    on failure nothing of it stays. With `resume`, which names the content, the hidden place stays after an
+    (`kind`, the keywords as they are then, the machine's fingerprint, every file's size and SHA-256) moves last; on
+    failure nothing of it stays. With `resume`, which names the content, the hidden place stays after an
     interruption or a failed write (not after a ValueError), and a later call with the same name finds it as it was;
-    hidden files in it, a journal for instance, get no final name. ArtifactError where the folder holds another kind.
+    hidden files in it, a journal for instance, get no final name. ArtifactError where the folder holds another kind,
+    or a file that is not ours where one of the new ones would go.
     """
     check_free(folder, kind)
     folder = Path(folder)
@@ -167,36 +173,64 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
         for cut in [*folder.glob(f"{_PARTIAL}*"), *partial.rglob(f"{_PARTIAL}*")]:
             if cut.is_file():  # a file that was being written when an earlier call was killed
                 cut.unlink()
-    keep = resume is not None
+    keep, moving = resume is not None, False
     try:
         with _naming(folder):
             yield partial
         paths = (path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
-        files = sorted(path.as_posix() for path in paths if not path.name.startswith("."))
+        files = sorted({path.as_posix() for path in paths if not path.name.startswith(".")} - {MANIFEST})
         listed = {name: describe_file(partial / name) for name in files}
-        for name in _earlier_files(folder) - listed.keys():
+        _check_not_in_the_way(folder, kind, listed)
+        write_manifest(partial, {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed})
+        moving = True
+        for name in _listed(folder, folder) - listed.keys():
             (folder / name).unlink(missing_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / name, folder / name)
-        write_manifest(folder, {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed})
-        keep = False
+        os.replace(partial / MANIFEST, folder / MANIFEST)
+        keep = moving = False
     except ArtifactError:
         raise
     except ValueError:  # what is asked for cannot be had: going on would end here again
         keep = False
         raise
     finally:
-        if not keep:
+        if not keep and not moving:  # its manifest says whose the files are that have moved
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(folder: Path | str, kind: str) -> None:
-    """ArtifactError where a folder holds something of another kind, which `new_folder(folder, kind)` would replace."""
-    found = _earlier(Path(folder)).get("kind", kind)
+    """ArtifactError where a folder holds something of another kind, which `new_folder(folder, kind)` would replace, or
+    files that are not ours under names that it needs."""
+    folder = Path(folder)
+    found = _earlier(folder).get("kind", kind)
     if found != kind:
         raise ArtifactError(f"{folder} holds a {found}, which a {kind} would replace; choose another folder")
+    usual = [path.relative_to(folder).as_posix() for pattern in _USUAL.get(kind, ()) for path in folder.glob(pattern)]
+    _check_not_in_the_way(folder, kind, dict.fromkeys(sorted(usual)))
+
+
+def _check_not_in_the_way(folder: Path, kind: str, files: dict[str, dict[str, Any] | None]) -> None:
+    """ArtifactError for what lies where one of `files`, or the manifest, would go, and is in no manifest of ours. One
+    of a folder that was killed while its files moved lies in its hidden place. What is the same already may stay."""
+    blocked = {parent for name in files for parent in Path(name).parents if (folder / parent).is_file()}
+    there = [name for name in files if os.path.lexists(folder / name)] + sorted(map(Path.as_posix, blocked))
+    ours = [_listed(path.parent, folder) for path in sorted(folder.glob(f"{_PARTIAL}*/{MANIFEST}"))]
+    ours = set().union(*ours, _listed(folder, folder))  # read last: it may just have moved here
+    there = [name for name in there if name not in ours and not _same(folder / name, files.get(name))]
+    if os.path.lexists(folder / MANIFEST) and not _earlier(folder):
+        there.append(MANIFEST)
+    if there:
+        raise ArtifactError(
+            f"{folder / there[0]} is not of a {kind} that cadmus-probe wrote, and would be overwritten; "
+            "choose another folder, or move it away"
+        )
+
+
+def _same(path: Path, description: dict[str, Any] | None) -> bool:
+    return description is not None and describe_file(path) == description
 
 
 def drop_partial(folder: Path | str, resume: str) -> None:
@@ -245,17 +279,18 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
-    """The folder's manifest; empty where it has no readable one."""
+    """The folder's manifest; empty where it has no readable one of ours."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+    ours = isinstance(manifest, dict) and {"kind", "machine", "files"} <= manifest.keys()
+    return manifest if ours else {}
 
 
-def _earlier_files(folder: Path) -> set[str]:
-    """The files inside the folder that its manifest lists."""
-    files = _earlier(folder).get("files")
+def _listed(place: Path, folder: Path) -> set[str]:
+    """The files inside the folder that the manifest at `place` lists."""
+    files = _earlier(place).get("files")
     inside = folder.resolve()
     names = files if isinstance(files, dict) else {}
     return {name for name in names if (folder / name).resolve().is_relative_to(inside)}

@@ -52,10 +52,15 @@ def _serialized(model: Model) -> bytes:
 def load(source: Path | str) -> Checkpoint:
     """Read a model folder, or a model that ships with the package, by name (`shipped()` lists them).
 
-    ArtifactError, in one line, for a folder that is missing, half-written or damaged, and for weights of another
-    vocabulary or other shapes. Nothing that is read is executed.
+    ArtifactError, in one line, for a folder that is missing, holds no model, or a half-written or damaged one, and for
+    weights of another vocabulary or other shapes. Nothing that is read is executed.
     """
     folder = _folder(source)
+    if not any(found for pattern in _FILES for found in folder.glob(pattern)):
+        raise artifacts.ArtifactError(
+            f"{folder} holds no model, finished or half-written; expected {artifacts.MANIFEST}, model.safetensors and "
+            f"training.json, as cadmus-probe train writes them; pass such a folder, or name one that ships: {_ships()}"
+        )
     manifest = artifacts.read_manifest(folder, "model")
     path = folder / "model.safetensors"
     model = Model(_config(manifest, path))
@@ -73,6 +78,10 @@ _SHIPPED = Path(__file__).parent / "models"
 _SNAPSHOTS = "snapshots/step-*.safetensors"
 
 
+def _ships() -> str:
+    return ", ".join(shipped()) or "none"
+
+
 def _folder(source: Path | str) -> Path:
     path = Path(source)
     if path.is_file():
@@ -88,7 +97,7 @@ def _folder(source: Path | str) -> Path:
         return _SHIPPED / str(source)
     if not path.exists():
         raise artifacts.ArtifactError(
-            f"model folder {path} does not exist; train one, or name one that ships: {', '.join(shipped()) or 'none'}"
+            f"model folder {path} does not exist; train one, or name one that ships: {_ships()}"
         )
     return path
 
@@ -126,6 +135,7 @@ def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
 # --- of a run in progress --------------------------------------------------------------------------------------------
 
 STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
+_FILES = (artifacts.MANIFEST, "model.safetensors", "training.json", STATE, _SNAPSHOTS)  # of a model, or a part of one
 
 
 def save_state(folder: Path, model: Model, optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ class Labels:
     """One variable at every position of every program.
 
     values int64 [n, positions]; defined bool [n, positions]: where the variable has a value at all (the `value` and
-    `tag` of something that is no Int, or an offset that leaves the program, have none; there `values` is 0).
+    `tag` of something that is no Int, or an offset that leaves the positions, have none; there `values` is 0).
     """
 
     name: str
@@ -148,9 +148,10 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
 def _require_entry(traces: kernel.Traces, name: str, entry: int) -> None:
     traced = traces.stack.kind.shape[2]
     if entry >= traced:
+        upper = "stack.0" if traced == 1 else f"one of stack.0 ... stack.{traced - 1}"
         raise ValueError(
             f"{name!r} needs stack entry {entry}, but {traced} were traced; "
-            "raise entries= of kernel.traces, or name an upper entry"
+            "raise entries= of kernel.traces in code of your own" + (f", or name {upper}" if traced else "")
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,9 @@ import numpy as np
 from sklearn.base import clone
 
 from probes.reading import FEWEST_ROWS
+
+_FAILURES = (Exception, SystemExit)  # of a user's code; Ctrl-C passes through
+_MESSAGE = 300  # characters of an exception's message that are kept
 
 
 @runtime_checkable
@@ -33,8 +37,9 @@ class Probe(Protocol):
 def load(source: str) -> Probe:
     """The probe that `FILE.py:NAME` names: a class, made without arguments, or an object.
 
-    Raises ValueError, in one line, where the file, the name or one of `fit` and `predict` is missing, and where the
-    file raises.
+    The file's folder is searched for modules that it imports, then or later, after all that is installed. Raises
+    ValueError, in one line, where the file, the name or one of `fit` and `predict` is missing, and where the file
+    raises or exits.
     """
     path, _, name = source.rpartition(":")
     if not path.endswith(".py") or not name:
@@ -44,12 +49,15 @@ def load(source: str) -> Probe:
     spec = importlib.util.spec_from_file_location(f"custom_probe_{Path(path).stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where a class of the file is looked for when it is copied
+    folder = str(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # not in front, where it would shadow what is installed
     try:
         spec.loader.exec_module(module)
         found = getattr(module, name, None)
         found = found() if isinstance(found, type) else found
-    except Exception as error:
-        raise ValueError(f"{source} raised {type(error).__name__}: {error}") from error
+    except _FAILURES as error:
+        raise ValueError(f"{source} raised {_told(error)}") from error
     if found is None:
         public = [n for n in vars(module) if not n.startswith("_")]
         raise ValueError(f"{path} has no {name!r}; it has {', '.join(public) or 'no names'}")
@@ -86,8 +94,8 @@ class EstimatorReadouts:
                     own = fresh(probe)
                     own.fit(x[rows], y)
                     _predicted(own, x[rows][:7])
-                except Exception as error:  # a user's code: whatever it raises concerns this cell only
-                    problems[k] = f"{type(error).__name__}: {error}"
+                except _FAILURES as error:  # whatever a user's code raises concerns this cell only
+                    problems[k] = _told(error)
             fitted.append(None if k in problems else own)
             few = f"{len(y)} training tokens for {x.shape[1]} dimensions" if len(y) < x.shape[1] else ""
             if k not in problems and (few or bad):
@@ -104,13 +112,19 @@ class EstimatorReadouts:
             if own is not None and k not in self.problems and rows.any():
                 try:
                     out[rows, k] = _predicted(own, x[rows])
-                except Exception as error:
-                    self.problems[k] = f"{type(error).__name__}: {error}"
+                except _FAILURES as error:
+                    self.problems[k] = _told(error)
         return out
 
     def penalty(self, target: int) -> float:
         """None is chosen here."""
         return float("nan")
+
+
+def _told(error: BaseException) -> str:
+    """An exception in one line, fit for a table."""
+    message = textwrap.shorten(str(error), _MESSAGE, placeholder=" ...")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def fresh(probe: Probe) -> Any:

@@ -189,7 +189,7 @@ def labelled(
     for target in targets:
         key = (target.machine, target.variable, target.offset)
         if key not in known:
-            known[key] = _read(traces[target.machine], target, examples.where)
+            known[key] = _read(traces[target.machine], target, examples)
         chosen, fine, left_out = known[key]
         shared = ("all",) if _always(target) else key
         if shared not in masks:
@@ -202,10 +202,12 @@ def labelled(
     return Labelled(examples.where, np.stack(values, 1), np.stack(defined, 1), mask_of, outside)
 
 
-def _read(traces: kernel.Traces, target: Target, where: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Values int32 and whether they are probed, both [tokens], and how many are left out as too large."""
+def _read(traces: kernel.Traces, target: Target, examples: Examples) -> tuple[np.ndarray, np.ndarray, int]:
+    """Values int32 and whether they are probed, both [tokens], and how many are left out as too large. A state ahead
+    lies within the program, its own `.` included."""
     found = labels.read(traces, target.variable, offset=target.offset)
-    values, inside = found.values[where], found.defined[where]
+    ahead = np.arange(examples.where.shape[1]) + target.offset <= tokens.lengths(examples.programs)[:, None] + 1
+    values, inside = found.values[examples.where], (found.defined & ahead)[examples.where]
     fine = inside & (abs(values) <= labels.LARGEST)
     return np.where(fine, values, 0).astype(np.int32), fine, int(inside.sum() - fine.sum())
 

@@ -58,7 +58,7 @@ def ridge(train: Moments, alphas: Sequence[float] = ALPHAS, validation: Moments 
 
 def solve_ridge(train: Moments, alpha: float) -> Linear:
     """Ridge regression with one penalty, constant outputs allowed. ValueError for a penalty below 0."""
-    if alpha < 0:
+    if not alpha >= 0:  # nan is neither
         raise ValueError(f"alpha = {alpha} must be 0 or more")
     _, vectors = train.spectrum
     coef = vectors @ ((vectors.T @ train.xy) / _penalized(train, alpha)[:, None])
@@ -77,10 +77,10 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
 
     The classes share a covariance, shrunk towards a multiple of the identity as scikit-learn's `shrinkage`; of several
     the one under which the validation activations are most likely, given their classes. Raises ValueError for fewer
-    than two classes, for several shrinkages without validation data, and where the covariance is singular, shrunk or
-    not (sums in single precision of activations whose variances differ by more than it holds).
+    than two classes, for a shrinkage outside 0..1, for several without validation data, and where the covariance is
+    singular, shrunk or not (sums in single precision of activations whose variances differ by more than it holds).
     """
-    _check(train, shrinkages, validation)
+    _check(train, shrinkages, validation, most=1)
     counts = train.n * train.y_mean
     if (counts > 0).sum() < 2:
         raise ValueError("one class only; there is nothing to probe")
@@ -125,13 +125,14 @@ def _surprise(factor: tuple[np.ndarray, bool], covariance: np.ndarray) -> float:
     return float(np.trace(cho_solve(factor, covariance)) + 2 * np.log(np.diag(factor[0])).sum())
 
 
-def _check(train: Moments, penalties: Sequence[float], validation: Moments | None) -> None:
+def _check(train: Moments, penalties: Sequence[float], validation: Moments | None, most: float = float("inf")) -> None:
     if train.n < 2:
         raise ValueError(f"{int(train.n)} rows; a probe needs 2 or more")
     if not np.isfinite(train.scatter).all():
         raise ValueError("the sums of squared activations are not finite; leave out or scale down what is so large")
-    if not len(penalties) or min(penalties) < 0:
-        raise ValueError(f"penalties {tuple(penalties)} must be one or more numbers, 0 or more")
+    if not len(penalties) or not all(0 <= penalty <= most for penalty in penalties):
+        what, bounds = ("penalties", "0 or more") if most > 1 else ("shrinkages", "0 to 1")
+        raise ValueError(f"{what} {tuple(penalties)} must be one or more numbers, {bounds}")
     if len(penalties) > 1 and validation is None:
         raise ValueError(
             f"{len(penalties)} penalties need validation data to choose from; pass validation= or one penalty"

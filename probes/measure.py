@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def measure(
     detailed: Sequence[int] = (),
     breakdowns: Callable[[Examples, Labelled], Groups] | None = None,
     probe: Probe | None = None,
-    inspect: Callable[[str, Bank, Bank], None] | None = None,
+    inspect: Callable[[str, str, Bank, Bank], None] | None = None,
     controls: bool = True,
     seed: int = 0,
     progress: Progress = lambda stage, share: None,
@@ -82,9 +83,10 @@ def measure(
 
     model, and twin, its untrained twin: of any kind that `probes` runs on; machines: semantics of the targets' machines
     by name; detailed: targets (their places) that are broken down by `breakdowns`, which is asked part by part and must
-    name the same groups each time; probe: an estimator in place of the ridge and discriminant probes; inspect: shown
-    each site's training and validation banks before they are dropped; controls: False leaves out the baselines and the
-    code length. What cannot be fitted is told in `readouts`, and the rest is measured.
+    name the same groups each time; probe: an estimator in place of the ridge and discriminant probes; inspect: told
+    the model (TRAINED or UNTRAINED; the twin's banks are of the targets in `Measured.own`, in that order) and the site,
+    and shown its training and validation banks before they are dropped; controls: False leaves out the baselines and
+    the code length. What cannot be fitted is told in `readouts`, and the rest is measured.
     Raises ValueError where a skeleton is in two folds, a fold has no token to probe, no target is given or a site does
     not exist.
     """
@@ -105,7 +107,7 @@ def measure(
         readouts = passes.fit_copies(task, probe, sample)
     bits = passes.code_lengths(task, sample) if controls else {}
     if baselines is not None:
-        baselines.fit(seed)
+        baselines.fit(seed, partial(progress, "fit controls"))
     validation = passes.validate(task, readouts)
     found = passes.tally_test(task, readouts, baselines, list(detailed), breakdowns)
     return Measured(

@@ -8,8 +8,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
 
 from cadmus import vm
 from probes import reading
@@ -22,6 +20,7 @@ from probes.harvest import Batch, stream
 from probes.reading import Readouts
 from probes.rows import Rows
 from probes.tally import Groups, Tally, clusters_of
+from probes.threads import on_threads
 
 TRAINED, UNTRAINED = "trained", "untrained"
 BANK_BYTES = 6e9  # of memory that banks take together, at most
@@ -117,35 +116,23 @@ def gather(task: Task, banks: Banks | None, baselines: Baselines | None) -> tupl
                     if (fold, name, site) not in banks:
                         banks[fold, name, site] = Bank(x.shape[1], labels.mask_of[chosen], masks=defined.shape[1])
                     updates.append((banks[fold, name, site], x, wanted))
-            _on_threads(Bank.update, updates)
+            on_threads(Bank.update, updates)
     return outside, known
 
 
-def fit(task: Task, banks: Banks, inspect: Callable[[str, Bank, Bank], None] | None) -> dict[tuple[str, str], Readouts]:
+def fit(
+    task: Task, banks: Banks, inspect: Callable[[str, str, Bank, Bank], None] | None
+) -> dict[tuple[str, str], Readouts]:
     """The probes of every model and site; a bank is dropped once it was used."""
 
     def one(name: str, site: str) -> Readouts:
         pair = banks.pop(("train", name, site)), banks.pop(("validation", name, site))
-        if inspect is not None and name == TRAINED:
-            inspect(site, *pair)
+        if inspect is not None:
+            inspect(name, site, *pair)
         return reading.fit(*pair, [task.targets[k] for k in task.read_in(name)])
 
     keys = [(name, site) for name in task.models for site in task.sites]
-    return dict(zip(keys, _on_threads(one, keys, partial(task.progress, "fit probes")), strict=True))
-
-
-def _on_threads(
-    work: Callable[..., Any], arguments: Sequence[tuple], progress: Callable[[float], None] = lambda share: None
-) -> list[Any]:
-    """`work` of each tuple of arguments, on all cores, each with one thread for its algebra: matrices as small as these
-    lose by sharing, and threads that wait for each other on a busy machine stand still."""
-    done = []
-    with threadpool_limits(1, user_api="blas"):
-        tasks = (delayed(work)(*one) for one in arguments)
-        for result in Parallel(n_jobs=-1, backend="threading", return_as="generator")(tasks):
-            done.append(result)
-            progress(len(done) / len(arguments))
-    return done
+    return dict(zip(keys, on_threads(one, keys, partial(task.progress, "fit probes")), strict=True))
 
 
 # --- sample ----------------------------------------------------------------------------------------------------------
@@ -203,7 +190,7 @@ def code_lengths(task: Task, sample: Sample) -> dict[str, np.ndarray]:
         return bits
 
     activations = sample.activations(task, TRAINED)
-    bits = _on_threads(one, [(x,) for x in activations.values()], partial(task.progress, "code length"))
+    bits = on_threads(one, [(x,) for x in activations.values()], partial(task.progress, "code length"))
     return dict(zip(activations, bits, strict=True))
 
 

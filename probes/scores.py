@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cadmus import labels
 from probes import stats
 from probes.custom import EstimatorReadouts
 from probes.examples import TRUE, Target
@@ -25,10 +26,12 @@ FEWEST_DIFFERENT = 0.01  # of the labels: a machine that changes fewer says noth
 _FEWEST = 20  # tokens that a score rests on, at least
 CONTROLS = ("majority", "by token", "n-gram", "input, linear", "input, nonlinear", "embedding", "untrained")
 COLUMNS = (
-    *("site", "layer", "variable", "offset", "by", "group", "tokens", "clusters", "probe", "metric"),
+    *("site", "layer", "variable", "offset", "by", "group", "tokens", "clusters"),
+    *("probe", "as_number", "metric"),
     *("score", "low", "high", *CONTROLS, "best_control", "beyond", "beyond_low", "beyond_high"),
     *("p", "q", "p_somewhere", "control_task", "selectivity", "selectivity_low", "selectivity_high"),
-    *("bits", "frequency_bits", "control_bits", "validation", "determined", "penalty", "outside"),
+    *("bits", "frequency_bits", "control_bits", "control_frequency_bits"),
+    *("validation", "determined", "penalty", "outside"),
     *("screen", "read", "problem", "note"),
 )
 
@@ -48,10 +51,12 @@ def table(measured: Measured, seed: int = 0) -> pd.DataFrame:
     score, low, high: exact match of numbers, accuracy of categories, and R² of numbers (metric says which), with its
     95 % interval over skeletons; a column per control, NaN where it reads nothing; best_control and beyond, beyond_low,
     beyond_high: the score minus the best control, paired; p, q (Benjamini-Hochberg over the map) and p_somewhere (max
-    statistic); control_task, selectivity; bits, frequency_bits and control_bits: online code length per label, with the
-    activations, without, and of the permuted labels; validation: the score on the validation programs, to choose sites
-    by; determined; screen: what gives the variable away, if anything does; read: what may be claimed; problem: why
-    there is no score; note: what to know of it. Raises ValueError for what was measured without controls.
+    statistic); control_task, selectivity; bits and frequency_bits: online code length per label, with the activations
+    and without; control_bits and control_frequency_bits: of the permuted labels; validation: the score on the
+    validation programs, to choose sites by; determined; screen: what gives the variable away, if anything does; read:
+    what may be claimed; problem: why there is no score; note: what to know of it. Nothing is claimed of a cell with
+    fewer than 30 clusters: percentile intervals are too short there. Raises ValueError for what was measured without
+    controls.
     """
     if not measured.baselines:
         raise ValueError("there are no controls to hold scores against; measure with controls=True")
@@ -94,7 +99,7 @@ def _site(measured: Measured, site: str, seed: int) -> Iterator[tuple[dict, np.n
             **_interval("beyond", beyond, k),
             **(_selectivity(measured, site, cell.target, seed) if not cell.group else {}),
             "screen": screen,
-            "read": bool(beyond.low[k] > MARGIN and not screen),
+            "read": bool(beyond.low[k] > MARGIN and not screen and about["clusters"] >= stats.FEWEST_CLUSTERS),
         }
         yield row, cell.right - cell.best if not cell.group else None
         if spec.as_number and not cell.group:
@@ -125,8 +130,8 @@ def _cells(measured: Measured, site: str, target: int) -> Iterator[_Cell]:
     groups = range(len(measured.groups) if measured.counts.detailed[target] >= 0 else 1)
     for group in groups:
         by, _ = measured.groups[group]
-        if by.startswith("reg.") and not measured.targets[target].name.startswith(by[:6]):
-            continue  # how soon a register is read again is of interest for that register's variables
+        if not _may_break_down(measured.targets[target].name, by):
+            continue
         n = measured.counts.of(target, group)
         total = float(n.sum())
         held = {name: tally.of(place, group) for name, (tally, place) in readers.items()}
@@ -143,6 +148,14 @@ def _cells(measured: Measured, site: str, target: int) -> Iterator[_Cell]:
         yield _Cell(target, group, right, held.get(best, np.zeros_like(n)), n, scores, best, problem)
         if problem:
             return
+
+
+def _may_break_down(variable: str, by: str) -> bool:
+    """Whether a variable is broken down by these groups: how soon a register is read again is of interest for that
+    register's values; and no variable by itself, whose label would then be the same in all of a group."""
+    if by.startswith("reg."):
+        return variable.startswith(by[:6]) and not labels.is_prospect(variable)
+    return not (by == "stack depth" and variable.split(".")[0] == "depth")
 
 
 def _readers(measured: Measured, site: str, target: int) -> dict[str, tuple[Tally, int]]:
@@ -165,7 +178,12 @@ def _about(measured: Measured, site: str, cell: _Cell) -> dict[str, object]:
         **{"by": by[6:] if by.startswith("reg.") else by, "group": group},
         **{"tokens": int(cell.n.sum()), "clusters": int((cell.n > 0).sum())},
         **{"probe": readouts.name if isinstance(readouts, EstimatorReadouts) else ours},
-        **{"determined": spec.determined, "penalty": readouts.penalty(cell.target), "validation": validation},
+        **{
+            "as_number": spec.as_number,
+            "determined": spec.determined,
+            "penalty": readouts.penalty(cell.target),
+            "validation": validation,
+        },
         **{"outside": int(measured.outside[cell.target]), "problem": cell.problem},
         "note": _note(measured, site, cell),
     }
@@ -233,7 +251,7 @@ def _selectivity(measured: Measured, site: str, target: int, seed: int) -> dict[
         "control_task": float(tally.right_all[control].sum() / n.sum()),
         **_interval("selectivity", found, 0),
         **dict(zip(("bits", "frequency_bits"), measured.bits[site][target], strict=True)),
-        "control_bits": measured.bits[site][control, 0],
+        **dict(zip(("control_bits", "control_frequency_bits"), measured.bits[site][control], strict=True)),
     }
 
 
@@ -275,8 +293,8 @@ def _alternative_selectivity(totals: np.ndarray) -> np.ndarray:
 
 
 def _compared(measured: Measured, site: str) -> Iterator[tuple[int, int, int, int]]:
-    """The places of a variable, its control, and both of an alternative machine, where all four are read and the
-    machine changes labels enough."""
+    """The places of a variable, its control, and both of an alternative machine, where all four are read, rest on
+    clusters enough for an interval, and the machine changes labels enough."""
     machines = list(dict.fromkeys(target.machine for target in measured.targets if target.machine != TRUE))
     for target in measured.own:
         spec = measured.targets[target]
@@ -289,8 +307,8 @@ def _compared(measured: Measured, site: str) -> Iterator[tuple[int, int, int, in
             )
             if None in at or any(k in measured.readouts[TRAINED, site].problems for k in at):
                 continue
-            enough = all(measured.counts.read[k] >= _FEWEST for k in at)
-            if enough and measured.differing[at[2]] >= FEWEST_DIFFERENT:
+            clusters = [(measured.counts.right_all[k] > 0).sum() for k in at]
+            if min(clusters) >= stats.FEWEST_CLUSTERS and measured.differing[at[2]] >= FEWEST_DIFFERENT:
                 yield at
 
 

@@ -31,8 +31,9 @@ def separability(
     A discriminant with one covariance for all residues, fitted to the training values' mean activations: their weighted
     covariance within residues, plus `shrinkage` times that of activations within a value (pooled over all values: it
     does not say where a mean lies), chosen by further folds within the training values. `score` with Wilson's interval,
-    a value counted as one trial; `chance`, the share of the most frequent residue among training values; `control`, the
-    same at permuted values, mean of `permutations`. Raises ValueError for fewer than two values per residue.
+    a value counted as one trial; `chance`, the share of the values that have the most frequent residue, which is what
+    always answering it scores; `control`, the score at permuted values, mean of `permutations`. Raises ValueError for
+    fewer than two values per residue.
     """
     means = Means.of(statistics)
     n, features = means.centred.shape
@@ -47,7 +48,6 @@ def separability(
     orders = np.array([np.arange(n), *(rng.permutation(n) for _ in range(permutations))])
     fold, rows = leave_out(n, folds, rng), []
     right = {period: np.zeros((len(orders), n), bool) for period in periods}
-    chance = {period: [] for period in periods}
     for left_out in range(folds):
         train, test = np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
         inner = leave_out(len(train), _INNER, rng)
@@ -58,12 +58,12 @@ def separability(
             agreed = sum(split.right(residues, period).sum(2) for split in splits)
             best = len(SHRINKAGES) - 1 - agreed[::-1].argmax(0)  # of equals the strongest
             right[period][:, test] = outer.right(residues, period)[best, np.arange(len(orders))]
-            chance[period].append(np.bincount(residues[0, train]).max() / len(train))
     for period in periods:
         found = right[period].sum(1)
         wilson = binomtest(int(found[0]), n).proportion_ci(method="wilson")
         row = {"period": period, "score": found[0] / n, "low": float(wilson.low), "high": float(wilson.high)}
-        row |= {"chance": np.mean(chance[period]), "control": found[1:].mean() / n if permutations else np.nan}
+        row["chance"] = np.bincount(means.values % period).max() / n
+        row["control"] = found[1:].mean() / n if permutations else np.nan
         rows.append({**row, "values": n, "rows": means.rows, "folds": folds, "seed": seed})
     return pd.DataFrame(rows)
 

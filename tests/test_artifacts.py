@@ -323,13 +323,98 @@ def test_a_manifest_that_names_files_elsewhere_deletes_none(tmp_path: Path) -> N
     assert other.read_text() == "mine"
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff", b"[]", b"{}", b'{"files": 1}'])
-def test_a_folder_with_a_damaged_manifest_can_be_made_again(tmp_path: Path, garbage: bytes) -> None:
+def refused_as(folder: Path, name: str, kind: str = "corpus") -> str:
+    """What is said where a file in the way is not ours."""
+    whose = f"is not of a {kind} that cadmus-probe wrote, and would be overwritten"
+    return f"^{re.escape(str(folder / name))} {whose}; choose another folder, or move it away$"
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff", b"[]", b"{}", b'{"files": 1}', b'{"name": "my app"}'])
+def test_a_manifest_that_is_not_ours_is_left_alone(tmp_path: Path, garbage: bytes) -> None:
+    """A damaged one too: moved away, and the folder can be made again."""
     make(tmp_path, "first")
     (tmp_path / "manifest.json").write_bytes(garbage)
-    make(tmp_path, "second")
-    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "second"
+    with pytest.raises(ArtifactError, match=refused_as(tmp_path, "manifest.json")):
+        artifacts.check_free(tmp_path, "corpus")
+    with pytest.raises(ArtifactError, match=refused_as(tmp_path, "manifest.json")):
+        make(tmp_path, "first")
+    assert (tmp_path / "manifest.json").read_bytes() == garbage
     assert names(tmp_path) == FINISHED
+    (tmp_path / "manifest.json").unlink()
+    make(tmp_path, "first")
+    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "deep/b.safetensors", "deep", "a.txt/mine"])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path: Path, name: str, earlier: bool) -> None:
+    """Also beside an earlier manifest; nothing of the folder has moved then, and moved away it is not in the way."""
+    if earlier:
+        with artifacts.new_folder(tmp_path, "corpus", about="earlier") as partial:
+            (partial / "c.txt").write_text("ours")
+    path = artifacts.write_bytes(tmp_path / name, b"mine")
+    before = names(tmp_path)
+    at = "a.txt" if name == "a.txt/mine" else name
+    with pytest.raises(ArtifactError, match=refused_as(tmp_path, at)):
+        make(tmp_path)
+    assert path.read_bytes() == b"mine"
+    assert names(tmp_path) == before
+    path.unlink()
+    if name == "a.txt/mine":
+        path.parent.rmdir()
+    make(tmp_path)
+    assert names(tmp_path) == FINISHED
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(
+            ("report", name)
+            for name in ("index.html", "report.md", "figures/x.png", "tables/x.csv", "tables/x.parquet")
+        ),
+        *(("model", name) for name in ("model.safetensors", "training.json")),
+    ],
+)
+def test_what_will_be_in_the_way_is_told_before_the_work(tmp_path: Path, kind: str, name: str) -> None:
+    path = artifacts.write_bytes(tmp_path / name, b"mine")
+    artifacts.write_bytes(tmp_path / "notes.txt", b"mine")
+    for refuse in (lambda: artifacts.check_free(tmp_path, kind), artifacts.new_folder(tmp_path, kind).__enter__):
+        with pytest.raises(ArtifactError, match=refused_as(tmp_path, name, kind)):
+            refuse()
+    path.unlink()
+    with artifacts.new_folder(tmp_path, kind) as partial:
+        artifacts.write_bytes(partial / name, b"ours")
+    artifacts.check_free(tmp_path, kind)
+    assert (tmp_path / "notes.txt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_folder_that_is_killed_while_its_files_move_can_be_made_again(tmp_path: Path, at: int, earlier: bool) -> None:
+    """With other content: what has moved is known to be ours."""
+    if earlier:
+        make(tmp_path, "first")
+    script = f"""
+import os
+plain, calls = os.replace, []
+def replace(source, target):
+    if Path(target).parent in (path, path / "deep"):
+        calls.append(target)
+        if len(calls) == {at}:
+            os.kill(os.getpid(), signal.SIGKILL)
+    plain(source, target)
+os.replace = replace
+with artifacts.new_folder(path, "corpus", about="second") as partial:
+    (partial / "a.txt").write_text("second")
+    (partial / "deep").mkdir()
+    (partial / "deep" / "b.safetensors").write_text("second")
+"""
+    assert in_a_process(script, tmp_path).returncode == -signal.SIGKILL
+    with pytest.raises(ArtifactError, match="is half-written"):
+        artifacts.read_manifest(tmp_path, "corpus")
+    make(tmp_path, "third")
+    assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "third"
 
 
 def test_a_folder_with_missing_files_can_be_made_again(tmp_path: Path) -> None:
@@ -392,7 +477,7 @@ def test_a_full_disk_leaves_nothing_of_a_new_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_disk_that_is_full_for_the_manifest_makes_no_finished_folder(tmp_path: Path, earlier: bool) -> None:
+def test_a_disk_that_is_full_for_the_manifest_leaves_the_earlier_folder(tmp_path: Path, earlier: bool) -> None:
     if earlier:
         make(tmp_path, "first")
     script = """
@@ -405,10 +490,9 @@ except OSError as error:
 """
     done = in_a_process(script, tmp_path)
     assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
-    assert "manifest.json" not in names(tmp_path)
-    assert not [name for name in names(tmp_path) if name.startswith(".")]
-    with pytest.raises(ArtifactError, match="is half-written"):
-        artifacts.read_manifest(tmp_path, "corpus")
+    assert names(tmp_path) == (FINISHED if earlier else set())
+    if earlier:
+        assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
 
 
 @pytest.mark.parametrize("earlier", [False, True])

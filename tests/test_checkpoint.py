@@ -145,6 +145,28 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "text")
 
 
+@pytest.mark.parametrize("inside", [None, "notes.txt", "config.json"])
+def test_a_folder_that_is_no_model(inside: str | None, tmp_path: Path) -> None:
+    if inside:
+        (tmp_path / inside).write_text("mine")
+    with pytest.raises(ArtifactError) as caught:
+        checkpoint.load(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds no model, finished or half-written; expected manifest.json, model.safetensors and "
+        "training.json, as cadmus-probe train writes them; pass such a folder, or name one that ships: "
+        "cadmus-micro, cadmus-mini"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "training.json", "state.safetensors", "snapshots/step-1.safetensors"]
+)
+def test_a_part_of_a_model_is_half_written(name: str, tmp_path: Path) -> None:
+    artifacts.write_bytes(tmp_path / name, b"")
+    with pytest.raises(ArtifactError, match=r"is half-written \(it has no manifest\.json\); make it again"):
+        checkpoint.load(tmp_path)
+
+
 def test_a_corpus_is_no_checkpoint(tmp_path: Path) -> None:
     build(MIXED, 64, folder=tmp_path)
     with pytest.raises(ArtifactError, match="holds a corpus, not a model; pass another folder"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,57 @@ def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
         load(f"{write(tmp_path, '')}:Probe")
 
 
+@pytest.fixture
+def path_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is searched for modules, as it was before the test."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+
+
+def test_a_file_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path_kept: None) -> None:
+    """When it is loaded and later, from any folder; what is installed comes first."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "neighbour_of_a_probe.py").write_text("bias = 3")
+    (tmp_path / "here" / "later_neighbour_of_a_probe.py").write_text("bias = 4")
+    (tmp_path / "here" / "sklearn.py").write_text("1 / 0")
+    write(
+        tmp_path / "here",
+        """
+import sklearn.base
+from neighbour_of_a_probe import bias
+class Constant:
+    def fit(self, x, y):
+        from later_neighbour_of_a_probe import bias as later
+        self.said = bias + later
+    def predict(self, x):
+        return [self.said] * len(x)
+""",
+    )
+    monkeypatch.chdir(tmp_path)
+    before, (x, values, shown) = list(sys.path), data()
+    for _ in range(2):
+        probe = load("here/mine.py:Constant")
+    assert sys.path == [*before, str(tmp_path / "here")]
+    monkeypatch.chdir("/")
+    assert (EstimatorReadouts.fit(probe, x, values, shown).predict(x)[:, 0] == 7).all()
+
+
+def test_a_file_that_exits_or_says_much_is_told_in_one_line(tmp_path: Path, path_kept: None) -> None:
+    for source, message in [
+        ("import sys; sys.exit()", r"mine\.py:Probe raised SystemExit$"),
+        ("exit('no data')", r"mine\.py:Probe raised SystemExit: no data$"),
+        ("class Probe:\n    def __init__(self): raise SystemExit(3)", r"mine\.py:Probe raised SystemExit: 3$"),
+        (r"raise KeyError and ValueError('a\nb\n\tc')", r"mine\.py:Probe raised ValueError: a b c$"),
+        ("raise ValueError('much ' * 1000)", r"raised ValueError: (much )+\.\.\.$"),
+    ]:
+        with pytest.raises(ValueError, match=message) as caught:
+            load(f"{write(tmp_path, source)}:Probe")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < len(str(tmp_path)) + 400
+    with pytest.raises(KeyboardInterrupt):
+        load(f"{write(tmp_path, 'raise KeyboardInterrupt')}:Probe")
+
+
 @pytest.mark.parametrize(
     "probe", ["file", Ridge(), KNeighborsClassifier(3), make_pipeline(StandardScaler(), LinearRegression())]
 )
@@ -112,6 +164,9 @@ def test_a_fresh_copy_reads_each_target(probe: object, tmp_path: Path) -> None:
     assert found.name == type(probe).__name__
 
 
+LATER = {"raises later": KeyError("tired"), "exits later": SystemExit(3), "is interrupted later": KeyboardInterrupt()}
+
+
 class Awkward:
     """Fits and predicts, but for labels with three values does what `how` says."""
 
@@ -122,6 +177,12 @@ class Awkward:
         self.awkward, self.calls = len(np.unique(y)) == 3, 0
         if self.awkward and self.how == "raises in fit":
             raise RuntimeError("does not converge")
+        if self.awkward and self.how == "exits in fit":
+            sys.exit()
+        if self.awkward and self.how == "says much":
+            raise ValueError("x:\n  is\n\n  wrong\n")
+        if self.awkward and self.how == "is interrupted in fit":
+            raise KeyboardInterrupt
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         self.calls += 1
@@ -130,8 +191,10 @@ class Awkward:
             return said
         if self.how == "raises in predict":
             raise KeyError("lost")
-        if self.how == "raises later" and self.calls > 2:
-            raise KeyError("tired")
+        if self.how == "exits in predict":
+            sys.exit("no more")
+        if self.how in LATER and self.calls > 2:
+            raise LATER[self.how]
         return {"columns": said[:, None], "scalar": said.sum(), "text": said.astype(str)}.get(self.how, said)
 
 
@@ -140,6 +203,9 @@ class Awkward:
     [
         ("raises in fit", "RuntimeError: does not converge"),
         ("raises in predict", "KeyError: 'lost'"),
+        ("exits in fit", "SystemExit"),
+        ("exits in predict", "SystemExit: no more"),
+        ("says much", "ValueError: x: is wrong"),
         ("columns", "ValueError: predict gave float64 (7, 1) for 7 rows; expected numbers (7,)"),
         ("scalar", "ValueError: predict gave float64 () for 7 rows; expected numbers (7,)"),
         ("text", "ValueError: predict gave <U32 (7,) for 7 rows; expected numbers (7,)"),
@@ -155,15 +221,26 @@ def test_a_probe_that_fails_is_marked_and_the_rest_kept(how: str, problem: str) 
     assert (read[:, 0] == 0).all()
 
 
-def test_a_probe_that_fails_later_is_marked_then() -> None:
+@pytest.mark.parametrize(("how", "problem"), [("raises later", "KeyError: 'tired'"), ("exits later", "SystemExit: 3")])
+def test_a_probe_that_fails_later_is_marked_then(how: str, problem: str) -> None:
     x, values, shown = data()
-    found = EstimatorReadouts.fit(Awkward("raises later"), x, values, shown)
+    found = EstimatorReadouts.fit(Awkward(how), x, values, shown)
     assert (found.predict(x)[:, 1] == 0).all()
     assert 1 not in found.problems
     for _ in range(2):
         assert np.isnan(found.predict(x)[:, 1]).all()
-    assert found.problems[1] == "KeyError: 'tired'"
+    assert found.problems[1] == problem
     assert found.fitted[1].calls == 3, "asked again"
+
+
+def test_an_interruption_passes_through() -> None:
+    x, values, shown = data()
+    with pytest.raises(KeyboardInterrupt):
+        EstimatorReadouts.fit(Awkward("is interrupted in fit"), x, values, shown)
+    found = EstimatorReadouts.fit(Awkward("is interrupted later"), x, values, shown)
+    found.predict(x)
+    with pytest.raises(KeyboardInterrupt):
+        found.predict(x)
 
 
 def test_rows_that_are_not_finite_are_kept_from_the_probe() -> None:

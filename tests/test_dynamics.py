@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats as scipy_stats
 
 from analyses import dynamics
 from analyses.cli import main
@@ -112,9 +113,15 @@ def test_a_lead_is_the_number_of_doublings_between_two_curves() -> None:
     half = 2.7764 * shifts.std(ddof=1) / np.sqrt(5)  # Student's t with 4 degrees of freedom
     assert (early.low, early.high) == (pytest.approx(2 - half, abs=1e-4), pytest.approx(2 + half, abs=1e-4))
     assert behind.lead == behind.low == behind.high == pytest.approx(-1.5)
-    before, after, _ = said = dynamics.summary(correlations(table), found.reset_index())
-    assert before.startswith("Readable before the behaviour is right (interval of the lead above 0): early before ")
+    assert early.p == pytest.approx(scipy_stats.ttest_1samp(2.0 - shifts, 0).pvalue)
+    assert early.q == early.p, "the only pair"
+    assert np.isnan(early.earlier), "no alternative of it was read"
+    before, after, sooner, _ = said = dynamics.summary(correlations(table), found.reset_index())
+    assert before.startswith(
+        "Readable before the behaviour is right (q < 0.05 over 1 pairs): early before family by 2.00"
+    )
     assert after == "After it: none."
+    assert sooner.endswith(": none.")
     assert "behind" not in " ".join(said), "of the machine itself only"
 
 
@@ -130,7 +137,27 @@ def test_a_curve_that_hardly_rises_has_no_lead() -> None:
     assert found.loc["flat"][["lead", "low", "high"]].isna().all(axis=None)
     assert found.loc["rising"].lead.tolist() == [pytest.approx(2), pytest.approx(np.nan, nan_ok=True)]
     before, *_ = dynamics.summary(correlations(table), found.reset_index())
-    assert before.endswith("before the behaviour is right (interval of the lead above 0): none.")
+    assert before == "Readable before the behaviour is right (q < 0.05 over 0 pairs): none."
+
+
+def test_a_lead_that_any_machine_has_is_not_of_this_one() -> None:
+    shifts = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    curves = {name: np.array([rising(at + shift) for shift in shifts]) for name, at in (("own", 3.0), ("any", 3.0))}
+    table = table_of(
+        own=("probe", curves["own"]), any=("probe", curves["any"]), family=("completion", np.array([rising(6)] * 5))
+    )
+    other = table_of(
+        own=("alternative", np.array([rising(5 + shift) for shift in shifts])), any=("alternative", curves["any"])
+    )
+    found = lead(pd.concat([table, other]))
+    own = found[found.kind == "probe"].set_index("variable")
+    assert own.earlier.tolist() == [pytest.approx(2.0), 0.0]
+    assert (own.loc["own", "earlier_low"], own.loc["own", "earlier_high"]) == (pytest.approx(2.0), pytest.approx(2.0))
+    before, _, sooner, _ = dynamics.summary(correlations(table), found)
+    assert "own before family" in before
+    assert "any before family" in before
+    assert "own by 2.00" in sooner
+    assert "any by" not in sooner
 
 
 def test_correlations_have_a_row_per_kind_variable_and_family() -> None:

@@ -101,3 +101,11 @@ def test_a_penalty_below_zero_is_refused() -> None:
     x, y = data(2)
     with pytest.raises(ValueError, match=r"alpha = -1\.0 must be 0 or more"):
         LeastSquaresProbe(-1.0).fit(x, y)
+
+
+@pytest.mark.parametrize("shrinkage", [-0.1, 1.5, float("nan")])
+def test_a_shrinkage_outside_0_to_1_is_refused(shrinkage: float) -> None:
+    x, y = data(4)
+    with pytest.raises(ValueError, match=r"shrinkages \(.*,\) must be one or more numbers, 0 to 1$"):
+        DiscriminantProbe(shrinkage).fit(x, y)
+    DiscriminantProbe(1.0).fit(x, y)

@@ -233,6 +233,16 @@ def test_refusals_come_before_anything_runs() -> None:
         with pytest.raises(ValueError, match=message) as caught:
             stream(model(), programs(), **{"sites": SITES, **arguments})
         assert "\n" not in str(caught.value)
+    for texts, found in [
+        (["34+7=."], "a list"),
+        (np.array(["34+7=."]), r"<U6 \(1,\)"),
+        (programs()[0], r"uint8 \(40,\)"),
+        (programs().astype(int), r"int64 \(61, 40\)"),
+    ]:
+        message = rf"^programs are {found}; expected uint8 \[n, width\]: encode texts with cadmus\.tokens\.encode$"
+        for read in (stream, lambda *arguments: next(harvest.harvest(*arguments))):
+            with pytest.raises(ValueError, match=message):
+                read(model(), texts, SITES)
     short = Model(ModelConfig(**SMALL | {"n_ctx": 30}))
     with pytest.raises(ValueError, match=r"41 positions are wanted, but the model has n_ctx = 30: leave longer"):
         stream(short, programs(), SITES)

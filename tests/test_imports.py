@@ -76,6 +76,7 @@ ALLOWED = {
     },
     "probes": set(),
     "probes.rows": {"cadmus.labels"},
+    "probes.threads": set(),
     "probes.bank": {"cadmus.labels", "probes.rows"},
     "probes.logistic": set(),
     "probes.stats": set(),
@@ -93,25 +94,20 @@ ALLOWED = {
     "probes.reading": {"cadmus.labels", "probes.bank", "probes.examples", "probes.linear"},
     "probes.custom": {"probes.reading"},
     "probes.baselines": {
-        *(
-            "cadmus.vm",
-            "probes.bank",
-            "probes.controls",
-            "probes.examples",
-            "probes.reading",
-            "probes.rows",
-            "probes.token_baseline",
-        ),
+        *("cadmus.vm", "probes.bank", "probes.controls", "probes.examples", "probes.reading", "probes.rows"),
+        *("probes.threads", "probes.token_baseline"),
     },
     "probes.passes": {
         *("cadmus.vm", "probes.bank", "probes.baselines", "probes.codelength", "probes.custom", "probes.examples"),
-        *("probes.harvest", "probes.reading", "probes.rows", "probes.tally"),
+        *("probes.harvest", "probes.reading", "probes.rows", "probes.tally", "probes.threads"),
     },
     "probes.measure": {
         *("cadmus.labels", "cadmus.vm", "probes.bank", "probes.baselines", "probes.controls", "probes.custom"),
         *("probes.examples", "probes.harvest", "probes.passes", "probes.reading", "probes.tally"),
     },
-    "probes.scores": {"probes.custom", "probes.examples", "probes.measure", "probes.stats", "probes.tally"},
+    "probes.scores": {
+        *("cadmus.labels", "probes.custom", "probes.examples", "probes.measure", "probes.stats", "probes.tally"),
+    },
     "probes.controls": {"cadmus.model", "cadmus.families"},
     "probes.mlp": set(),
     "probes.token_baseline": {"cadmus.vm", "probes.mlp"},
@@ -128,7 +124,7 @@ TORCH = {  # the modules that may load torch; nothing loads transformer_lens on 
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost", "cadmus.processes"),
     *("cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.activation_cache", "probes.harvest"),
     *("probes.logistic", "analyses.paper"),
-    *("probes.mlp", "probes.token_baseline"),
+    *("probes.mlp", "probes.threads", "probes.token_baseline"),
 }
 TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only
 

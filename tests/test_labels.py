@@ -123,6 +123,18 @@ def test_what_is_needed_must_have_been_traced() -> None:
         labels.read(kernel.traces(array, entries=1), "needed.relation")
 
 
+def test_an_entry_that_was_not_traced_says_which_were() -> None:
+    """So that it helps who cannot trace more, from the command."""
+    array = tokens.encode(["34+7=."])
+    for entries, upper in ((0, ""), (1, ", or name stack.0"), (4, ", or name one of stack.0 ... stack.3")):
+        with pytest.raises(ValueError, match="were traced") as caught:
+            labels.read(kernel.traces(array, entries=entries), "stack.500.value")
+        assert str(caught.value) == (
+            f"'stack.500.value' needs stack entry 500, but {entries} were traced; "
+            f"raise entries= of kernel.traces in code of your own{upper}"
+        )
+
+
 @pytest.mark.parametrize("name", ["needed", "needed.kind", "needed.value.value"])
 def test_unknown_names_are_told_what_is_needed(name: str) -> None:
     with pytest.raises(ValueError, match=f"^unknown variable '{name}'.*; also needed.value and needed.relation$"):

@@ -107,7 +107,7 @@ def test_ridge_refuses_what_it_cannot_fit() -> None:
         ridge(Moments.of(x, y), (1.0,))
     with pytest.raises(ValueError, match="1 rows; a probe needs 2 or more"):
         ridge(Moments.of(x[:1], y[:1]), (1.0,))
-    for penalties in ((), (1.0, -1.0)):
+    for penalties in ((), (1.0, -1.0), (float("nan"),)):
         with pytest.raises(ValueError, match=r"penalties \(.*\) must be one or more numbers, 0 or more"):
             ridge(Moments.of(x, y), penalties)
     with pytest.raises(ValueError, match=r"alpha = -1\.0 must be 0 or more"):

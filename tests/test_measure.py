@@ -122,11 +122,13 @@ def test_progress_and_inspection_see_every_site() -> None:
         [Target("depth")],
         [BEFORE, AFTER],
         twin=untrained_twin(Model(CFG), 1),
-        inspect=lambda site, train, validation: shown.append((site, train.rows(0), validation.rows(0))),
+        inspect=lambda name, site, train, validation: shown.append((name, site, train.rows(0), validation.rows(0))),
         progress=lambda stage, share: told.append((stage, share)),
     )
     tokens_of = [int(small().fold(fold).where.sum()) for fold in FOLDS[:2]]
-    assert sorted(shown) == [(AFTER, *tokens_of), (BEFORE, *tokens_of)]
+    assert sorted(shown) == sorted(
+        (name, site, *tokens_of) for name in (TRAINED, UNTRAINED) for site in (AFTER, BEFORE)
+    )
     stages = list(dict.fromkeys(stage for stage, _ in told))
     assert stages == ["gather activations", "fit probes", "read validation programs", "read test programs"]
     for stage in stages:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analyses import model_report, report
+from analyses import model_report, report, terminal
 from analyses.model_report import ModelReportConfig
 from cadmus import artifacts
 from cadmus.families import Register
@@ -139,6 +139,22 @@ def test_the_sections_stand_in_order(folder: Path) -> None:
     )
     assert titles[-2:] == ["Training", "How this was made"]
     assert len(set(titles)) == len(titles)
+
+
+def test_a_page_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
+    """Before any work, and where a report is written at once; a report of ours is renewed."""
+    page = report.Report("A page", ("found",), (report.Section("one", "One", table=pd.DataFrame({"x": [1]})),))
+    (tmp_path / "index.html").write_text("mine")
+    for refused in (lambda: terminal.check_writable(tmp_path, "report"), lambda: report.write(page, tmp_path)):
+        with pytest.raises(
+            ValueError, match=r"index\.html is not of a report that cadmus-probe wrote, .*; choose another"
+        ):
+            refused()
+    assert (tmp_path / "index.html").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    for _ in range(2):
+        terminal.check_writable(tmp_path / "out", "report")
+        assert "A page" in report.write(page, tmp_path / "out").read_text()
 
 
 def test_a_mixture_without_compare_has_a_page_of_completion_and_state(tmp_path: Path) -> None:

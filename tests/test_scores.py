@@ -193,7 +193,8 @@ def test_what_is_known_of_a_cell_stands_beside_it() -> None:
         f"mind the gap; nothing is read at {unread} test tokens, which count as wrong; "
         "test values that training lacks: [3, 4]"
     )
-    assert (row.validation, row.outside, row.bits, row.frequency_bits, row.control_bits) == (0.0, 0, 0.0, 9.0, 1.5)
+    assert (row.validation, row.outside, row.bits, row.frequency_bits) == (0.0, 0, 0.0, 9.0)
+    assert (row.control_bits, row.control_frequency_bits) == (1.5, 12.0)
     assert (row.offset, row.layer, row.determined, row.probe) == (0, 1, True, "discriminant")
     assert cell(table, SITES[0], "all_true", "accuracy").note == ""
     assert np.isnan(cell(table, SITES[1], "reg.a.value", "R2").score), "no error is known of rows that were not read"
@@ -296,6 +297,27 @@ def test_few_tokens_have_no_score() -> None:
     row = cell(table, SITES[0], "all_true", "accuracy")
     assert (row.problem, row.tokens) == ("19 test tokens; a score needs 20", 19)
     assert set(table[table.by == "family"].group) == {"b"}, "groups with fewer are left out"
+
+
+def test_no_variable_is_broken_down_by_its_own_label() -> None:
+    may = scores._may_break_down
+    assert may("reg.a.value", "reg.a.live")
+    assert may("stack.0.value", "stack depth")
+    assert not may("reg.a.live", "reg.a.live"), "all of a group have one label: to say it always is to be right"
+    assert not may("reg.a.read_distance", "reg.a.live")
+    assert not may("reg.b.value", "reg.a.live")
+    assert not may("depth", "stack depth")
+    assert not may("depth.parity", "stack depth")
+    assert may("depth", "family")
+
+
+def test_nothing_is_claimed_of_few_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = World(noise={SITES[1]: 0.0}).measured()
+    read = scores.table(measured).query("site == @SITES[1] and variable == 'reg.a.value'").read
+    assert read.any()
+    monkeypatch.setattr(stats, "FEWEST_CLUSTERS", CLUSTERS + 1)
+    assert not scores.table(measured).read.eq(True).any()
+    assert scores.gaps(measured).empty
 
 
 def test_a_users_probe_gives_its_name() -> None:

@@ -61,4 +61,5 @@ def test_the_page_compares_every_machine_at_the_best_site(tmp_path: Path, capsys
         row = gaps[(gaps.variable == variable) & (gaps.layer == int(layer)) & (gaps.machine == machine)].iloc[0]
         assert with_interval(row.gap, row.gap_low, row.gap_high) in line
         assert f"| {machines.set_index('name').distance[machine]:.2f} |" in line
+        assert f"| {row.differing:.0%} | {row.clusters} |" in line
     assert f"cadmus-probe semantics {run} --programs 300 --machines 3 --seed 0" in text

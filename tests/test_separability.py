@@ -67,6 +67,12 @@ def test_intervals_are_wilsons() -> None:
     assert np.allclose([row.low, row.high], [(centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)])
 
 
+def test_chance_is_the_most_frequent_residue() -> None:
+    """Of all values that are judged: of -20..20, 21 are even."""
+    table = separability(planted("nothing", 1.0, np.arange(-20, 21)), [2, 3, 10], permutations=1)
+    assert np.allclose(table.chance, np.array([21, 14, 5]) / 41)
+
+
 def test_a_seed_fixes_the_table() -> None:
     statistics = planted("helix", 1.0, np.arange(-15, 16))
     tables = [separability(statistics, [2, 3], seed=seed, permutations=1) for seed in (1, 1, 2)]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analyses import state, state_page, state_summary, state_tables
+from analyses import report, semantics, state, state_figures, state_page, state_summary, state_tables
 from analyses.cli import main
+from analyses.sites import MOST_NAMED, SiteAxis, left_out, places
 from analyses.state import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
 from cadmus import checkpoint, lens, tokens
 from cadmus.labels import is_prospect
 from cadmus.tokens import TOKEN_CLASSES
 from probes.examples import Examples
-from probes.scores import CONTROLS, MARGIN
+from probes.scores import CONTROLS, MARGIN, layer_of
 from tests.studies import FIRST, save_run
 
 SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
@@ -43,11 +47,12 @@ def test_tables_have_a_row_per_site_variable_offset_and_group(found: State) -> N
     known = [not is_prospect(v, offset) for v, offset in zip(everywhere.variable, everywhere.offset, strict=True)]
     assert (everywhere.determined == known).all()
     assert set(scores[scores.probe == "ridge"].metric) == {"exact match", "R2"}
-    for table in (scores, found.gaps, found.numbers, found.dimensions):
+    for table in (scores, found.gaps, found.machines, found.numbers, found.residues, found.dimensions, found.readers):
         assert (table.run == found.trained.fingerprint).all()
         assert (table.corpus == found.trained.record["corpus"]["fingerprint"]).all()
         assert (table.seed == 0).all()
-        assert table.programs.between(1, found.programs - 1).all(), "those tested"
+        assert table.test_programs.between(1, found.programs - 1).all()
+        assert "programs" not in table, "which would be read as those drawn"
 
 
 def test_every_score_stands_beside_its_interval_and_controls(found: State) -> None:
@@ -127,10 +132,48 @@ def test_alternative_machines_are_measured_beside_the_machine(found: State) -> N
 
 
 def test_how_states_are_held_is_of_the_machines_own(found: State) -> None:
-    assert set(found.numbers.variable) == {"stack.0.value"}
-    assert set(found.numbers.site) == set(SITES)
+    for table in (found.numbers, found.residues):
+        assert set(table.variable) == {"stack.0.value"}
+        assert set(zip(table.model, table.site, strict=True)) == set(product(("trained", "untrained"), SITES))
     assert set(found.dimensions.variable) <= set(VARIABLES)
     assert set(found.dimensions.probe) == {"reduced rank", "neurons"}
+    own, twin = (found.dimensions[found.dimensions.model == model] for model in ("trained", "untrained"))
+    assert own.variable.tolist() == twin.variable.tolist()
+    assert (own.full.to_numpy() != twin.full.to_numpy()).all(), "different weights"
+
+
+def test_the_untrained_model_stands_beside_the_model(found: State) -> None:
+    """In the tables and in the figure, each at the site where the trained model is read best."""
+    best = state_tables.best_sites(found.scores)
+    shown = state_tables.residues(found.residues, found.scores).set_index("residue of the value by")
+    rows = found.residues[found.residues.site == best["stack.0.value"]].set_index(["model", "period"])
+    assert len(shown) == rows.index.get_level_values("period").nunique()
+    for model, column in (("trained", "told rightly, of values held out"), ("untrained", "untrained model")):
+        for period, row in rows.loc[model].iterrows():
+            assert shown[column][period] == report.with_interval(row.score, row.low, row.high)
+    shown = state_tables.dimensions(found.dimensions, found.scores).set_index("variable")
+    full = found.dimensions.groupby(["variable", "site", "model"]).full.first()
+    for variable, row in shown.iterrows():
+        assert row["R² of the one-hot values"] == report.number(full[variable, best[variable], "trained"])
+        assert row["untrained model"] == report.number(full[variable, best[variable], "untrained"])
+    alone = found.residues[found.residues.model == "trained"]
+    assert (state_tables.residues(alone, found.scores)["untrained model"] == "").all()
+    axes = state_figures.numbers(found.numbers).axes
+    hollow = [line for line in axes[0].lines if line.get_markerfacecolor() == "white"]
+    part = found.numbers[(found.numbers.model == "untrained") & (found.numbers.k == found.numbers.k.min())]
+    drawn = sorted(float(y) for line in hollow for y in line.get_ydata())
+    assert drawn == pytest.approx(sorted(part.score))
+
+
+def test_each_table_of_how_integers_are_held_is_saved(found: State, tmp_path) -> None:
+    page = report.Report("held", ("held",), state_page.sections(found))
+    report.write(page, tmp_path / "page")
+    for name in ("numbers", "residues", "dimensions"):
+        saved = pd.read_parquet(tmp_path / "page" / "tables" / f"{name}.parquet")
+        assert list(saved.columns) == list(getattr(found, name).columns)
+        assert len(saved) == len(getattr(found, name))
+    text = (tmp_path / "page" / "report.md").read_text()
+    assert "residue of the value by" in text.split("[CSV](tables/residues.csv)")[0].rsplit("\n## ", 1)[1]
 
 
 def test_sites_are_chosen_on_validation_programs(found: State) -> None:
@@ -150,6 +193,10 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     best = state_tables.best_sites(scores)
     said = state_summary.statements(found)
     count = rows[(rows.site == rows.variable.map(best)) & rows.read.eq(True)]
+    assert said[0].startswith("Nothing should be claimed from this run of 4")
+    found = replace(found, programs=10_000)
+    assert state_summary.statements(found) == said[1:]
+    said = said[1:]
     assert said[0].startswith(
         f"{len(count)} of {len(VARIABLES)} variables are read, over all tokens, by more than 0.05"
     )
@@ -174,12 +221,85 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     assert said[2].startswith("Of stack.0.kind")
 
 
+def test_controls_are_counted(found: State) -> None:
+    scores = found.scores.copy()
+    scores["embedding"] = float("nan")
+    without = replace(found, scores=scores, programs=10_000)
+    assert "beyond the best of six controls" in state_summary.statements(without)[0]
+    section = state_page.sections(without)[0]
+    assert "embedding" not in section.shown
+    assert "the embedding" not in section.paragraphs[1]
+    assert "the untrained model" in section.paragraphs[1]
+    at = scores[(scores.variable == "depth") & (scores.by == "all") & (scores.offset == 0)].head(1)
+    nearly = {"score": 0.9, "low": 0.88, "high": 0.92, "input, nonlinear": 0.95, "best_control": "input, nonlinear"}
+    nearly |= {"majority": 0.1, "by token": 0.2, "n-gram": 0.3, "input, linear": 0.4, "untrained": 0.5, "read": False}
+    said = state_summary._beyond_linear(at.assign(screen="", **nearly).set_index("variable"))
+    assert "what the best of the other five scored (a comparison with its score alone, neither paired" in said
+    assert said.endswith("for depth 0.90 [0.88, 0.92] against 0.50.")
+    assert state_summary._beyond_linear(at.assign(screen="", **nearly | {"low": 0.54}).set_index("variable")) == ""
+
+
+INSIDE = ("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "ln_final.hook_normalized")
+
+
+def test_sites_outside_the_residual_stream_go_by_their_names(run: str, tmp_path) -> None:
+    page = state_page.make(StateConfig(run, 300, ("stack.0", "depth"), INSIDE, (0,), machines=1), tmp_path / "page")
+    tables = [line for line in page.with_name("report.md").read_text().splitlines() if line.startswith("| variable ")]
+    assert len(tables) == 5
+    for line in tables:
+        assert "| site |" in line or "least squares" in line
+        assert "layer" not in line
+    names = page.parent / "tables"
+    scores, gaps, numbers = (
+        pd.read_parquet(names / f"{name}.parquet") for name in ("state", "alternative-machines", "numbers")
+    )
+    for figure in (
+        *(state_figures.maps(scores), state_figures.by_token_class(scores)),
+        *(semantics.by_layer(gaps), state_figures.numbers(numbers)),
+    ):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer, (width, height) = canvas.get_renderer(), canvas.get_width_height()
+        labels = [label for ax in figure.axes for label in ax.get_xticklabels() if label.get_visible()]
+        assert {label.get_text() for label in labels} == set(INSIDE)
+        for label in labels:
+            box = label.get_window_extent(renderer)
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= width
+            assert box.y1 <= height
+        for ax in figure.axes:
+            assert ax.get_window_extent(renderer).height > 0.4 * figure.dpi, "room is left for the figure itself"
+
+
+def test_an_axis_has_layers_where_these_name_the_sites() -> None:
+    stream = ("blocks.0.hook_resid_pre", *(f"blocks.{k}.hook_resid_post" for k in range(3)))
+
+    def table(*sites: str) -> pd.DataFrame:
+        return pd.DataFrame({"site": sites, "layer": [layer_of(site) for site in sites]})
+
+    axis = SiteAxis.of(table(*stream[::-1]))
+    assert (axis.labels, axis.name) == ([0, 1, 2, 3], "layer (0: embedding)")
+    assert axis.rows(table(*stream[::-1])).x.tolist() == [0, 1, 2, 3]
+    mixed = SiteAxis.of(table(*stream[:2], *INSIDE))
+    assert (mixed.labels, mixed.name) == ([*stream[:2], *INSIDE], "site")
+    assert mixed.rows(table(*INSIDE, *stream[:2])).site.tolist() == [*stream[:2], *INSIDE]
+    assert left_out(table(*stream[:2], *INSIDE)) == ""
+    many = table(*stream, *(f"blocks.{k}.hook_mlp_out" for k in range(MOST_NAMED)))
+    assert SiteAxis.of(many).sites == list(stream)
+    assert left_out(many) == " 12 other sites are in the table only."
+    assert SiteAxis.every(many).sites == list(many.site)
+    assert list(places(table(*stream))) == ["layer"]
+    assert list(places(table(*stream, INSIDE[0]))) == ["site"]
+
+
 def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> None:
     config = StateConfig(run, 200, ("reg.a.value", "depth"), (SITES[1],), (0,), ("compare",), machines=0)
     page = state_page.make(config, tmp_path / "page").with_name("report.md").read_text()
     assert "0 of 2 variables are read" in page
-    assert "Not measured, too few tokens or constant: reg.a.value." in page
-    assert "| reg.a.value | 0 | 0 training and 0 validation tokens; a probe needs 50 of each | 1 |" in page
+    problem = "0 training and 0 validation tokens; a probe needs 50 of each"
+    assert f"Not measured: reg.a.value ({problem})." in page
+    assert f"| reg.a.value | 0 | {problem} | 1 |" in page
     variables = "--variable reg.a.value --variable depth"
     rest = f"{variables} --site {SITES[1]} --family compare --offset 0 --machines 0"
     assert f"cadmus-probe probe {run} --programs 200 --seed 0 {rest}" in page
@@ -187,6 +307,8 @@ def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> No
     page = state_page.make(nothing, tmp_path / "page").with_name("report.md").read_text()
     assert "0 of 1 variables are read" in page
     assert "![" not in page
+    saved = pd.read_csv(tmp_path / "page" / "tables" / "state.csv")
+    assert saved.problem.tolist() == [problem] * 2, "by the classifier and by the regression"
 
 
 def test_the_same_again(run: str) -> None:
@@ -229,12 +351,22 @@ def test_what_does_not_exist_is_refused_before_any_work(
         ({"machines": -1}, r"machines = -1 must be 0 or more"),
         ({"variables": ()}, r"no variable is named; name one or more, such as stack\.0\.value"),
         ({"variables": ("depth", "depth")}, r"variables depth, depth name one twice; name each once"),
+        ({"variables": ("reg.a", "reg.a.value")}, r"variables reg\.a\.value, reg\.a\.value name one twice"),
+        ({"variables": ("stack.1.sign", "stack.1.value.sign")}, r"variables stack\.1\.sign, .* name one twice"),
         ({"sites": ("blocks.0.hook_mlp_out",) * 2}, r"sites .* name one twice"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StateConfig(**options)
+
+
+def test_short_names_are_made_whole(run: str) -> None:
+    names = ("stack.0", "reg.b", "reg.c.value.mod3", "depth.parity", "reg.a.live", "reg.e", "stack.0.value.kind")
+    whole = ("stack.0.value", "reg.b.value", "reg.c.mod3", *names[3:])
+    assert StateConfig(variables=names).variables == whole
+    found = state.run(StateConfig(run, 300, ("stack.0",), (SITES[1],), (0,), machines=0))
+    assert set(found.numbers.variable) == {"stack.0.value"}
 
 
 def test_full_lists_everything(run: str) -> None:
@@ -268,3 +400,79 @@ def test_a_probe_of_ones_own(run: str, tmp_path, capsys: pytest.CaptureFixture) 
     assert scores.score.to_numpy() == pytest.approx(scores.majority.to_numpy())
     page = (tmp_path / "page" / "report.md").read_text()
     assert f"--variable depth --variable all_true --offset 0 --machines 0 --probe {probe}" in page
+    assert f"The probe {probe}, of which a copy" in page
+    assert "The embedding, the untrained model, permuted labels and the states of other machines are read by" in page
+    assert "discriminant" not in page
+
+
+PROBES = """
+import numpy as np
+
+class ridge:
+    def fit(self, x, y):
+        self.coef = np.linalg.lstsq(x, y, rcond=None)[0]
+    def predict(self, x):
+        return x @ self.coef
+
+class Raises(ridge):
+    def fit(self, x, y):
+        raise RuntimeError("no such\\nluck | today")
+
+class Fussy(ridge):
+    def fit(self, x, y):
+        assert y.min() >= 0
+        super().fit(x, y)
+
+class Nothing(ridge):
+    def predict(self, x):
+        return np.full(len(x), np.nan)
+"""
+
+
+@pytest.fixture(scope="module")
+def probed(run: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, pd.DataFrame]]:
+    """The page, as Markdown, and the table of one of `PROBES`."""
+    folder = tmp_path_factory.mktemp("probed")
+    (folder / "mine.py").write_text(PROBES)
+
+    def page(name: str) -> tuple[str, pd.DataFrame]:
+        probe, variables = f"{folder / 'mine.py'}:{name}", ("depth", "stack.0.value")
+        config = StateConfig(run, 300, variables, offsets=(0,), machines=0, probe=probe)
+        made = state_page.make(config, folder / name)
+        return made.with_name("report.md").read_text(), pd.read_parquet(folder / name / "tables" / "state.parquet")
+
+    return page
+
+
+def test_a_probe_may_be_called_as_ours_is(probed: Callable) -> None:
+    page, table = probed("ridge")
+    assert set(table.probe) == {"ridge"}
+    assert set(state_tables.headline(table).variable) == {"depth", "stack.0.value"}
+    assert "0 of 2 variables are read" in page
+    assert "![Which variables are readable, and where]" in page
+
+
+def test_a_probe_that_raises_everywhere_is_said_to(probed: Callable) -> None:
+    page, table = probed("Raises")
+    why = "RuntimeError: no such luck | today"
+    assert f"- The probe failed: depth at 2 of 2 sites ({why}); stack.0.value at 2 of 2 sites ({why}).\n" in page
+    assert "Not measured" not in page
+    assert r"| depth | 0 | RuntimeError: no such luck \| today | 2 |" in page
+    assert table.problem.str.startswith("RuntimeError: no such").all()
+    assert len(table) == 4
+    assert "(tables/state.csv)" in page
+    assert state_summary.one_line("one\ntwo" + 300 * "x") == "one two" + 193 * "x" + " …"
+
+
+def test_a_probe_that_raises_for_one_variable_is_said_to(probed: Callable) -> None:
+    page, table = probed("Fussy")
+    assert "The probe failed: stack.0.value at 2 of 2 sites (AssertionError" in page
+    assert (table[table.variable == "depth"].problem == "").all()
+
+
+def test_a_probe_that_reads_nothing_is_said_to(probed: Callable) -> None:
+    page, table = probed("Nothing")
+    tokens = table[table.by == "all"].groupby("variable").tokens.first()
+    said = "; ".join(f"{v} at 2 of 2 sites (at {n} of {n} test tokens)" for v, n in tokens.items())
+    assert f"- Nothing is read, which counts as wrong: {said}.\n" in page
+    assert "beyond the best of five controls" in page, "neither the embedding nor the untrained model reads anything"

@@ -1,0 +1,92 @@
+"""What the sites of a table are called on a page: by their layers where those name them, else by their hook names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from probes.scores import layer_of
+
+MOST_NAMED = 12  # sites that an axis names, cells with a number side by side
+_LETTER = 0.058  # inches of a site's name, written upwards
+
+
+def in_the_stream(site: str) -> bool:
+    """Whether a site is the residual stream between blocks, so that its layer names it."""
+    return site.endswith((".hook_resid_pre", ".hook_resid_post"))
+
+
+def layers_name(sites: list[str]) -> bool:
+    """Whether these sites can go by their layers."""
+    return all(map(in_the_stream, sites)) and len(set(map(layer_of, sites))) == len(sites)
+
+
+def places(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """The column that says where the rows are from: the layer or, where some are from outside the residual stream, the
+    site."""
+    return {"layer": rows.layer} if rows.site.map(in_the_stream).all() else {"site": rows.site}
+
+
+@dataclass(frozen=True)
+class SiteAxis:
+    """The sites along an x axis, in order: by layer where that names each, else by their names."""
+
+    sites: list[str]
+    by_layer: bool
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> SiteAxis:
+        """All sites of the table; of more than can be named the residual stream's only, one a layer."""
+        sites = list(table.site.unique())
+        stream = {layer_of(site): site for site in sites if in_the_stream(site)}
+        if len(sites) > MOST_NAMED and len(stream) > 1:
+            sites = list(stream.values())
+        by_layer = layers_name(sites)
+        return cls(sorted(sites, key=layer_of) if by_layer else sites, by_layer)
+
+    @classmethod
+    def every(cls, table: pd.DataFrame) -> SiteAxis:
+        """All sites of the table, however many."""
+        sites = list(table.site.unique())
+        return cls(sites, layers_name(sites))
+
+    @property
+    def name(self) -> str:
+        return "layer (0: embedding)" if self.by_layer else "site"
+
+    @property
+    def labels(self) -> list:
+        return list(map(layer_of, self.sites)) if self.by_layer else self.sites
+
+    @property
+    def room(self) -> float:
+        """Inches that the labels take beneath the axis, beyond those of numbers."""
+        return 0.0 if self.by_layer else _LETTER * max(map(len, self.sites))
+
+    @property
+    def line(self) -> str:
+        """The style of a line from site to site; what lies side by side in no order is not joined."""
+        return "-" if self.by_layer else ""
+
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Those of these sites, in their order, with the place of each on the axis as `x`."""
+        x = dict(zip(self.sites, self.labels if self.by_layer else range(len(self.sites)), strict=True))
+        table = table[table.site.isin(self.sites)]
+        return table.assign(x=table.site.map(x).astype(float)).sort_values("x", kind="stable")
+
+    def label(self, ax: Axes) -> None:
+        """Tick by tick."""
+        if self.by_layer:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            ax.set_xticks(range(len(self.sites)), self.sites, rotation=90, fontsize=6.5)
+            ax.set_xlim(-0.5, len(self.sites) - 0.5)
+
+
+def left_out(table: pd.DataFrame) -> str:
+    """What a caption must say where `SiteAxis.of` does not have all sites."""
+    missing = table.site.nunique() - len(SiteAxis.of(table).sites)
+    return f" {missing} other sites are in the table only." if missing else ""
