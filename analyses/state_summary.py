@@ -35,10 +35,9 @@ def statements(found: State) -> tuple[str, ...]:
     classes = state_tables.breakdown(found.scores, "token class")
     rest = classes[classes.read.eq(True) & ~classes.variable.isin(read.index)]
     if len(rest):
-        best = rest.loc[rest.groupby("variable", sort=False).beyond.idxmax()]
         said.append(
-            "At single classes of tokens (intervals not corrected for their number) also "
-            + "; ".join(f"{_said(row, row.variable)}, after a token of class {row.group}" for row in best.itertuples())
+            f"At single classes of tokens ({len(classes)} cells looked at, intervals not corrected for that) also "
+            + "; ".join(f"{_said(row, row.variable)}, after a token of class {row.group}" for row in rest.itertuples())
             + "."
         )
     nothing = [v for v in at.index if v not in set(read.index) | set(rest.variable)]

@@ -3,6 +3,7 @@ does, and what cannot be read leaves the others alone."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_a_variable_with_too_little_to_read_is_left_out(monkeypatch: pytest.Monk
         read = labelled(part, targets)
         values = read.values.copy()
         values[..., 0] = read.values[..., 0] + (50 if (part.folds == 0).all() else 0)
-        return type(read)(values, read.defined, read.mask_of, read.outside)
+        return replace(read, values=values)
 
     monkeypatch.setattr(readers, "labelled", odd)
     table = readers.compare(Planted(), examples(), {"depth": AFTER, "stack.0.kind": AFTER})

@@ -81,7 +81,7 @@ def test_the_example_probe_runs_on_the_command_line(tmp_path, monkeypatch, capsy
     assert "page/index.html" in capsys.readouterr().out
     (row,) = Path("page/tables/state.csv").read_text(encoding="utf-8").splitlines()[1:2]
     assert row.startswith("blocks.0.hook_resid_post,1,depth,0,all,all,")
-    assert ",MyProbe,exact match," in row
+    assert ",MyProbe,False,exact match," in row
     assert "--probe my_probe.py:MyProbe" in Path("page/report.md").read_text(encoding="utf-8")
 
 
