@@ -97,9 +97,10 @@ def measure(
     sample = passes.Sample.of(task)
     if probe is None:
         readouts = {}
-        for k, group in enumerate(passes.site_groups(task)):  # a pass each, so that memory stays bounded
+        groups = passes.site_groups(task)
+        for k, group in enumerate(groups):  # a pass each, so that memory stays bounded
             banks: passes.Banks = {}
-            part = replace(task, sites=group)
+            part = replace(task, sites=group, progress=_share_of(progress, k, len(groups)))
             outside, known = passes.gather(part, banks, baselines if k == 0 else None)
             readouts |= passes.fit(part, banks, inspect)
     else:
@@ -126,6 +127,11 @@ def measure(
         differing=found.differing,
         programs=len(examples.fold("test")),
     )
+
+
+def _share_of(progress: Progress, k: int, n: int) -> Progress:
+    """The progress of the k-th of n rounds, as a share of all."""
+    return lambda stage, share: progress(stage, (k + share) / n)
 
 
 def _check(task: Task) -> None:
