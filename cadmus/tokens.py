@@ -41,6 +41,14 @@ def encode(texts: Sequence[str], width: int | None = None) -> np.ndarray:
     return _BYTE_TO_ID[np.frombuffer(padded.encode(), np.uint8)].reshape(len(texts), width)
 
 
+def check(programs: np.ndarray) -> None:
+    """ValueError for what is no array of programs."""
+    array = isinstance(programs, np.ndarray)
+    if not array or programs.dtype != np.uint8 or programs.ndim != 2:
+        found = f"{programs.dtype} {programs.shape}" if array else f"a {type(programs).__name__}"
+        raise ValueError(f"programs are {found}; expected uint8 [n, width]: encode texts with cadmus.tokens.encode")
+
+
 def decode(programs: np.ndarray) -> list[str]:
     """The texts of a program array, each up to and including its first `.`, if it has one."""
     texts = _ID_TO_BYTE[programs]

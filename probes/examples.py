@@ -81,7 +81,8 @@ class Examples:
 
     @classmethod
     def of(cls, programs: np.ndarray, families: tuple[str, ...] = ("",), family: np.ndarray | None = None) -> Examples:
-        """Of programs of one's own. ValueError where there are fewer than three skeletons."""
+        """Of programs of one's own. ValueError where they are no such array, and for fewer than three skeletons."""
+        tokens.check(programs)
         inside = np.arange(programs.shape[1] + 1) <= tokens.lengths(programs)[:, None] + 1
         inside[:, 0] = False
         return cls(

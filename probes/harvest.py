@@ -44,7 +44,7 @@ def harvest(
     model: of any of `lens.KINDS`; programs uint8 [n, length]. Nothing but the current batch is held. Raises ValueError
     for a site that is unknown, or not readable on that kind of model, and for programs that are no such array.
     """
-    _check_programs(programs)
+    tokens.check(programs)
     sequences = torch.from_numpy(tokens.sequences(programs))
     for start in range(0, len(programs), batch_size):
         rows = slice(start, min(start + batch_size, len(programs)))
@@ -115,7 +115,7 @@ def stream(
     kind of model or without a row per token, and for more positions than the model has; ArtifactError where what the
     cache holds is damaged.
     """
-    _check_programs(programs)
+    tokens.check(programs)
     chosen = list(dict.fromkeys(lens.check_readable(model, sites)))
     _check_rows(chosen)
     if precision not in PRECISIONS:
@@ -139,13 +139,6 @@ def stream(
         about = activation_cache.content(model, programs, where, rows_per_batch, precision)
         store = activation_cache.opened(cache, about, chosen)
     return _batches(model, plan, store, precision, progress)
-
-
-def _check_programs(programs: np.ndarray) -> None:
-    array = isinstance(programs, np.ndarray)
-    if not array or programs.dtype != np.uint8 or programs.ndim != 2:
-        found = f"{programs.dtype} {programs.shape}" if array else f"a {type(programs).__name__}"
-        raise ValueError(f"programs are {found}; expected uint8 [n, width]: encode texts with cadmus.tokens.encode")
 
 
 def _check_rows(sites: list[str]) -> None:

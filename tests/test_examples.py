@@ -245,3 +245,8 @@ def test_unknown_names_are_refused() -> None:
         labelled(drawn(), [Target("depth", 0, "alternative 1")], {"other": OTHER})
     with pytest.raises(ValueError, match="unknown variable 'depht'"):
         labelled(drawn(), [Target("depht")])
+
+
+def test_texts_are_to_be_encoded() -> None:
+    with pytest.raises(ValueError, match=r"programs are a list; expected uint8 \[n, width\]: encode texts with"):
+        Examples.of(["34+7=.", "12+3=."])
