@@ -209,7 +209,9 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def drop_snapshots(folder: Path) -> None:
-    """Remove the snapshots of a run that is not gone on with."""
+    """Remove the snapshots of a run that is not gone on with; ValueError where they are those of a finished model."""
+    if (folder / artifacts.MANIFEST).exists():
+        raise ValueError(f"{folder} holds a finished model, which has no state to go on from; choose another folder")
     for path in folder.glob(_SNAPSHOTS):
         path.unlink()
 

@@ -122,8 +122,8 @@ def train(
     tokens are those that count, padding left out. With `folder`, the state of the run is kept there every
     `checkpoint_every` steps, and every minute, and the next call goes on from it; on one machine's CPU and as many
     threads the weights come out the same, bit for bit. Several processes share the folder. Raises ValueError where
-    programs do not fit, or the state is of another run, and FloatingPointError where the loss, the gradient or the
-    weights are no numbers (the last state is kept).
+    programs do not fit, the state is of another run, or the folder holds a finished model, and FloatingPointError where
+    the loss, the gradient or the weights are no numbers (the last state is kept).
     """
     check_fits(source if isinstance(source, Mixture) else source.mixture, model.cfg)
     if config.batch_size < world():

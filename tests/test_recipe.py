@@ -136,6 +136,15 @@ def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> N
     assert checkpoint.load(tmp_path).fingerprint == first.fingerprint
 
 
+def test_training_does_not_begin_in_the_folder_of_a_finished_model(tmp_path: Path) -> None:
+    follow(replace(RECIPE, train=replace(QUICK, snapshots=2)), tmp_path)
+    kept = sorted((tmp_path / "snapshots").iterdir())
+    with pytest.raises(ValueError, match="holds a finished model, which has no state to go on from; choose another"):
+        train(Model(CFG), build(MIXED, 256), QUICK, folder=tmp_path)
+    assert kept
+    assert sorted((tmp_path / "snapshots").iterdir()) == kept
+
+
 def test_a_corpus_is_not_replaced_by_a_model(tmp_path: Path) -> None:
     build(MIXED, 64, folder=tmp_path)
     with pytest.raises(artifacts.ArtifactError, match="holds a corpus, which a model would replace; choose another"):
