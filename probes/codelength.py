@@ -14,6 +14,7 @@ FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5,
 EXPONENTS = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0)  # from the second on, each twice the one before
 FREQUENCY_SHARE = 0.01  # of every prediction
 _RIDGE = 1e-5  # of a feature's variance: where classes determine a feature exactly, the covariance stays invertible
+_CONSTANT = 1e-10  # variance over squared mean of a feature that is taken to be constant
 _FURTHEST = -80.0  # log-likelihood ratio; e^-80 is nothing beside 1, and numbers below e^-87 are slow in float32
 _ROWS = 1024  # whose scores are held at once, so that they stay in the cache
 
@@ -163,8 +164,9 @@ class _Target:
             return None
         mean = shared.sum / n
         total = shared.products - n * np.outer(mean, mean)
-        scale = np.sqrt(np.diag(total) / n)
-        scale[scale == 0] = 1
+        variance = np.diag(total) / n
+        constant = variance <= _CONSTANT * mean**2  # and what it varies by is rounding, of either sign
+        scale = np.sqrt(np.where(constant, 1, variance))
         there = self.counts > 0
         means = (self.sums[there] / self.counts[there, None] - mean) / scale * np.sqrt(self.counts[there, None])
         within = shrunk((total / np.outer(scale, scale) - means.T @ means) / within_rows, within_rows)

@@ -204,6 +204,15 @@ def test_activations_are_shifted_and_scaled_at_will() -> None:
     assert exact.bits[0] < 0.1
 
 
+def test_features_that_were_constant_so_far_say_nothing() -> None:
+    """Neurons that fire late: until then, sums of squares about the mean of all rows leave rounding, of either sign."""
+    x, y = planted(3000, 4, 2.0)
+    late = np.zeros((len(x), 12))
+    late[2500:] = np.random.default_rng(0).normal(size=(500, 12)) + np.linspace(0.1, 3, 12)
+    found = online_code_length(np.concatenate([x, late], 1), y)
+    assert found.bits[0] == pytest.approx(online_code_length(x, y).bits[0], abs=0.1)
+
+
 def test_what_cannot_be_coded_is_an_error() -> None:
     x, y = planted(100, 3, 3.0)
     with pytest.raises(ValueError, match=r"target 1 has 1 classes \(\[7\]\) where 2 are needed; leave it out"):
