@@ -178,13 +178,9 @@ def _about(measured: Measured, site: str, cell: _Cell) -> dict[str, object]:
         **{"by": by[6:] if by.startswith("reg.") else by, "group": group},
         **{"tokens": int(cell.n.sum()), "clusters": int((cell.n > 0).sum())},
         **{"probe": readouts.name if isinstance(readouts, EstimatorReadouts) else ours},
-        **{
-            "as_number": spec.as_number,
-            "determined": spec.determined,
-            "penalty": readouts.penalty(cell.target),
-            "validation": validation,
-        },
-        **{"outside": int(measured.outside[cell.target]), "problem": cell.problem},
+        **{"as_number": spec.as_number, "determined": spec.determined, "validation": validation},
+        **{"penalty": readouts.penalty(cell.target), "outside": int(measured.outside[cell.target])},
+        "problem": cell.problem,
         "note": _note(measured, site, cell),
     }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
+from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 
@@ -16,16 +17,21 @@ def on_threads(
     """`work` of each tuple of arguments, `progress` being told of the share that is done.
 
     Matrices as small as those of probes lose by being shared, and threads that wait for each other on a busy machine
-    stand still.
+    stand still. Where one fails, those that run are waited for and the others left out: a process that ends while
+    threads are at work is aborted.
     """
     done, before = [], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(1, user_api="blas"):
-            tasks = (delayed(work)(*one) for one in arguments)
-            for result in Parallel(n_jobs=-1, backend="threading", return_as="generator")(tasks):
-                done.append(result)
-                progress(len(done) / len(arguments))
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cpu_count()) as pool:
+            futures = [pool.submit(work, *one) for one in arguments]
+            try:
+                for future in futures:
+                    done.append(future.result())
+                    progress(len(done) / len(arguments))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # leaving the context waits
+                raise
     finally:
         torch.set_num_threads(before)
     return done

@@ -69,7 +69,7 @@ def test_a_bank_holds_the_sums_over_all_rows(cuts: tuple[int, ...]) -> None:
 def test_second_moments_are_formed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probes.bank._PRODUCT_BYTES", 3 * 4 * 7**2)  # of eight parts
     x, (values, defined) = activations(), labels()
-    assert Rows.of(values, defined, MASK_OF).products.weights.shape[1] >= 7
+    assert Rows.of(values, defined, MASK_OF).products.weights.shape[1] >= 8
     check_bank(banked(x, values, defined), x, values, defined)
 
 

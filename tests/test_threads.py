@@ -1,0 +1,51 @@
+"""Work on threads: results in order, one thread of algebra each, and nothing left at work where one fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from probes.threads import on_threads
+
+
+def test_results_come_in_order_and_progress_is_told() -> None:
+    told: list[float] = []
+
+    def work(k: int) -> int:
+        time.sleep(0.01 * (4 - k))
+        return 2 * k
+
+    assert on_threads(work, [(k,) for k in range(4)], told.append) == [0, 2, 4, 6]
+    assert told == [0.25, 0.5, 0.75, 1.0]
+    assert on_threads(pow, []) == []
+
+
+def test_each_has_one_thread_for_its_algebra_and_torch_is_left_as_it_was() -> None:
+    before = torch.get_num_threads()
+    assert on_threads(torch.get_num_threads, [()] * 3) == [1, 1, 1]
+    assert torch.get_num_threads() == before
+
+
+def test_where_one_fails_nothing_is_left_at_work() -> None:
+    at_work, begun, lock = 0, [], threading.Lock()
+
+    def work(k: int) -> None:
+        nonlocal at_work
+        with lock:
+            at_work += 1
+            begun.append(k)
+        time.sleep(0.2 if k else 0.05)
+        with lock:
+            at_work -= 1
+        if k == 0:
+            raise ValueError("one failed")
+
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="one failed"):
+        on_threads(work, [(k,) for k in range(200)])
+    assert at_work == 0
+    assert len(begun) < 200, "the others are left out"
+    assert torch.get_num_threads() == before
