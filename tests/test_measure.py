@@ -70,7 +70,14 @@ def test_a_pass_per_group_of_sites_measures_the_same(monkeypatch: pytest.MonkeyP
         {TRAINED: Planted()}, examples(), tuple(TARGETS), (BEFORE, AFTER), {}, 0, lambda stage, share: None
     )
     assert passes.site_groups(task) == [(BEFORE,), (AFTER,)]
-    found = quick(TARGETS, residual_sites(Planted()), Planted(), examples())
+    told: dict[str, list[float]] = {}
+    found = quick(
+        *(TARGETS, residual_sites(Planted()), Planted(), examples()),
+        progress=lambda stage, share: told.setdefault(stage, []).append(share),
+    )
+    for shares in told.values():  # of all groups together
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
     for key, tally in expected.tallies.items():
         assert np.array_equal(found.tallies[key].right_all, tally.right_all)
 
