@@ -11,6 +11,7 @@ import pandas as pd
 from analyses import report, state_tables
 from analyses.sites import in_the_stream
 from analyses.state import State
+from probes import stats
 from probes.scores import CONTROLS, EMBEDDING, MARGIN
 
 ENOUGH = 10_000  # programs, from which on the controls hardly rise with more
@@ -33,10 +34,12 @@ def statements(found: State) -> tuple[str, ...]:
         + (f": {'; '.join(_said(row) for row in read.itertuples())}." if len(read) else "."),
     ]
     classes = state_tables.breakdown(found.scores, "token class")
-    rest = classes[classes.read.eq(True) & ~classes.variable.isin(read.index)]
+    surely = stats.simultaneous(classes.beyond, classes.beyond_low) > MARGIN
+    rest = classes[surely & classes.read.eq(True) & ~classes.variable.isin(read.index)]
     if len(rest):
         said.append(
-            f"At single classes of tokens ({len(classes)} cells looked at, intervals not corrected for that) also "
+            f"At single classes of tokens also (the lower bound stays above {MARGIN} with intervals that hold for all "
+            f"{len(classes)} cells at once): "
             + "; ".join(f"{_said(row, row.variable)}, after a token of class {row.group}" for row in rest.itertuples())
             + "."
         )

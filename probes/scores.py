@@ -1,6 +1,6 @@
 """What was measured as a tidy table: every score with its interval, the controls beside it, and what may be claimed.
 
-One row per (site, variable, offset, group of tokens, metric). Definitions are those of the README's table of columns.
+One row per (site, variable, offset, group of tokens, metric). docs/probing.md explains the columns.
 """
 
 from __future__ import annotations

@@ -214,11 +214,13 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     assert said[1].startswith("Of all_true, stack.0.kind")
     classes = state_tables.breakdown(scores, "token class")
     one = classes[classes.variable == "all_true"].index[0]
-    scores.loc[one, "read"] = True
+    scores.loc[one, ["read", "beyond", "beyond_low"]] = True, 0.3, 0.2
     said = state_summary.statements(replace(found, scores=scores))
-    assert f"also all_true {scores.score[one]:.2f}" in said[1]
+    assert f"all {len(classes)} cells at once): all_true {scores.score[one]:.2f}" in said[1]
     assert said[1].endswith(f"after a token of class {scores.group[one]}.")
     assert said[2].startswith("Of stack.0.kind")
+    scores.loc[one, "beyond_low"] = 0.14  # enough for one cell, too little for the best of so many
+    assert "At single classes" not in " ".join(state_summary.statements(replace(found, scores=scores)))
 
 
 def test_controls_are_counted(found: State) -> None:

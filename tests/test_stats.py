@@ -110,6 +110,19 @@ def test_accuracies_of_many_cells_are_those_of_each() -> None:
     assert 0.8 < found.low[2] < 1 == found.high[2], "a perfect score has Wilson's interval"
 
 
+def test_simultaneous_bounds_hold_for_all_cells_at_once() -> None:
+    """Of 400 maps of 50 cells, in which bounds of single cells nearly always fail somewhere."""
+    rng = np.random.default_rng(0)
+    estimates = rng.normal(size=(400, 50))
+    low = estimates - 1.96
+    widened = np.stack([stats.simultaneous(*row) for row in zip(estimates, low, strict=True)])
+    assert (low > 0).any(1).mean() > 0.6
+    assert 0.005 <= (widened > 0).any(1).mean() <= 0.06
+    assert stats.simultaneous(estimates[0, :1], low[0, :1]) == pytest.approx(low[0, :1])
+    high = stats.simultaneous(estimates[0], estimates[0] + 1.96)
+    assert high - estimates[0] == pytest.approx(estimates[0] - widened[0])
+
+
 # --- score minus control ---------------------------------------------------------------------------------------------
 
 
