@@ -21,6 +21,7 @@ _COLUMNS = 4
 _MARKERS = "os^Dvp*XhP<>"
 _BEYOND = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6, "center": 0}  # light near 0 in grey too; the sign is printed
 _APART = 0.07  # between the points of several lines at one place
+_SPREAD = 0.6  # of all of them, at most
 
 # --- panels ----------------------------------------------------------------------------------------------------------
 
@@ -105,6 +106,8 @@ def _map(
     table = rows.pivot(index=index, columns="site", values=values).reindex(index=order, columns=sites.sites)
     named = len(sites.sites) <= MOST_NAMED
     _heatmap(ax, table, xticklabels=sites.labels, annot=named, annot_kws={"fontsize": fontsize}, **colors)
+    if not named:
+        ax.figure.colorbar(ax.collections[0], ax=ax, orientation="horizontal", location="top", shrink=0.5, aspect=30)
     if not sites.by_layer:
         ax.tick_params(axis="x", rotation=90, labelsize=6.5)
 
@@ -142,7 +145,7 @@ def by_depth_and_distance(scores: pd.DataFrame) -> Figure | None:
         for ax, (part, groups, label, _) in zip(axes, shown, strict=True):
             variables = list(part.variable.unique())
             for k, variable in enumerate(variables):
-                shift = _APART * (k - (len(variables) - 1) / 2)
+                shift = min(_APART, _SPREAD / len(variables)) * (k - (len(variables) - 1) / 2)
                 _points(ax, part[part.variable == variable], groups, k, shift, variable)
             ax.set(xlabel=label, ylim=(-0.03, 1.03), xlim=(-0.4, len(groups) - 0.6))
             ax.set_xticks(range(len(groups)), groups)
@@ -236,25 +239,22 @@ def numbers(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def neurons(table: pd.DataFrame, scores: pd.DataFrame) -> Figure:
-    """How many dimensions and how many neurons a variable needs in the model, at its site; those of which the probe
-    without a limit explains next to nothing are left out."""
+def neurons(table: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
+    """How many dimensions and how many neurons a variable needs in the model, at its site, a panel per variable; those
+    of which the probe without a limit explains next to nothing are left out, and None where these are all."""
     table = at_best_sites(table[(table.full > 0.02) & (table.model == TRAINED)], scores)
+    names = list(table.variable.unique())
+    if not names:
+        return None
+    styles = {"reduced rank": ("o-", "dimensions"), "neurons": ("s--", "neurons (coordinates of the site)")}
     with theme():
-        figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        labels = {"reduced rank": "dimensions", "neurons": "neurons (coordinates)"}
-        for ax, (probe, label) in zip(axes, labels.items(), strict=True):
-            for k, variable in enumerate(table.variable.unique()):
+        figure, axes = panels(names, 1.7, xlabel="how many", ylabel="share of R²")
+        for variable, ax in axes.items():
+            for probe, (style, label) in styles.items():
                 line = table[(table.variable == variable) & (table.probe == probe)].sort_values("k")
-                style = {"color": sns.color_palette("colorblind")[k % 10], "marker": _MARKERS[k % len(_MARKERS)]}
-                ax.plot(
-                    line.k, line.score / line.full, ls="-" if k < 10 else "--", ms=4, lw=1.2, label=variable, **style
-                )
+                ax.plot(line.k, line.score / line.full, style, ms=3.5, lw=1.3, label=label)
             ax.axhline(0.95, color="0.6", ls=":", lw=1)
             ax.set_xscale("log", base=2)
-            ax.set(xlabel=label, ylim=(-0.03, 1.06))
-        axes[0].set_ylabel("share of the full probe's R²")
-        if len(table):
-            axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+            ax.set(ylim=(-0.03, 1.25))
+        legend(figure, axes.values(), columns=2)
     return figure

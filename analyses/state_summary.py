@@ -82,7 +82,8 @@ def _beyond_linear(at: pd.DataFrame) -> str:
     """What is read beyond every control but the network, which computes from the tokens what no linear probe can."""
     named = [name for name in controls(at) if name != _NETWORK]
     others = at[named].max(axis=1)
-    more = at[(at.low - others > MARGIN) & at.best_control.eq(_NETWORK) & at.read.ne(True) & at.screen.eq("")]
+    sound = at.screen.eq("") & (at.clusters >= stats.FEWEST_CLUSTERS)
+    more = at[(at.low - others > MARGIN) & at.best_control.eq(_NETWORK) & at.read.ne(True) & sound]
     if more.empty:
         return ""
     said = (

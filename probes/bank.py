@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import config, njit
+from numba import njit
 
 from cadmus.labels import LARGEST
 from probes.rows import Products, Rows
@@ -108,7 +107,7 @@ class Bank:
         if self.center is None:
             self.center = x.mean(0, dtype=np.float64).astype(np.float32)
         x = x - self.center
-        _add_by_class(x, rows.codes, self.sums, self.counts)
+        _add_by_class(x, np.ascontiguousarray(rows.codes), self.sums, self.counts)
         self._add_products(x, rows.products)
         return self
 
@@ -223,24 +222,9 @@ def _add_pairs(ids, defined, xx):
                                 into[j, k] += 1
 
 
-def _add_by_class(x: np.ndarray, codes: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:
-    """Add each row of x to the sum of its class, target by target, on all cores."""
-    targets, threads = codes.shape[1], config.NUMBA_NUM_THREADS
-    edges = [targets * k // threads for k in range(threads + 1)]
-    parts = [slice(begin, end) for begin, end in itertools.pairwise(edges) if end > begin]
-
-    def add(part: slice) -> None:
-        _add_columns(x, np.ascontiguousarray(codes[:, part]), sums[part], counts[part])
-
-    if len(parts) == 1:
-        add(parts[0])
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(add, parts))
-
-
 @njit(cache=True, nogil=True)
-def _add_columns(x, codes, sums, counts):
+def _add_by_class(x, codes, sums, counts):
+    """Add each row of x to the sum of its class, target by target."""
     rows, targets = codes.shape
     block = 512  # rows that stay in a core's cache while every target reads them
     for begin in range(0, rows, block):

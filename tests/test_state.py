@@ -235,10 +235,12 @@ def test_controls_are_counted(found: State) -> None:
     at = scores[(scores.variable == "depth") & (scores.by == "all") & (scores.offset == 0)].head(1)
     nearly = {"score": 0.9, "low": 0.88, "high": 0.92, "input, nonlinear": 0.95, "best_control": "input, nonlinear"}
     nearly |= {"majority": 0.1, "by token": 0.2, "n-gram": 0.3, "input, linear": 0.4, "untrained": 0.5, "read": False}
+    nearly |= {"clusters": 30}
     said = state_summary._beyond_linear(at.assign(screen="", **nearly).set_index("variable"))
     assert "what the best of the other five scored (a comparison with its score alone, neither paired" in said
     assert said.endswith("for depth 0.90 [0.88, 0.92] against 0.50.")
-    assert state_summary._beyond_linear(at.assign(screen="", **nearly | {"low": 0.54}).set_index("variable")) == ""
+    for but in ({"low": 0.54}, {"clusters": 29}, {"screen": "constant"}):
+        assert state_summary._beyond_linear(at.assign(**{"screen": "", **nearly, **but}).set_index("variable")) == ""
 
 
 INSIDE = ("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "ln_final.hook_normalized")
@@ -272,6 +274,36 @@ def test_sites_outside_the_residual_stream_go_by_their_names(run: str, tmp_path)
             assert box.y1 <= height
         for ax in figure.axes:
             assert ax.get_window_extent(renderer).height > 0.4 * figure.dpi, "room is left for the figure itself"
+
+
+@pytest.mark.filterwarnings("error::UserWarning")  # what matplotlib says where not everything fits
+def test_figures_hold_all_variables_and_sites(found: State) -> None:
+    scores = found.scores
+    one = scores[scores.site == SITES[1]]
+    many = pd.concat([one.assign(site=f"blocks.{k}.hook_mlp_out") for k in range(MOST_NAMED + 1)], ignore_index=True)
+    maps = state_figures.maps(many)
+    FigureCanvasAgg(maps).draw()
+    assert len(maps.axes) == 4, "too many sites for numbers in the cells: colours are explained"
+    assert not any(ax.texts for ax in maps.axes)
+    assert len(state_figures.maps(one).axes) == 2
+    scores, dimensions = (
+        pd.concat([table.assign(variable=table.variable + suffix) for suffix in ("", " 2", " 3")], ignore_index=True)
+        for table in (scores, found.dimensions)
+    )
+    figure = state_figures.neurons(dimensions, scores)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    titles = {ax.get_title() for ax in figure.axes if ax.get_visible()}
+    shown = dimensions[(dimensions.full > 0.02) & (dimensions.model == "trained")]
+    assert titles <= set(shown.variable)
+    assert {f"depth{suffix}" for suffix in ("", " 2", " 3")} <= titles
+    (legend,) = figure.legends
+    box, (width, height) = legend.get_window_extent(), canvas.get_width_height()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= width
+    assert box.y1 <= height
+    assert state_figures.neurons(found.dimensions.assign(full=0.0), found.scores) is None
 
 
 def test_an_axis_has_layers_where_these_name_the_sites() -> None:
