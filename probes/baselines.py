@@ -56,16 +56,8 @@ class Baselines:
         folds = {fold: tuple(map(np.concatenate, zip(*parts, strict=True))) for fold, parts in self._parts.items()}
         self._parts.clear()
         features, values, defined = folds["train"]
-        shown = defined[:, self._mask_of]
-        self._constants = []
-        for k in range(len(self.targets)):
-            rows = shown[:, k]
-            y, x = values[rows, k].astype(np.int64), features[rows]
-            if len(y):
-                constants = Majority(y, np.zeros(len(y), np.int64)), Majority(y, x[:, 0])
-                self._constants.append((*constants, NGram(NGRAM).fit(x[:, :NGRAM], y)))
-            else:
-                self._constants.append(None)
+        columns = zip(values.T, defined[:, self._mask_of].T, strict=True)
+        self._constants = on_threads(_constants, [(features, *column) for column in columns])
         self._positions = int(features[:, WINDOW].max()) + 1
         banks = []
         for fold in ("train", "validation"):
@@ -140,7 +132,16 @@ class Baselines:
             yield name, said
         yield self.names[3], self._linear.predict(self._one_hot(features), shown)
         said = np.full((n, len(self.targets)), np.nan, np.float32)
-        for network in filter(None, self._networks):
-            for k, column in network.predict(features).items():
+        networks = filter(None, self._networks)
+        for found in on_threads(TokenBaseline.predict, [(network, features) for network in networks]):
+            for k, column in found.items():
                 said[:, int(k)] = column
         yield self.names[4], said
+
+
+def _constants(features: np.ndarray, values: np.ndarray, shown: np.ndarray) -> tuple[Majority, Majority, NGram] | None:
+    """The best constant of a target, the best given the token, and the n-gram; None where it has no rows."""
+    y, x = values[shown].astype(np.int64), features[shown]
+    if not len(y):
+        return None
+    return Majority(y, np.zeros(len(y), np.int64)), Majority(y, x[:, 0]), NGram(NGRAM).fit(x[:, :NGRAM], y)

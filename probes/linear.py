@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, lapack
 
 from probes.bank import Moments
 
@@ -122,7 +122,9 @@ def _factor(covariance: np.ndarray) -> tuple[np.ndarray, bool] | None:
 
 def _surprise(factor: tuple[np.ndarray, bool], covariance: np.ndarray) -> float:
     """Twice the mean negative log-likelihood, up to a constant, of Gaussian data with this covariance."""
-    return float(np.trace(cho_solve(factor, covariance)) + 2 * np.log(np.diag(factor[0])).sum())
+    inverse = np.tril(lapack.dpotri(*factor)[0])  # of the shrunk one, which is symmetric: half of it will do
+    trace = 2 * np.vdot(inverse, covariance) - np.diag(inverse) @ np.diag(covariance)
+    return float(trace + 2 * np.log(np.diag(factor[0])).sum())
 
 
 def _check(train: Moments, penalties: Sequence[float], validation: Moments | None, most: float = float("inf")) -> None:

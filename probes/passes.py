@@ -206,9 +206,30 @@ def validate(task: Task, readouts: Fitted) -> dict[str, np.ndarray]:
             values, defined = labels.at(batch.programs, batch.positions)
             shown = defined[:, labels.mask_of]
             n += shown.sum(0)
-            for site, x in batch.activations.items():
-                right[site] += ((np.rint(readouts[TRAINED, site].predict(x, shown)) == values) & shown).sum(0)
+            found = _at_each(
+                _rights, [(readouts[TRAINED, site], x, values, shown) for site, x in batch.activations.items()]
+            )
+            right = {site: right[site] + more for site, more in zip(batch.activations, found, strict=True)}
     return {site: found / np.maximum(n, 1) for site, found in right.items()}
+
+
+def _at_each(work: Callable[..., Any], arguments: list[tuple]) -> list[Any]:
+    """`work` of each tuple of arguments, which begins with the readouts of a site. Ours read on threads; a probe of
+    somebody else's may not be made for that."""
+    if all(isinstance(readouts, Readouts) for readouts, *_ in arguments):
+        return on_threads(work, arguments)
+    return [work(*one) for one in arguments]
+
+
+def _rights(readouts: Readouts | EstimatorReadouts, x: np.ndarray, values: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """How many rows are read rightly: [targets]."""
+    return ((np.rint(readouts.predict(x, shown)) == values) & shown).sum(0)
+
+
+def _add_reading(
+    readouts: Readouts | EstimatorReadouts, tally: Tally, x: np.ndarray, values: np.ndarray, shown: np.ndarray, *about
+) -> None:
+    tally.add(readouts.predict(x, shown), values, shown, *about)
 
 
 @dataclass(frozen=True)
@@ -262,10 +283,14 @@ def tally_test(
             differing.add(values, shown)
             for said, moment in enumerate(moments):  # squared errors of reading 0, and 1, everywhere
                 moment.add(np.full(values.shape, said), values, shown, *about)
-            for (name, site), found in tallies.items():
-                chosen = task.read_in(name)
-                predicted = readouts[name, site].predict(batches[name].activations[site], shown[:, chosen])
-                found.add(predicted, values[:, chosen], shown[:, chosen], *about)
+            asked = {name: (values[:, task.read_in(name)], shown[:, task.read_in(name)]) for name in task.models}
+            _at_each(
+                _add_reading,
+                [
+                    (readouts[name, site], found, batches[name].activations[site], *asked[name], *about)
+                    for (name, site), found in tallies.items()
+                ],
+            )
             for name, predicted in baselines.predict(part, *at, shown[:, task.own]) if baselines else ():
                 held[name].add(predicted, values[:, task.own], shown[:, task.own], *about)
         begin += len(part)

@@ -27,16 +27,20 @@ def test_the_window_holds_the_last_tokens_and_the_position() -> None:
     assert tokens.PAD < BEFORE
 
 
-def test_the_sum_of_rows_is_a_product_with_one_hot_columns() -> None:
+def test_the_hidden_layer_is_that_of_one_hot_columns() -> None:
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 20, (50, 4), generator=rng)
-    table = torch.randn(20, 6, generator=rng, dtype=torch.float64)
-    one_hot = torch.nn.functional.one_hot(ids, 20).sum(1).double()
-    torch.testing.assert_close(token_baseline._SumOfRows.apply(ids, table), one_hot @ table)
-    table.requires_grad_()
-    seen = torch.randn(50, 6, generator=rng, dtype=torch.float64)
-    (token_baseline._SumOfRows.apply(ids, table.float()) * seen).sum().backward()
-    torch.testing.assert_close(table.grad, one_hot.T @ seen, rtol=1e-5, atol=1e-5)
+    table, bias, seen = (torch.randn(*shape, generator=rng) for shape in ((20, 6), (6,), (50, 6)))
+    one_hot = torch.nn.functional.one_hot(ids, 20).sum(1).float()
+    gradients = []
+    for hidden in (lambda t, b: (one_hot @ t + b).relu(), lambda t, b: token_baseline._Hidden.apply(ids, t, b)):
+        parameters = table.clone().requires_grad_(), bias.clone().requires_grad_()
+        found = hidden(*parameters)
+        (found * seen).sum().backward()
+        gradients.append((found.detach(), *(part.grad for part in parameters)))
+    assert 0.2 < (gradients[0][0] > 0).float().mean() < 0.8
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def planted_tokens(n: int, seed: int) -> tuple[np.ndarray, Targets]:
