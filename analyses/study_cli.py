@@ -114,7 +114,9 @@ def probe(
     probe: Annotated[
         str, typer.Option("--probe", help="FILE.py:NAME, a probe of yours in place of ours: fit(x, y), predict(x).")
     ] = "",
-    full: Annotated[bool, typer.Option("--full", help="All variables, sites and machines; takes an hour.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="All variables, sites and machines: 40 minutes and 11 GB of memory.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
