@@ -1,5 +1,10 @@
-"""Settings that must stand before torch loads."""
+"""Settings that must stand before torch loads, or before processes are started."""
 
 import os
+import signal
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does: threads that wait soon sleep
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start in order to interrupt them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
