@@ -6,7 +6,7 @@ LENS4 ?= .venv-lens4
 
 .PHONY: report test test-lens4 lint format agreement clean
 
-report: $(VENV)/installed  ## all about the model that ships: reports/index.html (four minutes on two cores)
+report: $(VENV)/installed  ## all about the model that ships: reports/index.html (five minutes on two cores)
 	$(BIN)/cadmus-probe report --out reports
 
 test: $(VENV)/installed  ## every test
