@@ -239,7 +239,7 @@ class _Ahead:
                 del self.pending[i, shard]
                 return drawn
             except BrokenProcessPool:
-                self.pool.shutdown(wait=False, cancel_futures=True)
+                self.close()  # waits: what is left of a pool disturbs the exit of Python
                 if death == _MOST_DEATHS:
                     raise OSError(
                         f"{death} times in a row a worker died; is there enough memory? Use fewer workers"

@@ -148,7 +148,11 @@ def stack_programs(parts: list[np.ndarray]) -> np.ndarray:
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """Processes that draw programs, one thread each. They start afresh, so nothing of this process is copied into them;
     a script that asks for some must have its own work under `if __name__ == "__main__":`."""
-    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
+    # All start at the first submit, as where they are forked. A submit that starts one while the pool finds another
+    # dead fails in several ways, and the pool may then wait for ever for the one just started.
+    pool._safe_to_dynamically_spawn_children = False
+    return pool
 
 
 def _start_worker() -> None:

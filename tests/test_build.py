@@ -5,6 +5,7 @@ Shards are tiny here (1,024 draws), so that a few thousand programs are many of 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -724,10 +725,15 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The worker processes at work, oldest first."""
     found = []
     for task in Path(f"/proc/{process.pid}/task").glob("*/children"):
-        for child in task.read_text().split():
+        for child in read_or_nothing(task).decode().split():
             if b"spawn_main" in read_or_nothing(Path(f"/proc/{child}/cmdline")):
                 found.append(int(child))
     return sorted(found)
+
+
+def kill(worker: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL)
 
 
 def read_or_nothing(path: Path) -> bytes:
@@ -743,7 +749,7 @@ def test_a_killed_worker_is_replaced(builder: Builder, whole: dict[str, bytes]) 
     for _ in range(3):
         read_lines(process, 2)
         for worker in workers_of(process)[:1]:
-            os.kill(worker, signal.SIGKILL)
+            kill(worker)
             killed.add(worker)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
@@ -757,13 +763,14 @@ def test_workers_that_always_die_end_the_build_with_the_reason(builder: Builder,
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
         for worker in workers_of(process):
-            os.kill(worker, signal.SIGKILL)
+            kill(worker)
         time.sleep(0.01)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 1
     assert final_names(builder.folder) == []
     reason = "5 times in a row a worker died; is there enough memory? Use fewer workers"
     assert reason in errors.splitlines()[-1]
+    assert errors.count("Traceback") == 1, "nothing beside the reason"
     assert builder.run(workers=1) == (0, "")
     assert content(builder.folder) == whole
 
