@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 
 from cadmus import corpus, kernel, labels, tokens, vm
 from cadmus.families import Compare
@@ -28,7 +27,8 @@ from probes.bank import Moments
 from probes.controls import prefix_majority
 from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
 from probes.linear import ridge
-from probes.logistic import fit_on_validation, one_thread
+from probes.logistic import fit_on_validation
+from probes.threads import on_threads
 
 NUMBERS = ("first", "second")
 REGIONS = ("inside", "outside, X = Y", "outside, X and Y differ")  # of the plane, by the trained square
@@ -172,27 +172,21 @@ def figure2(
             rows.append({**shared, **stats.columns("ridge", "R2", r_squared)})
         return rows
 
-    rows, done = [], 0
-    for name, model in models.items():
+    rows = []
+    for done, (name, model) in enumerate(models.items()):
         sites = residual_sites(model)
         activations = {site: np.empty((programs, width, model.cfg.d_model), np.float32) for site in sites}
         for batch, cache in harvest(model, drawn, sites):
             for site in sites:
                 activations[site][batch] = cache[site][:, 1 : width + 1].cpu().numpy()
-        tasks = [
-            delayed(probe)(
-                activations[site][:, position - 1],
-                {"model": name, "site": site, "layer": layer, "position": position},
-            )
+        cells = [
+            (activations[site][:, position - 1], {"model": name, "site": site, "layer": layer, "position": position})
             for layer, site in enumerate(sites)
             for position in range(1, width + 1)
         ]
-        with one_thread():
-            for probed in Parallel(n_jobs=-1, backend="threading", return_as="generator")(tasks):
-                rows += probed
-                done += 1
-                if progress is not None:
-                    progress(done / (len(models) * len(tasks)))
+        tell = (lambda share, done=done: progress((done + share) / len(models))) if progress else (lambda share: None)
+        for probed in on_threads(probe, cells, tell):
+            rows += probed
     return pd.DataFrame(rows)
 
 

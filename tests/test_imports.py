@@ -78,7 +78,8 @@ ALLOWED = {
     "probes.rows": {"cadmus.labels"},
     "probes.threads": set(),
     "probes.bank": {"cadmus.labels", "probes.rows"},
-    "probes.logistic": set(),
+    "probes.logistic_solver": set(),
+    "probes.logistic": {"probes.logistic_solver", "probes.threads"},
     "probes.stats": set(),
     "probes.activation_cache": {"cadmus.artifacts", "cadmus.lens", "cadmus.model"},
     "probes.harvest": {"cadmus.cost", "cadmus.hooks", "cadmus.lens", "cadmus.tokens", "probes.activation_cache"},
@@ -123,7 +124,7 @@ TORCH = {  # the modules that may load torch; nothing loads transformer_lens on 
     *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.cost", "cadmus.processes"),
     *("cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.activation_cache", "probes.harvest"),
-    *("probes.logistic", "analyses.paper"),
+    *("probes.logistic", "probes.logistic_solver", "analyses.paper"),
     *("probes.mlp", "probes.threads", "probes.token_baseline"),
 }
 TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes.logistic import LogisticProbe, fit_many, fit_on_validation, one_thread
+from probes.logistic import LogisticProbe, fit_many, fit_on_validation
+from probes.logistic_solver import Design
 
 
 def classification(n: int, classes: int, seed: int = 0, sharpness: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -155,6 +156,29 @@ def test_many_probes_are_scikit_learns_each() -> None:
         assert losses(probe, x, y) == pytest.approx(losses(LogisticProbe(0.3).fit(x, y), x, y), abs=1e-4)
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_equal_rows_are_summed_to_the_same_optimum(classes: int) -> None:
+    few, _ = classification(60, 2)
+    which = np.random.default_rng(3).integers(60, size=900)
+    y = np.random.default_rng(4).integers(classes, size=900) * (which % 3 > 0)  # which differs where rows are equal
+    x = few[which]
+    assert len(Design.of(torch.from_numpy(x)).x) == len(np.unique(which))
+    for probe in (LogisticProbe().fit(x, y), LogisticProbe().fit(x.astype(np.float64), y)):
+        assert losses(probe, x, y)[1] == pytest.approx(losses(reference(x, y), x, y)[1], abs=1e-6)
+    part = np.ma.array(y, mask=which < 30)  # a mask leaves out whole rows of the design
+    masked = fit_many({"site": x}, {"variable": part})["site", "variable"]
+    x, y = x[which >= 30], y[which >= 30]
+    assert losses(masked, x, y)[1] == pytest.approx(losses(reference(x, y), x, y)[1], abs=1e-6)
+
+
+def test_rows_of_one_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = classification(300, 3)
+    expected = LogisticProbe().fit(x, y)
+    monkeypatch.setattr(torch, "randint", lambda high, size, generator: torch.zeros(size, dtype=torch.int64))
+    assert len(Design.of(torch.from_numpy(x)).x) == 300
+    assert losses(LogisticProbe().fit(x, y), x, y) == pytest.approx(losses(expected, x, y), abs=1e-6)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_finds_the_same_probes() -> None:
     x, y = classification(900, 5)
@@ -194,17 +218,3 @@ def test_validation_chooses_among_penalties() -> None:
         assert probe.C == right  # noqa: SIM300
         for C in set(penalties) - {right}:
             assert LogisticProbe(C).fit(x, y).score(x_new, y_new) < probe.score(x_new, y_new) - 0.02
-
-
-def test_one_thread_is_for_the_context_only() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 3
-        with pytest.raises(ZeroDivisionError), one_thread():
-            1 / 0  # noqa: B018
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
