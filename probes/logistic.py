@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cadmus.processes import chosen
 from probes.logistic_solver import Design, Problem, minimize
 from probes.threads import on_threads
 
@@ -111,14 +112,16 @@ def fit_many(
     C: float = 1.0,
     max_iter: int = 1000,
     tol: float = 3e-7,
-    device: torch.device | str = "cpu",
+    device: str = "auto",
 ) -> dict[tuple[str, str], LogisticProbe]:
     """A probe per (site, variable): activations {site: float [n, features]}, labels {variable: [n]}.
 
     Sites may differ in features. Rows that a variable's `np.ma.MaskedArray` masks are left out of its probes. What the
-    variables of a site share (activations on `device`, centred, and their second moments) is computed once. On the CPU
-    as many probes are fitted at once as there are cores. Raises ValueError, naming the variable, for labels that are
-    constant, nowhere defined or of another length than the activations, and for activations that are not finite.
+    variables of a site share (activations on the device, centred, and their second moments) is computed once. device:
+    cpu or cuda; auto takes a GPU where there is one. On the CPU as many probes are fitted at once as there are cores.
+
+    Raises ValueError, naming the variable, for labels that are constant, nowhere defined or of another length than the
+    activations, for activations that are not finite and for a device that is not there.
     """
     rows = {variable: np.flatnonzero(~np.ma.getmaskarray(y)) for variable, y in labels.items()}
     for site, x in activations.items():
@@ -128,9 +131,9 @@ def fit_many(
         for variable, y in labels.items():
             if len(y) != len(x):
                 raise ValueError(f"variable {variable!r} has {len(y)} labels; site {site!r} has {len(x)} rows")
-    on_cpu, lock = torch.device(device).type == "cpu", Lock()
+    device, lock = chosen(device), Lock()
 
-    @lru_cache(1 + cpu_count() if on_cpu else 1)
+    @lru_cache(1 + cpu_count() if device == "cpu" else 1)
     def design_of(site: str) -> Design:
         return Design.of(torch.as_tensor(activations[site], device=device))
 
@@ -142,7 +145,7 @@ def fit_many(
         return LogisticProbe(C, max_iter, tol)._fit(design, rows[variable], y, about=about)
 
     cells = [(site, variable) for site in activations for variable in labels]
-    return dict(zip(cells, on_threads(fit, cells) if on_cpu else [fit(*cell) for cell in cells], strict=True))
+    return dict(zip(cells, on_threads(fit, cells) if device == "cpu" else [fit(*cell) for cell in cells], strict=True))
 
 
 def fit_on_validation(

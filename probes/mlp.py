@@ -17,6 +17,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from cadmus.processes import chosen
+
 HELD_OUT = 0.15  # of the rows, for early stopping, where no validation data are given
 CHUNK = 65536  # rows predicted at once
 _FLOATS = (np.float64, np.float32)
@@ -38,7 +40,7 @@ class _Probe(BaseEstimator):
         epochs: int = 200,
         patience: int = 10,
         seed: int = 0,
-        device: str | None = None,
+        device: str = "auto",
     ):
         self.hidden = hidden
         self.lr = lr
@@ -65,7 +67,7 @@ class _Probe(BaseEstimator):
             (x, y), validation = (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
         mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
         scale = np.where(scale > 1e-7 * abs(mean), scale, 1.0)
-        device = device_of(self.device)
+        device = chosen(self.device)
 
         def tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
             x = torch.tensor((x - mean.astype(x.dtype)) / scale.astype(x.dtype), dtype=torch.float32, device=device)
@@ -102,8 +104,8 @@ class MLPClassifierProbe(ClassifierMixin, _Probe):
     """A classifier with one hidden layer: ReLU, softmax, AdamW, early stopping on the validation log-loss.
 
     hidden: units; lr, weight_decay, batch_size: AdamW's; epochs: at most; patience: epochs without improvement before
-    it stops; seed: of the initial weights, the order of the rows and the rows held out; device: a torch device, by
-    default the GPU where there is one. It starts from the shares of the classes and keeps the best epoch, the start
+    it stops; seed: of the initial weights, the order of the rows and the rows held out; device: cpu, cuda or mps;
+    auto takes a GPU where there is one. It starts from the shares of the classes and keeps the best epoch, the start
     included, so that it does no worse on validation data than the constant. `fit` makes `classes_`, `coefs_`
     ([features, hidden], [hidden, classes]), `intercepts_`, and `epoch_`, the one that is kept (0: the constant).
     """
@@ -219,7 +221,7 @@ def descend(
 
 
 def initial(
-    inputs: int, hidden: int, bias: np.ndarray, active: int, generator: torch.Generator, device: torch.device
+    inputs: int, hidden: int, bias: np.ndarray, active: int, generator: torch.Generator, device: str
 ) -> Parameters:
     """A random first layer, for `active` inputs of size 1 at once, and a second one that says `bias` [outputs]."""
     first = torch.randn(inputs, hidden, generator=generator) * (2 / active) ** 0.5
@@ -238,8 +240,3 @@ def codes_of(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Indices into `classes`, which are sorted; -1 for labels that are none of them."""
     codes = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     return np.where(classes[codes] == labels, codes, -1)
-
-
-def device_of(device: str | None) -> torch.device:
-    """The one that is named; of None the GPU where there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -15,6 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from cadmus import vm
+from cadmus.processes import chosen
 from probes import mlp
 
 BEFORE = len(vm.VOCAB)  # stands for the tokens before the sequence's first
@@ -59,7 +60,7 @@ class TokenBaseline:
     epochs: int | None = None
     patience: int = 2
     seed: int = 0
-    device: str | None = None
+    device: str = "auto"
 
     def fit(
         self,
@@ -90,7 +91,7 @@ class TokenBaseline:
         for name, target in sorted(targets.items(), key=lambda item: item[1].kind, reverse=True):  # numbers first
             self._heads[name] = _Head.of(name, target, used)
             used = self._heads[name].columns.stop
-        device = mlp.device_of(self.device)
+        device = chosen(self.device)
         inputs, labels = self._ids(features, device), _Labels.of(targets, self._heads, device)
         held_targets = {name: _checked(name, Target(*target), x_held) for name, target in held_targets.items()}
         held_inputs, held_labels = self._ids(x_held, device), _Labels.of(held_targets, self._heads, device)
@@ -115,7 +116,7 @@ class TokenBaseline:
         """By target, [n]: float numbers, or labels of the kind that was given. Ids that training lacked count for
         nothing."""
         found = {name: [] for name in self._heads}
-        device = mlp.device_of(self.device)
+        device = chosen(self.device)
         networks = {epoch: [part.to(device) for part in network] for epoch, network in self._networks.items()}
         for start in range(0, max(len(features), 1), mlp.CHUNK):
             ids = self._ids(features[start : start + mlp.CHUNK], device)
@@ -125,7 +126,7 @@ class TokenBaseline:
                 found[name].append(head.decode(said[self.epochs_[name]][:, head.columns]))
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
-    def _ids(self, features: np.ndarray, device: torch.device) -> Tensor:
+    def _ids(self, features: np.ndarray, device: str) -> Tensor:
         """Rows of the first layer, int64 [n, columns]: each column has its own, one more for ids not in training."""
         _check_features(features, len(self._sizes))
         starts = np.cumsum(self._sizes + 1) - (self._sizes + 1)
@@ -170,7 +171,7 @@ class _Labels:
     categories: list[tuple[slice, float, Tensor]]
 
     @classmethod
-    def of(cls, targets: dict[str, Target], heads: dict[str, _Head], device: torch.device) -> _Labels:
+    def of(cls, targets: dict[str, Target], heads: dict[str, _Head], device: str) -> _Labels:
         numbers, weights, categories = [], [], []
         for name, head in heads.items():
             labels, defined, kind = targets[name]
