@@ -23,17 +23,19 @@ def paragraphs(text: str) -> str:
 
 def check_writable(folder: Path, kind: str | None = None) -> None:
     """OSError now, not after minutes of work, where nothing can be written to `folder`; ValueError where it holds an
-    artifact of another kind than the one to be written, or files that are not ours and would be overwritten."""
+    artifact of another kind than the one to be written, or files that are not ours and would be overwritten.
+    The folder is not made yet: work that fails leaves no empty one."""
     from cadmus.artifacts import check_free
 
     if kind is not None:
         check_free(folder, kind)
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".writable-{os.getpid()}"
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    probe = there / f".writable-{os.getpid()}"
     try:
         probe.touch()
-    finally:
-        probe.unlink(missing_ok=True)
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 @contextlib.contextmanager

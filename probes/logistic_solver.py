@@ -77,7 +77,8 @@ class Problem:
             x, counts, total = x[total > 0], counts[:, total > 0], total[total > 0]
         penalty = x.new_full((x.shape[1],), 1 / (C * n))
         penalty[-1] = 0
-        return Problem(x, n, design.moments, counts[classes == 2 :], total, penalty, classes == 2)
+        binary = classes == 2
+        return Problem(x, n, design.moments, counts[1:] if binary else counts, total, penalty, binary)
 
     def start(self) -> Tensor:
         """No weights, and intercepts that give the classes their shares."""

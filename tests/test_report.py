@@ -152,6 +152,8 @@ def test_a_page_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
             refused()
     assert (tmp_path / "index.html").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    terminal.check_writable(tmp_path / "new" / "out", "report")
+    assert not (tmp_path / "new").exists(), "work that fails would leave an empty folder"
     for _ in range(2):
         terminal.check_writable(tmp_path / "out", "report")
         assert "A page" in report.write(page, tmp_path / "out").read_text()
