@@ -13,6 +13,7 @@ from torch import Tensor
 _MEMORY = 10  # pairs of steps and changes of gradient that L-BFGS keeps
 _RENEWAL = 10  # iterations after which the preconditioner is computed anew
 _ROWS_PER_FEATURE = 4  # rows that a class's Hessian is estimated from, those with the largest weight
+_CHUNK = 1 << 14  # rows that are hashed and compared at once
 _SUFFICIENT = 1e-4  # share of the promised decrease that a step must bring (Armijo)
 
 
@@ -41,10 +42,10 @@ def _distinct(x: Tensor) -> tuple[Tensor, Tensor]:
     """(where each of the m different rows of x [n, features] is found, which of them each row is): int64 [m], [n]."""
     bits = x.view(torch.int32 if x.dtype == torch.float32 else torch.int64)
     factors = torch.randint(1 << 62, (x.shape[1],), generator=torch.Generator().manual_seed(0)).to(x.device)
-    hashes = torch.cat([(part * factors).sum(1) for part in bits.split(1 << 14)])
+    hashes = torch.cat([(part * factors).sum(1) for part in bits.split(_CHUNK)])
     found, row = torch.unique(hashes, return_inverse=True)
     first = torch.empty_like(found).scatter_(0, row, torch.arange(len(x), device=x.device))
-    if torch.equal(bits[first][row], bits):
+    if all(torch.equal(bits[first[at]], part) for at, part in zip(row.split(_CHUNK), bits.split(_CHUNK), strict=True)):
         return first, row
     return (torch.arange(len(x), device=x.device),) * 2  # two rows have one hash
 
