@@ -219,7 +219,8 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     time.sleep(1)  # into training
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # Python ends by the signal itself, 130 to a shell, where it came while an import ran generated code
+    assert process.returncode in (130, -signal.SIGINT)
     assert err.strip().splitlines()[-1].startswith("cadmus-probe: interrupted; nothing unfinished has a final name")
     assert "Traceback" not in err
     assert not out.exists()
