@@ -235,6 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _fail(f"{type(error).__name__}: {error} (this is a bug in cadmus-probe; --debug shows where)")
     except KeyboardInterrupt:
+        exec("pass")  # else `python -m` ends by the signal where it came within exec, as in many an import
         code = 130
     if code == 130:
         print("cadmus-probe: interrupted; nothing unfinished has a final name, run the command again", file=sys.stderr)
