@@ -123,8 +123,9 @@ def train(
     workers: Annotated[int, typer.Option(help="Processes that draw programs; 0: the one that trains.", min=0)] = 0,
 ) -> None:
     from cadmus.corpus import load
+    from cadmus.devices import chosen
     from cadmus.evaluate import evaluate
-    from cadmus.processes import chosen, processes, rank
+    from cadmus.processes import processes, rank
     from cadmus.recipe import changed, follow
 
     if corpus is not None and mixture is not None:
@@ -173,8 +174,8 @@ def evaluate_run(
     import pandas as pd
 
     from cadmus import checkpoint
+    from cadmus.devices import chosen
     from cadmus.evaluate import evaluate
-    from cadmus.processes import chosen
 
     check_table_path(out)
     trained = checkpoint.load(run)

@@ -21,9 +21,9 @@ from analyses import dynamics_figures, report
 from analyses.relations import LEAST_RISE, MOST_PERMUTATIONS, correlations, lead
 from analyses.terminal import Stage
 from cadmus import checkpoint
+from cadmus.devices import chosen
 from cadmus.evaluate import evaluate
 from cadmus.model import Model
-from cadmus.processes import chosen
 from cadmus.semantics import Alternative, alternatives
 from probes.examples import TRUE, Examples, Target, draw
 from probes.harvest import residual_sites

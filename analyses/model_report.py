@@ -11,8 +11,8 @@ import pandas as pd
 from analyses import behaviour, paper_page, report, state, state_page, state_summary
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL, artifacts, checkpoint
+from cadmus.devices import chosen
 from cadmus.evaluate import evaluate
-from cadmus.processes import chosen
 
 
 @dataclass(frozen=True)

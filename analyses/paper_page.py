@@ -12,9 +12,9 @@ import pandas as pd
 from analyses import behaviour, figures, paper, report
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL, checkpoint
+from cadmus.devices import chosen
 from cadmus.evaluate import evaluate, wilson
 from cadmus.families import Compare
-from cadmus.processes import chosen
 from probes.controls import untrained_twin
 
 

@@ -18,8 +18,8 @@ from analyses import readers
 from analyses.state_tables import best_sites
 from analyses.terminal import Stage
 from cadmus import DEFAULT_MODEL, checkpoint, kernel, labels, tokens, vm
+from cadmus.devices import chosen
 from cadmus.model import Model
-from cadmus.processes import chosen
 from cadmus.semantics import Alternative, alternatives
 from probes import custom, dimensions, numeric, scores
 from probes.bank import Bank

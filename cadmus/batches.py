@@ -1,5 +1,4 @@
-"""What each training step reads: programs as a pure function of the step, so that a run goes on anywhere, and the
-parts of like length in which a batch is padded."""
+"""What each training step reads: programs as a pure function of the step, so that a run goes on anywhere."""
 
 from __future__ import annotations
 
@@ -9,9 +8,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from cadmus import tokens
 from cadmus.corpus import Corpus
 from cadmus.mixture import Mixture
 from cadmus.seeds import generator
@@ -136,47 +133,3 @@ def open_batches(
         return
     with closing(StreamBatches(source, batch_size, steps, seed, workers)) as batches:
         yield batches
-
-
-# --- parts of like length --------------------------------------------------------------------------------------------
-
-
-# What one more part must save, in tokens of padding. On a CPU it costs as much time as 200 tokens; 60 keeps padding
-# within a twentieth and gives up 3 % of the speed.
-PART_COST = 60
-
-
-def by_length(programs: np.ndarray, most: int, part_cost: int = PART_COST) -> list[np.ndarray]:
-    """A batch uint8 [n, width] as at most `most` parts of like length, each uint8 [m, its longest], cut so that padding
-    (in tokens) and the cost of the parts themselves are least together."""
-    lengths = tokens.lengths(programs) + 1
-    order = np.argsort(lengths, kind="stable")
-    kinds, counts = np.unique(lengths, return_counts=True)
-    ends = _cuts(kinds, np.cumsum(counts), min(most, len(kinds)), part_cost)
-    return [np.ascontiguousarray(programs[rows, : lengths[rows[-1]]]) for rows in np.split(order, ends[:-1])]
-
-
-@njit(cache=True)
-def _cuts(kinds, upto, most, part_cost):
-    """The ends of the parts that cost least. kinds: the lengths that occur, ascending; upto: programs up to each."""
-    n = len(kinds)
-    least = np.full((most + 1, n + 1), 1 << 60)
-    first = np.zeros((most + 1, n + 1), np.int64)
-    least[0, 0] = 0
-    for k in range(1, most + 1):
-        for j in range(1, n + 1):
-            for i in range(j):
-                before = upto[i - 1] if i > 0 else 0
-                cost = least[k - 1, i] + kinds[j - 1] * (upto[j - 1] - before) + part_cost
-                if cost < least[k, j]:
-                    least[k, j], first[k, j] = cost, i
-    parts = 1
-    for k in range(2, most + 1):
-        if least[k, n] < least[parts, n]:
-            parts = k
-    ends = np.zeros(parts, np.int64)
-    j = n
-    for k in range(parts, 0, -1):
-        ends[k - 1] = upto[j - 1]
-        j = first[k, j]
-    return ends

@@ -138,9 +138,12 @@ STATE = "state.safetensors"  # everything that a run needs to go on, in one file
 _FILES = (artifacts.MANIFEST, "model.safetensors", "training.json", STATE, _SNAPSHOTS)  # of a model, or a part of one
 
 
-def save_state(folder: Path, model: Model, optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]) -> None:
-    """Write a run's weights, its optimizers' moments and `progress` (JSON-able) to `folder`."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+def save_state(
+    folder: Path, models: dict[str, Model], optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]
+) -> None:
+    """Write a run's weights (`model`, and `average` where it keeps one), its optimizers' moments and `progress`
+    (JSON-able) to `folder`."""
+    tensors = {f"{kind}.{name}": t for kind, model in models.items() for name, t in model.state_dict().items()}
     for k, optimizer in enumerate(optimizers):
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{i}.{name}": tensor for name, tensor in state.items()}
@@ -160,9 +163,12 @@ def _digest(tensors: dict[str, torch.Tensor], text: str) -> str:
 
 
 def load_state(
-    folder: Path, model: Model, optimizers: list[torch.optim.Optimizer], run: Callable[[int], dict[str, Any]]
+    folder: Path,
+    models: dict[str, Model],
+    optimizers: list[torch.optim.Optimizer],
+    run: Callable[[int], dict[str, Any]],
 ) -> dict[str, Any] | None:
-    """Put a run's state back into model and optimizers; returns its progress, None where `folder` has no state.
+    """Put a run's state back into models and optimizers; returns its progress, None where `folder` has no state.
 
     `run(step)` says what a run's state after a step depends on. ValueError, naming the difference, where that is not
     what was saved (`progress["run"]`); ArtifactError where the state is damaged.
@@ -185,7 +191,9 @@ def load_state(
         raise ValueError(
             f"{path} is the state of another run ({difference}); delete it to start anew, or choose another folder"
         )
-    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    for kind, model in models.items():
+        weights = {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}
+        model.load_state_dict(weights)
     for k, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():

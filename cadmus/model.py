@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cadmus import vm
 from cadmus.hooks import Chosen, Hook, HookFn, NamesFilter, Sites
 from cadmus.key_value_cache import KeyValueCache
+from cadmus.packed import Packed
 from cadmus.tokens import PAD
 
 
@@ -134,6 +135,14 @@ class Attention(nn.Module):
         self.b_O = nn.Parameter(torch.zeros(cfg.d_model))
         self.rotary = Rotary(cfg) if cfg.positional_embedding_type == "rotary" else None
 
+    def on_packed(self, x: Tensor, packed: Packed) -> Tensor:
+        """x [tokens, d_model], programs one after another -> [tokens, d_model], each program seeing itself alone."""
+        qkv = self._qkv(x).unflatten(-1, (3, *self.b_Q.shape))
+        if self.rotary is not None:
+            q, k, v = qkv.unbind(1)
+            qkv = torch.stack([self.rotary(q, packed.positions), self.rotary(k, packed.positions), v], 1)
+        return F.linear(packed.attend(qkv).flatten(1), self.W_O.flatten(0, 1).T, self.b_O)
+
     def forward(self, x: Tensor | list[Tensor], positions: Tensor, past: KeyValueCache | None = None) -> Tensor:
         """x [batch, pos, d_model], or for queries, keys and values each its own [batch, pos, head, d_model] -> [batch,
         pos, d_model]. The keys and values of `past` come before those of x."""
@@ -159,13 +168,16 @@ class Attention(nn.Module):
 
     def _project(self, x: Tensor | list[Tensor]) -> Iterable[Tensor]:
         """Queries, keys and values [batch, pos, head, d_head]."""
-        weights, biases = (self.W_Q, self.W_K, self.W_V), (self.b_Q, self.b_K, self.b_V)
         if isinstance(x, list):
+            weights, biases = (self.W_Q, self.W_K, self.W_V), (self.b_Q, self.b_K, self.b_V)
             pattern = "b p h model, h model d -> b p h d"
             return [einsum(one, w, pattern) + b for one, w, b in zip(x, weights, biases, strict=True)]
-        weight = torch.cat([w.transpose(1, 2).flatten(0, 1) for w in weights])
-        qkv = F.linear(x, weight, torch.cat([b.flatten() for b in biases]))
-        return (t.unflatten(-1, self.b_Q.shape) for t in qkv.chunk(3, -1))
+        return (t.unflatten(-1, self.b_Q.shape) for t in self._qkv(x).chunk(3, -1))
+
+    def _qkv(self, x: Tensor) -> Tensor:
+        """[.., d_model] -> queries, keys and values in one product: [.., 3 * head * d_head]."""
+        weight = torch.cat([w.transpose(1, 2).flatten(0, 1) for w in (self.W_Q, self.W_K, self.W_V)])
+        return F.linear(x, weight, torch.cat([b.flatten() for b in (self.b_Q, self.b_K, self.b_V)]))
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """[batch, head, pos, d_head] each -> z of the same shape, by way of scores and pattern."""
@@ -213,6 +225,11 @@ class Block(nn.Module):
         x = site(f"{name}.hook_resid_mid", x)
         mlp_in = site(f"{name}.hook_mlp_in", x.clone()) if site.listened(f"{name}.hook_mlp_in") else x
         return site(f"{name}.hook_resid_post", x + site(f"{name}.hook_mlp_out", self.mlp(self.ln2(mlp_in))))
+
+    def on_packed(self, x: Tensor, packed: Packed) -> Tensor:
+        """[tokens, d_model] -> [tokens, d_model], of programs one after another."""
+        x = x + self.attn.on_packed(self.ln1(x), packed)
+        return x + self.mlp(self.ln2(x))
 
     def _attention_input(self, x: Tensor) -> Tensor | list[Tensor]:
         """The normalized stream; three copies per head where a hook asks for the inputs of heads, one by one."""
@@ -313,6 +330,20 @@ class Model(nn.Module):
             return logits
         loss = next_token_loss(logits, tokens)
         return loss if return_type == "loss" else (logits, loss)
+
+    def on_packed(self, packed: Packed) -> Tensor:
+        """Logits [tokens, d_vocab] of programs one after another: what `forward` computes of them, without padding.
+
+        For training. Activations have no batch and position of their own there, so ValueError while a hook is set.
+        """
+        if self.listening:
+            raise ValueError("a hook is set, but packed programs have no [batch, pos]; leave the hooks' context first")
+        x = F.embedding(packed.inputs, self.embed.W_E)
+        if self.cfg.positional_embedding_type == "standard":
+            x = x + F.embedding(packed.positions, self.pos_embed.W_pos)
+        for block in self.blocks:
+            x = block.on_packed(x, packed)
+        return self.unembed(self.ln_final(x))
 
     # --- hooks -------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cadmus.devices import chosen
+
 
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
@@ -38,19 +40,6 @@ def processes(device: str = "auto") -> Iterator[str]:
         dist.barrier()  # a process that is gone early takes the others' connections with it
     finally:
         dist.destroy_process_group()
-
-
-def chosen(device: str) -> str:
-    """The device meant by a name: cpu, cuda, cuda:1, mps, or auto, which is cuda where there is one. ValueError for one
-    that is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return "cuda" if there["cuda"] else "cpu"
-    names = [name for name, is_there in there.items() if is_there]
-    names += [f"cuda:{k}" for k in range(torch.cuda.device_count())] if there["cuda"] else []
-    if device not in names:
-        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(names)}")
-    return device
 
 
 def check_agreement(step: int) -> None:

@@ -1,8 +1,9 @@
 """The training loop: Muon for the matrices of the blocks and AdamW for the rest (or AdamW for all), warm-up and cosine,
-bf16 autocast, checkpoints from which a killed run goes on to the same weights.
+autocast in the precision that the device is fast at, checkpoints from which a killed run goes on to the same weights.
 
-A batch is cut by length into parts, so that little is padding; the gradient is that of the whole batch. Under
-`torchrun` every process takes its share of each batch, and the gradient is again that of the whole.
+Programs lie one after another, so that nothing is padding, and a batch is cut into parts that fit into memory; the
+gradient is that of the whole batch. Under `torchrun` every process takes its share of each batch, and the gradient is
+again that of the whole.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cadmus import artifacts, checkpoint, tokens, vm
-from cadmus.batches import Batches, by_length, open_batches
+from cadmus import artifacts, checkpoint, devices, tokens, vm
+from cadmus.batches import Batches, open_batches
 from cadmus.corpus import Corpus
-from cadmus.cost import PRECISIONS, cost, matmul_peak
+from cadmus.cost import cost, flops_per_token
+from cadmus.devices import AUTO, PRECISIONS
 from cadmus.evaluate import evaluate
 from cadmus.mixture import Mixture
-from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.model import Model, ModelConfig
 from cadmus.muon import Muon
+from cadmus.packed import pack
 from cadmus.processes import check_agreement, rank, sum_gradients, world
 
 Source = Corpus | Mixture  # stored programs, or a stream of them
@@ -40,8 +45,6 @@ class TrainConfig:
     """Optimizer steps."""
     batch_size: int = 512
     """Programs per step, over all processes."""
-    micro_batches: int = 16
-    """The most parts of a batch that are padded apart; fewer where padding costs less than one more part."""
     optimizer: str = "muon"
     """muon (for the matrices of the blocks; AdamW for the rest) or adamw (for all)."""
     lr: float = 1e-2
@@ -56,14 +59,16 @@ class TrainConfig:
     """Of AdamW."""
     clip: float = 1.0
     """Greatest norm of the gradient."""
-    precision: str = "bf16"
-    """Of autocast: bf16 or fp32."""
+    precision: str = AUTO
+    """Of matrix products: bf16, fp32, or auto: what the device is fast at; a run that goes on keeps what it had."""
     seed: int = 0
     """Of the initial weights and of the order of the programs."""
     log_every: int = 20
     """Steps between two rows of the record."""
     checkpoint_every: int = 500
     """Steps between two states that a killed run can go on from; a minute is the most in any case."""
+    average_steps: int = 0
+    """The weights that are evaluated and kept: an exponential average over about so many steps; 0: the last ones."""
     snapshots: int = 0
     """Models kept on the way, at log-spaced steps, for studies of training; 0: none, 1: the first step's."""
     evaluate_every: int = 0
@@ -74,10 +79,10 @@ class TrainConfig:
     """What an hour of one device costs (a GPU, or the CPUs of one process): for the record."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batches", "log_every", "checkpoint_every", "evaluate_programs"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "evaluate_programs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
-        for name, known in (("precision", tuple(PRECISIONS)), ("optimizer", OPTIMIZERS)):
+        for name, known in (("precision", (AUTO, *PRECISIONS)), ("optimizer", OPTIMIZERS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r} must be one of {', '.join(known)}")
         for name in ("lr", "clip"):
@@ -87,7 +92,15 @@ class TrainConfig:
             raise ValueError(f"betas = {self.betas} must be two numbers from 0 to below 1")
         if not 0 < self.decay_share <= 1:
             raise ValueError(f"decay_share = {self.decay_share} must be above 0 and at most 1")
-        for name in ("warmup_steps", "snapshots", "evaluate_every", "dollars_per_hour", "weight_decay", "seed"):
+        for name in (
+            "warmup_steps",
+            "average_steps",
+            "snapshots",
+            "evaluate_every",
+            "dollars_per_hour",
+            "weight_decay",
+            "seed",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
 
@@ -100,11 +113,17 @@ class TrainConfig:
 # what a run may change on its way
 _FREE = (
     *("steps", "decay_share", "log_every", "checkpoint_every", "snapshots", "evaluate_every", "evaluate_programs"),
-    "dollars_per_hour",
+    *("dollars_per_hour", "precision"),
 )
 _SECONDS_UNSAVED = 60.0  # that a killed run loses at most
 
+# Tokens of a batch that go through the model together: more take memory (on a CPU 50 kB a token at the shape of `mini`)
+# and leave the caches, fewer pay more often for what a pass costs whatever its size.
+_PART_TOKENS = {"cpu": 6144}
+_PART_TOKENS_GPU = 131_072
+
 Progress = Callable[[dict[str, float]], None]  # told of each step: tokens and seconds so far, loss, share of peak
+Note = Callable[[str], None]  # told, in a sentence, what a person should know of the run
 
 
 def train(
@@ -115,29 +134,30 @@ def train(
     *,
     folder: Path | str | None = None,
     workers: int = 0,
+    note: Note = lambda text: None,
 ) -> dict[str, Any]:
     """Train `model` in place; returns the record: config, corpus, totals, and a row every `log_every` steps.
 
-    A mixture is streamed, drawn ahead by `workers` processes. Losses are means over the tokens that count, in nats;
-    tokens are those that count, padding left out. With `folder`, the state of the run is kept there every
-    `checkpoint_every` steps, and every minute, and the next call goes on from it; on one machine's CPU and as many
-    threads the weights come out the same, bit for bit. Several processes share the folder. Raises ValueError where
-    programs do not fit, the state is of another run, or the folder holds a finished model, and FloatingPointError where
-    the loss, the gradient or the weights are no numbers (the last state is kept).
+    A mixture is streamed, drawn ahead by `workers` processes. Losses are means over the tokens of the programs, each
+    program's own `.` among them, in nats. With `folder`, the state of the run is kept there every `checkpoint_every`
+    steps, and every minute, and the next call goes on from it; on one machine's CPU and as many threads the weights
+    come out the same, bit for bit, and where a run went on elsewhere, or in another precision, the record says from
+    which step. Several processes share the folder. Raises ValueError where programs do not fit, the state is of another
+    run, or the folder holds a finished model, and FloatingPointError where the loss, the gradient or the weights are
+    not finite (the last state is kept).
     """
     check_fits(source if isinstance(source, Mixture) else source.mixture, model.cfg)
     if config.batch_size < world():
         raise ValueError(f"batch_size = {config.batch_size} leaves some of {world()} processes without a program")
     with open_batches(source, config.batch_size, config.steps, config.seed, workers) as batches:
         run = _Run(model, batches, config, None if folder is None else Path(folder))
-        run.resume()
+        run.begin(note)
         model.train()
         while run.step < config.steps:
             run.advance()
             if progress is not None:
                 progress(run.now())
-        run.check_weights()
-        model.eval()
+        run.finish()
         return run.record()
 
 
@@ -152,7 +172,8 @@ def check_fits(mixture: Mixture, cfg: ModelConfig) -> None:
         )
 
 
-_PROGRESS = ("step", "seen", "positions", "seconds", "rows", "losses", "evaluations")  # of a run, kept with its state
+# of a run, kept with its state
+_PROGRESS = ("step", "seen", "seconds", "possible", "rows", "losses", "evaluations", "stretches")
 
 
 class _Run:
@@ -160,21 +181,47 @@ class _Run:
 
     def __init__(self, model: Model, batches: Batches, config: TrainConfig, folder: Path | None):
         self.model, self.batches, self.config, self.folder = model, batches, config, folder
-        self.optimizers = _optimizers(model, config)
+        self.fast = devices.fast_precision(model.device)
+        self.optimizers = _optimizers(model, config, PRECISIONS[self.fast])
+        self.average = _average(model, config.average_steps) if config.average_steps else None
         self.step, self.seen, self.seconds = 0, 0, 0.0
-        self.positions = 0  # that were computed: those of the tokens seen, and padding
+        self.possible = 0.0  # operations that large products would have made in these seconds
         self.rows: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float | str]] = []
-        self.peak = matmul_peak(model.device, config.precision)
+        self.stretches: list[dict[str, Any]] = []  # where the run has gone on, and how: what its bits depend on
         self.loss, self.losses = math.nan, []  # of the last step; of those since the last row
+
+    def begin(self, note: Note) -> None:
+        """Go on from a state where there is one, in the precision that the run has had; choose it where it is new."""
+        self.resume()
+        device = self.model.device
+        before = self.stretches[-1] if self.stretches else None
+        chosen = self.config.precision
+        if chosen == AUTO:
+            chosen = before["precision"] if before else self.fast
+        threads = torch.get_num_threads()
+        here = {"precision": chosen, "muon": self.fast, "device": devices.name(device), "threads": threads}
+        if before is None:
+            note(f"{chosen} on {here['device']}, {threads} threads")
+        else:
+            changes = [f"{name} {before[name]}, now {value}" for name, value in here.items() if before[name] != value]
+            if changes:
+                note(f"goes on from step {self.step} with {'; '.join(changes)}: bits may differ from here on")
+        if chosen != self.fast and device.type == "cpu":
+            gain = devices.bf16_gain(device)
+            slower = 1 / gain if chosen == "bf16" else gain
+            note(f"{chosen} products take {slower:.1f} times as long as {self.fast} ones on this CPU")
+        if before is None or changes:
+            self.stretches.append({"from_step": self.step, **here})
+        self.precision = chosen
+        self.peak = devices.matmul_peak(device, chosen)
 
     def advance(self) -> None:
         started = time.perf_counter()
         programs = self.batches.batch(self.step)
         self.step += 1
         rate = self.config.lr * _schedule(self.step, self.config)
-        parts = by_length(programs, self.config.micro_batches)
-        loss, counted = _accumulate(self.model, parts, self.config)
+        loss, counted = _accumulate(self.model, programs, self.precision)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip).item()
         for name, value in (("loss", loss), ("norm of the gradient", norm)):
             if not math.isfinite(value):
@@ -184,11 +231,12 @@ class _Run:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.seen += counted
-        self.positions += sum(part.size for part in parts)
         self.loss = loss
         self.losses.append(loss)
-        self.seconds += time.perf_counter() - started
+        self._spend(time.perf_counter() - started, counted)
         if self.step % self.config.log_every == 0 or self.step == self.config.steps:
             row = {"step": self.step, "tokens": self.seen, "loss": float(np.mean(self.losses)), "lr": rate}
             self.rows.append({**row, "seconds": self.seconds})
@@ -202,35 +250,48 @@ class _Run:
             if due and self.step < self.config.steps:
                 self.save()
 
+    def _spend(self, seconds: float, counted: int) -> None:
+        """Count a step's time. A step that beats the peak that was measured was faster than it: then it is the peak."""
+        self.peak = max(self.peak, flops_per_token(self.model.cfg) * counted / seconds / world())
+        self.seconds += seconds
+        self.possible += seconds * self.peak * world()
+
+    def finish(self) -> None:
+        """Leave in the model the weights that are to be kept."""
+        self.check_weights()
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+        self.model.eval()
+
     def _stopped(self, why: str) -> FloatingPointError:
         kept = f"the state of step {self._kept} is kept in {self.folder}" if self._kept else "no state is kept yet"
         batch = f"batch {self.step - 1} of {self.batches.about['fingerprint']}, seed {self.config.seed}"
         return FloatingPointError(f"{why} at step {self.step} of {self.config.steps} ({batch}); {kept}; lower lr")
 
     def check_weights(self) -> None:
-        """FloatingPointError where some weight is no number: neither a state nor a model of that is kept."""
+        """FloatingPointError where some weight is not finite: neither a state nor a model of that is kept."""
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
-            raise self._stopped("some weights are no numbers")
+            raise self._stopped("some weights are not finite")
 
     def evaluate(self) -> None:
-        """Note how many held-out programs of each family the model completes."""
-        self.model.eval()
+        """Note how many held-out programs of each family the model completes (with its averaged weights, if any)."""
+        model = self.model if self.average is None else self.average.module
+        model.eval()
         programs = self.config.evaluate_programs
         mixture = self.batches.mixture
-        rows = evaluate(self.model, mixture, splits=("validation",), programs=programs, out_of_distribution=False)
-        self.model.train()
+        rows = evaluate(model, mixture, splits=("validation",), programs=programs, out_of_distribution=False)
+        model.train()
         when = {"step": self.step, "tokens": self.seen, "seconds": self.seconds}
         kept = ("family", "accuracy", "low", "high", "n")
         self.evaluations += [{**when, **{name: getattr(row, name) for name in kept}} for row in rows]
 
     def now(self) -> dict[str, float]:
         """How far the run is."""
-        spent = self._cost()
         where = {"step": self.step, "tokens": self.seen, "seconds": self.seconds, "loss": self.loss}
-        return {**where, "share_of_peak": spent["share_of_peak"]}
+        return {**where, "share_of_peak": self._cost()["share_of_peak"]}
 
     def _cost(self) -> dict[str, Any]:
-        return cost(self.model.cfg, self.seen, self.seconds, world(), self.peak, self.config.dollars_per_hour)
+        return cost(self.model.cfg, self.seen, self.seconds, world(), self.possible, self.config.dollars_per_hour)
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
@@ -251,14 +312,18 @@ class _Run:
         self.check_weights()
         progress = {name: getattr(self, name) for name in _PROGRESS}
         progress["run"] = self._identity(self.step)
-        checkpoint.save_state(self.folder, self.model, self.optimizers, progress)
+        checkpoint.save_state(self.folder, self._models(), self.optimizers, progress)
         self._kept, self._saved = self.step, time.monotonic()
+
+    def _models(self) -> dict[str, Model]:
+        """The weights that a state holds."""
+        return {"model": self.model} | ({} if self.average is None else {"average": self.average.module})
 
     def resume(self) -> None:
         self._saved = time.monotonic()
         if self.folder is None:
             return
-        progress = checkpoint.load_state(self.folder, self.model, self.optimizers, self._identity)
+        progress = checkpoint.load_state(self.folder, self._models(), self.optimizers, self._identity)
         if progress is not None:
             for name in _PROGRESS:
                 setattr(self, name, progress[name])
@@ -274,32 +339,31 @@ class _Run:
             "corpus": self.batches.about,
             "parameters": parameters,
             "tokens": self.seen,
-            "padding": self.positions / max(1, self.seen) - 1,
             "seconds": self.seconds,
             **self._cost(),
-            "threads": torch.get_num_threads(),
             "processes": world(),
-            "device": _device_name(self.model.device),
+            "stretches": self.stretches,
             "log": self.rows,
             "evaluations": self.evaluations,
             "snapshots": sorted(self.config.snapshot_steps) if self.folder is not None else [],
         }
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _average(model: Model, steps: int) -> AveragedModel:
+    """An exponential average of the weights, over about the last `steps` steps."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / steps))
 
 
-def _optimizers(model: Model, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Model, config: TrainConfig, fast: torch.dtype) -> list[torch.optim.Optimizer]:
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         (matrices if name.startswith("blocks.") and ".W_" in name else others).append(parameter)
     if config.optimizer == "adamw":
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return [torch.optim.AdamW(groups, config.lr, betas=config.betas)]
+        return [torch.optim.AdamW(groups, config.lr, betas=config.betas, fused=True)]
     return [
-        Muon(matrices, config.lr, weight_decay=config.weight_decay),
-        torch.optim.AdamW(others, config.lr, betas=config.betas, weight_decay=0.0),
+        Muon(matrices, config.lr, weight_decay=config.weight_decay, dtype=fast),
+        torch.optim.AdamW(others, config.lr, betas=config.betas, weight_decay=0.0, fused=True),
     ]
 
 
@@ -310,20 +374,24 @@ def _schedule(step: int, config: TrainConfig) -> float:
     return min(1.0, step / max(1, config.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _accumulate(model: Model, parts: list[np.ndarray], config: TrainConfig) -> tuple[float, int]:
-    """Make the gradient of one batch's mean loss, over all processes; returns that loss and how many tokens counted."""
-    # of part i this process takes every world-th program, beginning elsewhere in each, so that short parts are shared
-    mine = [part[(rank() + i) % world() :: world()] for i, part in enumerate(parts)]
-    inputs = [torch.from_numpy(tokens.sequences(part)).to(model.device) for part in mine]
-    inputs = [part for part in inputs if len(part)]
-    total = sum(int((tokens.lengths(part) + 1).sum()) for part in parts)  # of all processes
+def _accumulate(model: Model, programs: np.ndarray, precision: str) -> tuple[float, int]:
+    """Make the gradient of a batch's mean loss, over all processes; returns that loss and how many tokens counted."""
+    lengths = tokens.lengths(programs) + 1
+    total = int(lengths.sum())  # of all processes
     loss = torch.zeros((), device=model.device)
-    for part in inputs:
-        dtype = PRECISIONS[config.precision]
-        with torch.autocast(model.device.type, dtype, enabled=config.precision != "fp32"):
-            logits = model(part[:, :-1])  # what follows a program's own `.` counts for nothing
-        mean = next_token_loss(logits, part) * (loss_mask(part).sum() / total)
-        mean.backward()
-        loss += mean.detach()
+    for part in _parts(programs[np.argsort(lengths, kind="stable")][rank() :: world()], model.device):
+        packed = pack(part, model.device)
+        with torch.autocast(model.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+            logits = model.on_packed(packed)
+        share = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / total
+        share.backward()
+        loss += share.detach()
     loss = sum_gradients(list(model.parameters()), loss)
     return loss.item(), total
+
+
+def _parts(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:
+    """The programs in parts of about as many tokens each, as few as there may be (see `_PART_TOKENS`)."""
+    upto = np.cumsum(tokens.lengths(programs) + 1)
+    count = -(-int(upto[-1]) // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
+    return np.split(programs, np.searchsorted(upto, upto[-1] * np.arange(1, count) / count))

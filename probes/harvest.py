@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cadmus import lens, tokens
-from cadmus.cost import PRECISIONS
+from cadmus.devices import PRECISIONS
 from cadmus.hooks import Hook, NamesFilter
 from probes import activation_cache
 

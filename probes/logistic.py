@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cadmus.processes import chosen
+from cadmus.devices import chosen
 from probes.logistic_solver import Design, Problem, minimize
 from probes.threads import on_threads
 

@@ -15,7 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from cadmus import vm
-from cadmus.processes import chosen
+from cadmus.devices import chosen
 from probes import mlp
 
 BEFORE = len(vm.VOCAB)  # stands for the tokens before the sequence's first
