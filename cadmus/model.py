@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from einops import einsum, repeat
 from torch import Tensor, nn
 
-from cadmus import vm
+from cadmus import fused, vm
 from cadmus.hooks import Chosen, Hook, HookFn, NamesFilter, Sites
 from cadmus.key_value_cache import KeyValueCache
 from cadmus.packed import Packed
@@ -101,6 +101,10 @@ class LayerNorm(nn.Module):
         scale = self.sites(self.scale_site, (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
         return self.sites(self.normalized_site, x / scale) * self.w + self.b
 
+    def after(self, x: Tensor, update: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """(x + update + bias, its normalization), without sites."""
+        return fused.add_norm(x, update, bias, self.w, self.b, self.eps)
+
 
 class Rotary(nn.Module):
     """Turns pairs of dimensions (i and i + rotary_dim / 2) of a query or key by angles that grow with its position."""
@@ -136,12 +140,14 @@ class Attention(nn.Module):
         self.rotary = Rotary(cfg) if cfg.positional_embedding_type == "rotary" else None
 
     def on_packed(self, x: Tensor, packed: Packed) -> Tensor:
-        """x [tokens, d_model], programs one after another -> [tokens, d_model], each program seeing itself alone."""
-        qkv = self._qkv(x).unflatten(-1, (3, *self.b_Q.shape))
+        """x [tokens, d_model], programs one after another -> [tokens, d_model], each program seeing itself alone; b_O
+        is left to be added."""
+        qkv, bias = x @ self._qkv_weight().T, self._qkv_bias()
         if self.rotary is not None:
-            q, k, v = qkv.unbind(1)
-            qkv = torch.stack([self.rotary(q, packed.positions), self.rotary(k, packed.positions), v], 1)
-        return F.linear(packed.attend(qkv).flatten(1), self.W_O.flatten(0, 1).T, self.b_O)
+            q, k, v = (qkv + bias).unflatten(-1, (3, *self.b_Q.shape)).unbind(1)
+            turned = (self.rotary(q, packed.positions), self.rotary(k, packed.positions), v)
+            qkv, bias = torch.stack(turned, 1).flatten(1), torch.zeros_like(bias)
+        return packed.attend(qkv, bias, self.cfg.n_heads) @ self.W_O.flatten(0, 1)
 
     def forward(self, x: Tensor | list[Tensor], positions: Tensor, past: KeyValueCache | None = None) -> Tensor:
         """x [batch, pos, d_model], or for queries, keys and values each its own [batch, pos, head, d_model] -> [batch,
@@ -172,12 +178,15 @@ class Attention(nn.Module):
             weights, biases = (self.W_Q, self.W_K, self.W_V), (self.b_Q, self.b_K, self.b_V)
             pattern = "b p h model, h model d -> b p h d"
             return [einsum(one, w, pattern) + b for one, w, b in zip(x, weights, biases, strict=True)]
-        return (t.unflatten(-1, self.b_Q.shape) for t in self._qkv(x).chunk(3, -1))
+        qkv = F.linear(x, self._qkv_weight(), self._qkv_bias())
+        return (t.unflatten(-1, self.b_Q.shape) for t in qkv.chunk(3, -1))
 
-    def _qkv(self, x: Tensor) -> Tensor:
-        """[.., d_model] -> queries, keys and values in one product: [.., 3 * head * d_head]."""
-        weight = torch.cat([w.transpose(1, 2).flatten(0, 1) for w in (self.W_Q, self.W_K, self.W_V)])
-        return F.linear(x, weight, torch.cat([b.flatten() for b in (self.b_Q, self.b_K, self.b_V)]))
+    def _qkv_weight(self) -> Tensor:
+        """W_Q, W_K and W_V of all heads as one matrix [3 * head * d_head, d_model]."""
+        return torch.cat([w.transpose(1, 2).flatten(0, 1) for w in (self.W_Q, self.W_K, self.W_V)])
+
+    def _qkv_bias(self) -> Tensor:
+        return torch.cat([b.flatten() for b in (self.b_Q, self.b_K, self.b_V)])
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """[batch, head, pos, d_head] each -> z of the same shape, by way of scores and pattern."""
@@ -204,6 +213,10 @@ class MLP(nn.Module):
         post = self.sites(f"{self.name}.hook_post", F.gelu(pre))
         return F.linear(post, self.W_out.T, self.b_out)
 
+    def on_packed(self, x: Tensor) -> Tensor:
+        """[tokens, d_model] -> [tokens, d_model]; b_out is left to be added."""
+        return fused.gelu(x @ self.W_in, self.b_in) @ self.W_out
+
 
 class Block(nn.Module):
     """x + attention, then + MLP, each behind its LayerNorm."""
@@ -226,10 +239,12 @@ class Block(nn.Module):
         mlp_in = site(f"{name}.hook_mlp_in", x.clone()) if site.listened(f"{name}.hook_mlp_in") else x
         return site(f"{name}.hook_resid_post", x + site(f"{name}.hook_mlp_out", self.mlp(self.ln2(mlp_in))))
 
-    def on_packed(self, x: Tensor, packed: Packed) -> Tensor:
-        """[tokens, d_model] -> [tokens, d_model], of programs one after another."""
-        x = x + self.attn.on_packed(self.ln1(x), packed)
-        return x + self.mlp(self.ln2(x))
+    def on_packed(self, x: Tensor, update: Tensor, bias: Tensor, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+        """The stream [tokens, d_model] of programs one after another, and what is to be added to it (by token, and to
+        all tokens) -> the same behind this block."""
+        x, normalized = self.ln1.after(x, update, bias)
+        x, normalized = self.ln2.after(x, self.attn.on_packed(normalized, packed), self.attn.b_O)
+        return x, self.mlp.on_packed(normalized), self.mlp.b_out
 
     def _attention_input(self, x: Tensor) -> Tensor | list[Tensor]:
         """The normalized stream; three copies per head where a hook asks for the inputs of heads, one by one."""
@@ -339,11 +354,12 @@ class Model(nn.Module):
         if self.listening:
             raise ValueError("a hook is set, but packed programs have no [batch, pos]; leave the hooks' context first")
         x = F.embedding(packed.inputs, self.embed.W_E)
-        if self.cfg.positional_embedding_type == "standard":
-            x = x + F.embedding(packed.positions, self.pos_embed.W_pos)
+        learned = self.cfg.positional_embedding_type == "standard"
+        update = F.embedding(packed.positions, self.pos_embed.W_pos) if learned else torch.zeros_like(x)
+        bias = x.new_zeros(self.cfg.d_model)
         for block in self.blocks:
-            x = block.on_packed(x, packed)
-        return self.unembed(self.ln_final(x))
+            x, update, bias = block.on_packed(x, update, bias, packed)
+        return self.unembed(self.ln_final.after(x, update, bias)[1])
 
     # --- hooks -------------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cadmus import artifacts, checkpoint, devices, tokens, vm
@@ -378,20 +381,45 @@ def _accumulate(model: Model, programs: np.ndarray, precision: str) -> tuple[flo
     """Make the gradient of a batch's mean loss, over all processes; returns that loss and how many tokens counted."""
     lengths = tokens.lengths(programs) + 1
     total = int(lengths.sum())  # of all processes
-    loss = torch.zeros((), device=model.device)
-    for part in _parts(programs[np.argsort(lengths, kind="stable")][rank() :: world()], model.device):
+    parameters = list(model.parameters())
+
+    def of_part(part: np.ndarray) -> tuple[Tensor, ...]:
         packed = pack(part, model.device)
         with torch.autocast(model.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
             logits = model.on_packed(packed)
         share = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / total
-        share.backward()
-        loss += share.detach()
-    loss = sum_gradients(list(model.parameters()), loss)
-    return loss.item(), total
+        return share.detach(), *torch.autograd.grad(share, parameters)
+
+    parts = _parts(programs[np.argsort(lengths, kind="stable")][rank() :: world()], model.device)
+    loss, *gradients = map(sum, zip(*_on_cores(of_part, parts, model.device), strict=True))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    return sum_gradients(parameters, loss).item(), total
 
 
 def _parts(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:
-    """The programs in parts of about as many tokens each, as few as there may be (see `_PART_TOKENS`)."""
-    upto = np.cumsum(tokens.lengths(programs) + 1)
-    count = -(-int(upto[-1]) // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
-    return np.split(programs, np.searchsorted(upto, upto[-1] * np.arange(1, count) / count))
+    """The programs, shortest first, in parts with about as many tokens each, of all lengths: as few as there may be
+    (`_PART_TOKENS`), and on a CPU as many for each core."""
+    count = -(-int((tokens.lengths(programs) + 1).sum()) // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
+    if device.type == "cpu":
+        cores = torch.get_num_threads()
+        count = cores * -(-count // cores)
+    return [part for k in range(count) if len(part := programs[k::count])]
+
+
+def _on_cores(work: Callable[[np.ndarray], Any], parts: list[np.ndarray], device: torch.device) -> list[Any]:
+    """What `work` gives for each part. On a CPU each core takes a part of its own, which is faster by a quarter, for
+    models as small as ours, than if all cores shared each product."""
+    cores = torch.get_num_threads()
+    if device.type != "cpu" or cores == 1:
+        return list(map(work, parts))
+    torch.set_num_threads(1)
+    try:
+        return list(_pool(cores).map(work, parts))
+    finally:
+        torch.set_num_threads(cores)
+
+
+@cache
+def _pool(cores: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores, "train")
