@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,6 @@ from analyses.data_cli import data
 from analyses.study_cli import Device, Run, Seed, studies
 from analyses.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
 from cadmus import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from cadmus.recipe import Recipe
 
 app = typer.Typer(
     add_completion=False,
@@ -87,6 +84,11 @@ Mixture = Annotated[str | None, typer.Option(help="In place of the recipe's: a m
 Steps = Annotated[int | None, typer.Option(help="In place of the recipe's: optimizer steps.", min=1)]
 Layers = Annotated[int | None, typer.Option(help="In place of the recipe's: layers of the model.", min=1)]
 Width = Annotated[int | None, typer.Option(help="In place of the recipe's: width, 32 for each head.", min=32)]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="bf16, fp32, or auto: what the device is fast at; a run that goes on keeps its own."),
+]
+Start = Annotated[str | None, typer.Option(help="Begin with the weights of this model: a folder, or one that ships.")]
 TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)]
 
 
@@ -119,18 +121,26 @@ def train(
     layers: Layers = None,
     width: Width = None,
     seed: TrainSeed = None,
+    start: Start = None,
+    precision: Precision = None,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Processes that draw programs; 0: the one that trains.", min=0)] = 0,
 ) -> None:
     from cadmus.corpus import load
     from cadmus.devices import chosen
     from cadmus.evaluate import evaluate
+    from cadmus.mixture import load as load_mixture
     from cadmus.processes import processes, rank
     from cadmus.recipe import changed, follow
+    from cadmus.recipe import load as load_recipe
 
     if corpus is not None and mixture is not None:
         raise ValueError("--corpus is of a mixture already; leave out --mixture")
-    recipe = _recipe(name, mixture, steps, layers, width, seed)
+    recipe = changed(
+        load_recipe(name),
+        **{"mixture": mixture and load_mixture(mixture), "steps": steps, "layers": layers, "width": width},
+        **{"seed": seed, "precision": precision, "start": start},
+    )
     stored = None if corpus is None else load(corpus)
     if stored is not None:
         recipe = changed(recipe, mixture=stored.mixture)
@@ -138,7 +148,8 @@ def train(
     chosen(device)  # is it there?
     check_writable(out, "model")
     with processes(device) as place, stages(shown=rank() == 0) as stage:
-        trained = follow(recipe, out, corpus=stored, device=place, workers=workers, stage=stage)
+        note = _say if rank() == 0 else (lambda text: None)
+        trained = follow(recipe, out, corpus=stored, device=place, workers=workers, stage=stage, note=note)
     if trained is None:  # one of several processes, and not the first
         return
     trained.model.to(place)
@@ -190,6 +201,11 @@ def evaluate_run(
         print(save_table(table, out))
 
 
+def _say(text: str) -> None:
+    """A line on standard error, above the progress bars."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _print_accuracies(rows: list) -> None:
     """Completion accuracies, rows of `cadmus.evaluate`, as a table."""
     cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts", "")]
@@ -199,17 +215,6 @@ def _print_accuracies(rows: list) -> None:
         left_out = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
         cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", left_out))
     print_rows(cells)
-
-
-def _recipe(
-    name: str, mixture: str | None, steps: int | None, layers: int | None, width: int | None, seed: int | None
-) -> Recipe:
-    """The recipe of that name with what the options set in its place."""
-    from cadmus import recipe
-    from cadmus.mixture import load
-
-    chosen = None if mixture is None else load(mixture)
-    return recipe.changed(recipe.load(name), mixture=chosen, steps=steps, layers=layers, width=width, seed=seed)
 
 
 def main(arguments: list[str] | None = None) -> int:

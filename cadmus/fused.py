@@ -48,15 +48,15 @@ class _Attention(torch.autograd.Function):
         z = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
         pattern = torch.empty(len(qkv), heads, int(np.diff(starts).max()))
         _attend(starts, heads, *map(_array, (qkv, bias, z, pattern)))
-        ctx.save_for_backward(qkv, bias, z, pattern)
+        ctx.save_for_backward(qkv, bias, pattern)
         ctx.heads, ctx.starts = heads, starts
         return z
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        qkv, bias, z, pattern = ctx.saved_tensors
+        qkv, bias, pattern = ctx.saved_tensors
         out, out_bias = torch.empty_like(qkv), torch.zeros_like(bias)
-        _attend_backward(ctx.starts, ctx.heads, *map(_array, (qkv, bias, z, pattern, grad.contiguous(), out, out_bias)))
+        _attend_backward(ctx.starts, ctx.heads, *map(_array, (qkv, bias, pattern, grad.contiguous(), out, out_bias)))
         return out, out_bias, None, None
 
 
@@ -232,37 +232,38 @@ def _attend(starts, heads, qkv, bias, z, pattern):
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def _attend_backward(starts, heads, qkv, bias, z, pattern, grad, out, out_bias):
+def _attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
     """out, out_bias: the gradients of qkv and bias, given `grad`, that of z."""
-    width = z.shape[1]
+    width = grad.shape[1]
     d_head = width // heads
     scale = np.float32(1.0 / math.sqrt(d_head))
     longest = pattern.shape[2]
     own, slope = np.empty((longest, 3 * width), np.float32), np.empty((longest, width), np.float32)
     to_query, to_key = np.empty((longest, width), np.float32), np.empty((longest, width), np.float32)
-    to_value, mixed = np.empty((longest, width), np.float32), np.empty((longest, width), np.float32)
+    to_value, steep = np.empty((longest, width), np.float32), np.empty(longest, np.float32)
     for program in range(len(starts) - 1):
         begin, length = starts[program], starts[program + 1] - starts[program]
         for i in range(length):
             for d in range(3 * width):
                 own[i, d] = _read(qkv[begin + i, d]) + bias[d]
             for d in range(width):
-                slope[i, d], mixed[i, d] = _read(grad[begin + i, d]), _read(z[begin + i, d])
+                slope[i, d] = _read(grad[begin + i, d])
                 to_query[i, d] = to_key[i, d] = to_value[i, d] = 0
         for head in range(heads):
             query, key, value = head * d_head, width + head * d_head, 2 * width + head * d_head  # first columns
             for i in range(length):
-                row, mean = pattern[begin + i, head], np.float32(0)  # of the shares' slopes, weighted by them
-                for d in range(query, query + d_head):
-                    mean += slope[i, d] * mixed[i, d]
+                row, mean = pattern[begin + i, head], np.float32(0)
                 for j in range(i + 1):
-                    share, steep = row[j], np.float32(0)
+                    steep[j] = 0  # the slope of the share of token j
                     for d in range(d_head):
-                        steep += slope[i, query + d] * own[j, value + d]
-                    steep = share * (steep - mean) * scale  # the slope of the product of query and key
+                        steep[j] += slope[i, query + d] * own[j, value + d]
+                    mean += row[j] * steep[j]
+                for j in range(i + 1):
+                    share = row[j]
+                    change = share * (steep[j] - mean) * scale  # the slope of the product of query and key
                     for d in range(d_head):
-                        to_query[i, query + d] += steep * own[j, key + d]
-                        to_key[j, query + d] += steep * own[i, query + d]
+                        to_query[i, query + d] += change * own[j, key + d]
+                        to_key[j, query + d] += change * own[i, query + d]
                         to_value[j, query + d] += share * slope[i, query + d]
         for i in range(length):
             for d in range(width):

@@ -17,7 +17,7 @@ from cadmus.corpus import Corpus, fingerprint
 from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.processes import rank
-from cadmus.train import Source, TrainConfig, check_fits, train
+from cadmus.train import Note, Source, TrainConfig, check_fits, train
 
 Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
 
@@ -30,7 +30,8 @@ class Recipe:
     """What a model is trained on, its architecture, and how it is trained.
 
     programs: the size of the corpus; 0: what the run reads, so that none comes twice, at most two million. stream: draw
-    programs as they are needed, in place of a corpus.
+    programs as they are needed, in place of a corpus. start: the model whose weights training begins with, a folder or
+    one that ships, of the same architecture; empty: random weights.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Recipe:
     train: TrainConfig
     programs: int = 0
     stream: bool = False
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.programs < 0:
@@ -61,6 +63,7 @@ def follow(
     device: str = "cpu",
     workers: int = 0,
     stage: Stage = lambda name, share, note: None,
+    note: Note = lambda text: None,
 ) -> checkpoint.Checkpoint | None:
     """Train a model by the recipe and save it to `folder`; a killed run goes on from its last state, and a finished one
     is returned as it is.
@@ -86,13 +89,29 @@ def follow(
     source: Source = recipe.mixture if corpus is None else corpus
     if corpus is None and not recipe.stream:
         source = build(recipe.mixture, recipe.size, recipe.train.seed, workers=workers, progress=built)
-    model = Model(recipe.cfg, seed=recipe.train.seed).to(device)
-    record = train(model, source, recipe.train, trained, folder=folder, workers=workers)
+    model, start = _first_weights(recipe)
+    model = model.to(device)
+    stage("measure the machine", 0.0, "how fast its products are")
+    record = train(model, source, recipe.train, trained, folder=folder, workers=workers, note=note, start=start)
     if rank():
         return None
     saved = checkpoint.save(folder, model, recipe.mixture, {"recipe": recipe.name, **record})
     checkpoint.drop_state(folder)
     return saved
+
+
+def _first_weights(recipe: Recipe) -> tuple[Model, str]:
+    """The model that training begins with, and its fingerprint: empty where its weights are random."""
+    if not recipe.start:
+        return Model(recipe.cfg, seed=recipe.train.seed), ""
+    found = checkpoint.load(recipe.start)
+    different = [name for name, value in recipe.cfg.to_dict().items() if found.model.cfg.to_dict().get(name) != value]
+    if different:
+        raise ValueError(
+            f"recipe {recipe.name!r} begins with {recipe.start}, which is of another architecture "
+            f"({', '.join(different)} differ); make [model] the same, or begin with random weights"
+        )
+    return found.model, found.fingerprint
 
 
 def _finished(recipe: Recipe, corpus: Corpus | None, folder: Path | str) -> checkpoint.Checkpoint | None:
@@ -110,7 +129,9 @@ def _finished(recipe: Recipe, corpus: Corpus | None, folder: Path | str) -> chec
     read = found.record.get("corpus", {}).get("fingerprint")
     made = {**found.record["config"], **found.model.cfg.to_dict(), "programs": read}
     asked = {**asdict(recipe.train), **recipe.cfg.to_dict(), "programs": programs}
-    different = [name for name in asked if made.get(name) != json.loads(json.dumps(asked[name]))]
+    different = [
+        name for name in asked if name != "precision" and made.get(name) != json.loads(json.dumps(asked[name]))
+    ]
     if different:
         raise artifacts.ArtifactError(
             f"{folder} holds the finished model of another run ({', '.join(different)} differ); choose another folder, "
@@ -171,7 +192,7 @@ def _parse(text: str, source: str, folder: Path) -> Recipe:
 
 
 def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
-    known = {"name": str, "mixture": str, "programs": int, "stream": bool, "model": dict, "train": dict}
+    known = {"name": str, "mixture": str, "programs": int, "stream": bool, "start": str, "model": dict, "train": dict}
     for name, value in data.items():
         if name not in known:
             raise ValueError(f"a recipe has no {name!r}; it has {', '.join(known)}")
@@ -190,7 +211,8 @@ def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
     rest = {"d_mlp": 4 * width, "n_ctx": context(chosen.width)}
     cfg = ModelConfig(**{"n_layers": 4, "d_model": width, **rest, **heads, **model})
     training = TrainConfig(**_checked("train", data.get("train", {}), TrainConfig))
-    return Recipe(data["name"], chosen, cfg, training, data.get("programs", 0), data.get("stream", False))
+    rest = {name: data[name] for name in ("programs", "stream", "start") if name in data}
+    return Recipe(data["name"], chosen, cfg, training, **rest)
 
 
 def _checked(owner: str, table: dict[str, Any], config: type) -> dict[str, Any]:
@@ -225,9 +247,11 @@ def changed(
     steps: int | None = None,
     seed: int | None = None,
     mixture: Mixture | None = None,
+    precision: str | None = None,
+    start: str | None = None,
 ) -> Recipe:
-    """The recipe with some of it set anew: another size of model, another number of steps, seed or mixture. The context
-    grows where the mixture's programs ask for it."""
+    """The recipe with some of it set anew: another size of model, number of steps, seed, mixture, precision or weights
+    to begin with. The context grows where the mixture's programs ask for it."""
     mixed = mixture or recipe.mixture
     cfg = recipe.cfg
     if mixture:
@@ -237,4 +261,5 @@ def changed(
     cfg = replace(cfg, n_layers=layers or cfg.n_layers)
     train = replace(recipe.train, steps=steps or recipe.train.steps)
     train = train if seed is None else replace(train, seed=seed)
-    return replace(recipe, mixture=mixed, cfg=cfg, train=train)
+    train = train if precision is None else replace(train, precision=precision)
+    return replace(recipe, mixture=mixed, cfg=cfg, train=train, start=recipe.start if start is None else start)

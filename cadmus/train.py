@@ -138,6 +138,7 @@ def train(
     folder: Path | str | None = None,
     workers: int = 0,
     note: Note = lambda text: None,
+    start: str = "",
 ) -> dict[str, Any]:
     """Train `model` in place; returns the record: config, corpus, totals, and a row every `log_every` steps.
 
@@ -145,7 +146,8 @@ def train(
     program's own `.` among them, in nats. With `folder`, the state of the run is kept there every `checkpoint_every`
     steps, and every minute, and the next call goes on from it; on one machine's CPU and as many threads the weights
     come out the same, bit for bit, and where a run went on elsewhere, or in another precision, the record says from
-    which step. Several processes share the folder. Raises ValueError where programs do not fit, the state is of another
+    which step. Several processes share the folder. start: the fingerprint of the weights that `model` comes with, for
+    the record; empty where they are random. Raises ValueError where programs do not fit, the state is of another
     run, or the folder holds a finished model, and FloatingPointError where the loss, the gradient or the weights are
     not finite (the last state is kept).
     """
@@ -153,7 +155,7 @@ def train(
     if config.batch_size < world():
         raise ValueError(f"batch_size = {config.batch_size} leaves some of {world()} processes without a program")
     with open_batches(source, config.batch_size, config.steps, config.seed, workers) as batches:
-        run = _Run(model, batches, config, None if folder is None else Path(folder))
+        run = _Run(model, batches, config, None if folder is None else Path(folder), start)
         run.begin(note)
         model.train()
         while run.step < config.steps:
@@ -182,8 +184,8 @@ _PROGRESS = ("step", "seen", "seconds", "possible", "rows", "losses", "evaluatio
 class _Run:
     """A run in progress: what a checkpoint of it holds, and how it takes a step."""
 
-    def __init__(self, model: Model, batches: Batches, config: TrainConfig, folder: Path | None):
-        self.model, self.batches, self.config, self.folder = model, batches, config, folder
+    def __init__(self, model: Model, batches: Batches, config: TrainConfig, folder: Path | None, start: str):
+        self.model, self.batches, self.config, self.folder, self.start = model, batches, config, folder, start
         self.fast = devices.fast_precision(model.device)
         self.optimizers = _optimizers(model, config, PRECISIONS[self.fast])
         self.average = _average(model, config.average_steps) if config.average_steps else None
@@ -308,7 +310,7 @@ class _Run:
         rates = artifacts.fingerprint([_schedule(k, self.config) for k in range(1, step + 1)])
         snapshots = sorted(kept for kept in self.config.snapshot_steps if kept <= step)
         phases = self.config.steps if len(self.batches.mixture.parts) > 1 else None
-        about = {"cfg": self.model.cfg.to_dict(), "corpus": self.batches.about}
+        about = {"cfg": self.model.cfg.to_dict(), "corpus": self.batches.about, "start": self.start}
         return {"config": config, "rates": rates, "snapshots": snapshots, "phases": phases, **about}
 
     def save(self) -> None:
@@ -330,6 +332,8 @@ class _Run:
         if progress is not None:
             for name in _PROGRESS:
                 setattr(self, name, progress[name])
+            if self.average is not None:
+                self.average.n_averaged.fill_(self.step)  # or the next step would begin the average anew
             self._kept = self.step
         elif rank() == 0:
             checkpoint.drop_snapshots(self.folder)
@@ -340,6 +344,7 @@ class _Run:
         return {
             "config": asdict(self.config),
             "corpus": self.batches.about,
+            "start": self.start,
             "parameters": parameters,
             "tokens": self.seen,
             "seconds": self.seconds,
@@ -363,10 +368,10 @@ def _optimizers(model: Model, config: TrainConfig, fast: torch.dtype) -> list[to
         (matrices if name.startswith("blocks.") and ".W_" in name else others).append(parameter)
     if config.optimizer == "adamw":
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return [torch.optim.AdamW(groups, config.lr, betas=config.betas, fused=True)]
+        return [torch.optim.AdamW(groups, config.lr, betas=config.betas, foreach=True)]
     return [
         Muon(matrices, config.lr, weight_decay=config.weight_decay, dtype=fast),
-        torch.optim.AdamW(others, config.lr, betas=config.betas, weight_decay=0.0, fused=True),
+        torch.optim.AdamW(others, config.lr, betas=config.betas, weight_decay=0.0, foreach=True),
     ]
 
 

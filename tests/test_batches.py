@@ -1,15 +1,14 @@
-"""Batches: a pure function of the step, every program once per pass, phases in their share; parts that pad least."""
+"""Batches: a pure function of the step, every program once per pass, phases in their share."""
 
 from __future__ import annotations
 
 from functools import cache
-from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 
-from cadmus import mixture, tokens
-from cadmus.batches import CorpusBatches, StreamBatches, by_length, open_batches
+from cadmus import tokens
+from cadmus.batches import CorpusBatches, StreamBatches, open_batches
 from cadmus.build import build
 from cadmus.corpus import Corpus
 from cadmus.families import Arith, Compare, Equality, Register
@@ -122,54 +121,3 @@ def test_a_stream_follows_the_phases() -> None:
 def test_a_stream_has_room_for_a_batch() -> None:
     with pytest.raises(ValueError, match="batch_size = 65536 is above 39321, what a stream holds"):
         StreamBatches(MIXED, 65536, steps=1, seed=0)
-
-
-# --- parts -----------------------------------------------------------------------------------------------------------
-
-
-def padded(parts: list[np.ndarray]) -> int:
-    return sum(part.size for part in parts)
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
-def test_parts_are_the_batch_cut_by_length(most: int) -> None:
-    batch = made().programs(np.arange(64))
-    parts = by_length(batch, most, part_cost=0)
-    assert sorted(text for part in parts for text in texts(part)) == sorted(texts(batch))
-    lengths = [tokens.lengths(part) + 1 for part in parts]
-    assert 1 <= len(parts) <= most
-    assert all(part.shape[1] == length.max() for part, length in zip(parts, lengths, strict=True))
-    assert all(a.max() < b.min() for a, b in pairwise(lengths)), "not cut between lengths"
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("most", [2, 3, 4])
-def test_no_other_cut_pads_less(seed: int, most: int) -> None:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, 9, 12)
-    batch = np.where(np.arange(12) < lengths[:, None], 1, tokens.PAD).astype(np.uint8)
-    kinds, counts = np.unique(lengths + 1, return_counts=True)
-    best = min(
-        sum(kinds[b - 1] * counts[a:b].sum() for a, b in pairwise((0, *cuts, len(kinds))))
-        for k in range(min(most, len(kinds)))
-        for cuts in combinations(range(1, len(kinds)), k)
-    )
-    assert padded(by_length(batch, most, part_cost=0)) == best
-
-
-def test_twelve_parts_leave_little_padding() -> None:
-    corpus = build(mixture.load("default"), 4096)
-    batches = CorpusBatches(corpus, 512, steps=8, seed=0)
-    counted = padded_tokens = 0
-    for step in range(8):
-        batch = batches.batch(step)
-        counted += int((tokens.lengths(batch) + 1).sum())
-        padded_tokens += padded(by_length(batch, 12, part_cost=0))
-    assert 1 - counted / padded_tokens < 0.07
-
-
-def test_no_part_is_cut_off_for_less_padding_than_it_costs() -> None:
-    batch = made().programs(np.arange(64))
-    whole, apart = (padded(by_length(batch, most, part_cost=0)) for most in (1, 2))
-    assert len(by_length(batch, 2, part_cost=whole - apart + 1)) == 1
-    assert len(by_length(batch, 2, part_cost=whole - apart - 1)) == 2

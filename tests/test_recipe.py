@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from analyses.cli import main
-from cadmus import artifacts, checkpoint, cost, recipe
+from cadmus import artifacts, checkpoint, cost, devices, recipe
 from cadmus.build import build
 from cadmus.families import Equality
 from cadmus.mixture import Component, Mixture, save
@@ -182,6 +181,21 @@ def test_a_recipe_is_followed_to_a_saved_model(stream: bool, tmp_path: Path) -> 
     assert ("build the corpus" in {name for name, _, _ in told}) != stream
 
 
+def test_training_begins_with_the_weights_of_another_model(tmp_path: Path, capsys) -> None:
+    first = follow(RECIPE, tmp_path / "first")
+    nothing = replace(QUICK, steps=1, lr=1e-30, warmup_steps=0)
+    second = follow(replace(RECIPE, start=str(tmp_path / "first"), train=nothing), tmp_path / "second")
+    for name, weights in first.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[name], weights), name
+    assert second.record["start"] == first.fingerprint
+    assert first.record["start"] == ""
+    wider = replace(RECIPE, start=str(tmp_path / "first"), cfg=replace(CFG, d_mlp=128))
+    with pytest.raises(ValueError, match=r"is of another architecture \(d_mlp differ\); make \[model\] the same, or"):
+        follow(wider, tmp_path / "third")
+    assert main(["train", "--start", "nowhere", "--out", str(tmp_path / "fourth")]) == 2
+    assert "model folder nowhere does not exist" in capsys.readouterr().err
+
+
 def test_the_record_evaluates_on_the_validation_split() -> None:
     record = train(Model(CFG), MIXED, replace(QUICK, evaluate_every=2, evaluate_programs=10))
     assert [(row["step"], row["family"], row["n"]) for row in record["evaluations"]] == [
@@ -214,20 +228,12 @@ def test_operations_are_those_that_the_profiler_counts() -> None:
 
 
 def test_cost_by_hand() -> None:
-    spent = cost.cost(CFG, tokens=1000, seconds=1800.0, devices=2, peak=1e9, rate=1.5)
+    spent = cost.cost(CFG, tokens=1000, seconds=1800.0, devices=2, possible=1800 * 2 * 1e9, rate=1.5)
     flops = cost.flops_per_token(CFG) * 1000
     assert spent["flops"] == flops
     assert spent["device_hours"] == 1.0
     assert spent["dollars"] == 1.5
     assert spent["share_of_peak"] == pytest.approx(flops / (1800 * 2 * 1e9))
-
-
-def test_the_peak_is_at_least_what_one_product_reaches() -> None:
-    peak = cost.matmul_peak(torch.device("cpu"), "fp32")
-    a = torch.ones(1024, 1024)
-    begin = time.perf_counter()
-    a @ a
-    assert peak > 0.5 * 2 * 1024**3 / (time.perf_counter() - begin)
 
 
 def test_the_record_states_the_cost_at_the_stated_rate() -> None:
@@ -237,12 +243,11 @@ def test_the_record_states_the_cost_at_the_stated_rate() -> None:
     assert 0 < record["share_of_peak"] < 1
 
 
-def test_padding_is_at_most_a_twentieth() -> None:
-    """On the mixture whose programs differ most in length, with what training does unless told otherwise."""
-    mixed = load("mini").mixture
-    model = Model(replace(CFG, n_layers=1, n_ctx=mixed.width + 1))
-    record = train(model, build(mixed, 3000), TrainConfig(steps=4))
-    assert 0 <= record["padding"] <= 0.05
+def test_no_share_of_the_peak_is_above_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the peak was measured while something else was running: what training reaches is a lower bound."""
+    monkeypatch.setattr(devices, "matmul_peak", lambda device, precision: 1.0)
+    record = train(Model(CFG), MIXED, QUICK)
+    assert 0.5 < record["share_of_peak"] <= 1
 
 
 # --- where it runs ---------------------------------------------------------------------------------------------------
@@ -255,9 +260,9 @@ def test_alone_a_process_is_the_first_of_one() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what is not there is asked for")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    for device in ("cuda", "cuda:1", "tpu"):
+    for device in ("cuda", "cuda:1", "mps", "tpu"):
         with (
-            pytest.raises(ValueError, match=f"device '{device}' is not there; this machine has cpu"),
+            pytest.raises(ValueError, match=rf"device '{device}' is not there( \(this.*\))?; this machine has cpu"),
             processes(device),
         ):
             pass

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from cadmus import checkpoint
+from cadmus import checkpoint, devices
 from cadmus import train as training
 from cadmus.artifacts import ArtifactError
 from cadmus.model import Model
@@ -99,6 +100,77 @@ def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
         train(Model(CFG), programs(), short, folder=tmp_path)
 
 
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+def notes(folder: Path, **other: Any) -> tuple[list[str], list[dict[str, Any]]]:
+    """What a run in the folder says, and the stretches of its record."""
+    said: list[str] = []
+    config = replace(QUICK, **{"steps": 8, "checkpoint_every": 5, **other})
+    record = train(Model(CFG), programs(), config, folder=folder, note=said.append)
+    return said, record["stretches"]
+
+
+def test_the_precision_is_said_once_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast in ("fp32", "bf16"):
+        monkeypatch.setattr(devices, "fast_precision", lambda device, fast=fast: fast)
+        said, (stretch,) = notes(tmp_path / fast, precision="auto")
+        assert said == [f"{fast} on {stretch['device']}, {torch.get_num_threads()} threads"]
+        assert (stretch["from_step"], stretch["precision"], stretch["muon"]) == (0, fast, fast)
+
+
+def test_a_slow_precision_is_allowed_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "fast_precision", lambda device: "fp32")
+    monkeypatch.setattr(devices, "bf16_gain", lambda device: 1 / 12)
+    said, (stretch,) = notes(tmp_path, precision="bf16")
+    assert said[1:] == ["bf16 products take 12.0 times as long as fp32 ones on this CPU"]
+    assert (stretch["precision"], stretch["muon"]) == ("bf16", "fp32")
+
+
+def test_a_run_that_goes_on_keeps_its_precision_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "fast_precision", lambda device: "bf16")
+    notes(tmp_path, precision="auto")
+    monkeypatch.setattr(devices, "fast_precision", lambda device: "fp32")  # it was moved
+    monkeypatch.setattr(devices, "name", lambda device: "another CPU")
+    monkeypatch.setattr(devices, "bf16_gain", lambda device: 0.1)
+    said, (first, second) = notes(tmp_path, precision="auto")
+    assert "goes on from step 5 with muon bf16, now fp32; device" in said[0]
+    assert said[0].endswith("now another CPU: bits may differ from here on")
+    assert said[1] == "bf16 products take 10.0 times as long as fp32 ones on this CPU"
+    assert (first["from_step"], first["precision"]) == (0, "bf16")
+    assert (second["from_step"], second["precision"], second["device"]) == (5, "bf16", "another CPU")
+
+
+def test_the_precision_of_a_run_changes_only_where_one_asks_for_it(tmp_path: Path) -> None:
+    notes(tmp_path, precision="fp32")
+    assert notes(tmp_path, precision="auto")[1][-1]["precision"] == "fp32"
+    said, stretches = notes(tmp_path, precision="bf16")
+    assert said[0] == "goes on from step 5 with precision fp32, now bf16: bits may differ from here on"
+    assert [stretch["precision"] for stretch in stretches] == ["fp32", "bf16"]
+
+
+# --- averaged weights ------------------------------------------------------------------------------------------------
+
+
+def test_averaged_weights_are_what_is_kept_and_come_back_with_the_state(tmp_path: Path) -> None:
+    """By hand: the first step's weights, then 1 / 4 of each later one's, of a run of which every step is kept."""
+    config = replace(QUICK, steps=9, average_steps=4, checkpoint_every=5)
+    whole = Model(CFG)
+    steps: list[dict[str, Tensor]] = []
+    train(whole, programs(), config, lambda now: steps.append({k: v.clone() for k, v in parameters(whole).items()}))
+    for name, kept in parameters(whole).items():
+        expected = steps[0][name]
+        for later in steps[1:]:
+            expected = expected + (later[name] - expected) / 4
+        assert torch.allclose(kept, expected, atol=1e-6), name
+        assert not torch.equal(kept, steps[-1][name])
+    for _ in range(2):  # the second goes on from step 5
+        again = Model(CFG)
+        train(again, programs(), config, folder=tmp_path)
+        for name, kept in parameters(again).items():
+            assert torch.equal(kept, parameters(whole)[name]), name
+
+
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     saved_state(tmp_path)
     path = tmp_path / checkpoint.STATE
@@ -145,7 +217,7 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
             with torch.no_grad():
                 model.unembed.b_U[3] = torch.nan
 
-    with pytest.raises(FloatingPointError, match=r"some weights are no numbers at step 40 of 40"):
+    with pytest.raises(FloatingPointError, match=r"some weights are not finite at step 40 of 40"):
         train(model, programs(), QUICK, spoil)
 
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from cadmus import checkpoint, corpus, tokens
+from cadmus import train as training
 from cadmus.families import Equality
 from cadmus.model import Model, loss_mask, next_token_loss
 from cadmus.muon import Muon, orthogonalize
 from cadmus.recipe import Recipe, follow
-from cadmus.train import TrainConfig, _accumulate, train
+from cadmus.train import TrainConfig, train
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -101,25 +102,46 @@ def test_record_counts_tokens_and_says_what_was_done() -> None:
 # --- the gradient ----------------------------------------------------------------------------------------------------
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
-    whole = torch.from_numpy(tokens.sequences(programs().programs(np.arange(64))))
+def gradient(model: Model) -> dict[str, Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean loss over its tokens, however it is cut and shared among cores, as the model itself gives it."""
+    batch = programs().programs(np.arange(64))
+    whole = torch.from_numpy(tokens.sequences(batch))
     expected = Model(CFG)
     loss = next_token_loss(expected(whole), whole)
     loss.backward()
-    by_length = np.argsort(programs().lengths[:64], kind="stable")
-    parts = [programs().programs(part) for part in np.array_split(by_length, 4)]
-    assert len({part.shape[1] for part in parts}) > 1, "equal lengths would hide wrong weights"
-    split = Model(CFG)
-    mean, counted = _accumulate(split, parts, QUICK)
-    assert mean == pytest.approx(loss.item(), rel=1e-5)
-    assert counted == int(loss_mask(whole).sum())
-    for (name, a), b in zip(expected.named_parameters(), split.parameters(), strict=True):
-        assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-6), name
+    for most in (1 << 20, 200):
+        monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": most})
+        made = Model(CFG)
+        mean, counted = training._accumulate(made, batch, "fp32")
+        assert mean == pytest.approx(loss.item(), rel=1e-5)
+        assert counted == int(loss_mask(whole).sum())
+        for name, found in gradient(made).items():
+            largest = gradient(expected)[name].abs().max()
+            assert torch.allclose(found, gradient(expected)[name], rtol=1e-4, atol=1e-6), (name, largest)
 
 
-def test_micro_batches_leave_the_step_as_it_is() -> None:
+def test_parts_hold_every_program_once_and_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": 150})
+    batch = programs().programs(np.arange(100))
+    batch = batch[np.argsort(tokens.lengths(batch), kind="stable")]
+    parts = training._parts(batch, torch.device("cpu"))
+    assert len(parts) % torch.get_num_threads() == 0
+    assert sorted(text for part in parts for text in tokens.decode(part)) == sorted(tokens.decode(batch))
+    sizes = [int((tokens.lengths(part) + 1).sum()) for part in parts]
+    assert max(sizes) <= 170
+    assert max(sizes) - min(sizes) <= 40
+    assert len(training._parts(batch[:1], torch.device("cpu"))) == 1, "a part has a program"
+
+
+def test_parts_leave_the_step_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     one_step = replace(QUICK, steps=1, warmup_steps=0)
-    whole, split, wrong = (trained(replace(one_step, **other))[0] for other in ({"micro_batches": 1}, {}, {"seed": 1}))
+    whole, wrong = (trained(replace(one_step, **other))[0] for other in ({}, {"seed": 1}))
+    monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": 100})
+    split, _ = trained(one_step)
     moved = []
     for name, parameter in parameters(whole).items():
         near = (parameter - parameters(split)[name]).abs().max().item()
@@ -175,14 +197,15 @@ def test_the_rate_stays_at_its_peak_until_the_decay() -> None:
     assert rates[15:] == pytest.approx([0.5e-2 * (1 + math.cos(math.pi * k / 5)) for k in range(5)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(32, 32), (16, 48), (48, 16), (4, 32, 8), (2, 3, 8, 16)])
-def test_orthogonalized_singular_values(shape: tuple[int, ...]) -> None:
+def test_orthogonalized_singular_values(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """In 0.65 ... 1.25, where the smallest was a hundredth of the largest or more."""
     generator = torch.Generator().manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
     values = torch.logspace(-2, 0, u.shape[-1])
     matrices = 37.0 * u * values @ v
-    result = orthogonalize(matrices)
+    result = orthogonalize(matrices, dtype)
     assert result.shape == shape
     assert result.dtype == matrices.dtype
     found = torch.linalg.svdvals(result)
@@ -198,6 +221,24 @@ def test_stacked_matrices_are_orthogonalized_each_by_itself() -> None:
     together = orthogonalize(stack)
     assert torch.allclose(together, torch.stack([orthogonalize(one) for one in stack]), atol=0.02)
     assert torch.equal(orthogonalize(torch.zeros(3, 3)), torch.zeros(3, 3))
+
+
+def test_matrices_of_one_shape_step_each_as_if_alone() -> None:
+    """Muon orthogonalizes those of several parameters in one product: each by itself still, the stacks among them."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(8, 16), (8, 16), (3, 8, 16), (16, 8)]
+    starts, gradients = ([torch.randn(shape, generator=draw) for shape in shapes] for _ in range(2))
+
+    def stepped(members: list[int]) -> list[Tensor]:
+        weights = [torch.nn.Parameter(starts[k].clone()) for k in members]
+        for weight, k in zip(weights, members, strict=True):
+            weight.grad = gradients[k] * 10.0**k
+        Muon(weights, lr=0.1).step()
+        return [weight.detach() for weight in weights]
+
+    for k, together in enumerate(stepped([0, 1, 2, 3])):
+        assert torch.allclose(together, stepped([k])[0], atol=1e-5)
+        assert not torch.equal(together, starts[k])
 
 
 def test_muon_steps() -> None:
@@ -234,9 +275,9 @@ def test_programs_must_fit() -> None:
     [
         *(
             ({name: 0}, f"{name} = 0 must be 1 or more")
-            for name in ("steps", "batch_size", "micro_batches", "log_every", "checkpoint_every")
+            for name in ("steps", "batch_size", "log_every", "checkpoint_every")
         ),
-        ({"precision": "fp16"}, "precision = 'fp16' must be one of fp32, bf16"),
+        ({"precision": "fp16"}, "precision = 'fp16' must be one of auto, fp32, bf16"),
         ({"optimizer": "sgd"}, "optimizer = 'sgd' must be one of muon, adamw"),
         ({"snapshots": -1}, "snapshots = -1 must be 0 or more"),
         ({"lr": 0.0}, "lr = 0.0 must be above 0"),

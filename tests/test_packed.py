@@ -1,0 +1,166 @@
+"""Programs one after another: what the model computes of them is what it computes of each alone, compiled or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cadmus import fused, tokens
+from cadmus.model import ModelConfig
+from cadmus.packed import Packed, pack
+from tests.models import far_from_trivial
+from tests.training import CFG, programs
+
+ROTARY = replace(CFG, positional_embedding_type="rotary", rotary_dim=8)
+TEXTS = ["", "1", "34+7=", "3A4Bab+7=", "(1,2,3,1I2="]
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype).requires_grad_()
+
+
+def test_every_token_that_counts_is_there_once() -> None:
+    packed = pack(tokens.encode(["34+7=.", ".", "1."]))
+    assert tokens.decode(packed.inputs.numpy().astype(np.uint8)[None, 1:6]) == ["34+7="]
+    assert packed.inputs.tolist()[6:] == packed.inputs.tolist()[:1] * 2 + [1], "the marker before each program"
+    assert packed.targets.tolist()[5:7] == [tokens.PAD] * 2
+    assert packed.positions.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1]
+    assert packed.starts.tolist() == [0, 6, 7, 9]
+
+
+@pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["standard", "rotary"])
+def test_logits_are_those_of_each_program_alone(cfg: ModelConfig) -> None:
+    model = far_from_trivial(cfg)
+    packed = pack(tokens.encode([text + "." for text in TEXTS]))
+    with torch.no_grad():
+        found = model.on_packed(packed)
+        for text, (begin, end) in zip(TEXTS, pairwise(packed.starts), strict=True):
+            alone = model(torch.from_numpy(tokens.sequences(tokens.encode([text + "."]))))[0, :-1]
+            assert torch.allclose(found[begin:end], alone, atol=2e-5), text
+
+
+def test_a_packed_pass_refuses_hooks() -> None:
+    model = far_from_trivial(CFG)
+    with (
+        pytest.raises(ValueError, match=r"a hook is set, but packed programs have no \[batch, pos\]; leave the hooks'"),
+        model.hooks([("hook_embed", lambda tensor, hook: None)]),
+    ):
+        model.on_packed(pack(programs().programs(np.arange(3))))
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+def plain_attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tensor:
+    """Program by program, by PyTorch."""
+    found = []
+    for begin, end in pairwise(starts):
+        q, k, v = (qkv[begin:end].float() + bias).unflatten(-1, (3, heads, -1)).permute(1, 2, 0, 3)
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        hidden = torch.ones(end - begin, end - begin, dtype=torch.bool).triu(1)
+        z = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
+        found.append(z.transpose(0, 1).flatten(1))
+    return torch.cat(found).to(qkv.dtype)
+
+
+def gradients(outputs: Tensor | tuple[Tensor, ...], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """Of a fixed random combination of the outputs."""
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    total = sum((one.float() * random(*one.shape, seed=k).detach()).sum() for k, one in enumerate(outputs))
+    return torch.autograd.grad(total, inputs)
+
+
+def check(found: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:
+    """Equal within a share of the largest entry."""
+    assert found.dtype == expected.dtype, what
+    assert found.shape == expected.shape, what
+    difference = (found.float() - expected.float()).abs().max()
+    assert difference <= tolerance * expected.float().abs().max() + 1e-6, (what, difference)
+
+
+PRECISIONS = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    heads=st.integers(1, 3),
+    d_head=st.sampled_from([1, 7, 16, 32]),
+    scale=st.sampled_from([0.1, 1.0, 5.0]),
+)
+@settings(max_examples=40, deadline=None)
+def test_attention_equals_the_plain_one(lengths: list[int], heads: int, d_head: int, scale: float) -> None:
+    """`scale` sharpens the patterns; rounding of a score moves its share by as much, so tolerances grow with scores."""
+    starts = np.append(0, np.cumsum(lengths))
+    for dtype, tolerance in PRECISIONS:
+        tolerance *= max(1.0, scale) ** 2
+        qkv = (random(int(starts[-1]), 3 * heads * d_head, seed=1).detach() * scale).to(dtype).requires_grad_()
+        bias = random(3 * heads * d_head, seed=2)
+        found, expected = (f(qkv, bias, heads, starts) for f in (fused.attention, plain_attention))
+        check(found, expected, tolerance)
+        pairs = zip(gradients(found, [qkv, bias]), gradients(expected, [qkv, bias]), strict=True)
+        for name, (one, other) in zip(("qkv", "bias"), pairs, strict=True):
+            check(one, other, 4 * tolerance, f"{name}, {dtype}")
+
+
+def test_attention_on_other_devices_equals_that_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There PyTorch's own runs over a padded copy; the path is the same on a CPU that is told to be none."""
+    packed = pack(programs().programs(np.arange(9)))
+    qkv, bias = random(len(packed.inputs), 96), random(96, seed=1)
+    expected = packed.attend(qkv, bias, 2)
+    monkeypatch.setattr(Packed, "_on_cpu", lambda self: False)
+    found = packed.attend(qkv, bias, 2)
+    check(found, expected, 2e-6)
+    for one, other in zip(gradients(found, [qkv, bias]), gradients(expected, [qkv, bias]), strict=True):
+        check(one, other, 1e-5)
+
+
+# --- between products ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_gelu_equals_pytorchs(dtype: torch.dtype, tolerance: float) -> None:
+    x = (3 * random(50, 200).detach()).to(dtype).requires_grad_()
+    bias = random(200, seed=1)
+    found, expected = fused.gelu(x, bias), F.gelu(x.float() + bias).to(dtype)
+    check(found, expected, tolerance)
+    for one, other in zip(gradients(found, [x, bias]), gradients(expected, [x, bias]), strict=True):
+        check(one, other, tolerance)
+
+
+def test_gelu_far_from_zero() -> None:
+    x = torch.tensor([[-100.0, -20.0, -9.0, -4.0, 0.0, 4.0, 9.0, 20.0, 100.0]]).requires_grad_()
+    found = fused.gelu(x, torch.zeros(9, requires_grad=True))
+    assert torch.allclose(found, F.gelu(x), atol=1e-6)
+    assert torch.allclose(gradients(found, [x])[0], gradients(F.gelu(x), [x])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_normalization_of_the_sum_equals_pytorchs(dtype: torch.dtype, tolerance: float) -> None:
+    x, update = random(40, 48), random(40, 48, seed=1, dtype=dtype)
+    bias, w, b = (random(48, seed=k) for k in (2, 3, 4))
+    inputs = [x, update, bias, w, b]
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = fused.add_norm(*inputs, 1e-5)
+    total = x + update.float() + bias
+    expected = total, F.layer_norm(total, w.shape, w, b, 1e-5).to(dtype)
+    for one, other in zip(found, expected, strict=True):
+        check(one, other, tolerance)
+    names = ("x", "update", "bias", "w", "b")
+    for name, one, other in zip(names, gradients(found, inputs), gradients(expected, inputs), strict=True):
+        check(one, other, 2 * tolerance, name)
+
+
+def test_bfloat16_is_rounded_as_pytorch_rounds_it() -> None:
+    """To the nearest, and of two to the even one: GELU of large numbers is the number itself."""
+    x = torch.arange(256, 2048, dtype=torch.float32)[None]  # of these every second is half-way between two
+    halved = x.to(torch.bfloat16).requires_grad_()
+    bias = (x - halved.detach().float())[0].requires_grad_()
+    assert torch.equal(fused.gelu(halved, bias), x.to(torch.bfloat16))
