@@ -7,6 +7,8 @@ import json
 import sys
 from dataclasses import asdict
 
+import torch
+
 from benchmarks import (  # noqa: F401  (register their benchmarks)
     bank,
     corpora,
@@ -17,6 +19,7 @@ from benchmarks import (  # noqa: F401  (register their benchmarks)
     training,
 )
 from benchmarks.measure import BENCHMARKS, SLOW, Measurement
+from cadmus import devices
 
 
 def main() -> int:
@@ -28,12 +31,14 @@ def main() -> int:
         for name, function in BENCHMARKS.items():
             print(f"{name:<20} {function.__doc__.splitlines()[0]}")
         return 0
+    machine = f"{devices.name(torch.device('cpu'))}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
     names = [name for name in BENCHMARKS if name not in SLOW] if arguments.name == "all" else [arguments.name]
     measurements = [row for name in names for row in BENCHMARKS[name]()]
     if arguments.json:
         for row in measurements:
-            print(json.dumps(asdict(row)))
+            print(json.dumps({**asdict(row), "machine": machine}))
     else:
+        print(machine)
         _table(measurements)
     return 0 if all(row.passed for row in measurements) else 1
 

@@ -14,38 +14,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.measure import Measurement, benchmark
 from benchmarks.plain_gpt import PlainGPT
-from cadmus import checkpoint, lens, mixture, tokens
-from cadmus.batches import by_length
+from cadmus import checkpoint, devices, lens, mixture, recipe, tokens
 from cadmus.build import build
 from cadmus.corpus import Corpus
-from cadmus.cost import PRECISIONS, flops_per_token, matmul_peak
+from cadmus.cost import flops_per_token
+from cadmus.devices import PRECISIONS
 from cadmus.evaluate import evaluate
 from cadmus.families import Compare
 from cadmus.mixture import Component, Mixture
-from cadmus.model import Model, ModelConfig, next_token_loss
-from cadmus.train import TrainConfig, train
+from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.train import TrainConfig, accumulate_gradient, train
 
 _SECONDS = 25.0  # that each side of a comparison is repeated for
 _GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if _GPU else "cpu")
-SHAPE = ModelConfig(n_layers=6, d_model=256, n_heads=8, d_head=32, d_mlp=1024, n_ctx=80)
-LARGE = {  # the shapes whose share of peak is asked for
-    "5 M": ModelConfig(n_layers=6, d_model=256, n_heads=8, d_head=32, d_mlp=1024, n_ctx=80),
-    "25 M": ModelConfig(n_layers=8, d_model=512, n_heads=8, d_head=64, d_mlp=2048, n_ctx=80),
-    "100 M": ModelConfig(n_layers=8, d_model=1024, n_heads=16, d_head=64, d_mlp=4096, n_ctx=80),
-}
+SHAPE = recipe.load("base" if _GPU else "mini").cfg
+BATCH = 4096 if _GPU else 512  # programs
+_PADDED_PARTS = 16  # that a batch is cut into by length where it is padded
+
+Step = Callable[[], object]
 
 
 def _size(cfg: ModelConfig) -> str:
-    return f"{flops_per_token(cfg) / 6e6:.1f} M parameters"
-
-
-def _corpus(size: int = 20_000) -> Corpus:
-    return build(mixture.load("default"), size)
+    return f"{flops_per_token(cfg) / 6e6:.1f} M parameters ({cfg.n_layers} layers x {cfg.d_model})"
 
 
 def _sample(corpus: Corpus, n: int) -> np.ndarray:
@@ -53,31 +48,44 @@ def _sample(corpus: Corpus, n: int) -> np.ndarray:
     return corpus.programs(np.random.default_rng(0).permutation(len(corpus))[:n])
 
 
-def _parts(corpus: Corpus, programs: int) -> tuple[list[Tensor], int]:
-    """One batch, cut by length as training cuts it, and how many of its tokens count."""
-    parts = by_length(_sample(corpus, programs), 16)
-    counted = sum(int((tokens.lengths(part) + 1).sum()) for part in parts)
-    return [torch.from_numpy(tokens.sequences(part)).to(DEVICE) for part in parts], counted
+def _batch() -> tuple[np.ndarray, int]:
+    """One batch of the mixture `default`, and how many of its tokens count."""
+    programs = _sample(build(mixture.load("default"), 20_000), BATCH)
+    return programs, int((tokens.lengths(programs) + 1).sum())
 
 
-def _step(model: nn.Module, parts: list[Tensor], precision: str) -> Callable[[], None]:
-    """A forward and backward pass over the parts and a step of AdamW, to be repeated."""
+def _packed_step(model: Model, programs: np.ndarray, precision: str) -> Step:
+    """A step of ours: gradient and AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    return partial(_stepped, optimizer, lambda: accumulate_gradient(model, programs, precision))
+
+
+def _padded_step(model: nn.Module, programs: np.ndarray, precision: str) -> Step:
+    """The same step as it is usually taken: the batch cut by length, each part padded, all cores on each product."""
+    lengths = tokens.lengths(programs) + 1
+    order = np.argsort(lengths, kind="stable")
+    parts = [programs[rows, : lengths[rows[-1]]] for rows in np.array_split(order, _PADDED_PARTS)]
+    inputs = [torch.from_numpy(tokens.sequences(part)).to(DEVICE) for part in parts]
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
 
-    def step() -> None:
-        for part in parts:
+    def gradient() -> None:
+        for part in inputs:
             with torch.autocast(DEVICE.type, PRECISIONS[precision], enabled=precision != "fp32"):
-                said = model(part.long())
-            next_token_loss(said, part).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if _GPU:
-            torch.cuda.synchronize()
+                logits = model(part.long())
+            (next_token_loss(logits, part) * (loss_mask(part).sum() / lengths.sum())).backward()
 
-    return step
+    return partial(_stepped, optimizer, gradient)
 
 
-def _in_turns(*actions: Callable[[], object]) -> np.ndarray:
+def _stepped(optimizer: torch.optim.Optimizer, gradient: Step) -> None:
+    gradient()
+    optimizer.step()
+    optimizer.zero_grad()
+    if _GPU:
+        torch.cuda.synchronize()
+
+
+def _in_turns(*actions: Step) -> np.ndarray:
     """Seconds that each takes [round, action], in rounds of shuffled order: a machine that slows down slows all."""
     for action in actions:
         action()
@@ -89,26 +97,55 @@ def _in_turns(*actions: Callable[[], object]) -> np.ndarray:
     return np.array(rounds)
 
 
+def _against(name: str, ours: np.ndarray, peer: np.ndarray, counted: int, target: float, note: str) -> Measurement:
+    """A row of tokens a second, given the seconds of both sides in each round."""
+    ratios = peer / ours
+    ratio, rate = float(np.median(ratios)), counted / float(np.median(ours))
+    spread = f"half of {len(ratios)} rounds within {np.quantile(ratios, 0.25):.2f}-{np.quantile(ratios, 0.75):.2f}"
+    return Measurement(
+        *(name, rate, rate / ratio, ratio, f">= {target} x", "tokens/s", ratio >= target),
+        f"{_size(SHAPE)}, {DEVICE.type}, batches of {BATCH}, {spread}; {note}",
+    )
+
+
 @benchmark("training-step")
 def training_step() -> list[Measurement]:
-    """A training step in one precision against HookedTransformer (>= 1.2 x) and a plain GPT (>= 1.0 x)."""
+    """A training step in fp32 against HookedTransformer (>= 1.2 x) and a plain GPT (>= 1.0 x); on a GPU in bf16."""
     precision, targets = ("bf16", (3.0, 1.1)) if _GPU else ("fp32", (1.2, 1.0))
-    parts, counted = _parts(_corpus(), 4096 if _GPU else 512)
+    programs, counted = _batch()
     ours = Model(SHAPE).to(DEVICE)
     peers = {"HookedTransformer": lens.to_hooked_transformer(ours).to(DEVICE), "plain GPT": PlainGPT(SHAPE).to(DEVICE)}
-    seconds = _in_turns(*(_step(model, parts, precision) for model in (ours, *peers.values())))
-    rate = counted / np.median(seconds[:, 0])
-    rows = []
-    for k, (name, target) in enumerate(zip(peers, targets, strict=True), 1):
-        ratios = seconds[:, k] / seconds[:, 0]
-        ratio = float(np.median(ratios))
-        note = (
-            f"{_size(SHAPE)}, {precision}, {DEVICE.type}, identical batches, {len(ratios)} rounds in turn, half of the "
-            f"ratios within {np.quantile(ratios, 0.25):.2f}-{np.quantile(ratios, 0.75):.2f}; peer: {name}"
+    sides = [_packed_step(ours, programs, precision)]
+    sides += [_padded_step(peer, programs, precision) for peer in peers.values()]
+    seconds = _in_turns(*sides)
+    return [
+        _against(
+            *(f"training-step, {name}", seconds[:, 0], seconds[:, k], counted, target),
+            f"{precision}; peer: {name} in {_PADDED_PARTS} padded parts",
         )
-        label = f"training-step, {name}"
-        rows.append(Measurement(label, rate, rate / ratio, ratio, f">= {target} x", "tokens/s", ratio >= target, note))
-    return rows
+        for k, (name, target) in enumerate(zip(peers, targets, strict=True), 1)
+    ]
+
+
+@benchmark("training-precision")
+def training_precision() -> list[Measurement]:
+    """A step in the precision that is chosen here against fp32 (never below 0.95 x), and packed against padded (with
+    native bf16 >= 2 x)."""
+    chosen = devices.fast_precision(DEVICE)
+    programs, counted = _batch()
+    seconds = _in_turns(
+        _packed_step(Model(SHAPE).to(DEVICE), programs, chosen),
+        _packed_step(Model(SHAPE).to(DEVICE), programs, "fp32"),
+        _padded_step(Model(SHAPE).to(DEVICE), programs, chosen),
+    )
+    padded = 2.0 if chosen == "bf16" else 1.0
+    return [
+        _against("training-precision", seconds[:, 0], seconds[:, 1], counted, 0.95, f"{chosen}; peer: fp32"),
+        _against(
+            *("training-packed", seconds[:, 0], seconds[:, 2], counted, padded),
+            f"{chosen}; peer: the same model in {_PADDED_PARTS} padded parts",
+        ),
+    ]
 
 
 @benchmark("training-loop")
@@ -116,15 +153,11 @@ def training_loop() -> list[Measurement]:
     """Our loop against TransformerLens's own as shipped, same corpus, tokens that count (>= 2.5 x; GPU 5 x)."""
     from transformer_lens import train as theirs
 
-    corpus, batch, steps = _corpus(), 512, 3
-    target = 5.0 if _GPU else 2.5
-    config = TrainConfig(steps=steps, batch_size=batch, optimizer="adamw", precision="bf16", lr=1e-4)
-
-    def ours(change: Callable[[TrainConfig], TrainConfig]) -> float:
-        chosen = change(config)
-        train(Model(SHAPE).to(DEVICE), corpus, replace(chosen, steps=1))
-        record = train(Model(SHAPE).to(DEVICE), corpus, chosen)
-        return record["tokens"] / record["seconds"]
+    corpus, batch, steps = build(mixture.load("default"), 20_000), 512, 3
+    config = TrainConfig(steps=steps, batch_size=batch, optimizer="adamw", lr=1e-4)
+    train(Model(SHAPE).to(DEVICE), corpus, replace(config, steps=1))
+    record = train(Model(SHAPE).to(DEVICE), corpus, config)
+    rate = record["tokens"] / record["seconds"]
 
     programs = _sample(corpus, batch * steps)
     sequences = torch.from_numpy(tokens.sequences(programs)).long()
@@ -138,37 +171,28 @@ def training_loop() -> list[Measurement]:
     started = time.perf_counter()
     theirs.train(peer, shipped, dataset)
     their_rate = counted / (time.perf_counter() - started)
-    kernels = ours(lambda c: replace(c, precision="fp32", micro_batches=1))
-    padding = ours(lambda c: replace(c, precision="fp32"))
-    full = ours(lambda c: c)
-    note = (
-        f"default mixture, batches of {batch}, {DEVICE.type}; kernels {kernels / their_rate:.2f} x, "
-        f"padding {padding / kernels:.2f} x, bf16 {full / padding:.2f} x"
-    )
-    passed = full >= target * their_rate
-    return [
-        Measurement("training-loop", full, their_rate, full / their_rate, f">= {target} x", "tokens/s", passed, note)
-    ]
+    note = f"{_size(SHAPE)}, {DEVICE.type}, default mixture, batches of {batch}, {record['stretches'][0]['precision']}"
+    target = 5.0 if _GPU else 2.5
+    ratio = rate / their_rate
+    return [Measurement("training-loop", rate, their_rate, ratio, f">= {target} x", "tokens/s", ratio >= target, note)]
 
 
 @benchmark("training-peak")
 def training_peak() -> list[Measurement]:
-    """The share of the measured matmul peak that a training step reaches (CPU: >= 60 % in fp32)."""
-    precision = "bf16" if _GPU else "fp32"
-    targets = {"25 M": 0.30, "100 M": 0.45} if _GPU else {"5 M": 0.60, "25 M": 0.60}
-    corpus, rows = _corpus(), []
-    for name, target in targets.items():
-        cfg = LARGE[name]
-        parts, counted = _parts(corpus, 4096 if _GPU else 512)
-        peak = matmul_peak(DEVICE, precision)
-        seconds = np.median(_in_turns(_step(Model(cfg).to(DEVICE), parts, precision)))
-        peak = max(peak, matmul_peak(DEVICE, precision))
-        reached = flops_per_token(cfg) * counted / seconds
-        padded = sum(part.numel() for part in parts) / counted
-        note = f"{precision}, {DEVICE.type}; padding {padded - 1:.0%} counts as nothing; peer: a large matrix product"
+    """The share of a large matrix product's speed that a training step reaches (on a CPU: >= 60 % in fp32)."""
+    chosen = devices.fast_precision(DEVICE)
+    programs, counted = _batch()
+    rows = []
+    for precision in dict.fromkeys((chosen if _GPU else "fp32", chosen)):
+        peak = devices.matmul_peak(DEVICE, precision)
+        seconds = np.median(_in_turns(_packed_step(Model(SHAPE).to(DEVICE), programs, precision)))
+        peak = max(peak, devices.matmul_peak(DEVICE, precision))
+        reached = flops_per_token(SHAPE) * counted / seconds
+        target = 0.3 if precision == "bf16" else 0.6
+        note = f"{_size(SHAPE)}, {precision}, {DEVICE.type}, batches of {BATCH}; peer: a large matrix product"
         rows.append(
             Measurement(
-                *(f"training-peak, {name} parameters", reached / 1e12, peak / 1e12, reached / peak),
+                *(f"training-peak, {precision}", reached / 1e12, peak / 1e12, reached / peak),
                 *(f">= {target}", "TFLOP/s", reached >= target * peak, note),
             )
         )
@@ -178,7 +202,7 @@ def training_peak() -> list[Measurement]:
 @benchmark("checkpoint")
 def checkpoints() -> list[Measurement]:
     """How long a run's state takes to be written and to be read again, and the most memory a training run takes."""
-    corpus = _corpus()
+    corpus = build(mixture.load("default"), 20_000)
     config = TrainConfig(steps=1, batch_size=256)
     with tempfile.TemporaryDirectory() as folder:
         model = Model(SHAPE)
@@ -188,8 +212,8 @@ def checkpoints() -> list[Measurement]:
             parameter.grad = torch.zeros_like(parameter)
         optimizers[0].step()
         progress = {"step": 1, "run": {}}
-        save = partial(checkpoint.save_state, Path(folder), model, optimizers, progress)
-        load = partial(checkpoint.load_state, Path(folder), model, optimizers, lambda step: {})
+        save = partial(checkpoint.save_state, Path(folder), {"model": model}, optimizers, progress)
+        load = partial(checkpoint.load_state, Path(folder), {"model": model}, optimizers, lambda step: {})
         written, read = (min(_timed(action) for _ in range(5)) for action in (save, load))
         size = (Path(folder) / checkpoint.STATE).stat().st_size / 1e6
     note = f"{size:.0f} MB: weights and AdamW's moments, written through to disk; peer: target"

@@ -70,7 +70,7 @@ class CorpusBatches(Batches):
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"fingerprint": self.corpus.fingerprint, "seed": self.corpus.seed, "programs": len(self.corpus)}
+        return self.corpus.about
 
 
 def _phase_ends(mixture: Mixture, steps: int) -> np.ndarray:

@@ -57,12 +57,23 @@ class Packed:
         return program * int(self.lengths.max()) + self.positions
 
 
-def pack(programs: np.ndarray, device: torch.device | str = "cpu") -> Packed:
-    """Programs uint8 [n, width], padded with `.`, as one row of all tokens that count."""
+IGNORED = -100  # a target that counts for nothing, as `torch.nn.functional.cross_entropy` has it
+
+
+def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int = 1) -> Packed:
+    """Programs uint8 [n, width], padded with `.`, as one row of all tokens that count.
+
+    The row is filled up to a multiple of `multiple` with programs of the marker alone, whose targets are IGNORED: what
+    allocates memory finds the same few sizes again (with every size another, a training run took three times as much).
+    """
     sequences = tokens.sequences(programs)
     lengths = tokens.lengths(programs) + 1
     at = np.arange(sequences.shape[1] - 1)
     counts = at < lengths[:, None]
+    fill = -int(lengths.sum()) % multiple
     found = sequences[:, :-1][counts], sequences[:, 1:][counts], np.broadcast_to(at, counts.shape)[counts]
-    inputs, targets, positions = (torch.from_numpy(one.astype(np.int64)).to(device) for one in found)
-    return Packed(inputs, targets, positions, np.append(0, np.cumsum(lengths)))
+    inputs, targets, positions = (
+        torch.from_numpy(np.append(one.astype(np.int64), np.full(fill, filling))).to(device)
+        for one, filling in zip(found, (tokens.PAD, IGNORED, 0), strict=True)
+    )
+    return Packed(inputs, targets, positions, np.append(0, np.cumsum(np.append(lengths, np.ones(fill, np.int64)))))

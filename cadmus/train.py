@@ -120,10 +120,11 @@ _FREE = (
 )
 _SECONDS_UNSAVED = 60.0  # that a killed run loses at most
 
-# Tokens of a batch that go through the model together: more take memory (on a CPU 50 kB a token at the shape of `mini`)
+# Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at the shape of `mini`)
 # and leave the caches, fewer pay more often for what a pass costs whatever its size.
-_PART_TOKENS = {"cpu": 6144}
+_PART_TOKENS = {"cpu": 4096}
 _PART_TOKENS_GPU = 131_072
+_MULTIPLE = 256  # that a part is filled up to
 
 Progress = Callable[[dict[str, float]], None]  # told of each step: tokens and seconds so far, loss, share of peak
 Note = Callable[[str], None]  # told, in a sentence, what a person should know of the run
@@ -226,7 +227,7 @@ class _Run:
         programs = self.batches.batch(self.step)
         self.step += 1
         rate = self.config.lr * _schedule(self.step, self.config)
-        loss, counted = _accumulate(self.model, programs, self.precision)
+        loss, counted = accumulate_gradient(self.model, programs, self.precision)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip).item()
         for name, value in (("loss", loss), ("norm of the gradient", norm)):
             if not math.isfinite(value):
@@ -382,14 +383,14 @@ def _schedule(step: int, config: TrainConfig) -> float:
     return min(1.0, step / max(1, config.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _accumulate(model: Model, programs: np.ndarray, precision: str) -> tuple[float, int]:
+def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> tuple[float, int]:
     """Make the gradient of a batch's mean loss, over all processes; returns that loss and how many tokens counted."""
     lengths = tokens.lengths(programs) + 1
     total = int(lengths.sum())  # of all processes
     parameters = list(model.parameters())
 
     def of_part(part: np.ndarray) -> tuple[Tensor, ...]:
-        packed = pack(part, model.device)
+        packed = pack(part, model.device, _MULTIPLE)
         with torch.autocast(model.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
             logits = model.on_packed(packed)
         share = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / total

@@ -36,6 +36,22 @@ def test_every_token_that_counts_is_there_once() -> None:
     assert packed.starts.tolist() == [0, 6, 7, 9]
 
 
+def test_what_fills_a_row_up_counts_for_nothing() -> None:
+    """Neither in the loss nor in the gradient."""
+    model, some = far_from_trivial(CFG), programs().programs(np.arange(7))
+    found = []
+    for multiple in (1, 64):
+        packed = pack(some, multiple=multiple)
+        loss = F.cross_entropy(model.on_packed(packed), packed.targets, reduction="sum")
+        found.append((loss, torch.autograd.grad(loss, list(model.parameters()))))
+    assert len(packed.inputs) % 64 == 0
+    assert packed.starts[-1] == len(packed.inputs) > int((tokens.lengths(some) + 1).sum())
+    (loss, expected), (filled, filled_gradients) = found
+    assert filled.item() == pytest.approx(loss.item(), rel=1e-6)
+    for one, other in zip(expected, filled_gradients, strict=True):
+        check(other, one, 1e-5)
+
+
 @pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["standard", "rotary"])
 def test_logits_are_those_of_each_program_alone(cfg: ModelConfig) -> None:
     model = far_from_trivial(cfg)

@@ -116,7 +116,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(monkeypatch: pytest.Monk
     for most in (1 << 20, 200):
         monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": most})
         made = Model(CFG)
-        mean, counted = training._accumulate(made, batch, "fp32")
+        mean, counted = training.accumulate_gradient(made, batch, "fp32")
         assert mean == pytest.approx(loss.item(), rel=1e-5)
         assert counted == int(loss_mask(whole).sum())
         for name, found in gradient(made).items():
