@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "cadmus-mini"
 
 
-def load_model(source: Path | str = DEFAULT_MODEL) -> Model:
+def load_model(source: Path | str = DEFAULT_MODEL, seed: int = 0) -> Model:
     """A trained model, in evaluation mode on the CPU: one that ships with the package, by name, or a model folder.
 
-    `cadmus.checkpoint.load(source)` also gives what it was trained on and the record of its training. Raises
-    ArtifactError where it is not there, damaged or no Cadmus model.
+    seed: which of the runs of a model that ships, where there are several; `cadmus-micro` with seed 1 ships as
+    `cadmus-micro-1`. `cadmus.checkpoint.load(source)` also gives what a model was trained on and the record of its
+    training. Raises ArtifactError where it is not there, damaged or no Cadmus model.
     """
     from cadmus import checkpoint  # loads torch
 
-    return checkpoint.load(source).model.eval()
+    return checkpoint.load(f"{source}-{seed}" if seed else source).model.eval()

@@ -125,6 +125,11 @@ class Corpus:
         """Names the content: mixture, seed and size fix every program."""
         return fingerprint(self.mixture, self.seed, len(self))
 
+    @property
+    def about(self) -> dict[str, str | int]:
+        """What the record of a training says of it."""
+        return {"fingerprint": self.fingerprint, "seed": self.seed, "programs": len(self)}
+
 
 def fingerprint(mixture: Mixture, seed: int, size: int) -> str:
     """The fingerprint of a corpus before it is there."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from cadmus import artifacts, checkpoint, mixture
+from cadmus import artifacts, checkpoint, mixture, ordinary
 from cadmus.build import build
 from cadmus.corpus import Corpus, fingerprint
 from cadmus.mixture import Mixture
@@ -31,7 +31,8 @@ class Recipe:
 
     programs: the size of the corpus; 0: what the run reads, so that none comes twice, at most two million. stream: draw
     programs as they are needed, in place of a corpus. start: the model whose weights training begins with, a folder or
-    one that ships, of the same architecture; empty: random weights.
+    one that ships, of the same architecture; empty: random weights. ordinary: train on the same programs with their
+    truth destroyed (`cadmus.ordinary`), for comparison.
     """
 
     name: str
@@ -41,12 +42,18 @@ class Recipe:
     programs: int = 0
     stream: bool = False
     start: str = ""
+    ordinary: bool = False
 
     def __post_init__(self) -> None:
         if self.programs < 0:
             raise ValueError(f"recipe {self.name!r}: programs = {self.programs} must be 0 or more")
         if self.stream and self.programs:
             raise ValueError(f"recipe {self.name!r}: a stream has no size; leave out programs, or stream")
+        if self.stream and self.ordinary:
+            raise ValueError(
+                f"recipe {self.name!r}: an ordinary twin is made of a whole corpus, not of a stream; "
+                "leave out ordinary, or stream"
+            )
         check_fits(self.mixture, self.cfg)
 
     @property
@@ -68,9 +75,10 @@ def follow(
     """Train a model by the recipe and save it to `folder`; a killed run goes on from its last state, and a finished one
     is returned as it is.
 
-    `corpus`, of the recipe's mixture, takes the place of one built for the run. `workers` processes draw the programs;
-    0: this one. Of several processes that train together, the first returns the model, the others None. ArtifactError
-    where the folder holds something else, the model of another run too.
+    `corpus`, of the recipe's mixture, takes the place of one built for the run; an ordinary recipe trains on the twin
+    of either. `workers` processes draw the programs; 0: this one. Of several processes that train together, the first
+    returns the model, the others None. ArtifactError where the folder holds something else, the model of another run
+    too.
     """
     if corpus is not None and corpus.mixture.fingerprint != recipe.mixture.fingerprint:
         raise ValueError(
@@ -89,6 +97,9 @@ def follow(
     source: Source = recipe.mixture if corpus is None else corpus
     if corpus is None and not recipe.stream:
         source = build(recipe.mixture, recipe.size, recipe.train.seed, workers=workers, progress=built)
+    if recipe.ordinary:
+        stage("exchange the answers", 0.0, "of the corpus")
+        source = ordinary.twin(source)
     model, start = _first_weights(recipe)
     model = model.to(device)
     stage("measure the machine", 0.0, "how fast its products are")
@@ -126,6 +137,8 @@ def _finished(recipe: Recipe, corpus: Corpus | None, folder: Path | str) -> chec
         programs = recipe.mixture.fingerprint
     else:
         programs = fingerprint(recipe.mixture, recipe.train.seed, recipe.size)
+    if recipe.ordinary:
+        programs = ordinary.fingerprint(programs)
     read = found.record.get("corpus", {}).get("fingerprint")
     made = {**found.record["config"], **found.model.cfg.to_dict(), "programs": read}
     asked = {**asdict(recipe.train), **recipe.cfg.to_dict(), "programs": programs}
@@ -192,7 +205,8 @@ def _parse(text: str, source: str, folder: Path) -> Recipe:
 
 
 def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
-    known = {"name": str, "mixture": str, "programs": int, "stream": bool, "start": str, "model": dict, "train": dict}
+    known = {"name": str, "mixture": str, "programs": int, "stream": bool, "start": str, "ordinary": bool}
+    known |= {"model": dict, "train": dict}
     for name, value in data.items():
         if name not in known:
             raise ValueError(f"a recipe has no {name!r}; it has {', '.join(known)}")
@@ -211,7 +225,7 @@ def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
     rest = {"d_mlp": 4 * width, "n_ctx": context(chosen.width)}
     cfg = ModelConfig(**{"n_layers": 4, "d_model": width, **rest, **heads, **model})
     training = TrainConfig(**_checked("train", data.get("train", {}), TrainConfig))
-    rest = {name: data[name] for name in ("programs", "stream", "start") if name in data}
+    rest = {name: data[name] for name in ("programs", "stream", "start", "ordinary") if name in data}
     return Recipe(data["name"], chosen, cfg, training, **rest)
 
 

@@ -44,6 +44,10 @@ ALLOWED = {
     "cadmus.build": {
         *("cadmus.corpus", "cadmus.mixture", "cadmus.membership", "cadmus.shards", "cadmus.artifacts", "cadmus.seeds"),
     },
+    "cadmus.ordinary": {
+        *("cadmus.corpus", "cadmus.families", "cadmus.membership", "cadmus.shards", "cadmus.tokens", "cadmus.seeds"),
+        "cadmus.artifacts",
+    },
     "cadmus.batches": {"cadmus.corpus", "cadmus.mixture", "cadmus.shards", "cadmus.seeds", "cadmus.tokens"},
     "cadmus.jackknife": {"cadmus.kernel", "cadmus.tokens"},
     "cadmus.divergence": {"cadmus.vm", "cadmus.tokens", "cadmus.jackknife"},
@@ -74,7 +78,7 @@ ALLOWED = {
     },
     "cadmus.recipe": {
         *("cadmus.mixture", "cadmus.build", "cadmus.model", "cadmus.train", "cadmus.checkpoint", "cadmus.artifacts"),
-        *("cadmus.processes", "cadmus.corpus"),
+        *("cadmus.processes", "cadmus.corpus", "cadmus.ordinary"),
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
@@ -202,7 +206,11 @@ def test_heavy_packages_load_where_they_belong(module):
 
 
 @pytest.mark.parametrize(
-    "statement", ["import cadmus", "import cadmus.build, cadmus.labels, cadmus.properties", "import analyses.cli"]
+    "statement",
+    [
+        *("import cadmus", "import cadmus.build, cadmus.labels, cadmus.ordinary, cadmus.properties"),
+        "import analyses.cli",
+    ],
 )
 def test_light_modules_load_without_torch(statement):
     loads_none_of(statement, "torch", "transformer_lens")

@@ -14,6 +14,7 @@ from cadmus.build import build
 from cadmus.families import Equality
 from cadmus.mixture import Component, Mixture, save
 from cadmus.model import Model, ModelConfig
+from cadmus.ordinary import twin
 from cadmus.processes import processes, rank, world
 from cadmus.recipe import Recipe, changed, follow, load
 from cadmus.train import TrainConfig, train
@@ -33,7 +34,7 @@ def test_recipes_that_ship_fit_their_programs(name: str) -> None:
 
 
 def test_what_ships_is_what_the_commands_name(capsys) -> None:
-    assert recipe.shipped() == ["base", "dynamics", "first", "micro", "mini"]
+    assert recipe.shipped() == ["base", "dynamics", "first", "micro", "mini", "ordinary"]
     assert load("dynamics").train.snapshots == 24, "what cadmus-probe dynamics asks for"
     assert main(["train", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -65,6 +66,11 @@ def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:
         ('name = "x"\nmixture = "first"\nprograms = "many"', r"programs = 'many' must be int"),
         ('name = "x"\nmixture = "first"\nprograms = -1', r"programs = -1 must be 0 or more"),
         ('name = "x"\nmixture = "first"\nprograms = 9\nstream = true', r"a stream has no size; leave out programs"),
+        (
+            'name = "x"\nmixture = "first"\nordinary = true\nstream = true',
+            r"twin is made of a whole corpus, not of a stream",
+        ),
+        ('name = "x"\nmixture = "first"\nordinary = 1', r"ordinary = 1 must be bool"),
         ('name = "x"\nmixture = "first"\n[train]\nlearning = 1', r"train: unknown field 'learning'; there are steps,"),
         ('name = "x"\nmixture = "first"\n[train]\nsteps = 1.5', r"train: steps = 1\.5 must be int"),
         ('name = "x"\nmixture = "first"\n[train]\nsteps = 0', r"steps = 0 must be 1 or more"),
@@ -179,6 +185,33 @@ def test_a_recipe_is_followed_to_a_saved_model(stream: bool, tmp_path: Path) -> 
     assert [share for name, share, _ in told if name == "train"] == [0.25, 0.5, 0.75, 1.0]
     assert "of peak, loss" in told[-1][2]
     assert ("build the corpus" in {name for name, _, _ in told}) != stream
+
+
+def test_an_ordinary_recipe_trains_on_the_twin_of_its_corpus(tmp_path: Path) -> None:
+    one = replace(RECIPE, ordinary=True, programs=256)
+    told = []
+    made = follow(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
+    corpus = build(MIXED, 256)
+    expected = twin(corpus)
+    assert made.record["corpus"] == expected.about
+    assert made.record["corpus"]["ordinary_twin_of"] == corpus.fingerprint
+    alike = Model(CFG)
+    train(alike, expected, QUICK)
+    for name, weights in alike.state_dict().items():
+        assert torch.equal(made.model.state_dict()[name], weights), name
+    assert told.index("exchange the answers") < told.index("train")
+    told.clear()
+    follow(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
+    follow(one, tmp_path / "twin", corpus=corpus, stage=lambda name, share, note: told.append(name))
+    assert told == [], "it is finished, and of the same programs whether they are built or given"
+    assert follow(one, tmp_path / "given", corpus=corpus).record["corpus"] == expected.about
+    with pytest.raises(artifacts.ArtifactError, match=r"another run \(programs differ\)"):
+        follow(replace(one, ordinary=False), tmp_path / "twin")
+
+
+def test_the_ordinary_recipe_is_micro_but_for_the_truth() -> None:
+    assert replace(load("ordinary"), name="micro", ordinary=False) == load("micro")
+    assert load("ordinary").ordinary
 
 
 def test_training_begins_with_the_weights_of_another_model(tmp_path: Path, capsys) -> None:
