@@ -31,14 +31,16 @@ def main() -> int:
         for name, function in BENCHMARKS.items():
             print(f"{name:<20} {function.__doc__.splitlines()[0]}")
         return 0
-    machine = f"{devices.name(torch.device('cpu'))}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    this_machine = (
+        f"{devices.name(torch.device('cpu'))}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    )
     names = [name for name in BENCHMARKS if name not in SLOW] if arguments.name == "all" else [arguments.name]
     measurements = [row for name in names for row in BENCHMARKS[name]()]
     if arguments.json:
         for row in measurements:
-            print(json.dumps({**asdict(row), "machine": machine}))
+            print(json.dumps({**asdict(row), "machine": this_machine}))
     else:
-        print(machine)
+        print(this_machine)
         _table(measurements)
     return 0 if all(row.passed for row in measurements) else 1
 
