@@ -122,7 +122,7 @@ _SECONDS_UNSAVED = 60.0  # that a killed run loses at most
 
 # Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at the shape of `mini`)
 # and leave the caches, fewer pay more often for what a pass costs whatever its size.
-_PART_TOKENS = {"cpu": 4096}
+_PART_TOKENS = {"cpu": 6144}
 _PART_TOKENS_GPU = 131_072
 _MULTIPLE = 256  # that a part is filled up to
 
