@@ -34,7 +34,7 @@ def test_recipes_that_ship_fit_their_programs(name: str) -> None:
 
 
 def test_what_ships_is_what_the_commands_name(capsys) -> None:
-    assert recipe.shipped() == ["base", "dynamics", "first", "micro", "mini", "mini-next", "ordinary"]
+    assert recipe.shipped() == ["base", "dynamics", "first", "micro", "mini", "mini-gpu", "mini-next", "ordinary"]
     assert load("dynamics").train.snapshots == 24, "what cadmus-probe dynamics asks for"
     assert main(["train", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
