@@ -54,9 +54,8 @@ def training(trained: checkpoint.Checkpoint) -> report.Section:
         "Training",
         (
             f"{record['parameters']:,} parameters, {record['tokens']:,} tokens in {_duration(record['seconds'])} "
-            f"({rate:,.0f} tokens per second on {record['threads']} threads of {record['device']}, "
-            f"{record['config']['precision']}; {record['flops']:.2g} operations, "
-            f"{record['share_of_peak']:.0%} of what a large matrix product reaches).",
+            f"({rate:,.0f} tokens per second on {_machines(record)}; {record['flops']:.2g} operations"
+            f"{_share_of_peak(record['share_of_peak'])}).",
         ),
         figure=figures.learning_curve(log, evaluations),
         caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0: "
@@ -64,6 +63,18 @@ def training(trained: checkpoint.Checkpoint) -> report.Section:
         + ("" if evaluations.empty else " Right: completion accuracy on held-out programs of the split validation."),
         table=log,
     )
+
+
+def _machines(record: dict) -> str:
+    """Where a model was trained, by its record: each device, its threads and the precision, in their order."""
+    stretches = record.get("stretches") or [{**record, "precision": record["config"]["precision"]}]
+    said = (f"{one['threads']} threads of {one['device']}, {one['precision']}" for one in stretches)
+    return "; then ".join(dict.fromkeys(said))
+
+
+def _share_of_peak(share: float) -> str:
+    """Nothing of a share above 1, as records had it of CPUs that emulate bf16."""
+    return f", {share:.0%} of what a large matrix product reaches" if share <= 1 else ""
 
 
 def size(corpus: dict) -> str:
