@@ -14,18 +14,18 @@ def flops_per_token(cfg: ModelConfig) -> int:
     return 6 * (cfg.n_layers * per_block + cfg.d_model * cfg.d_vocab)
 
 
-def cost(cfg: ModelConfig, tokens: int, seconds: float, devices: int, possible: float, rate: float) -> dict[str, Any]:
-    """What `tokens` tokens in `seconds` on `devices` devices cost.
+def cost(cfg: ModelConfig, tokens: int, device_seconds: float, possible: float, rate: float) -> dict[str, Any]:
+    """What `tokens` tokens cost that took so many seconds, those of all devices added up.
 
     possible: operations that large matrix products would have made in that time, on all devices; rate: money (dollars)
     for an hour of one device, 0 where none is stated."""
     flops = flops_per_token(cfg) * tokens
-    hours = devices * seconds / 3600
+    hours = device_seconds / 3600
     return {
         "device_hours": hours,
         "flops": flops,
         "share_of_peak": flops / possible if possible else 0.0,
-        "peak_flops_per_second": possible / (seconds * devices) if seconds else 0.0,
+        "peak_flops_per_second": possible / device_seconds if device_seconds else 0.0,
         "dollars_per_hour": rate,
         "dollars": hours * rate,
     }

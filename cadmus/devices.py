@@ -50,7 +50,7 @@ def fast_precision(device: torch.device) -> str:
     product decides alone) and a small product confirms it, in a tenth of a second; on a GPU where it has them.
     """
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"  # Ampere and later
     if device.type != "cpu" or _has_bf16_instructions() is False:
         return "fp32"
     return "bf16" if bf16_gain(device) >= _GAIN else "fp32"

@@ -16,6 +16,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# What the compiler may do with arithmetic: all that makes it fast, but not suppose that numbers are finite. What is not
+# must come out as such, so that training stops.
+_FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
+
+
+def compiled(tensor: Tensor) -> bool:
+    """Whether what follows runs compiled, on a CPU; elsewhere PyTorch's own operators do the same."""
+    return tensor.device.type == "cpu"
 
 
 def attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tensor:
@@ -28,13 +38,13 @@ def attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tens
 
 def gelu(x: Tensor, bias: Tensor) -> Tensor:
     """GELU of x + bias, [tokens, d_mlp], exact (by the error function, not by tanh)."""
-    return _Gelu.apply(x, bias) if x.device.type == "cpu" else F.gelu(x + bias)
+    return _Gelu.apply(x, bias) if compiled(x) else F.gelu(x + bias.to(x.dtype))
 
 
 def add_norm(x: Tensor, update: Tensor, bias: Tensor, w: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """(x + update + bias, the LayerNorm of that with weight w and bias b), [tokens, d_model] each. x is float32, and so
     is the sum; the normalized activations come in the dtype of autocast, where that is on."""
-    if x.device.type != "cpu":
+    if not compiled(x):
         x = x + update + bias
         return x, F.layer_norm(x, w.shape, w, b, eps)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
@@ -44,6 +54,7 @@ def add_norm(x: Tensor, update: Tensor, bias: Tensor, w: Tensor, b: Tensor, eps:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tensor:
+        _check_types(qkv, bias)
         qkv = qkv.contiguous()
         z = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
         pattern = torch.empty(len(qkv), heads, int(np.diff(starts).max()))
@@ -53,6 +64,7 @@ class _Attention(torch.autograd.Function):
         return z
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         qkv, bias, pattern = ctx.saved_tensors
         out, out_bias = torch.empty_like(qkv), torch.zeros_like(bias)
@@ -63,6 +75,7 @@ class _Attention(torch.autograd.Function):
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
+        _check_types(x, bias)
         x = x.contiguous()
         out = torch.empty_like(x)
         _gelu(*map(_array, (x, bias, out)))
@@ -70,6 +83,7 @@ class _Gelu(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, bias = ctx.saved_tensors
         out, out_bias = torch.empty_like(x), torch.zeros_like(bias)
@@ -82,6 +96,7 @@ class _AddNorm(torch.autograd.Function):
     def forward(
         ctx, x: Tensor, update: Tensor, bias: Tensor, w: Tensor, b: Tensor, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
+        _check_types(update, x, bias, w, b)
         total, normalized = torch.empty_like(x), torch.empty_like(x, dtype=dtype)
         mean, inverse = x.new_empty(2, len(x))  # of each token: its mean, 1 / its deviation
         inputs = (x.contiguous(), update.contiguous(), bias, w, b)
@@ -91,6 +106,7 @@ class _AddNorm(torch.autograd.Function):
         return total, normalized
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_total: Tensor, grad_normalized: Tensor) -> tuple[Tensor | None, ...]:
         total, w, mean, inverse = ctx.saved_tensors
         grad, grad_update = torch.empty_like(total), torch.empty_like(total, dtype=ctx.dtype)
@@ -98,6 +114,16 @@ class _AddNorm(torch.autograd.Function):
         inputs = (total, w, mean, inverse, grad_total.contiguous(), grad_normalized.contiguous())
         _add_norm_backward(*map(_array, (*inputs, grad, grad_update, sums)))
         return grad, grad_update, *sums, None, None
+
+
+def _check_types(activations: Tensor, *exact: Tensor) -> None:
+    """TypeError for numbers that the compiled loops would misread."""
+    allowed = (torch.float32, torch.bfloat16)
+    if activations.dtype not in allowed or any(one.dtype != torch.float32 for one in exact):
+        raise TypeError(
+            f"activations are {activations.dtype}, parameters and stream {', '.join(str(one.dtype) for one in exact)}; "
+            "expected float32 or bfloat16, and float32: train a float32 model, under autocast where it is to be fast"
+        )
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -170,9 +196,9 @@ _LOG2_E = np.float32(1 / math.log(2))
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(math.log(2) - 0.693359375)  # the high part times k is exact
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _exponential(x):
-    """exp(x) of x up to 0, within 2e-7 of its value: 2^k times Taylor's polynomial of the rest. In this form a loop of
+    """exp(x) of x up to 0, within 3e-7 of its value: 2^k times Taylor's polynomial of the rest. In this form a loop of
     it compiles to vector instructions, which one of `np.exp` does not."""
     x = max(x, np.float32(-87))
     exponent = np.int32(x * _LOG2_E - np.float32(0.5))  # rounded: of numbers below 0, int cuts off upwards
@@ -193,7 +219,7 @@ def _exponential(x):
 # work on what is near. Columns of qkv: queries, keys, values, in each head after head.
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _attend(starts, heads, qkv, bias, z, pattern):
     width = z.shape[1]
     d_head = width // heads
@@ -231,7 +257,7 @@ def _attend(starts, heads, qkv, bias, z, pattern):
                 z[begin + i, d] = _written(mixed[i, d], z[begin + i, d])
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
     """out, out_bias: the gradients of qkv and bias, given `grad`, that of z."""
     width = grad.shape[1]
@@ -278,9 +304,9 @@ def _attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
 # --- compiled: GELU --------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _normal(x):
-    """(the cumulative normal distribution at x, its density there), within 2e-7: Abramowitz and Stegun 7.1.26."""
+    """(the cumulative normal distribution at x, its density there), within 3e-7: Abramowitz and Stegun 7.1.26."""
     bell = _exponential(np.float32(-0.5) * x * x)
     t = np.float32(1) / (np.float32(1) + np.float32(0.3275911 / math.sqrt(2)) * abs(x))
     y = np.float32(1.061405429)
@@ -292,7 +318,7 @@ def _normal(x):
     return (np.float32(1) - tail if x > 0 else tail), bell * np.float32(1 / math.sqrt(2 * math.pi))
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _gelu(x, bias, out):
     for i in range(x.shape[0]):
         for k in range(x.shape[1]):
@@ -300,7 +326,7 @@ def _gelu(x, bias, out):
             out[i, k] = _written(value * _normal(value)[0], out[i, k])
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _gelu_backward(x, bias, grad, out, out_bias):
     """out, out_bias: the gradients of x and bias, given `grad`, that of the result."""
     for i in range(x.shape[0]):
@@ -315,7 +341,7 @@ def _gelu_backward(x, bias, grad, out, out_bias):
 # --- compiled: the residual stream -----------------------------------------------------------------------------------
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _add_norm(eps, x, update, bias, w, b, total, normalized, mean, inverse):
     width = np.float32(x.shape[1])
     for i in range(x.shape[0]):
@@ -333,7 +359,7 @@ def _add_norm(eps, x, update, bias, w, b, total, normalized, mean, inverse):
             normalized[i, k] = _written(value, normalized[i, k])
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
 def _add_norm_backward(total, w, mean, inverse, grad_total, grad_normalized, grad, grad_update, sums):
     """Fills in the gradients of x and of the update; adds up those of bias, w and b in sums [3, d_model]."""
     width = np.float32(total.shape[1])

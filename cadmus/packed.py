@@ -39,16 +39,13 @@ class Packed:
 
         qkv [tokens, 3 * heads * d_head]: queries, keys and values, in each head after head; bias, of as many, is added.
         """
-        if self._on_cpu():
+        if fused.compiled(qkv):
             return fused.attention(qkv, bias, heads, self.starts)
         rows, longest = len(self.lengths), int(self.lengths.max())
         padded = qkv.new_zeros(rows * longest, qkv.shape[1]).index_copy(0, self._places, qkv + bias.to(qkv.dtype))
         q, k, v = rearrange(padded, "(row pos) (part head d) -> part row head pos d", row=rows, part=3, head=heads)
         z = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # what is padding comes last, so no token sees it
         return rearrange(z, "row head pos d -> (row pos) (head d)")[self._places]
-
-    def _on_cpu(self) -> bool:
-        return self.inputs.device.type == "cpu"
 
     @cached_property
     def _places(self) -> Tensor:

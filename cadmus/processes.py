@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,15 +53,20 @@ def check_agreement(step: int) -> None:
         raise ValueError(f"the processes go on from different steps {steps}: they must share the folder of the run")
 
 
+def agreed(value: Any) -> Any:
+    """What the first process has found: where each looks at its own machine, all must go on alike."""
+    if world() == 1:
+        return value
+    found = [value]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
 def sum_gradients(parameters: list[Tensor], loss: Tensor) -> Tensor:
     """Add up the gradients over all processes, in place, in one message; returns the sum of the losses."""
     if world() == 1:
         return loss
-    gradients = [
-        parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in parameters
-    ]
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient  # a process whose share of the batch was empty has none of its own
+    gradients = [parameter.grad for parameter in parameters]
     flat = torch.cat([gradient.flatten() for gradient in gradients] + [loss[None]])
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([*(g.numel() for g in gradients), 1])):

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from cadmus import artifacts, checkpoint, mixture, ordinary
 from cadmus.build import build
 from cadmus.corpus import Corpus, fingerprint
+from cadmus.devices import AUTO
 from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.processes import rank
@@ -84,7 +85,8 @@ def follow(
         raise ValueError(
             f"the corpus is of mixture {corpus.mixture.name!r}, the recipe asks for {recipe.mixture.name!r}"
         )
-    finished = _finished(recipe, corpus, folder)
+    model, start = _first_weights(recipe)
+    finished = _finished(recipe, corpus, start, folder)
     if finished is not None:
         return None if rank() else finished
 
@@ -100,7 +102,6 @@ def follow(
     if recipe.ordinary:
         stage("exchange the answers", 0.0, "of the corpus")
         source = ordinary.twin(source)
-    model, start = _first_weights(recipe)
     model = model.to(device)
     stage("measure the machine", 0.0, "how fast its products are")
     record = train(model, source, recipe.train, trained, folder=folder, workers=workers, note=note, start=start)
@@ -125,8 +126,8 @@ def _first_weights(recipe: Recipe) -> tuple[Model, str]:
     return found.model, found.fingerprint
 
 
-def _finished(recipe: Recipe, corpus: Corpus | None, folder: Path | str) -> checkpoint.Checkpoint | None:
-    """The model that the recipe has already made in the folder of these programs, if any."""
+def _finished(recipe: Recipe, corpus: Corpus | None, start: str, folder: Path | str) -> checkpoint.Checkpoint | None:
+    """The model that the recipe has already made in the folder of these programs and first weights, if any."""
     artifacts.check_free(folder, "model")
     if not (Path(folder) / artifacts.MANIFEST).exists():
         return None
@@ -140,11 +141,14 @@ def _finished(recipe: Recipe, corpus: Corpus | None, folder: Path | str) -> chec
     if recipe.ordinary:
         programs = ordinary.fingerprint(programs)
     read = found.record.get("corpus", {}).get("fingerprint")
-    made = {**found.record["config"], **found.model.cfg.to_dict(), "programs": read}
-    asked = {**asdict(recipe.train), **recipe.cfg.to_dict(), "programs": programs}
-    different = [
-        name for name in asked if name != "precision" and made.get(name) != json.loads(json.dumps(asked[name]))
-    ]
+    record = found.record
+    made = {**record["config"], **found.model.cfg.to_dict(), "programs": read, "start": record.get("start", "")}
+    asked = {**asdict(recipe.train), **recipe.cfg.to_dict(), "programs": programs, "start": start}
+    if recipe.train.precision == AUTO:
+        del asked["precision"]  # it does not matter in which the model was made
+    elif record.get("stretches"):
+        made["precision"] = record["stretches"][-1]["precision"]
+    different = [name for name in asked if made.get(name) != json.loads(json.dumps(asked[name]))]
     if different:
         raise artifacts.ArtifactError(
             f"{folder} holds the finished model of another run ({', '.join(different)} differ); choose another folder, "
@@ -177,8 +181,8 @@ def _heads(width: int, d_head: int) -> dict[str, int]:
 def load(source: str | Path) -> Recipe:
     """The recipe in a TOML file, or one that ships with the package, by name (`shipped()` lists them).
 
-    A mixture is named as `mixture.load` takes it, a file beside the recipe too. Raises ValueError, in one line, for
-    malformed TOML and for anything unknown, ill-typed or out of bounds.
+    A mixture is named as `mixture.load` takes it, a file beside the recipe too; so is the folder of `start`. Raises
+    ValueError, in one line, for malformed TOML and for anything unknown, ill-typed or out of bounds.
     """
     path = Path(source)
     if path.suffix == ".toml" or path.is_file():
@@ -226,6 +230,8 @@ def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
     cfg = ModelConfig(**{"n_layers": 4, "d_model": width, **rest, **heads, **model})
     training = TrainConfig(**_checked("train", data.get("train", {}), TrainConfig))
     rest = {name: data[name] for name in ("programs", "stream", "start", "ordinary") if name in data}
+    if rest.get("start") and (folder / rest["start"]).is_dir():
+        rest["start"] = str(folder / rest["start"])
     return Recipe(data["name"], chosen, cfg, training, **rest)
 
 

@@ -1,9 +1,9 @@
 """The training loop: Muon for the matrices of the blocks and AdamW for the rest (or AdamW for all), warm-up and cosine,
 autocast in the precision that the device is fast at, checkpoints from which a killed run goes on to the same weights.
 
-Programs lie one after another, so that nothing is padding, and a batch is cut into parts that fit into memory; the
-gradient is that of the whole batch. Under `torchrun` every process takes its share of each batch, and the gradient is
-again that of the whole.
+Programs lie one after another, so that next to nothing is padding, and a batch is cut into parts that fit into memory;
+the gradient is that of the whole batch. Under `torchrun` every process takes its share of each batch, and the gradient
+is again that of the whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from cadmus import artifacts, checkpoint, devices, tokens, vm
 from cadmus.batches import Batches, open_batches
@@ -33,7 +33,7 @@ from cadmus.mixture import Mixture
 from cadmus.model import Model, ModelConfig
 from cadmus.muon import Muon
 from cadmus.packed import pack
-from cadmus.processes import check_agreement, rank, sum_gradients, world
+from cadmus.processes import agreed, check_agreement, rank, sum_gradients, world
 
 Source = Corpus | Mixture  # stored programs, or a stream of them
 
@@ -71,7 +71,8 @@ class TrainConfig:
     checkpoint_every: int = 500
     """Steps between two states that a killed run can go on from; a minute is the most in any case."""
     average_steps: int = 0
-    """The weights that are evaluated and kept: an exponential average over about so many steps; 0: the last ones."""
+    """The weights that are evaluated and kept, at the end and as snapshots: an exponential average over about so many
+    steps; 0: the last ones."""
     snapshots: int = 0
     """Models kept on the way, at log-spaced steps, for studies of training; 0: none, 1: the first step's."""
     evaluate_every: int = 0
@@ -123,7 +124,8 @@ _SECONDS_UNSAVED = 60.0  # that a killed run loses at most
 # Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at the shape of `mini`)
 # and leave the caches, fewer pay more often for what a pass costs whatever its size.
 _PART_TOKENS = {"cpu": 6144}
-_PART_TOKENS_GPU = 131_072
+_PART_TOKENS_GPU = 32_768
+_LEAST_TOKENS = 1024  # in a part, or a core does without: of smaller ones a step takes up to three times as long
 _MULTIPLE = 256  # that a part is filled up to
 
 Progress = Callable[[dict[str, float]], None]  # told of each step: tokens and seconds so far, loss, share of peak
@@ -179,7 +181,7 @@ def check_fits(mixture: Mixture, cfg: ModelConfig) -> None:
 
 
 # of a run, kept with its state
-_PROGRESS = ("step", "seen", "seconds", "possible", "rows", "losses", "evaluations", "stretches")
+_PROGRESS = ("step", "seen", "seconds", "device_seconds", "possible", "rows", "losses", "evaluations", "stretches")
 
 
 class _Run:
@@ -187,10 +189,11 @@ class _Run:
 
     def __init__(self, model: Model, batches: Batches, config: TrainConfig, folder: Path | None, start: str):
         self.model, self.batches, self.config, self.folder, self.start = model, batches, config, folder, start
-        self.fast = devices.fast_precision(model.device)
+        self.fast = agreed(devices.fast_precision(model.device))
         self.optimizers = _optimizers(model, config, PRECISIONS[self.fast])
         self.average = _average(model, config.average_steps) if config.average_steps else None
         self.step, self.seen, self.seconds = 0, 0, 0.0
+        self.device_seconds = 0.0  # of all processes
         self.possible = 0.0  # operations that large products would have made in these seconds
         self.rows: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float | str]] = []
@@ -198,29 +201,32 @@ class _Run:
         self.loss, self.losses = math.nan, []  # of the last step; of those since the last row
 
     def begin(self, note: Note) -> None:
-        """Go on from a state where there is one, in the precision that the run has had; choose it where it is new."""
+        """Go on from a state where there is one; say how, and note it where it is another way than before."""
         self.resume()
+        before = self.stretches[-1] if self.stretches else {}
+        wanted = self.config.precision
+        self.precision = before.get("precision", self.fast) if wanted == AUTO else wanted
         device = self.model.device
-        before = self.stretches[-1] if self.stretches else None
-        chosen = self.config.precision
-        if chosen == AUTO:
-            chosen = before["precision"] if before else self.fast
-        threads = torch.get_num_threads()
-        here = {"precision": chosen, "muon": self.fast, "device": devices.name(device), "threads": threads}
-        if before is None:
-            note(f"{chosen} on {here['device']}, {threads} threads")
-        else:
-            changes = [f"{name} {before[name]}, now {value}" for name, value in here.items() if before[name] != value]
-            if changes:
-                note(f"goes on from step {self.step} with {'; '.join(changes)}: bits may differ from here on")
-        if chosen != self.fast and device.type == "cpu":
-            gain = devices.bf16_gain(device)
-            slower = 1 / gain if chosen == "bf16" else gain
-            note(f"{chosen} products take {slower:.1f} times as long as {self.fast} ones on this CPU")
-        if before is None or changes:
+        here = {
+            "precision": self.precision,
+            "muon_precision": self.fast,
+            "device": devices.name(device),
+            "threads": torch.get_num_threads(),
+            "processes": world(),
+            "versions": _versions(),
+        }
+        changes = [f"{key} {before.get(key)}, now {value}" for key, value in here.items() if before.get(key) != value]
+        if not before:
+            note(f"{self.precision} on {here['device']}, {here['threads']} threads")
+        elif changes:
+            note(f"goes on from step {self.step} with {'; '.join(changes)}: bits may differ from here on")
+        if changes:
             self.stretches.append({"from_step": self.step, **here})
-        self.precision = chosen
-        self.peak = devices.matmul_peak(device, chosen)
+        if self.precision != self.fast and device.type == "cpu":
+            gain = devices.bf16_gain(device)
+            slower = 1 / gain if self.precision == "bf16" else gain
+            note(f"{self.precision} products take {slower:.1f} times as long as {self.fast} ones on this CPU")
+        self.peak = devices.matmul_peak(device, self.precision)
 
     def advance(self) -> None:
         started = time.perf_counter()
@@ -251,7 +257,7 @@ class _Run:
             self.evaluate()
         if self.folder is not None and rank() == 0:
             if self.step in self.config.snapshot_steps:
-                checkpoint.save_snapshot(self.folder, self.step, self.model)
+                checkpoint.save_snapshot(self.folder, self.step, self._best())
             due = self.step % self.config.checkpoint_every == 0 or time.monotonic() - self._saved >= _SECONDS_UNSAVED
             if due and self.step < self.config.steps:
                 self.save()
@@ -260,6 +266,7 @@ class _Run:
         """Count a step's time. A step that beats the peak that was measured was faster than it: then it is the peak."""
         self.peak = max(self.peak, flops_per_token(self.model.cfg) * counted / seconds / world())
         self.seconds += seconds
+        self.device_seconds += seconds * world()
         self.possible += seconds * self.peak * world()
 
     def finish(self) -> None:
@@ -281,7 +288,7 @@ class _Run:
 
     def evaluate(self) -> None:
         """Note how many held-out programs of each family the model completes (with its averaged weights, if any)."""
-        model = self.model if self.average is None else self.average.module
+        model = self._best()
         model.eval()
         programs = self.config.evaluate_programs
         mixture = self.batches.mixture
@@ -297,7 +304,7 @@ class _Run:
         return {**where, "share_of_peak": self._cost()["share_of_peak"]}
 
     def _cost(self) -> dict[str, Any]:
-        return cost(self.model.cfg, self.seen, self.seconds, world(), self.possible, self.config.dollars_per_hour)
+        return cost(self.model.cfg, self.seen, self.device_seconds, self.possible, self.config.dollars_per_hour)
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
@@ -320,6 +327,10 @@ class _Run:
         progress["run"] = self._identity(self.step)
         checkpoint.save_state(self.folder, self._models(), self.optimizers, progress)
         self._kept, self._saved = self.step, time.monotonic()
+
+    def _best(self) -> Model:
+        """The weights that are to be kept."""
+        return self.model if self.average is None else self.average.module
 
     def _models(self) -> dict[str, Model]:
         """The weights that a state holds."""
@@ -358,14 +369,29 @@ class _Run:
         }
 
 
+def _versions() -> str:
+    """What the bits of a run depend on besides its machine."""
+    made_with = artifacts.provenance()
+    known = [f"{name} {version}" for name, version in made_with["versions"].items() if name in ("torch", "numba")]
+    return ", ".join([*known, f"revision {(made_with['git'] or 'unknown')[:12]}"])
+
+
 def _average(model: Model, steps: int) -> AveragedModel:
-    """An exponential average of the weights, over about the last `steps` steps."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / steps))
+    """An exponential average of the weights over about the last `steps` steps, over all of them before there are so
+    many: the first weights would else count most of a run that is not much longer."""
+
+    def blend(kept: list[Tensor], now: list[Tensor], averaged: Tensor) -> None:
+        for one, other in zip(kept, now, strict=True):
+            one.lerp_(other, 1 / min(int(averaged) + 1, steps))
+
+    return AveragedModel(model, multi_avg_fn=blend)
 
 
 def _optimizers(model: Model, config: TrainConfig, fast: torch.dtype) -> list[torch.optim.Optimizer]:
     matrices, others = [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         (matrices if name.startswith("blocks.") and ".W_" in name else others).append(parameter)
     if config.optimizer == "adamw":
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -387,17 +413,17 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
     """Make the gradient of a batch's mean loss, over all processes; returns that loss and how many tokens counted."""
     lengths = tokens.lengths(programs) + 1
     total = int(lengths.sum())  # of all processes
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def of_part(part: np.ndarray) -> tuple[Tensor, ...]:
+    def of_part(part: np.ndarray) -> list[Tensor]:
         packed = pack(part, model.device, _MULTIPLE)
         with torch.autocast(model.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
             logits = model.on_packed(packed)
         share = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / total
-        return share.detach(), *torch.autograd.grad(share, parameters)
+        return [share.detach(), *torch.autograd.grad(share, parameters)]
 
     parts = _parts(programs[np.argsort(lengths, kind="stable")][rank() :: world()], model.device)
-    loss, *gradients = map(sum, zip(*_on_cores(of_part, parts, model.device), strict=True))
+    loss, *gradients = _summed(of_part, parts, model.device)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     return sum_gradients(parameters, loss).item(), total
@@ -405,27 +431,36 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
 
 def _parts(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:
     """The programs, shortest first, in parts with about as many tokens each, of all lengths: as few as there may be
-    (`_PART_TOKENS`), and on a CPU as many for each core."""
-    count = -(-int((tokens.lengths(programs) + 1).sum()) // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
+    (`_PART_TOKENS`), and on a CPU as many for each core, as long as they are worth a core's while."""
+    count = tokens.lengths(programs).sum() + len(programs)
+    parts = -(-int(count) // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
     if device.type == "cpu":
-        cores = torch.get_num_threads()
-        count = cores * -(-count // cores)
-    return [part for k in range(count) if len(part := programs[k::count])]
+        cores = max(1, min(torch.get_num_threads(), int(count) // _LEAST_TOKENS))
+        parts = cores * -(-parts // cores)
+    return [part for k in range(parts) if len(part := programs[k::parts])]
 
 
-def _on_cores(work: Callable[[np.ndarray], Any], parts: list[np.ndarray], device: torch.device) -> list[Any]:
-    """What `work` gives for each part. On a CPU each core takes a part of its own, which is faster by a quarter, for
-    models as small as ours, than if all cores shared each product."""
-    cores = torch.get_num_threads()
-    if device.type != "cpu" or cores == 1:
-        return list(map(work, parts))
-    torch.set_num_threads(1)
+def _summed(work: Callable[[np.ndarray], list[Tensor]], parts: list[np.ndarray], device: torch.device) -> list[Tensor]:
+    """The sums of the tensors that `work` gives for each part, added in the order of the parts.
+
+    On a CPU each core takes parts of its own (on two cores 1.25 times as fast, for models as small as ours, as if both
+    shared each product), and a product has one thread meanwhile.
+    """
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    if cores > 1:
+        torch.set_num_threads(1)
     try:
-        return list(_pool(cores).map(work, parts))
+        found = map(work, parts) if cores == 1 else _pool(cores).map(work, parts)
+        sums = next(found)
+        for more in found:
+            torch._foreach_add_(sums, more)
     finally:
-        torch.set_num_threads(cores)
+        if cores > 1:
+            torch.set_num_threads(cores)
+    return sums
 
 
 @cache
 def _pool(cores: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start them anew in each step takes a sixth of its time."""
     return ThreadPoolExecutor(cores, "train")

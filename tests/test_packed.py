@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cadmus import fused, tokens
 from cadmus.model import ModelConfig
-from cadmus.packed import Packed, pack
+from cadmus.packed import pack
+from cadmus.train import accumulate_gradient
 from tests.models import far_from_trivial
 from tests.training import CFG, programs
 
@@ -126,16 +127,55 @@ def test_attention_equals_the_plain_one(lengths: list[int], heads: int, d_head: 
             check(one, other, 4 * tolerance, f"{name}, {dtype}")
 
 
-def test_attention_on_other_devices_equals_that_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There PyTorch's own runs over a padded copy; the path is the same on a CPU that is told to be none."""
-    packed = pack(programs().programs(np.arange(9)))
-    qkv, bias = random(len(packed.inputs), 96), random(96, seed=1)
-    expected = packed.attend(qkv, bias, 2)
-    monkeypatch.setattr(Packed, "_on_cpu", lambda self: False)
-    found = packed.attend(qkv, bias, 2)
-    check(found, expected, 2e-6)
-    for one, other in zip(gradients(found, [qkv, bias]), gradients(expected, [qkv, bias]), strict=True):
-        check(one, other, 1e-5)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
+@pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["standard", "rotary"])
+def test_other_devices_have_the_gradients_of_a_cpu(
+    cfg: ModelConfig, precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There PyTorch's own operators run, attention over a padded copy: here on a CPU that is told to be none."""
+    batch, found = programs().programs(np.arange(32)), []
+    for on_cpu in (True, False):
+        monkeypatch.setattr(fused, "compiled", lambda tensor, on_cpu=on_cpu: on_cpu)
+        model = far_from_trivial(cfg)
+        loss, _ = accumulate_gradient(model, batch, precision)
+        found.append((loss, dict(model.named_parameters())))
+    (loss, compiled), (other_loss, other) = found
+    assert other_loss == pytest.approx(loss, rel=tolerance)
+    for name, parameter in compiled.items():
+        if not name.endswith("b_K"):  # 0 but for rounding
+            check(other[name].grad, parameter.grad, tolerance, name)
+
+
+def test_bf16_has_about_the_gradient_of_fp32() -> None:
+    batch, found = programs().programs(np.arange(64)), []
+    for precision in ("fp32", "bf16"):
+        model = far_from_trivial(CFG)
+        accumulate_gradient(model, batch, precision)
+        found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    exact, rough = found
+    assert 1e-4 < (rough - exact).norm() / exact.norm() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_numbers_of_another_kind_are_refused(dtype: torch.dtype) -> None:
+    """The compiled loops would misread them: float64 as integers of 16 bits."""
+    x, flat = torch.zeros(4, 6), torch.zeros(6)
+    starts = np.array([0, 4])
+    expected = "expected float32 or bfloat16, and float32: train a float32 model"
+    for call in (
+        lambda: fused.gelu(x.to(dtype), flat),
+        lambda: fused.gelu(x, flat.to(dtype)),
+        lambda: fused.gelu(x, flat.bfloat16()),
+        lambda: fused.attention(x.to(dtype), flat, 1, starts),
+        lambda: fused.attention(x, flat.bfloat16(), 1, starts),
+        lambda: fused.add_norm(x, x.to(dtype), flat, flat, flat, 1e-5),
+        lambda: fused.add_norm(x.bfloat16(), x, flat, flat, flat, 1e-5),
+        lambda: fused.add_norm(x, x, flat.bfloat16(), flat, flat, 1e-5),
+        lambda: fused.add_norm(x, x, flat, flat.bfloat16(), flat, 1e-5),
+        lambda: fused.add_norm(x, x, flat, flat, flat.bfloat16(), 1e-5),
+    ):
+        with pytest.raises(TypeError, match=expected):
+            call()
 
 
 # --- between products ------------------------------------------------------------------------------------------------

@@ -222,11 +222,21 @@ def test_training_begins_with_the_weights_of_another_model(tmp_path: Path, capsy
         assert torch.equal(second.model.state_dict()[name], weights), name
     assert second.record["start"] == first.fingerprint
     assert first.record["start"] == ""
+    with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(start differ\)"):
+        follow(replace(RECIPE, train=nothing), tmp_path / "second")
+    with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(precision differ\)"):
+        follow(replace(RECIPE, train=replace(QUICK, precision="bf16")), tmp_path / "first")
+    assert follow(replace(RECIPE, train=replace(QUICK, precision="auto")), tmp_path / "first").fingerprint
+    (tmp_path / "beside.toml").write_text('name = "x"\nmixture = "first"\nstart = "first"\n')
+    assert load(tmp_path / "beside.toml").start == str(tmp_path / "first"), "a folder beside the recipe"
     wider = replace(RECIPE, start=str(tmp_path / "first"), cfg=replace(CFG, d_mlp=128))
     with pytest.raises(ValueError, match=r"is of another architecture \(d_mlp differ\); make \[model\] the same, or"):
         follow(wider, tmp_path / "third")
+    capsys.readouterr()
     assert main(["train", "--start", "nowhere", "--out", str(tmp_path / "fourth")]) == 2
-    assert "model folder nowhere does not exist" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "model folder nowhere does not exist" in said
+    assert "corpus" not in said, "before any work is done"
 
 
 def test_the_record_evaluates_on_the_validation_split() -> None:
@@ -261,7 +271,7 @@ def test_operations_are_those_that_the_profiler_counts() -> None:
 
 
 def test_cost_by_hand() -> None:
-    spent = cost.cost(CFG, tokens=1000, seconds=1800.0, devices=2, possible=1800 * 2 * 1e9, rate=1.5)
+    spent = cost.cost(CFG, tokens=1000, device_seconds=1800.0 * 2, possible=1800 * 2 * 1e9, rate=1.5)
     flops = cost.flops_per_token(CFG) * 1000
     assert spent["flops"] == flops
     assert spent["device_hours"] == 1.0

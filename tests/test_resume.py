@@ -6,20 +6,24 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cadmus import checkpoint, devices
 from cadmus import train as training
 from cadmus.artifacts import ArtifactError
 from cadmus.model import Model
+from cadmus.packed import pack
 from cadmus.train import train
-from tests.training import CFG, QUICK, parameters, programs, trained
+from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 RUN = """
 import sys
@@ -116,7 +120,7 @@ def test_the_precision_is_said_once_and_recorded(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(devices, "fast_precision", lambda device, fast=fast: fast)
         said, (stretch,) = notes(tmp_path / fast, precision="auto")
         assert said == [f"{fast} on {stretch['device']}, {torch.get_num_threads()} threads"]
-        assert (stretch["from_step"], stretch["precision"], stretch["muon"]) == (0, fast, fast)
+        assert (stretch["from_step"], stretch["precision"], stretch["muon_precision"]) == (0, fast, fast)
 
 
 def test_a_slow_precision_is_allowed_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +128,7 @@ def test_a_slow_precision_is_allowed_and_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(devices, "bf16_gain", lambda device: 1 / 12)
     said, (stretch,) = notes(tmp_path, precision="bf16")
     assert said[1:] == ["bf16 products take 12.0 times as long as fp32 ones on this CPU"]
-    assert (stretch["precision"], stretch["muon"]) == ("bf16", "fp32")
+    assert (stretch["precision"], stretch["muon_precision"]) == ("bf16", "fp32")
 
 
 def test_a_run_that_goes_on_keeps_its_precision_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +138,7 @@ def test_a_run_that_goes_on_keeps_its_precision_and_says_so(tmp_path: Path, monk
     monkeypatch.setattr(devices, "name", lambda device: "another CPU")
     monkeypatch.setattr(devices, "bf16_gain", lambda device: 0.1)
     said, (first, second) = notes(tmp_path, precision="auto")
-    assert "goes on from step 5 with muon bf16, now fp32; device" in said[0]
+    assert "goes on from step 5 with muon_precision bf16, now fp32; device" in said[0]
     assert said[0].endswith("now another CPU: bits may differ from here on")
     assert said[1] == "bf16 products take 10.0 times as long as fp32 ones on this CPU"
     assert (first["from_step"], first["precision"]) == (0, "bf16")
@@ -153,22 +157,110 @@ def test_the_precision_of_a_run_changes_only_where_one_asks_for_it(tmp_path: Pat
 
 
 def test_averaged_weights_are_what_is_kept_and_come_back_with_the_state(tmp_path: Path) -> None:
-    """By hand: the first step's weights, then 1 / 4 of each later one's, of a run of which every step is kept."""
-    config = replace(QUICK, steps=9, average_steps=4, checkpoint_every=5)
+    """By hand: the mean of the first four steps' weights, then 1 / 4 of each later one's."""
+    config = replace(QUICK, steps=9, average_steps=4, checkpoint_every=5, snapshots=2)
     whole = Model(CFG)
     steps: list[dict[str, Tensor]] = []
     train(whole, programs(), config, lambda now: steps.append({k: v.clone() for k, v in parameters(whole).items()}))
     for name, kept in parameters(whole).items():
-        expected = steps[0][name]
-        for later in steps[1:]:
+        expected = torch.stack([one[name] for one in steps[:4]]).mean(0)
+        for later in steps[4:]:
             expected = expected + (later[name] - expected) / 4
         assert torch.allclose(kept, expected, atol=1e-6), name
         assert not torch.equal(kept, steps[-1][name])
-    for _ in range(2):  # the second goes on from step 5
-        again = Model(CFG)
-        train(again, programs(), config, folder=tmp_path)
+    first_steps = []
+    for _ in range(2):
+        again, told = Model(CFG), []
+        train(again, programs(), config, lambda now, told=told: told.append(now["step"]), folder=tmp_path)
+        first_steps.append(told[0])
         for name, kept in parameters(again).items():
             assert torch.equal(kept, parameters(whole)[name]), name
+    assert first_steps == [1, 6]
+    made = checkpoint.Checkpoint(whole, MIXED, {}, "")
+    last = checkpoint.load_snapshot(made, checkpoint.snapshots(tmp_path)[9])
+    for name, kept in parameters(last).items():
+        assert torch.equal(kept, parameters(whole)[name]), "a snapshot is of the weights that are kept"
+
+
+def test_an_average_longer_than_the_run_is_of_the_whole_run() -> None:
+    """Not of the first steps' weights, which in a plain exponential average would count most."""
+    losses = [trained(replace(QUICK, average_steps=steps))[1]["log"][-1]["loss"] for steps in (0, 500)]
+    assert losses[0] == losses[1], "the average does not touch the training"
+    plain, averaged = (trained(replace(QUICK, average_steps=steps))[0] for steps in (0, 500))
+    batch = pack(programs().programs(np.arange(300)))
+    kept = [F.cross_entropy(model.on_packed(batch), batch.targets).item() for model in (plain, averaged)]
+    assert kept[1] < kept[0] + 0.5
+
+
+def test_evaluations_on_the_way_are_of_the_averaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(training, "evaluate", lambda model, *one, **other: seen.append(model) or [])
+    model = Model(CFG)
+    train(model, programs(), replace(QUICK, steps=2, average_steps=2, evaluate_every=2))
+    assert len(seen) == 1
+    assert seen[0] is not model
+
+
+# --- parts on cores --------------------------------------------------------------------------------------------------
+
+
+def test_cores_give_the_bits_of_parts_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_LEAST_TOKENS", 1)
+    monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": 300})
+    batch, before = programs().programs(np.arange(150)), torch.get_num_threads()
+    found, used = [], set()
+
+    class Inline:
+        def map(self, work, parts):
+            return map(work, parts)
+
+    try:
+        torch.set_num_threads(3)
+        for pool in (None, Inline()):
+            if pool is not None:
+                monkeypatch.setattr(training, "_pool", lambda cores, pool=pool: pool)
+            model = Model(CFG)
+            monkeypatch.setattr(training, "pack", lambda *one: used.add(threading.get_ident()) or pack(*one))
+            loss, _ = training.accumulate_gradient(model, batch, "fp32")
+            found.append((loss, [parameter.grad for parameter in model.parameters()], len(used)))
+            assert torch.get_num_threads() == 3
+            used.clear()
+    finally:
+        torch.set_num_threads(before)
+    assert [threads for *_, threads in found] == [3, 1]
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(one, other) for one, other in zip(found[0][1], found[1][1], strict=True))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_threads_are_as_before_where_a_part_fails(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*one: Any) -> None:
+        raise error
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(training, "pack", fail)
+        with pytest.raises(error):
+            training.accumulate_gradient(Model(CFG), programs().programs(np.arange(8)), "fp32")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_number_that_is_not_finite_is_lost_on_its_way(value: float, precision: str) -> None:
+    """Wherever it stands: the loss, or the gradient, is not finite either, so that the run stops."""
+    batch = programs().programs(np.arange(16))
+    for name, _ in Model(CFG).named_parameters():
+        model = Model(CFG)
+        with torch.no_grad():
+            parameter = model.get_parameter(name)
+            parameter[(0,) * parameter.ndim] = value
+        loss, _ = training.accumulate_gradient(model, batch, precision)
+        finite = math.isfinite(loss) and all(bool(p.grad.isfinite().all()) for p in model.parameters())
+        assert not finite, name
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
