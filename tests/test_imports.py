@@ -78,7 +78,7 @@ ALLOWED = {
     },
     "cadmus.recipe": {
         *("cadmus.mixture", "cadmus.build", "cadmus.model", "cadmus.train", "cadmus.checkpoint", "cadmus.artifacts"),
-        *("cadmus.processes", "cadmus.corpus", "cadmus.ordinary"),
+        *("cadmus.processes", "cadmus.devices", "cadmus.corpus", "cadmus.ordinary"),
     },
     "cadmus.evaluate": {
         *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
