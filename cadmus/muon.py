@@ -45,9 +45,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"].mul_(group["momentum"]).add_(parameter.grad)
                 update = parameter.grad.add(momentum, alpha=group["momentum"])
-                alike[parameter.shape[-2:]].append(
-                    (parameter, update.flatten(0, -3) if update.ndim > 2 else update[None])
-                )
+                alike[parameter.shape[-2:]].append((parameter, update.reshape(-1, *update.shape[-2:])))
             for (rows, columns), members in alike.items():
                 updates = orthogonalize(torch.cat([update for _, update in members]), self.dtype)
                 scale = _RMS * max(rows, columns) ** 0.5

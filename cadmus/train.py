@@ -432,10 +432,10 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
 def _parts(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:
     """The programs, shortest first, in parts with about as many tokens each, of all lengths: as few as there may be
     (`_PART_TOKENS`), and on a CPU as many for each core, as long as they are worth a core's while."""
-    count = tokens.lengths(programs).sum() + len(programs)
-    parts = -(-int(count) // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
+    count = int((tokens.lengths(programs) + 1).sum())
+    parts = -(-count // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
     if device.type == "cpu":
-        cores = max(1, min(torch.get_num_threads(), int(count) // _LEAST_TOKENS))
+        cores = max(1, min(torch.get_num_threads(), count // _LEAST_TOKENS))
         parts = cores * -(-parts // cores)
     return [part for k in range(parts) if len(part := programs[k::parts])]
 
@@ -444,9 +444,9 @@ def _summed(work: Callable[[np.ndarray], list[Tensor]], parts: list[np.ndarray],
     """The sums of the tensors that `work` gives for each part, added in the order of the parts.
 
     On a CPU each core takes parts of its own (on two cores 1.25 times as fast, for models as small as ours, as if both
-    shared each product), and a product has one thread meanwhile.
+    shared each product), and a product has one thread meanwhile; a single part has them all.
     """
-    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    cores = torch.get_num_threads() if device.type == "cpu" and len(parts) > 1 else 1
     if cores > 1:
         torch.set_num_threads(1)
     try:
