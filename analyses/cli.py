@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from functools import partial
-from math import isnan
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from analyses.data_cli import data
-from analyses.study_cli import Device, Run, Seed, studies
-from analyses.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
-from cadmus import DEFAULT_MODEL
+from analyses.commands.data import data
+from analyses.commands.machine import machine
+from analyses.commands.studies import studies
+from analyses.commands.terminal import paragraphs
+from analyses.commands.training import training
 
 app = typer.Typer(
     add_completion=False,
@@ -24,8 +22,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Exit code: 0 done, 1 a self-test failed, 2 error (one line on standard error), 130 interrupted.",
 )
-app.add_typer(data, name="data")
+app.add_typer(machine)
+app.add_typer(training)
 app.add_typer(studies)
+app.add_typer(data, name="data")
 
 
 @app.callback(
@@ -42,181 +42,6 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; any place will do.")] = False,
 ) -> None:
     """`main` takes --debug out of the arguments, wherever it stands; it is declared here for the help."""
-
-
-@app.command(
-    help=paragraphs(
-        """
-        Run a program on the machine and explain it, token by token.
-
-        Example: cadmus-probe vm '[3A4Bab+7=.]'
-
-        Each row shows the stack after the token (top right), the registers in use, the fuel left, and why a NAN arose.
-        A program holds 65 one-character instructions, which docs/machine.md lists. One that begins with a minus needs
-        the brackets; one with quotes or backslashes is easier in a file.
-        """
-    )
-)
-def vm(
-    program: Annotated[
-        str | None,
-        typer.Argument(help="The program, with or without square brackets around it; - reads standard input."),
-    ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the program from a file.")] = None,
-) -> None:
-    from cadmus.artifacts import read_text
-    from cadmus.vm import explain
-
-    if (program is None) == (file is None):
-        raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
-    if file is not None:
-        text = read_text(file)
-    else:
-        text = sys.stdin.read() if program == "-" else program
-    text = text.strip()
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
-    print(explain(text))
-
-
-RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe that ships with the package, or a TOML file.")]
-Mixture = Annotated[str | None, typer.Option(help="In place of the recipe's: a mixture's name, or a TOML file.")]
-Steps = Annotated[int | None, typer.Option(help="In place of the recipe's: optimizer steps.", min=1)]
-Layers = Annotated[int | None, typer.Option(help="In place of the recipe's: layers of the model.", min=1)]
-Width = Annotated[int | None, typer.Option(help="In place of the recipe's: width, 32 for each head.", min=32)]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="bf16, fp32, or auto: what the device is fast at; a run that goes on keeps its own."),
-]
-Start = Annotated[str | None, typer.Option(help="Begin with the weights of this model: a folder, or one that ships.")]
-TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)]
-
-
-@app.command(
-    help=paragraphs(
-        """
-        Train a model by a recipe and say what it completes.
-
-        Example: cadmus-probe train --recipe first --out runs/first
-
-        A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
-        what it says. Recipes that ship: first (two to five minutes on two cores), micro and mini (the models that ship
-        with the package), mini-next (a day), mini-gpu (the same on a GPU), ordinary (as micro, on programs whose truth
-        is destroyed, for comparison), dynamics (small, with snapshots, for cadmus-probe dynamics) and base (25 M
-        parameters, a GPU). Interrupted or killed, the same command goes on from its last state (one a minute, at
-        least); of a finished model it says what that completes. Writes model.safetensors (HookedTransformer's names and
-        shapes), training.json and manifest.json to the folder, and prints the completion accuracy on held-out programs,
-        decided by the machine.
-
-        On several GPUs: torchrun --nproc-per-node 8 -m analyses.cli train --recipe base --device cuda
-        """
-    )
-)
-def train(
-    name: RecipeName = "first",
-    mixture: Mixture = None,
-    corpus: Annotated[
-        Path | None, typer.Option(help="Train on this corpus, which cadmus-probe data build wrote, and its mixture.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder for the model.", show_default="runs/RECIPE")] = None,
-    steps: Steps = None,
-    layers: Layers = None,
-    width: Width = None,
-    seed: TrainSeed = None,
-    start: Start = None,
-    precision: Precision = None,
-    device: Device = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that draw programs; 0: the one that trains.", min=0)] = 0,
-) -> None:
-    from cadmus.corpus import load
-    from cadmus.devices import chosen
-    from cadmus.evaluate import evaluate
-    from cadmus.mixture import load as load_mixture
-    from cadmus.processes import processes, rank
-    from cadmus.recipe import changed, follow
-    from cadmus.recipe import load as load_recipe
-
-    if corpus is not None and mixture is not None:
-        raise ValueError("--corpus is of a mixture already; leave out --mixture")
-    recipe = changed(
-        load_recipe(name),
-        **{"mixture": mixture and load_mixture(mixture), "steps": steps, "layers": layers, "width": width},
-        **{"seed": seed, "precision": precision, "start": start},
-    )
-    stored = None if corpus is None else load(corpus)
-    if stored is not None:
-        recipe = changed(recipe, mixture=stored.mixture)
-    out = out or Path("runs") / recipe.name
-    chosen(device)  # is it there?
-    check_writable(out, "model")
-    with processes(device) as place, stages(shown=rank() == 0) as stage:
-        note = _say if rank() == 0 else (lambda text: None)
-        trained = follow(recipe, out, corpus=stored, device=place, workers=workers, stage=stage, note=note)
-    if trained is None:  # one of several processes, and not the first
-        return
-    trained.model.to(place)
-    with stages() as stage:
-        rows = evaluate(
-            trained.model, trained.mixture, programs=500, seed=recipe.train.seed, progress=partial(stage, "evaluate")
-        )
-    _print_accuracies(rows)
-    print(out)
-
-
-@app.command(
-    "eval",
-    help=paragraphs(
-        """
-        Say what a trained model completes: per family, on held-out programs and every out-of-distribution set.
-
-        Example: cadmus-probe eval (of the model that ships), or cadmus-probe eval runs/first
-
-        A completion counts where the machine finds the whole program true and it has its family's form; beside it how
-        often it is true at all, and how often it begins with the family's own answer. Intervals are 95 % (Wilson).
-        For induce, generalizes says how often the algorithm found holds on fresh inputs.
-        """
-    ),
-)
-def evaluate_run(
-    run: Run = DEFAULT_MODEL,
-    programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
-    out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    import pandas as pd
-
-    from cadmus import checkpoint
-    from cadmus.devices import chosen
-    from cadmus.evaluate import evaluate
-
-    check_table_path(out)
-    trained = checkpoint.load(run)
-    trained.model.to(chosen(device))
-    with stages() as stage:
-        rows = evaluate(
-            trained.model, trained.mixture, programs=programs, seed=seed, progress=partial(stage, "evaluate")
-        )
-    _print_accuracies(rows)
-    if out is not None:
-        table = pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
-        print(save_table(table, out))
-
-
-def _say(text: str) -> None:
-    """A line on standard error, above the progress bars."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _print_accuracies(rows: list) -> None:
-    """Completion accuracies, rows of `cadmus.evaluate`, as a table."""
-    cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts", "")]
-    for row in rows:
-        interval = f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n else ""
-        shares = ("" if isnan(share) else f"{share:.3f}" for share in (row.true_rate, row.canonical, row.generalizes))
-        left_out = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
-        cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", left_out))
-    print_rows(cells)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -243,7 +68,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _fail(f"{type(error).__name__}: {error} (this is a bug in cadmus-probe; --debug shows where)")
     except KeyboardInterrupt:
-        exec("pass")  # else `python -m` ends by the signal where it came within exec, as in many an import
         code = 130
     if code == 130:
         print("cadmus-probe: interrupted; nothing unfinished has a final name, run the command again", file=sys.stderr)

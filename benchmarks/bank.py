@@ -20,8 +20,8 @@ from sklearn.metrics import r2_score
 from threadpoolctl import threadpool_limits
 
 import cadmus
-from analyses import state_page
-from analyses.state import StateConfig
+from analyses.studies.state import page
+from analyses.studies.state.study import StateConfig
 from benchmarks.measure import Measurement, benchmark
 from cadmus import mixture
 from probes import reading
@@ -182,7 +182,7 @@ def state_report() -> list[Measurement]:
     """The default state report on the model that ships, from nothing to its page (<= 3 minutes on two cores)."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        state_page.make(StateConfig(), Path(folder) / "page")
+        page.make(StateConfig(), Path(folder) / "page")
         seconds = time.perf_counter() - started
     config = StateConfig()
     note = (

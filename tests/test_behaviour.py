@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from analyses import behaviour
+from analyses.reporting import behaviour
 from cadmus import checkpoint
 from tests.studies import FIRST, save_run
 

@@ -13,7 +13,6 @@ import pytest
 
 from analyses.cli import main
 from cadmus import checkpoint
-from cadmus.build import build
 from cadmus.mixture import load
 from cadmus.model import Model, ModelConfig
 from probes import selftest

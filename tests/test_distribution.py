@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import distribution_figures, distribution_page, samples
 from analyses.cli import main
-from analyses.distribution import ALL, Source, compare, comparison_rows, measure, open_source
-from analyses.terminal import save_table
+from analyses.commands.terminal import save_table
+from analyses.studies.distribution import figures, samples
+from analyses.studies.distribution import page as distribution_page
+from analyses.studies.distribution.study import ALL, Source, compare, comparison_rows, measure, open_source
 from cadmus import mixture, tokens, vm
 from cadmus.build import build
 from cadmus.families import Compare, Register
@@ -119,14 +120,14 @@ def test_tables_are_saved_by_ending(tmp_path: Path) -> None:
 
 
 def test_distributions_are_shares() -> None:
-    table = distribution_figures.distributions(opened("first").samples)
+    table = figures.distributions(opened("first").samples)
     whole = table[table.what != "skeletons"].groupby(["family", "what"]).share.sum()
     assert np.allclose(whole, 1)
     lengths = table[(table.family == "compare") & (table.what == "tokens")]
     assert lengths[["x", "share"]].to_numpy().tolist() == [[11, 1.0]]
     ranks = table[(table.family == "compare") & (table.what == "skeletons")]
     assert (np.diff(ranks.share) <= 0).all()
-    used = distribution_figures.instructions(opened("first").samples)
+    used = figures.instructions(opened("first").samples)
     assert np.allclose(used.groupby("family").share.sum(), 1)
 
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analyses import dynamics
 from analyses.cli import main
-from analyses.dynamics import VARIABLES, DynamicsConfig
-from analyses.relations import correlations, lead, within
-from analyses.report import number
+from analyses.reporting.report import number
+from analyses.studies.dynamics import study
+from analyses.studies.dynamics.relations import correlations, lead, within
+from analyses.studies.dynamics.study import VARIABLES, DynamicsConfig
 from cadmus import checkpoint
 from cadmus.build import build
 from cadmus.families import Compare, Register
@@ -116,7 +116,7 @@ def test_a_lead_is_the_number_of_doublings_between_two_curves() -> None:
     assert early.p == pytest.approx(scipy_stats.ttest_1samp(2.0 - shifts, 0).pvalue)
     assert early.q == early.p, "the only pair"
     assert np.isnan(early.earlier), "no alternative of it was read"
-    before, after, sooner, _ = said = dynamics.summary(correlations(table), found.reset_index())
+    before, after, sooner, _ = said = study.summary(correlations(table), found.reset_index())
     assert before.startswith(
         "Readable before the behaviour is right (q < 0.05 over 1 pairs): early before family by 2.00"
     )
@@ -136,7 +136,7 @@ def test_a_curve_that_hardly_rises_has_no_lead() -> None:
     found = lead(table).set_index(["variable", "family"])
     assert found.loc["flat"][["lead", "low", "high"]].isna().all(axis=None)
     assert found.loc["rising"].lead.tolist() == [pytest.approx(2), pytest.approx(np.nan, nan_ok=True)]
-    before, *_ = dynamics.summary(correlations(table), found.reset_index())
+    before, *_ = study.summary(correlations(table), found.reset_index())
     assert before == "Readable before the behaviour is right (q < 0.05 over 0 pairs): none."
 
 
@@ -153,7 +153,7 @@ def test_a_lead_that_any_machine_has_is_not_of_this_one() -> None:
     own = found[found.kind == "probe"].set_index("variable")
     assert own.earlier.tolist() == [pytest.approx(2.0), 0.0]
     assert (own.loc["own", "earlier_low"], own.loc["own", "earlier_high"]) == (pytest.approx(2.0), pytest.approx(2.0))
-    before, _, sooner, _ = dynamics.summary(correlations(table), found)
+    before, _, sooner, _ = study.summary(correlations(table), found)
     assert "own before family" in before
     assert "any before family" in before
     assert "own by 2.00" in sooner
@@ -215,7 +215,7 @@ def test_the_page_holds_every_run_snapshot_and_measure(runs: tuple[str, ...], pa
 
 
 def test_the_same_programs_and_machine_each_time(runs: tuple[str, ...], page: Path) -> None:
-    again = dynamics.trajectories(DynamicsConfig(runs, programs=200, eval_programs=20))
+    again = study.trajectories(DynamicsConfig(runs, programs=200, eval_programs=20))
     pd.testing.assert_frame_equal(again, pd.read_parquet(page / "tables" / "trajectories.parquet"), check_dtype=False)
 
 
@@ -237,11 +237,11 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[str, ...], tmp_path: Pat
     }
     for name, message in cases.items():
         with pytest.raises(ValueError, match=re.escape(f"{tmp_path / name} {message}")):
-            dynamics.trajectories(DynamicsConfig((*runs[:4], str(tmp_path / name))))
+            study.trajectories(DynamicsConfig((*runs[:4], str(tmp_path / name))))
     with pytest.raises(ValueError, match=r"the runs have the seeds \[0, 1, 2, 3, 3\]; give each seed once"):
-        dynamics.trajectories(DynamicsConfig((*runs[:4], runs[3])))
+        study.trajectories(DynamicsConfig((*runs[:4], runs[3])))
     with pytest.raises(checkpoint.artifacts.ArtifactError, match="does not exist"):
-        dynamics.trajectories(DynamicsConfig((*runs[:4], str(tmp_path / "none"))))
+        study.trajectories(DynamicsConfig((*runs[:4], str(tmp_path / "none"))))
 
 
 def test_fewer_than_five_runs_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -135,7 +135,7 @@ TORCH = {  # the modules that may load torch; nothing loads transformer_lens on 
     *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.processes", "cadmus.devices"),
     *("cadmus.fused", "cadmus.packed", "cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.harvest"),
     "probes.activation_cache",
-    *("probes.logistic", "probes.logistic_solver", "analyses.paper"),
+    *("probes.logistic", "probes.logistic_solver", "analyses.studies.paper.study"),
     *("probes.mlp", "probes.threads", "probes.token_baseline"),
 }
 TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import paper, paper_page
 from analyses.cli import main
-from analyses.paper import figure1, figure2
-from analyses.report import with_interval
+from analyses.reporting.report import with_interval
+from analyses.studies.paper import page as paper_page
+from analyses.studies.paper import study
+from analyses.studies.paper.study import figure1, figure2
 from cadmus import checkpoint, kernel, labels, tokens, vm
 from cadmus.evaluate import wilson
 from cadmus.families import Compare, Equality
@@ -50,14 +51,14 @@ def test_a_constant_answer_is_right_where_it_holds(token: str, right: int | None
 
 def test_regions_are_of_the_trained_square() -> None:
     table = figure1(saying("<"), FAMILY, reach=5, programs=2).set_index(["x", "y"])
-    assert (table.region == paper.REGIONS[0]).sum() == 7 * 7
-    assert table.region[3, -3] == paper.REGIONS[0]
-    assert table.region[4, 4] == paper.REGIONS[1]
-    assert table.region[4, 3] == paper.REGIONS[2]
+    assert (table.region == study.REGIONS[0]).sum() == 7 * 7
+    assert table.region[3, -3] == study.REGIONS[0]
+    assert table.region[4, 4] == study.REGIONS[1]
+    assert table.region[4, 3] == study.REGIONS[2]
 
 
 def test_programs_lie_in_their_cells_and_were_never_trained_on() -> None:
-    programs, cells = paper._plane(FAMILY, 5, HOLD_OUT, 4, seed=1)
+    programs, cells = study._plane(FAMILY, 5, HOLD_OUT, 4, seed=1)
     texts = tokens.decode(programs)
     assert len(set(texts)) == len(texts)
     for text, (x, y) in zip(texts, cells.tolist(), strict=True):
@@ -78,7 +79,7 @@ def test_answers_are_those_of_one_program_at_a_time() -> None:
         for parameter in model.parameters():
             parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
     family = replace(FAMILY, min_length=1)  # of several lengths
-    programs, cells = paper._plane(family, 4, None, 2, seed=0)
+    programs, cells = study._plane(family, 4, None, 2, seed=0)
     right = {}
     for text, (x, y) in zip(tokens.decode(programs), cells.tolist(), strict=True):
         sequence = torch.from_numpy(tokens.sequences(tokens.encode([text[:-2]])))[:, : len(text) - 1]
@@ -138,7 +139,7 @@ def test_figure_2_finds_numbers_where_they_are_held_and_not_before() -> None:
 
 
 def test_token_names_are_those_of_the_program() -> None:
-    assert paper.token_names(FAMILY) == ["X1", "X2", "X3", "Y1", "Y2", "Y3", "rel"]
+    assert study.token_names(FAMILY) == ["X1", "X2", "X3", "Y1", "Y2", "Y3", "rel"]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -157,15 +158,15 @@ def test_the_page_states_what_the_table_holds(run, tmp_path, capsys) -> None:
     assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "index.html")
     table = pd.read_parquet(tmp_path / "page" / "tables" / "figure1.parquet")
     regions = paper_page.by_region(table).set_index("region")
-    outside = table[table.region == paper.REGIONS[2]]
-    assert regions.accuracy[paper.REGIONS[2]] == pytest.approx((outside.accuracy * outside.n).sum() / outside.n.sum())
-    assert regions.accuracy[paper.REGIONS[1]] == 0
+    outside = table[table.region == study.REGIONS[2]]
+    assert regions.accuracy[study.REGIONS[2]] == pytest.approx((outside.accuracy * outside.n).sum() / outside.n.sum())
+    assert regions.accuracy[study.REGIONS[1]] == 0
     page = (tmp_path / "page" / "report.md").read_text()
     completion = pd.read_parquet(tmp_path / "page" / "tables" / "completion.parquet")
     assert list(completion.split) == ["test", "test_skeleton"]
     for row in completion.itertuples():
         assert f"{row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}]" in page
-    inside = regions.loc[paper.REGIONS[0]]
+    inside = regions.loc[study.REGIONS[0]]
     assert f"{inside.accuracy:.2f} [{inside.low:.2f}, {inside.high:.2f}]" in page
     numbers = pd.read_parquet(tmp_path / "page" / "tables" / "figure2.parquet")
     assert set(numbers.model) == {"trained", "untrained"}
@@ -174,7 +175,7 @@ def test_the_page_states_what_the_table_holds(run, tmp_path, capsys) -> None:
     assert f"with R² {end.score.max():.2f} where its expression ends" in page
     for row in first[(first.layer == 1) & first.position.isin([3, 6, 7])].itertuples():
         assert (
-            f"| {paper.token_names(FAMILY)[row.position - 1]} | 1 | {with_interval(row.score, row.low, row.high)} |"
+            f"| {study.token_names(FAMILY)[row.position - 1]} | 1 | {with_interval(row.score, row.low, row.high)} |"
             in page
         )
     assert (tmp_path / "page" / "figures" / "figure2.png").stat().st_size > 0

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from analyses import readers
+from analyses.studies.state import probe_comparison
 from cadmus import kernel, labels
 from probes.examples import Target, labelled
 from tests.planted import AFTER, BEFORE, Planted, examples
 
-LINEAR = list(readers.PENALTIES)
+LINEAR = list(probe_comparison.PENALTIES)
 
 
 class EitherSign(Planted):
@@ -38,7 +38,7 @@ class EitherSign(Planted):
 
 @cache
 def linear() -> pd.DataFrame:
-    return readers.compare(Planted("stack.1.kind"), examples(), {"stack.1.kind": AFTER, "depth": BEFORE})
+    return probe_comparison.compare(Planted("stack.1.kind"), examples(), {"stack.1.kind": AFTER, "depth": BEFORE})
 
 
 def scores(table: pd.DataFrame, variable: str) -> pd.Series:
@@ -54,7 +54,7 @@ def test_every_probe_reads_what_is_planted_linearly() -> None:
 def test_each_variable_is_read_at_its_own_site() -> None:
     table = linear()
     assert table.set_index("variable").site.to_dict() == {"stack.1.kind": AFTER, "depth": BEFORE}
-    before = readers.compare(Planted("stack.1.kind"), examples(), {"stack.1.kind": BEFORE})
+    before = probe_comparison.compare(Planted("stack.1.kind"), examples(), {"stack.1.kind": BEFORE})
     assert (scores(before, "stack.1.kind")[LINEAR] < scores(table, "stack.1.kind")[LINEAR] - 0.02).all()
     assert (table.low <= table.score).all()
     assert (table.score <= table.high).all()
@@ -62,7 +62,7 @@ def test_each_variable_is_read_at_its_own_site() -> None:
 
 
 def test_only_the_network_reads_a_direction_of_either_sign() -> None:
-    found = scores(readers.compare(EitherSign("reg.a.live"), examples(), {"reg.a.live": AFTER}), "reg.a.live")
+    found = scores(probe_comparison.compare(EitherSign("reg.a.live"), examples(), {"reg.a.live": AFTER}), "reg.a.live")
     assert found["network"] > 0.95
     assert (found[LINEAR] < found["network"] - 0.05).all()
 
@@ -82,8 +82,8 @@ def test_a_score_is_the_share_of_test_tokens_read_rightly(monkeypatch: pytest.Mo
         def score(self, x: np.ndarray, y: np.ndarray) -> float:
             return float((y == self.said).mean())
 
-    monkeypatch.setattr(readers, "PENALTIES", {"constant": (Constant, "alpha", (1.0,))})
-    table = readers.compare(Planted(), examples(), {"stack.0.kind": AFTER})
+    monkeypatch.setattr(probe_comparison, "PENALTIES", {"constant": (Constant, "alpha", (1.0,))})
+    table = probe_comparison.compare(Planted(), examples(), {"stack.0.kind": AFTER})
     shares = {}
     for fold in ("train", "test"):
         values, defined = labelled(examples().fold(fold), [Target("stack.0.kind")]).of(0)
@@ -99,9 +99,9 @@ def test_a_variable_with_too_little_to_read_is_left_out(monkeypatch: pytest.Monk
         values[..., 0] = read.values[..., 0] + (50 if (part.folds == 0).all() else 0)
         return replace(read, values=values)
 
-    monkeypatch.setattr(readers, "labelled", odd)
-    table = readers.compare(Planted(), examples(), {"depth": AFTER, "stack.0.kind": AFTER})
+    monkeypatch.setattr(probe_comparison, "labelled", odd)
+    table = probe_comparison.compare(Planted(), examples(), {"depth": AFTER, "stack.0.kind": AFTER})
     assert set(table.variable) == {"stack.0.kind"}
     nowhere = examples()[np.flatnonzero(examples().family != examples().families.index("register"))]
-    table = readers.compare(Planted(), nowhere, {"reg.a.value": AFTER})
+    table = probe_comparison.compare(Planted(), nowhere, {"reg.a.value": AFTER})
     assert table.empty

@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analyses import model_report, report, terminal
-from analyses.model_report import ModelReportConfig
+from analyses.commands import terminal
+from analyses.reporting import report
+from analyses.studies.model_report import study
+from analyses.studies.model_report.study import ModelReportConfig
 from cadmus import artifacts
 from cadmus.families import Register
 from cadmus.mixture import Component, Mixture
@@ -31,7 +33,7 @@ def folder(run: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     told = []
     config = ModelReportConfig(run, **SMALL)
-    page = model_report.run(config, folder, lambda name, share, note: told.append((name, share)))
+    page = study.run(config, folder, lambda name, share, note: told.append((name, share)))
     assert page == folder / "index.html"
     stages = {name: [share for other, share in told if other == name] for name, _ in told}
     assert all(shares == sorted(shares) for shares in stages.values())
@@ -168,7 +170,7 @@ def test_a_mixture_without_compare_has_a_page_of_completion_and_state(tmp_path: 
     with artifacts.new_folder(out, "report") as partial:
         artifacts.write_bytes(partial / "tables" / "figure1.csv", b"x,y\n")
         artifacts.write_bytes(partial / "index.html", b"old")
-    page = model_report.run(ModelReportConfig(model, **{**SMALL, "programs": 200}), out).read_text()
+    page = study.run(ModelReportConfig(model, **{**SMALL, "programs": 200}), out).read_text()
     names = {path.stem for path in (out / "tables").glob("*.csv")}
     assert {"completion", "state", "training"} <= names
     assert not names & {"figure1", "figure2"}

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import semantics
 from analyses.cli import main
-from analyses.report import with_interval
-from analyses.semantics import SemanticsConfig
+from analyses.reporting.report import with_interval
+from analyses.studies.alternatives import study
+from analyses.studies.alternatives.study import SemanticsConfig
 from tests.studies import save_run
 
 
@@ -26,14 +26,14 @@ def table_of(**gaps: list[float]) -> pd.DataFrame:
 
 
 def test_the_sentence_says_which_machines_are_read_worse() -> None:
-    (said,) = semantics.summary(table_of(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]))
+    (said,) = study.summary(table_of(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]))
     assert said == (
         "The machine's states are more selective (lower bound of the gap above 0) than those of every alternative "
         "machine for a, d; than those of some alternative machines, not all, for b; than those of no alternative "
         "machine for c."
     )
-    assert semantics.summary(table_of(c=[-0.1]))[0].endswith("above 0) than those of no alternative machine for c.")
-    (said,) = semantics.summary(table_of())
+    assert study.summary(table_of(c=[-0.1]))[0].endswith("above 0) than those of no alternative machine for c.")
+    (said,) = study.summary(table_of())
     assert said == "No alternative machine changes the states of any variable enough to tell."
 
 

@@ -10,10 +10,14 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analyses import report, semantics, state, state_figures, state_page, state_summary, state_tables
 from analyses.cli import main
-from analyses.sites import MOST_NAMED, SiteAxis, left_out, places
-from analyses.state import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
+from analyses.reporting import report
+from analyses.reporting.sites import MOST_NAMED, SiteAxis, left_out, places
+from analyses.studies.state import figures, study, summary
+from analyses.studies.state import gaps as gaps_of_machines
+from analyses.studies.state import page as state_page
+from analyses.studies.state import tables as state_tables
+from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
 from cadmus import checkpoint, lens, tokens
 from cadmus.labels import is_prospect
 from cadmus.tokens import TOKEN_CLASSES
@@ -31,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def found(run: str) -> State:
-    return state.run(StateConfig(run, programs=400, offsets=(-1, 2)))
+    return study.run(StateConfig(run, programs=400, offsets=(-1, 2)))
 
 
 def test_tables_have_a_row_per_site_variable_offset_and_group(found: State) -> None:
@@ -97,7 +101,7 @@ def test_breakdowns_add_up_and_are_of_the_right_register(found: State) -> None:
 def test_groups_say_what_the_machine_does() -> None:
     """Of the first program register a is live until its last read, b is never read."""
     examples = Examples.of(tokens.encode(["3A5B7aa+6=.", "1A2Bab+3=.", "12<.", "4A4a=."]))
-    groups = state._groups(examples, None)
+    groups = study._groups(examples, None)
     columns = list(dict.fromkeys(by for by, _ in groups.names[1:]))
 
     def group(by: str) -> list[str | None]:
@@ -158,7 +162,7 @@ def test_the_untrained_model_stands_beside_the_model(found: State) -> None:
         assert row["untrained model"] == report.number(full[variable, best[variable], "untrained"])
     alone = found.residues[found.residues.model == "trained"]
     assert (state_tables.residues(alone, found.scores)["untrained model"] == "").all()
-    axes = state_figures.numbers(found.numbers).axes
+    axes = figures.numbers(found.numbers).axes
     hollow = [line for line in axes[0].lines if line.get_markerfacecolor() == "white"]
     part = found.numbers[(found.numbers.model == "untrained") & (found.numbers.k == found.numbers.k.min())]
     drawn = sorted(float(y) for line in hollow for y in line.get_ydata())
@@ -191,11 +195,11 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     scores = found.scores.copy()
     rows = state_tables.headline(scores)
     best = state_tables.best_sites(scores)
-    said = state_summary.statements(found)
+    said = summary.statements(found)
     count = rows[(rows.site == rows.variable.map(best)) & rows.read.eq(True)]
     assert said[0].startswith("Nothing should be claimed from this run of 4")
     found = replace(found, programs=10_000)
-    assert state_summary.statements(found) == said[1:]
+    assert summary.statements(found) == said[1:]
     said = said[1:]
     assert said[0].startswith(
         f"{len(count)} of {len(VARIABLES)} variables are read, over all tokens, by more than 0.05"
@@ -205,7 +209,7 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     scores.loc[rows.index, "read"] = False
     scores.loc[planted, ["score", "low", "high", "beyond", "best_control"]] = 0.91, 0.88, 0.93, 0.2, "n-gram"
     scores.loc[planted, "read"] = True
-    said = state_summary.statements(replace(found, scores=scores))
+    said = summary.statements(replace(found, scores=scores))
     place = "in the embedding" if best["depth"] == SITES[0] else "after layer 1"
     assert said[0] == (
         "1 of 12 variables are read, over all tokens, by more than 0.05 (lower bound) beyond the best of seven "
@@ -215,19 +219,19 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     classes = state_tables.breakdown(scores, "token class")
     one = classes[classes.variable == "all_true"].index[0]
     scores.loc[one, ["read", "beyond", "beyond_low"]] = True, 0.3, 0.2
-    said = state_summary.statements(replace(found, scores=scores))
+    said = summary.statements(replace(found, scores=scores))
     assert f"all {len(classes)} cells at once): all_true {scores.score[one]:.2f}" in said[1]
     assert said[1].endswith(f"after a token of class {scores.group[one]}.")
     assert said[2].startswith("Of stack.0.kind")
     scores.loc[one, "beyond_low"] = 0.14  # enough for one cell, too little for the best of so many
-    assert "At single classes" not in " ".join(state_summary.statements(replace(found, scores=scores)))
+    assert "At single classes" not in " ".join(summary.statements(replace(found, scores=scores)))
 
 
 def test_controls_are_counted(found: State) -> None:
     scores = found.scores.copy()
     scores["embedding"] = float("nan")
     without = replace(found, scores=scores, programs=10_000)
-    assert "beyond the best of six controls" in state_summary.statements(without)[0]
+    assert "beyond the best of six controls" in summary.statements(without)[0]
     section = state_page.sections(without)[0]
     assert "embedding" not in section.shown
     assert "the embedding" not in section.paragraphs[1]
@@ -236,11 +240,11 @@ def test_controls_are_counted(found: State) -> None:
     nearly = {"score": 0.9, "low": 0.88, "high": 0.92, "input, nonlinear": 0.95, "best_control": "input, nonlinear"}
     nearly |= {"majority": 0.1, "by token": 0.2, "n-gram": 0.3, "input, linear": 0.4, "untrained": 0.5, "read": False}
     nearly |= {"clusters": 30}
-    said = state_summary._beyond_linear(at.assign(screen="", **nearly).set_index("variable"))
+    said = summary._beyond_linear(at.assign(screen="", **nearly).set_index("variable"))
     assert "what the best of the other five scored (a comparison with its score alone, neither paired" in said
     assert said.endswith("for depth 0.90 [0.88, 0.92] against 0.50.")
     for but in ({"low": 0.54}, {"clusters": 29}, {"screen": "constant"}):
-        assert state_summary._beyond_linear(at.assign(**{"screen": "", **nearly, **but}).set_index("variable")) == ""
+        assert summary._beyond_linear(at.assign(**{"screen": "", **nearly, **but}).set_index("variable")) == ""
 
 
 INSIDE = ("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "ln_final.hook_normalized")
@@ -258,8 +262,8 @@ def test_sites_outside_the_residual_stream_go_by_their_names(run: str, tmp_path)
         pd.read_parquet(names / f"{name}.parquet") for name in ("state", "alternative-machines", "numbers")
     )
     for figure in (
-        *(state_figures.maps(scores), state_figures.by_token_class(scores)),
-        *(semantics.by_layer(gaps), state_figures.numbers(numbers)),
+        *(figures.maps(scores), figures.by_token_class(scores)),
+        *(gaps_of_machines.by_layer(gaps), figures.numbers(numbers)),
     ):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -281,16 +285,16 @@ def test_figures_hold_all_variables_and_sites(found: State) -> None:
     scores = found.scores
     one = scores[scores.site == SITES[1]]
     many = pd.concat([one.assign(site=f"blocks.{k}.hook_mlp_out") for k in range(MOST_NAMED + 1)], ignore_index=True)
-    maps = state_figures.maps(many)
+    maps = figures.maps(many)
     FigureCanvasAgg(maps).draw()
     assert len(maps.axes) == 4, "too many sites for numbers in the cells: colours are explained"
     assert not any(ax.texts for ax in maps.axes)
-    assert len(state_figures.maps(one).axes) == 2
+    assert len(figures.maps(one).axes) == 2
     scores, dimensions = (
         pd.concat([table.assign(variable=table.variable + suffix) for suffix in ("", " 2", " 3")], ignore_index=True)
         for table in (scores, found.dimensions)
     )
-    figure = state_figures.neurons(dimensions, scores)
+    figure = figures.neurons(dimensions, scores)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     titles = {ax.get_title() for ax in figure.axes if ax.get_visible()}
@@ -303,7 +307,7 @@ def test_figures_hold_all_variables_and_sites(found: State) -> None:
     assert box.y0 >= 0
     assert box.x1 <= width
     assert box.y1 <= height
-    assert state_figures.neurons(found.dimensions.assign(full=0.0), found.scores) is None
+    assert figures.neurons(found.dimensions.assign(full=0.0), found.scores) is None
 
 
 def test_an_axis_has_layers_where_these_name_the_sites() -> None:
@@ -347,7 +351,7 @@ def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> No
 
 def test_the_same_again(run: str) -> None:
     config = StateConfig(run, 200, ("depth", "stack.0.value"), offsets=(0,), machines=1, seed=3)
-    one, other = state.run(config), state.run(config)
+    one, other = study.run(config), study.run(config)
     for name in ("scores", "gaps", "machines", "numbers", "dimensions"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
     assert (one.scores.seed == 3).all()
@@ -371,10 +375,10 @@ def test_what_does_not_exist_is_refused_before_any_work(
     def worked(*_: object, **__: object) -> None:
         raise AssertionError("work was done before")
 
-    monkeypatch.setattr(state, "alternatives", worked)
-    monkeypatch.setattr(state, "measure", worked)
+    monkeypatch.setattr(study, "alternatives", worked)
+    monkeypatch.setattr(study, "measure", worked)
     with pytest.raises((ValueError, OSError), match=message) as caught:
-        state.run(StateConfig(run, **options))
+        study.run(StateConfig(run, **options))
     assert "\n" not in str(caught.value)
 
 
@@ -399,22 +403,22 @@ def test_short_names_are_made_whole(run: str) -> None:
     names = ("stack.0", "reg.b", "reg.c.value.mod3", "depth.parity", "reg.a.live", "reg.e", "stack.0.value.kind")
     whole = ("stack.0.value", "reg.b.value", "reg.c.mod3", *names[3:])
     assert StateConfig(variables=names).variables == whole
-    found = state.run(StateConfig(run, 300, ("stack.0",), (SITES[1],), (0,), machines=0))
+    found = study.run(StateConfig(run, 300, ("stack.0",), (SITES[1],), (0,), machines=0))
     assert set(found.numbers.variable) == {"stack.0.value"}
 
 
 def test_full_lists_everything(run: str) -> None:
     trained = checkpoint.load("cadmus-mini")
     config = StateConfig(full=True)
-    sites, variables = state._sites(config, trained.model), state._variables(config)
+    sites, variables = study._sites(config, trained.model), study._variables(config)
     assert len(sites) == 7 + 6 * 5
     assert set(sites) <= set(lens.check_readable(trained.model, None))
     assert set(VARIABLES) - {"needed.relation"} <= set(variables)
     assert {"needed.relation", "needed.value", "reg.d.read_distance", "stack.3.length"} <= set(variables)
-    targets = state._targets(config, variables, ["one", "two"])
+    targets = study._targets(config, variables, ["one", "two"])
     assert len(set(targets)) == len(targets)
     assert [t.variable for t in targets[: len(variables)]] == list(variables)
-    assert {t.offset for t in targets} == set(state.OFFSETS)
+    assert {t.offset for t in targets} == set(study.OFFSETS)
     own = [t for t in targets if t.machine == "one"]
     assert len(own) == 2 * len(variables)
     assert {t.offset for t in own} == {0}
@@ -495,7 +499,7 @@ def test_a_probe_that_raises_everywhere_is_said_to(probed: Callable) -> None:
     assert table.problem.str.startswith("RuntimeError: no such").all()
     assert len(table) == 4
     assert "(tables/state.csv)" in page
-    assert state_summary.one_line("one\ntwo" + 300 * "x") == "one two" + 193 * "x" + " …"
+    assert summary.one_line("one\ntwo" + 300 * "x") == "one two" + 193 * "x" + " …"
 
 
 def test_a_probe_that_raises_for_one_variable_is_said_to(probed: Callable) -> None:

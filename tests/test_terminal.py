@@ -2,7 +2,7 @@
 
 import re
 
-from analyses import terminal
+from analyses.commands import terminal
 
 
 def test_a_log_has_a_line_for_each_stage_that_ended(capsys) -> None:

@@ -1,0 +1,181 @@
+"""`cadmus-probe data`: build, describe, sample and compare training distributions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyses.commands.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
+
+data = typer.Typer(
+    help="Build, describe, sample and compare training distributions.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[str, typer.Argument(help="A mixture (a name or a TOML file) or the folder of a corpus.")]
+Seed = Annotated[int, typer.Option(help="Seed of the programs drawn.", min=0)]
+PerFamily = Annotated[int, typer.Option(help="Programs measured of each family.", min=1)]
+
+
+@data.command(
+    help=paragraphs(
+        """
+        Build a corpus of a mixture: distinct true-programs, split by text, in shards that numpy opens.
+
+        Example: cadmus-probe data build default --programs 1000000 --out data/default
+
+        The outcome depends on mixture, number and seed alone. What is interrupted goes on where it stopped when the
+        command is run again. Shards are uint8 [n, width] .npy files of token ids; manifest.json says what they hold.
+        """
+    )
+)
+def build(
+    mixture: Annotated[str, typer.Argument(help="A mixture that ships with the package, or a TOML file.")],
+    out: Annotated[Path, typer.Option(help="The folder for the corpus.")],
+    programs: Annotated[
+        int | None, typer.Option(help="Programs of the corpus; the mixture's own number where left out.", min=1)
+    ] = None,
+    seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; one per core where left out.", min=1)] = None,
+) -> None:
+    from cadmus.build import build as make
+    from cadmus.mixture import load
+
+    chosen = load(mixture)
+    size = programs or chosen.programs
+    if not size:
+        raise ValueError(f"mixture {chosen.name!r} does not say how many programs; pass --programs")
+    check_writable(out, "corpus")
+    workers = workers or len(os.sched_getaffinity(0))
+    with stages() as stage:
+        made = make(
+            *(chosen, size, seed),
+            folder=out,
+            workers=workers,
+            progress=lambda n, family: stage("build the corpus", n / size, f"{n:,} programs, {family}"),
+        )
+    rows = [("family", "programs", "draws per program")]
+    rows += [(name, f"{n:,}", f"{made.repetition[name]:.2f}") for name, n in made.counts.items()]
+    print_rows([*rows, ("all", f"{len(made):,}", "")])
+    for name, drawn in made.out_of_distribution.items():
+        print(f"out of distribution: {name} ({len(drawn):,} programs, none in the corpus)")
+    print(out)
+
+
+@data.command(
+    help=paragraphs(
+        """
+        Measure a mixture or a corpus and write a page about it: families, distributions, properties with intervals.
+
+        Example: cadmus-probe data describe paper --out reports/paper
+
+        Beside index.html lie report.md, figures/ (PNG) and tables/ (CSV, Parquet).
+        """
+    )
+)
+def describe(
+    source: Source,
+    out: Annotated[Path | None, typer.Option(help="The folder for the page [reports/NAME where left out].")] = None,
+    programs: PerFamily = 20_000,
+    seed: Seed = 0,
+) -> None:
+    from analyses.studies.distribution.page import describe as make
+    from analyses.studies.distribution.study import open_source
+
+    out = out or Path("reports") / Path(source).stem
+    check_writable(out, "report")
+    with stages() as stage:
+        stage("draw", 0.0, source)
+        opened = open_source(source, programs, seed)
+        stage("draw", 1.0, source)
+        page = make(opened, out, seed, stage)
+    print(page)
+
+
+@data.command(
+    help=paragraphs(
+        """
+        Print the knobs of the families: what a mixture may set, the defaults, and what turning each does.
+
+        Example: cadmus-probe data knobs register
+        """
+    )
+)
+def knobs(families: Annotated[list[str] | None, typer.Argument(help="Families; all where left out.")] = None) -> None:
+    from cadmus.families import FAMILIES
+    from cadmus.families.base import knobs as of
+
+    for name in families or []:
+        if name not in FAMILIES:
+            raise ValueError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
+    rows = [("family", "knob", "default", "effect")]
+    for name in families or FAMILIES:
+        rows += [(name, knob.name, repr(knob.default), knob.doc) for knob in of(FAMILIES[name]).values()]
+    print_rows(rows)
+
+
+@data.command(
+    help=paragraphs(
+        """
+        Print programs, one a line: family, program, and where a model must decide (what follows in brackets).
+
+        Example: cadmus-probe data sample default --family compare --split test -n 5
+
+        From a mixture, programs are drawn; from a corpus, taken. Splits other than train are in no corpus.
+        """
+    )
+)
+def sample(
+    source: Source,
+    family: Annotated[list[str] | None, typer.Option(help="Only this family; may be given more than once.")] = None,
+    n: Annotated[int, typer.Option("-n", help="Programs of each family.", min=1)] = 5,
+    split: Annotated[str, typer.Option(help="train, validation, test or test_skeleton.")] = "train",
+    out_of_distribution: Annotated[str | None, typer.Option(help="An out-of-distribution set, by name.")] = None,
+    seed: Seed = 0,
+) -> None:
+    from analyses.studies.distribution.samples import take
+
+    rows = [("family", "program", "decisions")]
+    for name, text, decided in take(source, family or [], n, split, out_of_distribution, seed):
+        rows.append((name, text, "  ".join(decided)))
+    print_rows(rows)
+
+
+@data.command(
+    help=paragraphs(
+        """
+        Compare two mixtures or corpora: properties side by side with intervals, and how far the second lies from the
+        first.
+
+        Example: cadmus-probe data compare first default --family compare
+
+        A star marks properties whose intervals lie apart. Divergences are of instructions (atoms) and of their pairs
+        and triples (compounds), with the floor that two halves of one sample reach.
+        """
+    )
+)
+def compare(
+    a: Source,
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    family: Annotated[list[str] | None, typer.Option(help="Only this family; may be given more than once.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
+    programs: PerFamily = 20_000,
+    seed: Seed = 0,
+) -> None:
+    from analyses.studies.distribution.study import compare as measure
+    from analyses.studies.distribution.study import comparison_rows, open_source
+
+    check_table_path(out)
+    with stages() as stage:
+        stage("draw", 0.0, f"{a}, {b}")
+        opened = [open_source(source, programs, seed) for source in (a, b)]
+        stage("draw", 1.0, f"{a}, {b}")
+        table = measure(*opened, families=family or None, seed=seed, stage=stage)
+    print_rows(comparison_rows(table))
+    if out is not None:
+        print(save_table(table, out))

@@ -1,0 +1,48 @@
+"""The command that runs programs: `vm`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyses.commands.terminal import paragraphs
+
+machine = typer.Typer()
+
+
+@machine.command(
+    help=paragraphs(
+        """
+        Run a program on the machine and explain it, token by token.
+
+        Example: cadmus-probe vm '[3A4Bab+7=.]'
+
+        Each row shows the stack after the token (top right), the registers in use, the fuel left, and why a NAN arose.
+        A program holds 65 one-character instructions, which docs/machine.md lists. One that begins with a minus needs
+        the brackets; one with quotes or backslashes is easier in a file.
+        """
+    )
+)
+def vm(
+    program: Annotated[
+        str | None,
+        typer.Argument(help="The program, with or without square brackets around it; - reads standard input."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the program from a file.")] = None,
+) -> None:
+    from cadmus.artifacts import read_text
+    from cadmus.vm import explain
+
+    if (program is None) == (file is None):
+        raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
+    if file is not None:
+        text = read_text(file)
+    else:
+        text = sys.stdin.read() if program == "-" else program
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    print(explain(text))

@@ -1,0 +1,216 @@
+"""The commands that study a trained model: `report`, `paper`, `probe`, `semantics`, `dynamics`, `selftest`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyses.commands.options import Device, Out, Programs, Run, Seed
+from analyses.commands.terminal import check_writable, paragraphs, print_rows, stages
+from cadmus import DEFAULT_MODEL
+
+studies = typer.Typer()
+
+
+@studies.command(
+    help=paragraphs(
+        """
+        Everything about a trained model on one HTML page: what it completes, the paper's figures, and which of the
+        machine's state can be read out of it (four minutes on two cores).
+
+        Example: cadmus-probe report (of the model that ships), or cadmus-probe report runs/first --out my-report
+
+        Beside index.html lie report.md, figures/ (PNG) and tables/ (CSV, Parquet). The parts alone are made by
+        cadmus-probe eval, paper and probe.
+        """
+    )
+)
+def report(
+    run: Run = DEFAULT_MODEL,
+    out: Out = Path("reports"),
+    programs: Programs = 20_000,
+    eval_programs: Annotated[int, typer.Option(help="Held-out programs completed per family and split.", min=1)] = 500,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    from analyses.studies.model_report.study import ModelReportConfig
+    from analyses.studies.model_report.study import run as make
+
+    check_writable(out, "report")
+    with stages() as stage:
+        page = make(ModelReportConfig(run, programs, eval_programs, seed=seed, device=device), out, stage)
+    print(page)
+
+
+@studies.command(
+    help=paragraphs(
+        """
+        Measure a model as the paper does: its Table 3 (completion), Figure 1 (the plane of X and Y) and Figure 2 (both
+        numbers, token by token), on one page.
+
+        Example: cadmus-probe paper cadmus-mini --out my-page
+
+        Figure 1: for every X and Y in -40..40, ten programs that compute both and that training never saw; the model
+        is right where its next token is the relation that holds. The trained square is dashed. Figure 2: probes of both
+        numbers at each token and layer, beside the exact best guess from the prefix.
+        """
+    )
+)
+def paper(
+    run: Run = DEFAULT_MODEL,
+    out: Out = Path("paper"),
+    reach: Annotated[int, typer.Option(help="X and Y lie in -REACH..REACH.", min=1)] = 40,
+    programs: Annotated[int, typer.Option(help="Programs for each X and Y.", min=1)] = 10,
+    number_programs: Annotated[int, typer.Option(help="Programs of Figure 2.", min=100)] = 5000,
+    eval_programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    from analyses.studies.paper.page import PaperConfig
+    from analyses.studies.paper.page import run as make
+
+    check_writable(out, "report")
+    with stages() as stage:
+        page = make(PaperConfig(run, eval_programs, reach, programs, number_programs, seed, device), out, stage)
+    print(page)
+
+
+@studies.command(
+    help=paragraphs(
+        """
+        Read the machine's state out of a model's activations: every site and variable, beside every control.
+
+        Example: cadmus-probe probe --out my-probes, or with a probe of yours: cadmus-probe probe --probe
+        my_probe.py:MyProbe --variable stack.0.value
+
+        Twelve variables at the residual stream before the first block and after each, for the present, past and future
+        states, on programs of unseen skeletons; beside each score its interval, what the input alone gives away, the
+        untrained model, permuted labels, the code length and alternative machines. --full takes all variables, the
+        sites within blocks and eight machines. docs/probing.md explains the columns and how to write a probe.
+        """
+    )
+)
+def probe(
+    run: Run = DEFAULT_MODEL,
+    out: Out = Path("probes-report"),
+    programs: Programs = 20_000,
+    variable: Annotated[list[str] | None, typer.Option(help="A variable to read; repeat for more.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="A hook name to read from; repeat for more.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Only programs of this family; repeat for more.")] = None,
+    offset: Annotated[
+        list[int] | None, typer.Option(help="Tokens ahead of the state to read; repeat for more.")
+    ] = None,
+    machines: Annotated[int, typer.Option(help="Alternative machines to read the states of.", min=0)] = 2,
+    probe: Annotated[
+        str, typer.Option("--probe", help="FILE.py:NAME, a probe of yours in place of ours: fit(x, y), predict(x).")
+    ] = "",
+    full: Annotated[
+        bool, typer.Option("--full", help="All variables, sites and machines: 40 minutes and 11 GB of memory.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    from analyses.studies.state.page import make
+    from analyses.studies.state.study import OFFSETS, VARIABLES, StateConfig
+
+    config = StateConfig(
+        run=run,
+        programs=programs,
+        variables=tuple(variable or VARIABLES),
+        sites=tuple(site or ()),
+        offsets=tuple(OFFSETS if offset is None else offset),
+        families=tuple(family or ()),
+        machines=machines,
+        probe=probe,
+        full=full,
+        seed=seed,
+        device=device,
+    )
+    check_writable(out, "report")
+    with stages() as stage:
+        page = make(config, out, stage)
+    print(page)
+
+
+@studies.command(
+    help=paragraphs(
+        """
+        Does the probe compute the state, or the model represent it? The same probes retrained on the states of eight
+        other machines at graded distance (Jin & Rinard, arXiv 2305.11169).
+
+        Example: cadmus-probe semantics --out my-semantics
+        """
+    )
+)
+def semantics(
+    run: Run = DEFAULT_MODEL,
+    out: Out = Path("semantics"),
+    programs: Programs = 20_000,
+    machines: Annotated[int, typer.Option(help="Alternative machines.", min=1)] = 8,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    from analyses.studies.alternatives.study import SemanticsConfig
+    from analyses.studies.alternatives.study import run as make
+
+    check_writable(out, "report")
+    with stages() as stage:
+        page = make(SemanticsConfig(run, programs, machines, seed, device), out, stage)
+    print(page)
+
+
+@studies.command(
+    help=paragraphs(
+        """
+        When does each variable become readable, before or after the behaviour is right? Probes over the snapshots of
+        runs that differ in their seeds.
+
+        Example: for seed in 0 1 2 3 4; do cadmus-probe train --recipe dynamics --seed $seed --out
+        runs/dynamics/$seed; done; cadmus-probe dynamics runs/dynamics/*
+
+        At every snapshot: completion accuracy per family and the best site's probe score per variable, for the
+        machine and for an alternative one. Their correlation is measured within snapshots over the seeds, and as lead
+        or lag.
+        """
+    )
+)
+def dynamics(
+    runs: Annotated[list[str], typer.Argument(help="Folders that cadmus-probe train wrote, with snapshots.")],
+    out: Out = Path("dynamics"),
+    programs: Programs = 3000,
+    eval_programs: Annotated[int, typer.Option(help="Held-out programs completed per family.", min=1)] = 300,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    from analyses.studies.dynamics.study import DynamicsConfig
+    from analyses.studies.dynamics.study import run as make
+
+    config = DynamicsConfig(tuple(runs), programs, eval_programs, seed, device)
+    check_writable(out, "report")
+    with stages() as stage:
+        page = make(config, out, stage)
+    print(page)
+
+
+@studies.command(
+    help=paragraphs(
+        """
+        Test the probing harness on planted truths: what is there must be found, what is not must not be.
+
+        A planted linear signal, an XOR that only a nonlinear probe can read, a position confound, a leaked skeleton,
+        and noise, which may be called positive in at most 16 of 200 seeds at level 5 %. Exit code 1 where one fails.
+        """
+    )
+)
+def selftest() -> None:
+    from probes import selftest as harness
+
+    with stages() as stage:
+        checks = harness.run(partial(stage, "self-test"))
+    rows = [("check", "expected", "found", "")]
+    print_rows(rows + [(c.name, c.expected, c.found, "passed" if c.passed else "FAILED") for c in checks])
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)

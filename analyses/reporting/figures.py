@@ -1,0 +1,76 @@
+"""Figures of the analyses, from their tidy tables: one theme, units on the axes, intervals and baselines shown."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+CONTROL = "0.45"  # grey of the untrained twin
+INTERVAL = 0.18  # opacity of a band
+MARKERS = "os^Dvp*XhP<>"  # of lines, in turn
+FIGURE_WIDTH = 9.2  # inches
+_COLUMNS = 4  # panels side by side
+
+
+@contextlib.contextmanager
+def theme() -> Iterator[None]:
+    """The one theme: seaborn's white grid, paper context; global settings are left as they were."""
+    with sns.axes_style("whitegrid", {"grid.color": "0.92"}), sns.plotting_context("paper", font_scale=1.05):
+        yield
+
+
+def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
+    """Training loss by tokens seen, and completion accuracy where the run evaluated itself: the tables `log` and
+    `evaluations` of the record of `cadmus.train`."""
+    with theme():
+        figure = Figure(figsize=(9.2, 2.8 if evaluations.empty else 3.4), layout="constrained")
+        axes = figure.subplots(1, 1 if evaluations.empty else 2, squeeze=False)[0]
+        axes[0].plot(log.tokens / 1e6, log.loss, color="C0", lw=1.6)
+        axes[0].set(xlabel="tokens trained on (millions)", ylabel="training loss (nats per token)")
+        if not evaluations.empty:
+            families = evaluations.groupby("family", sort=False)
+            colors = sns.color_palette("viridis", len(families))
+            for k, (family, part) in enumerate(families):
+                style = {"color": colors[k], "marker": MARKERS[k % len(MARKERS)]}
+                axes[1].plot(part.tokens / 1e6, part.accuracy, lw=1.2, ms=4, label=family, **style)
+            axes[1].set(xlabel="tokens trained on (millions)", ylabel="completed rightly (share)", ylim=(-0.03, 1.03))
+            axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def panels(
+    names: Sequence[str], height: float, *, xlabel: str, ylabel: str = "", sharey: bool = True, room: float = 0.0
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel of `height` inches per name, four to a row; the lowest of each column labels its x axis,
+    in `room` inches more."""
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    lines = 1 if len(names) % columns == 0 else 2  # of panels with labels beneath them
+    figure = Figure(figsize=(FIGURE_WIDTH, 0.5 + height * rows + room * lines), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
+    for k, ax in enumerate(axes.flat):
+        lowest = k + columns >= len(names)
+        ax.set_visible(k < len(names))
+        ax.tick_params(labelbottom=lowest)
+        ax.set(xlabel=xlabel if lowest else "", ylabel=ylabel if k % columns == 0 else "")
+    shown = dict(zip(names, axes.flat))
+    for name, ax in shown.items():
+        ax.set_title(name, fontsize=8)
+    return figure, shown
+
+
+def legend(figure: Figure, axes: Iterable[Axes], columns: int) -> None:
+    """One legend for all panels, beneath them: what stands in any."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def error(score: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
+    """How far the interval reaches below and above: [2, rows]."""
+    return np.stack([score - low, high - score]).clip(min=0)

@@ -1,0 +1,1 @@
+"""Everything about one model on one page, composed of the other studies."""

@@ -1,0 +1,7 @@
+"""The study as a script: the same as `cadmus-probe paper`."""
+
+import sys
+
+from analyses.cli import main
+
+sys.exit(main(["paper", *sys.argv[1:]]))

@@ -1,0 +1,99 @@
+"""Figures of the paper, from its tidy tables: both numbers token by token, and the plane of X and Y."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analyses.reporting.figures import CONTROL, INTERVAL, MARKERS, theme
+from cadmus.evaluate import wilson
+
+
+def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
+    """Figure 2 of the paper, for every layer: `table` is that of `study.figure2`."""
+    panels = [
+        ("logistic", "accuracy", "logistic probe: accuracy"),
+        ("ridge", "R2", "ridge probe: R² (axis cut at 0)"),
+    ]
+    numbers = list(table.variable.unique())
+    positions = np.arange(1, len(tokens) + 1)
+    with theme():
+        figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+        axes = figure.subplots(len(panels), len(numbers), sharex=True, sharey=True)
+        for row, (probe, metric, label) in zip(axes, panels, strict=True):
+            for ax, number in zip(row, numbers, strict=True):
+                part = table[(table.variable == number) & (table.probe == probe) & (table.metric == metric)]
+                _layers(ax, part[part.model == "trained"])
+                _best_layer(ax, part[part.model == "untrained"])
+                if metric == "accuracy":
+                    known = part.groupby("position").prefix_majority.first()
+                    ax.plot(known.index, known, "k:", lw=1.6, label="best guess from the prefix (exact)")
+                ax.axvline(len(tokens) // 2 + 0.5, color="0.7", lw=0.8)
+                ax.axvline(len(tokens) - 0.5, color="0.7", lw=0.8)
+                ax.set(ylim=(-0.03, 1.03), xlim=(0.7, len(tokens) + 0.3))
+                ax.set_xticks(positions, tokens)
+                ax.grid(axis="x", visible=False)
+            row[0].set_ylabel(label)
+        for ax, number in zip(axes[0], numbers, strict=True):
+            ax.set_title(f"the {number}")
+        for ax in axes[-1]:
+            ax.set_xlabel("current token")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _layers(ax: Axes, table: pd.DataFrame) -> None:
+    layers = sorted(table.layer.unique())
+    colors = sns.color_palette("viridis_r", len(layers) + 1)[1:]
+    for color, layer in zip(colors, layers, strict=True):
+        line = table[table.layer == layer].sort_values("position")
+        label = "embedding" if layer == 0 else f"after layer {layer}"
+        marker = MARKERS[layer % len(MARKERS)]
+        ax.plot(line.position, line.score, color=color, marker=marker, ms=4, lw=1.4, label=label)
+        ax.fill_between(line.position, line.low, line.high, color=color, alpha=INTERVAL, lw=0)
+
+
+def _best_layer(ax: Axes, table: pd.DataFrame) -> None:
+    """The control at its best: at each position the layer of the untrained model that reads most."""
+    best = table.loc[table.groupby("position").score.idxmax()]
+    ax.plot(best.position, best.score, color=CONTROL, ls="--", lw=1.6, label="untrained model, best layer")
+    ax.fill_between(best.position, best.low, best.high, color=CONTROL, alpha=INTERVAL, lw=0)
+
+
+def plane(table: pd.DataFrame, low: int, high: int) -> Figure:
+    """Figure 1 of the paper: `table` is that of `study.figure1`; low..high is the trained square."""
+    cells = table.pivot(index="y", columns="x", values="accuracy")
+    reach = int(table.x.max())
+    with theme():
+        figure = Figure(figsize=(9.2, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.0, 0.85))
+        edges = (-reach - 0.5, reach + 0.5)
+        image = left.imshow(cells, origin="lower", extent=(*edges, *edges), vmin=0, vmax=1, cmap="cividis")
+        side = high - low + 1
+        for line in ({"lw": 2.2, "ec": "black"}, {"lw": 1.4, "ec": "white", "ls": "--"}):  # seen on light and on dark
+            left.add_patch(Rectangle((low - 0.5, low - 0.5), side, side, fill=False, **line))
+        left.set(xlabel="X", ylabel="Y", title="dashed: the trained square")
+        left.grid(visible=False)
+        figure.colorbar(image, ax=left, label="right answers (share)", shrink=0.85)
+        styles = {"inside": ("o", "C0", "inside the trained square"), "outside": ("s", CONTROL, "outside")}
+        for where, (marker, color, label) in styles.items():
+            part = table[table.region.str.startswith(where)]
+            if len(part):
+                _by_distance(right, part, marker=marker, color=color, label=label)
+        right.set(xlabel="distance |X - Y|", ylabel="right answers (share)", ylim=(-0.03, 1.03))
+        right.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _by_distance(ax: Axes, table: pd.DataFrame, *, marker: str, color: str, label: str) -> None:
+    """Accuracy by |x - y| with its Wilson interval."""
+    right = (table.accuracy * table.n).round()
+    sums = pd.DataFrame({"right": right, "n": table.n}).groupby((table.x - table.y).abs()).sum()
+    low, high = wilson(sums.right, sums.n)
+    ax.plot(sums.index, sums.right / sums.n, marker=marker, ms=3.5, lw=1.2, color=color, label=label)
+    ax.fill_between(sums.index, low, high, color=color, alpha=INTERVAL, lw=0)

@@ -1,0 +1,225 @@
+"""Figures of the state report, from its tidy tables (`analyses.studies.state.study.State`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, INTERVAL, MARKERS, error, legend, panels, theme
+from analyses.reporting.sites import MOST_NAMED, SiteAxis
+from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS
+from analyses.studies.state.tables import at_best_sites, breakdown, headline, main_probe
+from probes.measure import TRAINED, UNTRAINED
+
+_BEYOND = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6, "center": 0}  # light near 0 in grey too; the sign is printed
+_APART = 0.07  # between the points of several lines at one place
+_SPREAD = 0.6  # of all of them, at most
+
+# --- panels ----------------------------------------------------------------------------------------------------------
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def maps(scores: pd.DataFrame) -> Figure:
+    """Variable x site: the score, and the score beyond the best control; a dot where it may be called read."""
+    rows = headline(scores)
+    rows = rows[rows.score.notna()]
+    variables, sites = list(rows.variable.unique()), SiteAxis.every(rows)
+    with theme():
+        figure = Figure(figsize=(FIGURE_WIDTH, 1.1 + 0.3 * len(variables) + sites.room), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        _map(axes[0], rows, "score", variables, sites, {"cmap": "cividis", "vmin": 0, "vmax": 1})
+        _map(axes[1], rows, "beyond", variables, sites, _BEYOND)
+        axes[0].set_title("read rightly (share)")
+        axes[1].set_title("beyond the best control (dot: surely by more than 0.05)")
+        read = rows[rows.read.eq(True)]
+        x, y = (sites.sites.index(s) + 0.88 for s in read.site), (variables.index(v) + 0.2 for v in read.variable)
+        axes[1].scatter(list(x), list(y), s=9, color="k")
+        for ax in axes:
+            ax.set(xlabel=sites.name, ylabel="")
+    return figure
+
+
+def by_token_class(scores: pd.DataFrame) -> Figure:
+    """Token class x site of the score beyond the best control, a panel per variable."""
+    rows = main_probe(scores)
+    rows = rows[(rows.by == "token class") & (rows.offset == 0) & rows.score.notna()]
+    sites = SiteAxis.of(rows)
+    with theme():
+        names = list(rows.variable.unique())
+        figure, axes = panels(names, 2.3, xlabel=sites.name, sharey=False, room=sites.room)
+        for variable, ax in axes.items():
+            part = rows[rows.variable == variable]
+            _map(ax, part, "beyond", list(part.group.unique()), sites, _BEYOND, index="group", fontsize=5)
+            ax.tick_params(labelsize=6)
+            ax.xaxis.label.set_size(7)
+    return figure
+
+
+def _map(
+    ax: Axes,
+    rows: pd.DataFrame,
+    values: str,
+    order: list[str],
+    sites: SiteAxis,
+    colors: dict,
+    *,
+    index: str = "variable",
+    fontsize: float = 6.5,
+) -> None:
+    table = rows.pivot(index=index, columns="site", values=values).reindex(index=order, columns=sites.sites)
+    named = len(sites.sites) <= MOST_NAMED
+    _heatmap(ax, table, xticklabels=sites.labels, annot=named, annot_kws={"fontsize": fontsize}, **colors)
+    if not named:
+        ax.figure.colorbar(ax.collections[0], ax=ax, orientation="horizontal", location="top", shrink=0.5, aspect=30)
+    if not sites.by_layer:
+        ax.tick_params(axis="x", rotation=90, labelsize=6.5)
+
+
+def _heatmap(ax: Axes, table: pd.DataFrame, **options: object) -> None:
+    names = {"xlabel": ax.get_xlabel(), "ylabel": ax.get_ylabel()}
+    table = table.astype(float).round(2) + 0.0  # no -0.00
+    sns.heatmap(table, ax=ax, fmt=".2f", yticklabels=list(table.index), linewidths=0.3, cbar=False, **options)
+    ax.set(**names)
+    ax.tick_params(axis="y", rotation=0)
+    ax.grid(visible=False)
+
+
+def by_depth_and_distance(scores: pd.DataFrame) -> Figure | None:
+    """At each variable's site: the score by stack depth, by read distance of a register, and live against dead; None
+    where no variable has such scores."""
+    asked = (
+        ("stack depth", r"stack\.", DEPTHS, "stack depth", 1.2),
+        ("read distance", r"reg\..\.value", DISTANCES, "tokens to the next read", 1.0),
+        ("live", r"reg\..\.value", LIVENESS, "will it be read again?", 0.7),
+    )
+    shown = []
+    for by, pattern, groups, label, width in asked:
+        part = breakdown(scores, by)
+        part = part[part.variable.str.match(pattern)]
+        if len(part):
+            shown.append((part, [group for group in groups if group in set(part.group)], label, width))
+    if not shown:
+        return None
+    with theme():
+        figure = Figure(figsize=(FIGURE_WIDTH, 3.5), layout="constrained")
+        axes = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=[width for *_, width in shown])[
+            0
+        ]
+        for ax, (part, groups, label, _) in zip(axes, shown, strict=True):
+            variables = list(part.variable.unique())
+            for k, variable in enumerate(variables):
+                shift = min(_APART, _SPREAD / len(variables)) * (k - (len(variables) - 1) / 2)
+                _points(ax, part[part.variable == variable], groups, k, shift, variable)
+            ax.set(xlabel=label, ylim=(-0.03, 1.03), xlim=(-0.4, len(groups) - 0.6))
+            ax.set_xticks(range(len(groups)), groups)
+            ax.legend(frameon=False, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes[0].set_ylabel("read rightly (share)\nhollow: best control")
+    return figure
+
+
+def _points(ax: Axes, part: pd.DataFrame, groups: list[str], k: int, shift: float, label: str) -> None:
+    part = part.sort_values("group", key=lambda names: names.map(groups.index))
+    x = np.array([groups.index(group) for group in part.group]) + shift
+    style = {"color": sns.color_palette("colorblind")[k % 10], "marker": MARKERS[k % len(MARKERS)], "ms": 5}
+    ax.errorbar(x, part.score, error(part.score, part.low, part.high), lw=1.4, elinewidth=1, label=label, **style)
+    ax.plot(x, part.score - part.beyond, mfc="none", lw=0.8, ls=":", **style)
+
+
+def by_offset(scores: pd.DataFrame) -> Figure:
+    """Past, present and future states at each variable's site, beside the best control of each."""
+    rows = main_probe(scores)
+    rows = at_best_sites(rows[(rows.by == "all") & rows.score.notna()], scores)
+    with theme():
+        names = list(rows.variable.unique())
+        figure, axes = panels(names, 1.7, xlabel="state, tokens ahead", ylabel="read rightly")
+        for variable, ax in axes.items():
+            part = rows[rows.variable == variable].sort_values("offset")
+            ax.plot(part.offset, part.score, "o-", color="C0", ms=4, lw=1.4, label="probe")
+            ax.fill_between(part.offset, part.low, part.high, color="C0", alpha=INTERVAL, lw=0)
+            ax.plot(part.offset, part.score - part.beyond, "s--", color=CONTROL, ms=3, lw=1.1, label="best control")
+            ax.axvline(0, color="0.8", lw=0.8, zorder=0)
+            ax.set(ylim=(-0.03, 1.03))
+            ax.set_xticks(sorted(rows.offset.unique()))
+        legend(figure, axes.values(), columns=2)
+    return figure
+
+
+def by_family(scores: pd.DataFrame, families: Sequence[str]) -> Figure:
+    """Variable x family: the score beyond the best control at each variable's site."""
+    rows = breakdown(scores, "family")
+    table = rows.pivot(index="variable", columns="group", values="beyond")
+    table = table.reindex(index=rows.variable.unique(), columns=families)
+    with theme():
+        figure = Figure(figsize=(FIGURE_WIDTH, 1.2 + 0.3 * len(table)), layout="constrained")
+        ax = figure.subplots()
+        _heatmap(ax, table, annot=True, annot_kws={"fontsize": 7}, **_BEYOND)
+        ax.set_xticks(ax.get_xticks(), families, rotation=30, ha="right")
+    return figure
+
+
+# --- how states are held ---------------------------------------------------------------------------------------------
+
+_HOLLOW = {"ls": "", "mfc": "white", "mew": 0.8, "elinewidth": 0.6, "alpha": 0.55}  # points of the untrained model
+
+
+def numbers(table: pd.DataFrame) -> Figure:
+    """How integers are held: held-out R² of the mean activation by basis and site, in the model (filled) and in its
+    untrained twin (hollow), a panel per variable and number of functions."""
+    sites, bases = SiteAxis.of(table), list(table.basis.unique())
+    table = sites.rows(table)
+    shown = [(variable, k) for variable in table.variable.unique() for k in sorted(table.k.unique())]
+    columns = table.k.nunique()
+    with theme():
+        rows = -(-len(shown) // columns)
+        figure = Figure(figsize=(FIGURE_WIDTH, 0.7 + 3.4 * rows + sites.room), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
+        for ax, (variable, size) in zip(axes.flat, shown, strict=True):
+            part = table[(table.variable == variable) & (table.k == size)]
+            for k, basis in enumerate(bases):
+                color = sns.color_palette("colorblind")[k % 10]
+                style = {"color": color, "marker": MARKERS[k], "ms": 4, "ls": sites.line}
+                shift = _APART * (k - (len(bases) - 1) / 2)
+                own, twin = (part[(part.basis == basis) & (part.model == model)] for model in (TRAINED, UNTRAINED))
+                reach = error(own.score, own.low, own.high)
+                ax.errorbar(own.x + shift, own.score, reach, lw=1.4, elinewidth=0.8, label=basis, **style)
+                reach = error(twin.score, twin.low, twin.high)
+                ax.errorbar(twin.x + shift + _APART / 2, twin.score, reach, **style | _HOLLOW)
+            best = part[part.model == TRAINED].groupby("x").control.max()
+            permuted = {"ls": "--", "lw": 1.2} if sites.by_layer else {"ls": "", "marker": "_"}
+            ax.plot(best.index, best, color=CONTROL, label="permuted values, best basis", **permuted)
+            ax.set(title=f"{variable}, {size} functions", ylim=(-0.25, 1.03))
+            sites.label(ax)
+        for ax in axes[-1]:
+            ax.set_xlabel(sites.name)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("R² on held-out values\nhollow: untrained model")
+        legend(figure, axes.flat, columns=4)
+    return figure
+
+
+def neurons(table: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
+    """How many dimensions and how many neurons a variable needs in the model, at its site, a panel per variable; those
+    of which the probe without a limit explains next to nothing are left out, and None where these are all."""
+    table = at_best_sites(table[(table.full > 0.02) & (table.model == TRAINED)], scores)
+    names = list(table.variable.unique())
+    if not names:
+        return None
+    styles = {"reduced rank": ("o-", "dimensions"), "neurons": ("s--", "neurons (coordinates of the site)")}
+    with theme():
+        figure, axes = panels(names, 1.7, xlabel="how many", ylabel="share of R²")
+        for variable, ax in axes.items():
+            for probe, (style, label) in styles.items():
+                line = table[(table.variable == variable) & (table.probe == probe)].sort_values("k")
+                ax.plot(line.k, line.score / line.full, style, ms=3.5, lw=1.3, label=label)
+            ax.axhline(0.95, color="0.6", ls=":", lw=1)
+            ax.set_xscale("log", base=2)
+            ax.set(ylim=(-0.03, 1.25))
+        legend(figure, axes.values(), columns=2)
+    return figure

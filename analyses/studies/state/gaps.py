@@ -1,0 +1,73 @@
+"""The gaps between the machine's states and alternative machines': their table and figure."""
+
+from __future__ import annotations
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from analyses.reporting import figures, report
+from analyses.reporting.figures import INTERVAL, theme
+from analyses.reporting.sites import SiteAxis, places
+from analyses.studies.state import study, tables
+
+_COLUMNS = ("gap", "selectivity", "alternative_selectivity")  # of the table of gaps, each with its interval
+
+
+def by_distance(found: study.State) -> pd.DataFrame:
+    """The gaps at each variable's best site, with the distance of the machine; no rows where no machine changes the
+    states of any variable."""
+    if found.gaps.empty:
+        columns = [f"{name}{end}" for name in _COLUMNS for end in ("", "_low", "_high")]
+        return pd.DataFrame(
+            columns=["site", "variable", "layer", "machine", "distance", "differing", "clusters", *columns]
+        )
+    rows = tables.at_best_sites(found.gaps, found.scores)
+    return rows.assign(distance=rows.machine.map(found.machines.set_index("name").distance))
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `by_distance`, to be read."""
+    return pd.DataFrame(
+        {
+            "variable": table.variable,
+            **places(table),
+            "machine": table.machine,
+            "distance": table.distance.map(report.number),
+            "labels that differ": table.differing.map("{:.0%}".format),
+            "skeletons": table.clusters,
+            "selectivity": report.intervals(table, "selectivity"),
+            "of the alternative": report.intervals(table, "alternative_selectivity"),
+            "gap": report.intervals(table, "gap"),
+        }
+    )
+
+
+def by_layer(table: pd.DataFrame) -> Figure:
+    """Selectivity for the machine's states and for alternative machines', by site, a panel per variable."""
+    sites, machines = SiteAxis.of(table), list(table.machine.unique())
+    table = sites.rows(table)
+    greys = sns.color_palette("Greys", len(machines) + 2)[2:]
+    with theme():
+        names = list(table.variable.unique())
+        figure, axes = figures.panels(names, 1.8, xlabel=sites.name, ylabel="selectivity", room=sites.room)
+        for variable, ax in axes.items():
+            part = table[table.variable == variable]
+            own = part.drop_duplicates("site")
+            style = {"color": "C0", "marker": "o", "ms": 4, "lw": 1.4, "label": "the machine"}
+            if sites.by_layer:
+                ax.plot(own.x, own.selectivity, **style)
+                ax.fill_between(own.x, own.selectivity_low, own.selectivity_high, color="C0", alpha=INTERVAL, lw=0)
+            else:
+                error = figures.error(own.selectivity, own.selectivity_low, own.selectivity_high)
+                ax.errorbar(own.x, own.selectivity, error, ls="", **style)
+            for k, machine in enumerate(machines):
+                line = part[part.machine == machine]
+                style = {"ls": ("--", ":", "-.")[k % 3], "lw": 1.4}
+                if not sites.by_layer:
+                    style = {"ls": "", "marker": "s^Dv<>p*"[k % 8], "ms": 5, "mfc": "none"}
+                ax.plot(line.x, line.alternative_selectivity, color=greys[k], label=machine, **style)
+            ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+            sites.label(ax)
+        figures.legend(figure, axes.values(), columns=5)
+    return figure
