@@ -19,7 +19,7 @@ from benchmarks import (  # noqa: F401  (register their benchmarks)
     training,
 )
 from benchmarks.measure import BENCHMARKS, SLOW, Measurement
-from cadmus import devices
+from cadmus.runtime import devices
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ import cadmus
 from analyses.studies.state import page
 from analyses.studies.state.study import StateConfig
 from benchmarks.measure import Measurement, benchmark
-from cadmus import mixture
+from cadmus.programs import mixture
 from probes import reading
 from probes.bank import Bank, Moments
 from probes.examples import Target, draw, labelled

@@ -11,10 +11,11 @@ from itertools import islice
 
 from benchmarks import plain_programs
 from benchmarks.measure import Measurement, benchmark
-from cadmus import mixture, tokens
-from cadmus.build import build
-from cadmus.mixture import Mixture
-from cadmus.shards import stream
+from cadmus.corpora.build import build
+from cadmus.corpora.shards import stream
+from cadmus.machine import tokens
+from cadmus.programs import mixture
+from cadmus.programs.mixture import Mixture
 
 PLAIN = 6_000  # programs that the plain generator draws
 SMALL = 4_000_000  # programs of the small corpus
@@ -76,8 +77,8 @@ def streaming() -> list[Measurement]:
     """Programs streamed by one process against what training consumes on all cores (>= 3 x)."""
     import torch
 
-    from cadmus.model import Model, ModelConfig
-    from cadmus.train import TrainConfig, train
+    from cadmus.models.model import Model, ModelConfig
+    from cadmus.training.loop import TrainConfig, train
 
     chosen = mixture.load("default")
     next(stream(chosen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from benchmarks.measure import Measurement, benchmark
-from cadmus.tokens import PAD
+from cadmus.machine.tokens import PAD
 
 PROMPTS = 1024
 PLAIN = 96  # prompts that are completed without a cache
@@ -18,8 +18,8 @@ def generation() -> list[Measurement]:
     """Greedy completion with a key-value cache against plain recomputation, 6 layers of width 192 (>= 5 x)."""
     import torch
 
-    from cadmus.generation import generate
-    from cadmus.model import Model, ModelConfig
+    from cadmus.models.generation import generate
+    from cadmus.models.model import Model, ModelConfig
 
     cfg = ModelConfig(n_layers=6, d_model=192, n_heads=6, d_head=32, d_mlp=768, n_ctx=96, initializer_range=0.1)
     model = Model(cfg).eval()

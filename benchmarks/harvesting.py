@@ -17,9 +17,11 @@ from torch import Tensor
 
 import cadmus
 from benchmarks.measure import Measurement, benchmark
-from cadmus import lens, mixture, tokens
-from cadmus.build import build
-from cadmus.model import Model
+from cadmus.corpora.build import build
+from cadmus.machine import tokens
+from cadmus.models import lens
+from cadmus.models.model import Model
+from cadmus.programs import mixture
 from probes.harvest import Batch, stream
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

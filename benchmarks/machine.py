@@ -10,8 +10,8 @@ import tempfile
 import numpy as np
 
 from benchmarks.measure import Measurement, benchmark, best_time
-from cadmus import kernel, tokens, vm
-from cadmus.families import Compare, Register
+from cadmus.machine import kernel, tokens, vm
+from cadmus.programs.families import Compare, Register
 
 PLAIN = 4_000  # programs that the plain interpreter runs
 COMPILED = 400_000  # programs that the compiled one runs
@@ -104,8 +104,9 @@ def traces() -> list[Measurement]:
 def first_call() -> list[Measurement]:
     """Compilation: the first verdict and trace in a fresh cache (<= 15 s), against the next process."""
     program = (
-        "import time; start = time.perf_counter(); from cadmus import kernel, tokens; p = tokens.encode(['34+7=.']);"
-        "kernel.verdicts(p); kernel.traces(p, contents=True); print(time.perf_counter() - start)"
+        "import time; start = time.perf_counter(); from cadmus.machine import kernel, tokens;"
+        "p = tokens.encode(['34+7=.']); kernel.verdicts(p); kernel.traces(p, contents=True);"
+        "print(time.perf_counter() - start)"
     )
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "NUMBA_CACHE_DIR": cache}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cadmus.model import ModelConfig
+from cadmus.models.model import ModelConfig
 
 
 class _Attention(nn.Module):
@@ -37,7 +37,7 @@ class _Block(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """The same shape as `cadmus.model.Model`, without sites: tokens int [batch, pos] -> logits."""
+    """The same shape as `cadmus.models.model.Model`, without sites: tokens int [batch, pos] -> logits."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()

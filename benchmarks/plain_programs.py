@@ -10,9 +10,10 @@ import random
 from functools import cache
 from hashlib import blake2b
 
-from cadmus import tokens, vm
-from cadmus.families.expressions import DIGITS, OPERATORS, pool
-from cadmus.families.pieces import literal
+from cadmus.machine import tokens, vm
+from cadmus.programs import skeletons
+from cadmus.programs.parts.expressions import DIGITS, OPERATORS, pool
+from cadmus.programs.parts.pieces import literal
 
 LOW, HIGH = -20, 20
 PREDICATES = ["#_>", "#_<", "#_=", "S_>", "S_<", "S2%", "X_>", "X_<", "~X~_>", "0I_>", "0I2%", "R0I_<", "_E", "_E!"]
@@ -28,7 +29,7 @@ def draw(family: str, rng: random.Random) -> str:
 
 def _is_train(text: str) -> bool:
     skeleton = "".join("0" if token in DIGITS else token for token in text)
-    return _share("skeleton" + skeleton) >= tokens.TEST_SKELETON_SHARE and _share(text) >= 0.1
+    return _share("skeleton" + skeleton) >= skeletons.TEST_SKELETON_SHARE and _share(text) >= 0.1
 
 
 def _share(text: str) -> float:

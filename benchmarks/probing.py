@@ -15,8 +15,11 @@ from threadpoolctl import threadpool_limits
 
 import cadmus
 from benchmarks.measure import Measurement, benchmark
-from cadmus import corpus, kernel, labels, mixture, tokens
-from cadmus.shards import stack_programs
+from cadmus.corpora import held_out
+from cadmus.corpora.shards import stack_programs
+from cadmus.machine import kernel, tokens
+from cadmus.programs import mixture
+from cadmus.states import variables as labels
 from probes.harvest import harvest, residual_sites
 from probes.logistic import LogisticProbe, fit_many
 
@@ -36,7 +39,7 @@ def _rows() -> tuple[Sites, Variables]:
     of the default mixture's families, in its shares, of skeletons that were never trained on."""
     model, default = cadmus.load_model(), mixture.load("default")
     shares = zip(default.families, default.shares, strict=True)
-    drawn = [corpus.held_out(family, "test_skeleton", round(_PROGRAMS * share), 0) for family, share in shares]
+    drawn = [held_out.held_out(family, "test_skeleton", round(_PROGRAMS * share), 0) for family, share in shares]
     drawn = stack_programs(drawn)[:, : model.cfg.n_ctx - 1]
     lengths = np.minimum(tokens.lengths(drawn), drawn.shape[1] - 1)
     positions = np.random.default_rng(0).integers(1, lengths[:, None] + 2, (len(drawn), _TOKENS))  # the `.` included

@@ -18,16 +18,20 @@ from torch import nn
 
 from benchmarks.measure import Measurement, benchmark
 from benchmarks.plain_gpt import PlainGPT
-from cadmus import checkpoint, devices, lens, mixture, recipe, tokens
-from cadmus.build import build
-from cadmus.corpus import Corpus
-from cadmus.cost import flops_per_token
-from cadmus.devices import PRECISIONS
-from cadmus.evaluate import evaluate
-from cadmus.families import Compare
-from cadmus.mixture import Component, Mixture
-from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
-from cadmus.train import TrainConfig, accumulate_gradient, train
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.machine import tokens
+from cadmus.models import lens
+from cadmus.models.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.programs import mixture
+from cadmus.programs.families import Compare
+from cadmus.programs.mixture import Component, Mixture
+from cadmus.runtime import devices
+from cadmus.runtime.devices import PRECISIONS
+from cadmus.training import checkpoint, recipe
+from cadmus.training.completion import evaluate
+from cadmus.training.cost import flops_per_token
+from cadmus.training.loop import TrainConfig, accumulate_gradient, train
 
 _SECONDS = 25.0  # that each side of a comparison is repeated for
 _GPU = torch.cuda.is_available()

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cadmus import artifacts, lens
-from cadmus.model import Model
+from cadmus.models import lens
+from cadmus.models.model import Model
+from cadmus.runtime import artifacts
 
 KIND = "activation cache"
 _FORM = 1  # of what is stored, and of the order of its rows

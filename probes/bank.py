@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 
-from cadmus.labels import LARGEST
+from cadmus.states.variables import LARGEST
 from probes.rows import Products, Rows
 
 CLASSES = 2 * LARGEST + 1

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cadmus import vm
+from cadmus.machine import vm
+from cadmus.runtime.threads import on_threads
 from probes import reading
 from probes.bank import OneHotBank
 from probes.controls import Majority, NGram
 from probes.examples import Examples, Labelled, Target
 from probes.rows import Rows
-from probes.threads import on_threads
 from probes.token_baseline import TokenBaseline, window
 
 WINDOW = 8  # tokens, the current one included

@@ -9,8 +9,8 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cadmus.families import Compare
-from cadmus.model import Model
+from cadmus.models.model import Model
+from cadmus.programs.families import Compare
 
 
 def untrained_twin(model: Model, seed: int) -> Model:

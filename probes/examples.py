@@ -12,10 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
-from cadmus import corpus, kernel, labels, tokens, vm
-from cadmus.mixture import Mixture
-from cadmus.seeds import generator
-from cadmus.shards import stack_programs
+from cadmus.corpora import held_out
+from cadmus.corpora.shards import stack_programs
+from cadmus.machine import kernel, tokens, vm
+from cadmus.programs.mixture import Mixture
+from cadmus.runtime.seeds import generator
+from cadmus.states import hindsight, variables
 from probes.controls import control_labels
 from probes.harvest import FOLDS, skeleton_folds, skeleton_ids
 
@@ -39,7 +41,7 @@ class Target:
     equal (token, previous token); as_number: read by regression in place of a classifier over the values.
     """
 
-    variable: str | labels.Variable
+    variable: str | variables.Variable
     offset: int = 0
     machine: str = TRUE
     permuted: bool = False
@@ -63,7 +65,7 @@ class Target:
     @property
     def determined(self) -> bool:
         """Whether the tokens so far determine it: the ceiling of its score is 1."""
-        return self.offset <= 0 and not (isinstance(self.variable, str) and labels.is_prospect(self.variable))
+        return self.offset <= 0 and not (isinstance(self.variable, str) and variables.is_prospect(self.variable))
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Examples:
             np.zeros(len(programs), np.uint8) if family is None else family,
             skeleton_ids(programs),
             skeleton_folds(programs),
-            inside & ~labels.hindsight(programs),
+            inside & ~hindsight.hindsight(programs),
         )
 
     @cached_property
@@ -128,7 +130,7 @@ def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = (
     parts = []
     for family in chosen:
         wanted = max(30, round(n * shares[family.name] / total))
-        parts.append(corpus.held_out(family, "test_skeleton", wanted, seed, mixture.hold_out))
+        parts.append(held_out.held_out(family, "test_skeleton", wanted, seed, mixture.hold_out))
     programs, family = stack_programs(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     _, distinct = np.unique(programs, axis=0, return_index=True)  # two families may have a program in common
     order = generator("examples", seed).permutation(np.sort(distinct))
@@ -165,9 +167,9 @@ class Labelled:
 
     def taken(self) -> np.ndarray:
         """Which values -99..99 each target takes: bool [targets, 199]."""
-        out = np.zeros((len(self.mask_of), 2 * labels.LARGEST + 1), np.bool_)
+        out = np.zeros((len(self.mask_of), 2 * variables.LARGEST + 1), np.bool_)
         for k, taken in enumerate(out):
-            taken[self.values[self.defined[:, self.mask_of[k]], k] + labels.LARGEST] = True
+            taken[self.values[self.defined[:, self.mask_of[k]], k] + variables.LARGEST] = True
         return out
 
 
@@ -178,7 +180,8 @@ def labelled(
     seed: int = 0,
 ) -> Labelled:
     """The targets' labels at every token that `examples.where` names. machines: semantics by name, for targets of
-    machines other than TRUE. Raises ValueError for a machine that is not among them, and what `labels.read` raises."""
+    machines other than TRUE. Raises ValueError for a machine that is not among them, and what `variables.read`
+    raises."""
     semantics = {TRUE: None, **(machines or {})}
     unknown = [target.machine for target in targets if target.machine not in semantics]
     if unknown:
@@ -206,10 +209,10 @@ def labelled(
 def _read(traces: kernel.Traces, target: Target, examples: Examples) -> tuple[np.ndarray, np.ndarray, int]:
     """Values int32 and whether they are probed, both [tokens], and how many are left out as too large. A state ahead
     lies within the program, its own `.` included."""
-    found = labels.read(traces, target.variable, offset=target.offset)
+    found = variables.read(traces, target.variable, offset=target.offset)
     ahead = np.arange(examples.where.shape[1]) + target.offset <= tokens.lengths(examples.programs)[:, None] + 1
     values, inside = found.values[examples.where], (found.defined & ahead)[examples.where]
-    fine = inside & (abs(values) <= labels.LARGEST)
+    fine = inside & (abs(values) <= variables.LARGEST)
     return np.where(fine, values, 0).astype(np.int32), fine, int(inside.sum() - fine.sum())
 
 

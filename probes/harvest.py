@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cadmus import lens, tokens
-from cadmus.devices import PRECISIONS
-from cadmus.hooks import Hook, NamesFilter
+from cadmus.machine import tokens
+from cadmus.models import lens
+from cadmus.models.hooks import Hook, NamesFilter
+from cadmus.programs import skeletons
+from cadmus.runtime.devices import PRECISIONS
 from probes import activation_cache
 
 FOLDS = ("train", "validation", "test")
@@ -59,8 +61,8 @@ def skeleton_folds(programs: np.ndarray) -> np.ndarray:
     All programs of a skeleton share a fold, so that a probe is judged on skeletons it has not seen; 60, 15 and 25 % of
     the skeletons, in the order of their ids, and at least one each. Raises ValueError for fewer than three skeletons.
     """
-    skeletons, index = np.unique(skeleton_ids(programs), return_inverse=True)
-    n = len(skeletons)
+    ids, index = np.unique(skeleton_ids(programs), return_inverse=True)
+    n = len(ids)
     if n < len(FOLDS):
         raise ValueError(f"{n} skeletons cannot be split into {', '.join(FOLDS)}; probe a family with more of them")
     train = min(round(_FOLD_SHARES[0] * n), n - 2)
@@ -70,7 +72,7 @@ def skeleton_folds(programs: np.ndarray) -> np.ndarray:
 
 def skeleton_ids(programs: np.ndarray) -> np.ndarray:
     """One number per skeleton: uint64 [n], equal for programs of one skeleton."""
-    return tokens.hashes(tokens.skeletons(programs), "probes skeleton 1")
+    return tokens.hashes(skeletons.skeletons(programs), "probes skeleton 1")
 
 
 # --- token by token --------------------------------------------------------------------------------------------------

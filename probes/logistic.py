@@ -16,9 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cadmus.devices import chosen
+from cadmus.runtime.devices import chosen
+from cadmus.runtime.threads import on_threads
 from probes.logistic_solver import Design, Problem, minimize
-from probes.threads import on_threads
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cadmus import vm
-from cadmus.labels import LARGEST
+from cadmus.machine import vm
+from cadmus.states.variables import LARGEST
 from probes import passes
 from probes.bank import Bank
 from probes.baselines import Baselines

@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from cadmus.devices import chosen
+from cadmus.runtime.devices import chosen
 
 HELD_OUT = 0.15  # of the rows, for early stopping, where no validation data are given
 CHUNK = 65536  # rows predicted at once

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.polynomial.legendre import legvander
 
-from probes import stats
+from cadmus.statistics import clustered
 from probes.value_statistics import Means, ValueStatistics, leave_out
 
 PENALTIES = tuple(10.0**p for p in (-6, -3, -1, 0, 1, 2, 4))  # beside sums over values of weights that average 1
@@ -154,13 +154,15 @@ def compare(
     for test in (fold == left_out for left_out in range(folds)):
         centre = np.average(means.y[~test], axis=0, weights=means.weights[~test])
         total[test] = ((means.y[test] - centre) ** 2).sum(1)
-    ceiling = stats.bootstrap(weights * np.stack([total, means.noise], 1), lambda t: 1 - t[..., 1] / t[..., 0], seed)
+    ceiling = clustered.bootstrap(
+        weights * np.stack([total, means.noise], 1), lambda t: 1 - t[..., 1] / t[..., 0], seed
+    )
     explainable = total - means.noise * (ceiling.low > _RESOLVED)
     rows = []
     for size in sizes:
         for basis in bases(means.values, size).values():
             error, by_fold = _held_out(basis, means, fold)
-            score = stats.bootstrap(weights * np.stack([total - error, explainable], 1), _ratio, seed)
+            score = clustered.bootstrap(weights * np.stack([total - error, explainable], 1), _ratio, seed)
             permuted = (_held_out(basis.at(order), means, fold)[0] for order in orders)
             control = [_ratio(means.weights @ np.stack([total - error, explainable], 1)) for error in permuted]
             _, chosen, gains = _choose(basis, means.y, means.weights, np.ones(n, bool))

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cadmus import vm
+from cadmus.machine import vm
+from cadmus.runtime.threads import on_threads
 from probes import reading
 from probes.bank import CLASSES, Bank
 from probes.baselines import Baselines
@@ -20,7 +21,6 @@ from probes.harvest import Batch, stream
 from probes.reading import Readouts
 from probes.rows import Rows
 from probes.tally import Groups, Tally, clusters_of
-from probes.threads import on_threads
 
 TRAINED, UNTRAINED = "trained", "untrained"
 BANK_BYTES = 6e9  # of memory that banks take together, at most

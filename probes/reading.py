@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cadmus.labels import LARGEST
+from cadmus.states.variables import LARGEST
 from probes.bank import Bank, Moments
 from probes.examples import Target
 from probes.linear import SHRINKAGES, Linear, discriminant, ridge

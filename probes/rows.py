@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from cadmus.labels import LARGEST
+from cadmus.states.variables import LARGEST
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cadmus import labels
-from probes import stats
+from cadmus.states import variables
+from cadmus.statistics import clustered
 from probes.custom import EstimatorReadouts
 from probes.examples import TRUE, Target
 from probes.measure import TRAINED, UNTRAINED, Measured
@@ -67,8 +67,8 @@ def table(measured: Measured, seed: int = 0) -> pd.DataFrame:
             if difference is not None:
                 tested.append((row, difference))
     if tested:
-        flips = stats.sign_flip(np.stack([difference for _, difference in tested], 1), seed=seed)
-        q = stats.benjamini_hochberg(flips.p)
+        flips = clustered.sign_flip(np.stack([difference for _, difference in tested], 1), seed=seed)
+        q = clustered.benjamini_hochberg(flips.p)
         for k, (row, _) in enumerate(tested):
             row |= {"p": flips.p[k], "q": q[k], "p_somewhere": flips.familywise[k]}
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -82,8 +82,8 @@ def _site(measured: Measured, site: str, seed: int) -> Iterator[tuple[dict, np.n
     places = {id(cell): k for k, cell in enumerate(scored)}
     if scored:
         sums = np.stack([np.stack([cell.right, cell.best, cell.n], -1) for cell in scored], 1)
-        score = stats.accuracy_many(sums[..., [0, 2]], seed)
-        beyond = stats.difference_many(sums, seed)
+        score = clustered.accuracy_many(sums[..., [0, 2]], seed)
+        beyond = clustered.difference_many(sums, seed)
     for cell in cells:
         spec, k = measured.targets[cell.target], places.get(id(cell))
         about = {**_about(measured, site, cell), "metric": "exact match" if spec.number else "accuracy"}
@@ -99,7 +99,7 @@ def _site(measured: Measured, site: str, seed: int) -> Iterator[tuple[dict, np.n
             **_interval("beyond", beyond, k),
             **(_selectivity(measured, site, cell.target, seed) if not cell.group else {}),
             "screen": screen,
-            "read": bool(beyond.low[k] > MARGIN and not screen and about["clusters"] >= stats.FEWEST_CLUSTERS),
+            "read": bool(beyond.low[k] > MARGIN and not screen and about["clusters"] >= clustered.FEWEST_CLUSTERS),
         }
         yield row, cell.right - cell.best if not cell.group else None
         if spec.as_number and not cell.group:
@@ -154,7 +154,7 @@ def _may_break_down(variable: str, by: str) -> bool:
     """Whether a variable is broken down by these groups: how soon a register is read again is of interest for that
     register's values; and no variable by itself, whose label would then be the same in all of a group."""
     if by.startswith("reg."):
-        return variable.startswith(by[:6]) and not labels.is_prospect(variable)
+        return variable.startswith(by[:6]) and not variables.is_prospect(variable)
     return not (by == "stack depth" and variable.split(".")[0] == "depth")
 
 
@@ -221,7 +221,7 @@ def _r_squared(measured: Measured, site: str, target: int, seed: int) -> dict[st
     def sums(tally: Tally, place: int) -> np.ndarray:
         return np.stack([tally.error_all[place], n, y, yy], -1)
 
-    found = stats.bootstrap_many(sums(measured.tallies[TRAINED, site], target)[:, None], statistic, seed)
+    found = clustered.bootstrap_many(sums(measured.tallies[TRAINED, site], target)[:, None], statistic, seed)
     readers = _readers(measured, site, target)
     shown = [name for name in ("untrained", "embedding", "input, linear") if name in readers]
     return {
@@ -242,7 +242,9 @@ def _selectivity(measured: Measured, site: str, target: int, seed: int) -> dict[
     if control is None or control in measured.readouts[TRAINED, site].problems:
         return {}
     n = measured.counts.right_all[target]
-    found = stats.difference_many(np.stack([tally.right_all[target], tally.right_all[control], n], -1)[:, None], seed)
+    found = clustered.difference_many(
+        np.stack([tally.right_all[target], tally.right_all[control], n], -1)[:, None], seed
+    )
     return {
         "control_task": float(tally.right_all[control].sum() / n.sum()),
         **_interval("selectivity", found, 0),
@@ -262,9 +264,9 @@ def gaps(measured: Measured, seed: int = 0) -> pd.DataFrame:
         tally, n = measured.tallies[TRAINED, site].right_all, measured.counts.right_all
         sums = np.stack([np.stack([*tally[at], n[at[0]], n[at[2]]], -1) for at in map(list, compared)], 1)
         found = {
-            "selectivity": stats.bootstrap_many(sums, _true_selectivity, seed),
-            "alternative_selectivity": stats.bootstrap_many(sums, _alternative_selectivity, seed),
-            "gap": stats.bootstrap_many(sums, lambda t: _true_selectivity(t) - _alternative_selectivity(t), seed),
+            "selectivity": clustered.bootstrap_many(sums, _true_selectivity, seed),
+            "alternative_selectivity": clustered.bootstrap_many(sums, _alternative_selectivity, seed),
+            "gap": clustered.bootstrap_many(sums, lambda t: _true_selectivity(t) - _alternative_selectivity(t), seed),
         }
         totals = sums.sum(0)
         for k, (target, _, other, _) in enumerate(compared):
@@ -304,10 +306,10 @@ def _compared(measured: Measured, site: str) -> Iterator[tuple[int, int, int, in
             if None in at or any(k in measured.readouts[TRAINED, site].problems for k in at):
                 continue
             clusters = [(measured.counts.right_all[k] > 0).sum() for k in at]
-            if min(clusters) >= stats.FEWEST_CLUSTERS and measured.differing[at[2]] >= FEWEST_DIFFERENT:
+            if min(clusters) >= clustered.FEWEST_CLUSTERS and measured.differing[at[2]] >= FEWEST_DIFFERENT:
                 yield at
 
 
-def _interval(name: str, found: stats.Intervals, k: int, estimate: str = "") -> dict[str, float]:
+def _interval(name: str, found: clustered.Intervals, k: int, estimate: str = "") -> dict[str, float]:
     low, high = (f"{name}_low", f"{name}_high") if name else ("low", "high")
     return {estimate or name: float(found.estimate[k]), low: float(found.low[k]), high: float(found.high[k])}

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cadmus import tokens
-from cadmus.families import Register
-from probes import controls, harvest, stats
+from cadmus.machine import tokens
+from cadmus.programs.families import Register
+from cadmus.statistics import clustered
+from probes import controls, harvest
 from probes.estimators import DiscriminantProbe, RidgeProbe
 from probes.mlp import MLPClassifierProbe
 
@@ -64,7 +65,7 @@ class Harness:
     nonlinear: Callable[[], Any] = perceptron
     baseline: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = conditional
     folds: Callable[[np.ndarray], np.ndarray] = harvest.skeleton_folds
-    cluster_sums: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = stats.cluster_sums
+    cluster_sums: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = clustered.cluster_sums
     leaked: Callable[[np.ndarray, np.ndarray], None] = controls.leaked
 
 
@@ -184,8 +185,8 @@ def noise(data: _Data, harness: Harness, rng: np.random.Generator) -> list[Check
         values = np.stack([read == y[test], constant == y[test], np.ones(len(programs))], 1).astype(float)
         sums.append(harness.cluster_sums(values, skeleton[test], programs))
     sums = np.stack(sums, 1)
-    by_flips = int((stats.sign_flip(sums[..., 0] - sums[..., 1]).p <= LEVEL).sum())
-    by_interval = int((stats.difference_many(sums).low > 0).sum())
+    by_flips = int((clustered.sign_flip(sums[..., 0] - sums[..., 1]).p <= LEVEL).sum())
+    by_interval = int((clustered.difference_many(sums).low > 0).sum())
     expected = f"at level {LEVEL:.0%}, at most {MOST_POSITIVE} of {NOISES} seeds positive"
     return [
         Check("noise, by sign flips", expected, f"{by_flips} positive", by_flips <= MOST_POSITIVE),
@@ -219,14 +220,14 @@ def _direction(rng: np.random.Generator) -> np.ndarray:
     return drawn / np.linalg.norm(drawn)
 
 
-def _gain(data: _Data, harness: Harness, y: np.ndarray, read: np.ndarray, control: np.ndarray) -> stats.Interval:
+def _gain(data: _Data, harness: Harness, y: np.ndarray, read: np.ndarray, control: np.ndarray) -> clustered.Interval:
     """Score minus control on the test rows. y [rows]; read, control [test rows]."""
     truth, programs = y[data.test], data.program[data.test]
     values = np.stack([read == truth, control == truth, np.ones(len(truth))], 1).astype(float)
     sums = harness.cluster_sums(values, data.skeletons[programs], programs)
-    found = stats.difference_many(sums[:, None])
-    return stats.Interval(float(found.estimate[0]), float(found.low[0]), float(found.high[0]), len(sums))
+    found = clustered.difference_many(sums[:, None])
+    return clustered.Interval(float(found.estimate[0]), float(found.low[0]), float(found.high[0]), len(sums))
 
 
-def _said(gain: stats.Interval) -> str:
+def _said(gain: clustered.Interval) -> str:
     return f"{gain.estimate:.2f} [{gain.low:.2f}, {gain.high:.2f}]"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from cadmus import tokens
-from probes import stats
+from cadmus.machine import tokens
+from cadmus.statistics import clustered
 
 ALL = "all"
 
@@ -96,7 +96,7 @@ def _add(read, values, shown, clusters, groups, detailed, right_all, right, erro
 def clusters_of(skeletons: np.ndarray, programs: int) -> np.ndarray:
     """The cluster of each program, 0, 1, ...: its skeleton, or itself where there are fewer than 30 skeletons."""
     labels, index = np.unique(skeletons, return_inverse=True)
-    return index.ravel() if len(labels) >= stats.FEWEST_CLUSTERS else np.arange(programs)
+    return index.ravel() if len(labels) >= clustered.FEWEST_CLUSTERS else np.arange(programs)
 
 
 def token_classes(sequences: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from cadmus import vm
-from cadmus.devices import chosen
+from cadmus.machine import vm
+from cadmus.runtime.devices import chosen
 from probes import mlp
 
 BEFORE = len(vm.VOCAB)  # stands for the tokens before the sequence's first

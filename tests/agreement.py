@@ -4,7 +4,8 @@
     python -m tests.agreement 20000 --seed 7 --states 1 --processes 1
 
 compares verdicts and final outputs (of a share of the programs every state: stack with tags and contents, registers,
-fuel) between `cadmus.vm` and `cadmus.kernel`, prints how many agreed, and exits 1 with the first that did not.
+fuel) between `cadmus.machine.vm` and `cadmus.machine.kernel`, prints how many agreed, and exits 1 with the first that
+did not.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from multiprocessing import get_context
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 
-from cadmus import kernel, tokens, vm
+from cadmus.machine import kernel, tokens, vm
 from tests import programs
 
 BATCH = 250  # programs compared at once
@@ -170,7 +171,7 @@ def _describe(text: str, semantics: vm.Semantics | None, kernel_semantics: vm.Se
 
 
 def kernel_state(traces: kernel.Traces, row: int, position: int) -> vm.State:
-    """One state of a trace with contents, as `cadmus.vm` has it; entries that were not traced are left out."""
+    """One state of a trace with contents, as `cadmus.machine.vm` has it; entries that were not traced are left out."""
     entries = min(int(traces.depth[row, position]), traces.stack.kind.shape[2])
     stack = [traces.stack.at(row, position, entry) for entry in reversed(range(entries))]
     registers = [traces.registers.at(row, position, k) for k in range(len(vm.REGISTERS))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cadmus.vm import NAN, Int, Value, as_value
+from cadmus.machine.vm import NAN, Int, Value, as_value
 
 PAPER = {
     "34+7=.": True,

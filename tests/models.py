@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cadmus.model import Model, ModelConfig
+from cadmus.models.model import Model, ModelConfig
 
 
 def far_from_trivial(cfg: ModelConfig) -> Model:

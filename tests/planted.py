@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cadmus import kernel, labels, mixture
-from cadmus.model import Model, ModelConfig
+from cadmus.machine import kernel
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs import mixture
+from cadmus.states import variables
 from probes.controls import untrained_twin
 from probes.examples import Examples, Labelled, Target, draw
 from probes.harvest import residual_sites
@@ -41,7 +43,7 @@ class Planted(Model):
         self.eval()
 
     def run_with_hooks(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        states = labels.read(kernel.traces(tokens[:, 1:].numpy().astype(np.uint8)), self.variable)
+        states = variables.read(kernel.traces(tokens[:, 1:].numpy().astype(np.uint8)), self.variable)
         known = states.defined & (abs(states.values) <= 99)
         written = torch.from_numpy(known)[..., None] * self.codes[np.where(known, states.values, 0) + 99]
 
@@ -60,7 +62,7 @@ def examples(n: int = 500) -> Examples:
 
 def grouped(part: Examples, read: Labelled) -> Groups:
     family = np.broadcast_to(part.family[:, None].astype(int), part.where.shape)
-    live = labels.read(kernel.traces(part.programs), "reg.a.live").values
+    live = variables.read(kernel.traces(part.programs), "reg.a.live").values
     reg = {"reg.a.live": (1 - live, ("live", "dead"))}
     return Groups.of(token_class=token_classes(part.sequences), family=(family, part.families), **reg)
 
@@ -80,7 +82,7 @@ def measured() -> Measured:
     )
 
 
-def a_variable(values: Callable[[kernel.Traces], np.ndarray], defined: Any = True) -> labels.Variable:
+def a_variable(values: Callable[[kernel.Traces], np.ndarray], defined: Any = True) -> variables.Variable:
     """One of a user's own: values where `defined`, a column or an array of them."""
 
     def variable(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:

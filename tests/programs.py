@@ -13,7 +13,7 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from cadmus import vm
+from cadmus.machine import vm
 from tests.cases import BIGGEST, CASES, FULL, PAPER
 
 TOKENS = [token for token in vm.VOCAB if token not in vm.END + vm.OPEN]  # what a writer puts down one by one

@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cadmus import checkpoint
-from cadmus.build import build
-from cadmus.mixture import Mixture, load
-from cadmus.model import Model, ModelConfig
-from cadmus.train import TrainConfig, train
+from cadmus.corpora.build import build
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs.mixture import Mixture, load
+from cadmus.training import checkpoint
+from cadmus.training.loop import TrainConfig, train
 
 FIRST = load("first")
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=FIRST.width + 1)

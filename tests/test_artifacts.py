@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadmus import artifacts
-from cadmus.artifacts import ArtifactError
+from cadmus.runtime import artifacts
+from cadmus.runtime.artifacts import ArtifactError
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +26,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from cadmus import artifacts
+from cadmus.runtime import artifacts
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
 def disk_full_after(limit):

@@ -10,7 +10,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
-from cadmus import vm
+from cadmus.machine import vm
 from probes import baselines
 from probes.baselines import NGRAM, WINDOW, Baselines
 from probes.controls import NGram

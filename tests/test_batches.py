@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cadmus import tokens
-from cadmus.batches import CorpusBatches, StreamBatches, open_batches
-from cadmus.build import build
-from cadmus.corpus import Corpus
-from cadmus.families import Arith, Compare, Equality, Register
-from cadmus.mixture import Component, Mixture, Phase
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.machine import tokens
+from cadmus.programs.families import Arith, Compare, Equality, Register
+from cadmus.programs.mixture import Component, Mixture, Phase
+from cadmus.training.batches import CorpusBatches, StreamBatches, open_batches
 
 MIXED = Mixture("mixed", (Component(Equality()), Component(Register(assertions=2))))
 CURRICULUM = Mixture(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from analyses.reporting import behaviour
-from cadmus import checkpoint
+from cadmus.training import checkpoint
 from tests.studies import FIRST, save_run
 
 

@@ -24,12 +24,15 @@ from random import Random
 import numpy as np
 import pytest
 
-from cadmus import artifacts, corpus, mixture, shards, tokens, vm
-from cadmus.build import build
-from cadmus.corpus import Corpus
-from cadmus.families import Compare, Equality, Family, Register
-from cadmus.holdout import HoldOut
-from cadmus.mixture import Component, Mixture, OutOfDistribution, Phase
+from cadmus.corpora import corpus, shards
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.machine import tokens, vm
+from cadmus.programs import mixture, skeletons
+from cadmus.programs.families import Compare, Equality, Family, Register
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
+from cadmus.runtime import artifacts
 
 ROOT = Path(__file__).parent.parent
 DRAWS = 1024
@@ -108,7 +111,7 @@ def test_a_corpus_holds_true_train_programs_of_its_families() -> None:
     made = built()
     assert len(made) == SIZE
     for text, family, phase in zip(texts(made), made.family, made.phase, strict=True):
-        assert tokens.split(text) == "train"
+        assert skeletons.split(text) == "train"
         assert vm.verdict(text)
         assert text.index(".") == len(text) - 1
         assert made.mixture.parts[phase][1].family(made.families[family]).accepts(text)
@@ -275,7 +278,7 @@ def test_shards_without_anything_new_are_no_trouble(tmp_path: Path, monkeypatch:
 def train_programs(family: Family) -> set[str]:
     """Every train program of a small family."""
     drawn = tokens.decode(family.generate(150_000, np.random.default_rng(5)))
-    return {text for text in drawn if tokens.split(text) == "train"}
+    return {text for text in drawn if skeletons.split(text) == "train"}
 
 
 def test_duplicates_are_kept_where_the_component_says_so() -> None:
@@ -415,10 +418,10 @@ def test_a_hold_out_that_leaves_nothing() -> None:
 
 SCRIPT = f"""
 import os, resource, signal, sys
-from cadmus import shards
-from cadmus.build import build
-from cadmus.families import Compare, Equality, Register
-from cadmus.mixture import Component, HoldOut, Mixture, OutOfDistribution, Phase
+from cadmus.corpora import shards
+from cadmus.corpora.build import build
+from cadmus.programs.families import Compare, Equality, Register
+from cadmus.programs.mixture import Component, HoldOut, Mixture, OutOfDistribution, Phase
 shards.MOST_DRAWS = {DRAWS}  # in workers too
 def make(folder, workers, progress=lambda n, family: print(n, family, flush=True)):
     build({CURRICULUM}, {SIZE}, folder=folder, workers=int(workers), progress=progress)

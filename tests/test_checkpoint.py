@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from cadmus import artifacts, checkpoint, tokens
-from cadmus.artifacts import ArtifactError
-from cadmus.build import build
-from cadmus.model import Model
-from cadmus.recipe import Recipe, follow
+from cadmus.corpora.build import build
+from cadmus.machine import tokens
+from cadmus.models.model import Model
+from cadmus.runtime import artifacts
+from cadmus.runtime.artifacts import ArtifactError
+from cadmus.training import checkpoint
+from cadmus.training.recipe import Recipe, follow
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from analyses.cli import main
-from cadmus import checkpoint
-from cadmus.mixture import load
-from cadmus.model import Model, ModelConfig
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs.mixture import load
+from cadmus.training import checkpoint
 from probes import selftest
 
 SMALL = ["--steps", "4", "--layers", "1", "--width", "32"]

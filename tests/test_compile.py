@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cadmus.hooks import Hook
-from cadmus.model import Model, ModelConfig
+from cadmus.models.hooks import Hook
+from cadmus.models.model import Model, ModelConfig
 from tests.test_model import same
 
 CFG = ModelConfig(n_layers=1, d_model=16, n_heads=2, d_head=8, d_mlp=16, n_ctx=16, initializer_range=0.5)

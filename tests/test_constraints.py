@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cadmus import tokens, vm
-from cadmus.constraints import all_of, ends_true, no_nan
-from cadmus.evaluate import complete
-from cadmus.generation import LogitsMask, generate
-from cadmus.model import Model, ModelConfig
+from cadmus.machine import tokens, vm
+from cadmus.models.constraints import all_of, ends_true, no_nan
+from cadmus.models.generation import LogitsMask, generate
+from cadmus.models.model import Model, ModelConfig
+from cadmus.training.completion import complete
 
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=2, d_head=16, d_mlp=32, n_ctx=40, initializer_range=0.5)
 

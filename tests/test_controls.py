@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.utils.estimator_checks import check_estimator
 
-from cadmus.model import Model, ModelConfig
+from cadmus.models.model import Model, ModelConfig
 from probes.controls import Majority, NGram, contexts, control_labels, leaked, untrained_twin
 
 # --- control labels --------------------------------------------------------------------------------------------------

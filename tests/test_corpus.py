@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadmus import corpus, mixture, shards, tokens, vm
-from cadmus.artifacts import ArtifactError
-from cadmus.build import build
-from cadmus.corpus import Corpus
-from cadmus.families import Compare, Equality, Family, Register, Stack, Subroutine
-from cadmus.holdout import HoldOut
-from cadmus.mixture import Component, Mixture, OutOfDistribution, Phase
+from cadmus.corpora import corpus, held_out, shards
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.machine import tokens, vm
+from cadmus.programs import mixture, skeletons
+from cadmus.programs.families import Compare, Equality, Family, Register, Stack, Subroutine
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
+from cadmus.runtime.artifacts import ArtifactError
 
 FEW = Compare(low=0, high=9, length=1)  # a hundred programs, `34<` and the like
 HELD_OUT = [
@@ -206,19 +208,19 @@ def test_a_sample_of_an_unknown_family() -> None:
 # --- programs that are in no corpus ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", tokens.SPLITS)
+@pytest.mark.parametrize("split", skeletons.SPLITS)
 @pytest.mark.parametrize("family", HELD_OUT, ids=str)
 def test_held_out_programs_are_distinct_unseen_and_of_their_split(family: Family, split: str) -> None:
-    programs = corpus.held_out(family, split, 400, seed=3)
+    programs = held_out.held_out(family, split, 400, seed=3)
     assert programs.shape == (400, family.width)
     drawn = tokens.decode(programs)
     assert len(set(drawn)) == 400
-    assert {tokens.split(text) for text in drawn} == {split}
+    assert {skeletons.split(text) for text in drawn} == {split}
     assert all(vm.verdict(text) and family.accepts(text) for text in drawn)
     seen = build(only(family), 3000, seed=3)
     assert split == "train" or not seen.contains(drawn).any()
-    assert np.array_equal(corpus.held_out(family, split, 400, seed=3), programs)
-    assert not np.array_equal(corpus.held_out(family, split, 400, seed=4), programs)
+    assert np.array_equal(held_out.held_out(family, split, 400, seed=3), programs)
+    assert not np.array_equal(held_out.held_out(family, split, 400, seed=4), programs)
 
 
 def test_unseen_is_not_by_luck() -> None:
@@ -226,7 +228,8 @@ def test_unseen_is_not_by_luck() -> None:
     family = Compare(low=0, high=1, length=3)
     made = build(only(family), 25_000)
     seen = {
-        split: made.contains(tokens.decode(corpus.held_out(family, split, 400, 0))).mean() for split in tokens.SPLITS
+        split: made.contains(tokens.decode(held_out.held_out(family, split, 400, 0))).mean()
+        for split in skeletons.SPLITS
     }
     assert seen.pop("train") > 0.7
     assert set(seen.values()) == {0.0}
@@ -234,49 +237,51 @@ def test_unseen_is_not_by_luck() -> None:
 
 def test_test_skeletons_are_never_trained_on() -> None:
     made = build(mixture.load("first"), 3000)
-    trained = {tokens.skeleton(text) for text in texts(made)}
-    unseen = {tokens.skeleton(text) for text in tokens.decode(corpus.held_out(Register(), "test_skeleton", 400, 0))}
-    known = {tokens.skeleton(text) for text in tokens.decode(corpus.held_out(Compare(), "test", 400, 0))}
+    trained = {skeletons.skeleton(text) for text in texts(made)}
+    unseen = {
+        skeletons.skeleton(text) for text in tokens.decode(held_out.held_out(Register(), "test_skeleton", 400, 0))
+    }
+    known = {skeletons.skeleton(text) for text in tokens.decode(held_out.held_out(Compare(), "test", 400, 0))}
     assert not trained & unseen
     assert trained & known, "test programs have skeletons that were trained on"
 
 
 def test_held_out_programs_keep_to_the_hold_out() -> None:
     rules = HoldOut(pairs=("*0",), max_length=10)
-    free = tokens.decode(corpus.held_out(Compare(), "test", 400, 0))
-    kept = tokens.decode(corpus.held_out(replace(Compare(), min_length=3), "test", 400, 0, rules))
+    free = tokens.decode(held_out.held_out(Compare(), "test", 400, 0))
+    kept = tokens.decode(held_out.held_out(replace(Compare(), min_length=3), "test", 400, 0, rules))
     assert [text for text in free if re.search(r"\*[0-9]", text) or len(text) > 11]
     assert not [text for text in kept if re.search(r"\*[0-9]", text) or len(text) > 11]
-    assert {tokens.split(text) for text in kept} == {"test"}
+    assert {skeletons.split(text) for text in kept} == {"test"}
     assert len(set(kept)) == 400
 
 
 def test_running_out_of_held_out_programs_is_an_error() -> None:
     every = [f"{x}{y}{'<=>'[(x > y) - (x < y) + 1]}." for x in range(10) for y in range(10)]
-    there = sum(tokens.split(text) == "validation" for text in every)
+    there = sum(skeletons.split(text) == "validation" for text in every)
     assert 0 < there < 20
-    assert len(corpus.held_out(FEW, "validation", there, 0)) == there  # every one of them is found
+    assert len(held_out.held_out(FEW, "validation", there, 0)) == there  # every one of them is found
     message = (
         f"family compare has only {there} programs in split 'validation', 20 are asked for; ask for fewer or widen"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        corpus.held_out(FEW, "validation", 20, 0)
+        held_out.held_out(FEW, "validation", 20, 0)
     one = Compare(low=4, high=4, length=1, equal_share=1.0)  # there is but `44=`
-    empty = next(split for split in tokens.SPLITS if split != tokens.split("44="))
+    empty = next(split for split in skeletons.SPLITS if split != skeletons.split("44="))
     with pytest.raises(ValueError, match=f"family compare has only 0 programs in split '{empty}', 1 are asked for"):
-        corpus.held_out(one, empty, 1, 0)
+        held_out.held_out(one, empty, 1, 0)
 
 
 def test_unknown_split() -> None:
     message = "unknown split 'dev'; there are train, validation, test, test_skeleton"
     with pytest.raises(ValueError, match=message):
-        corpus.held_out(Compare(), "dev", 1, 0)
+        held_out.held_out(Compare(), "dev", 1, 0)
 
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_no_held_out_programs_is_an_error(n: int) -> None:
     with pytest.raises(ValueError, match=f"^{n} programs are asked for in split 'test'; ask for one or more$"):
-        corpus.held_out(Compare(), "test", n, 0)
+        held_out.held_out(Compare(), "test", n, 0)
 
 
 RULES = replace(
@@ -292,7 +297,7 @@ RULES = replace(
 
 @pytest.mark.parametrize("one", RULES.out_of_distribution, ids=lambda one: one.name)
 def test_out_of_distribution_programs_are_those_that_the_rule_holds_out(one: OutOfDistribution) -> None:
-    programs = corpus.out_of_distribution(RULES, one, 300, seed=2)
+    programs = held_out.out_of_distribution(RULES, one, 300, seed=2)
     drawn = tokens.decode(programs)
     assert len(set(drawn)) == len(drawn) == 300
     assert all(vm.verdict(text) and one.family.accepts(text) for text in drawn)
@@ -300,8 +305,8 @@ def test_out_of_distribution_programs_are_those_that_the_rule_holds_out(one: Out
         assert all(any(isinstance(v, vm.Int) and v.v == 13 for v in tops(text)) for text in drawn)
     if one.held_out == "pairs":
         assert all(re.search(r"\*[0-9]", text) for text in drawn)
-    assert np.array_equal(corpus.out_of_distribution(RULES, one, 300, seed=2), programs)
-    assert not np.array_equal(corpus.out_of_distribution(RULES, one, 300, seed=3), programs)
+    assert np.array_equal(held_out.out_of_distribution(RULES, one, 300, seed=2), programs)
+    assert not np.array_equal(held_out.out_of_distribution(RULES, one, 300, seed=3), programs)
     assert not build(RULES, 2000).contains_programs(programs).any()
 
 
@@ -317,7 +322,7 @@ def test_a_rare_held_out_program_is_found() -> None:
     """About one draw in ten thousand has it, and there are hundreds."""
     family = Compare(length=5)
     counted: dict[str, int] = {}
-    for skeleton in tokens.decode(tokens.skeletons(family.generate(100_000, np.random.default_rng(1)))):
+    for skeleton in tokens.decode(skeletons.skeletons(family.generate(100_000, np.random.default_rng(1)))):
         counted[skeleton] = counted.get(skeleton, 0) + 1
     rare = next(skeleton for skeleton, n in sorted(counted.items()) if n == 3)
     rule = replace(
@@ -325,8 +330,8 @@ def test_a_rare_held_out_program_is_found() -> None:
         hold_out=HoldOut(skeletons=(rare.removesuffix("."),)),
         out_of_distribution=(OutOfDistribution("rare", family, "skeletons"),),
     )
-    drawn = tokens.decode(corpus.out_of_distribution(rule, rule.out_of_distribution[0], 3, seed=0))
-    assert {tokens.skeleton(text) + "." for text in drawn} == {rare}
+    drawn = tokens.decode(held_out.out_of_distribution(rule, rule.out_of_distribution[0], 3, seed=0))
+    assert {skeletons.skeleton(text) + "." for text in drawn} == {rare}
 
 
 # --- on disk ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from cadmus import devices
+from cadmus.runtime import devices
 
 CPU = torch.device("cpu")
 

@@ -16,11 +16,12 @@ from analyses.commands.terminal import save_table
 from analyses.studies.distribution import figures, samples
 from analyses.studies.distribution import page as distribution_page
 from analyses.studies.distribution.study import ALL, Source, compare, comparison_rows, measure, open_source
-from cadmus import mixture, tokens, vm
-from cadmus.build import build
-from cadmus.families import Compare, Register
-from cadmus.mixture import Component, Mixture, Phase
-from cadmus.properties import PROPERTIES
+from cadmus.corpora.build import build
+from cadmus.machine import tokens, vm
+from cadmus.programs import mixture, skeletons
+from cadmus.programs.families import Compare, Register
+from cadmus.programs.mixture import Component, Mixture, Phase
+from cadmus.properties.structure import PROPERTIES
 
 
 @cache
@@ -43,7 +44,7 @@ def test_a_mixture_is_drawn_as_training_sees_it() -> None:
     for name, programs in source.samples.items():
         assert len(programs) == 1000, name
         assert not source.mixture.hold_out.held(programs).any()
-        assert (tokens.splits(programs) == tokens.SPLITS.index("train")).all()
+        assert (skeletons.splits(programs) == skeletons.SPLITS.index("train")).all()
         assert all(map(vm.verdict, tokens.decode(programs[:20])))
     assert sum(source.shares.values()) == pytest.approx(1)
 
@@ -199,7 +200,7 @@ def test_sample_prints_programs_and_decisions(capsys: pytest.CaptureFixture) -> 
     family, program, decision = lines[1].split()
     assert family == "compare"
     assert vm.verdict(program)
-    assert tokens.split(program) == "test"
+    assert skeletons.split(program) == "test"
     assert decision.replace("[", "").replace("]", "") == program
 
 

@@ -18,13 +18,13 @@ from analyses.reporting.report import number
 from analyses.studies.dynamics import study
 from analyses.studies.dynamics.relations import correlations, lead, within
 from analyses.studies.dynamics.study import VARIABLES, DynamicsConfig
-from cadmus import checkpoint
-from cadmus.build import build
-from cadmus.families import Compare, Register
-from cadmus.mixture import Component, Mixture
-from cadmus.model import ModelConfig
-from cadmus.recipe import Recipe, changed, follow
-from cadmus.train import TrainConfig
+from cadmus.corpora.build import build
+from cadmus.models.model import ModelConfig
+from cadmus.programs.families import Compare, Register
+from cadmus.programs.mixture import Component, Mixture
+from cadmus.training import checkpoint
+from cadmus.training.loop import TrainConfig
+from cadmus.training.recipe import Recipe, changed, follow
 
 MIXTURE = Mixture("m", (Component(Compare(low=-9, high=9, length=3)), Component(Register())))
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=MIXTURE.width + 1)

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from cadmus import corpus, evaluate, mixture, tokens, vm
-from cadmus.evaluate import Accuracy, complete, score
-from cadmus.families import Compare, Equality, Family, Register
-from cadmus.mixture import Component
-from cadmus.model import Model, ModelConfig
-from cadmus.train import train
+from cadmus.corpora import held_out
+from cadmus.machine import tokens, vm
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs import mixture
+from cadmus.programs.families import Compare, Equality, Family, Register
+from cadmus.programs.mixture import Component
+from cadmus.training import completion
+from cadmus.training.completion import Accuracy, complete, score
+from cadmus.training.loop import train
 from tests.training import CFG, MIXED, QUICK, programs
 
 
@@ -98,7 +101,7 @@ def learned() -> Model:
 
 @pytest.mark.parametrize("family", [Equality(), Register(assertions=2)], ids=str)
 def test_scores_are_the_plain_machines(family: Family) -> None:
-    texts = tokens.decode(corpus.held_out(family, "test", 200, 0))
+    texts = tokens.decode(held_out.held_out(family, "test", 200, 0))
     prompts = [(text, cut) for text in texts for cut in family.decisions(text)]
     completed = complete(learned(), [text[:cut] for text, cut in prompts])
     assert all(done.startswith(text[:cut]) for (text, cut), done in zip(prompts, completed, strict=True))
@@ -133,7 +136,7 @@ def test_interval_is_wilsons_and_holds_the_estimate(right: int) -> None:
 
 
 def test_evaluation_is_a_row_per_family_and_split() -> None:
-    rows = evaluate.evaluate(learned(), MIXED, programs=100, seed=2)
+    rows = completion.evaluate(learned(), MIXED, programs=100, seed=2)
     assert [(row.family, row.split, row.n) for row in rows] == [
         ("equality", "test", 100),
         ("equality", "test_skeleton", 100),
@@ -145,9 +148,9 @@ def test_evaluation_is_a_row_per_family_and_split() -> None:
         assert 0 <= row.low <= row.accuracy <= row.high <= 1
         assert row.accuracy <= row.true_rate
         assert Accuracy(**row.to_dict()) == row
-    texts = tokens.decode(corpus.held_out(MIXED.families[1], "test_skeleton", 100, 2))
+    texts = tokens.decode(held_out.held_out(MIXED.families[1], "test_skeleton", 100, 2))
     assert score(learned(), MIXED.families[1], "test_skeleton", texts, 2) == rows[3]
-    (alone,) = evaluate.evaluate(
+    (alone,) = completion.evaluate(
         learned(), mixture.Mixture("m", MIXED.components[:1]), splits=("test",), programs=100, seed=2
     )
     assert alone == rows[0]
@@ -166,7 +169,7 @@ def test_programs_that_do_not_fit_are_counted() -> None:
     long = mixture.OutOfDistribution("long", Compare(length=7))
     mixed = mixture.Mixture("m", (Component(Compare(length=3, low=0, high=9)),), out_of_distribution=(long,))
     model = Model(ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=12))
-    row = evaluate.evaluate(model, mixed, splits=("test",), programs=20)[-1]
+    row = completion.evaluate(model, mixed, splits=("test",), programs=20)[-1]
     assert (row.split, row.n, row.too_long) == ("long", 0, 20)
     assert math.isnan(row.accuracy)
 

@@ -1,4 +1,4 @@
-"""Programs, tokens and labels that probes are judged on, against `labels.read` and plain loops."""
+"""Programs, tokens and labels that probes are judged on, against `variables.read` and plain loops."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from cadmus import kernel, labels, mixture, tokens, vm
-from cadmus.families import Compare, Register
-from cadmus.holdout import HoldOut
-from cadmus.mixture import Component, Mixture
+from cadmus.machine import kernel, tokens, vm
+from cadmus.programs import mixture, skeletons
+from cadmus.programs.families import Compare, Register
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.mixture import Component, Mixture
+from cadmus.states import hindsight, variables
 from probes.examples import TRUE, Examples, Labelled, Target, draw, is_category, labelled
 from probes.harvest import FOLDS, skeleton_folds, skeleton_ids
 
@@ -42,7 +44,7 @@ def test_programs_are_of_held_out_skeletons_in_the_mixtures_shares() -> None:
     examples = drawn()
     assert examples.families == ("compare", "equality", "register")
     assert np.bincount(examples.family).tolist() == [150, 50, 100]
-    assert (tokens.splits(examples.programs) == tokens.SPLITS.index("test_skeleton")).all()
+    assert (skeletons.splits(examples.programs) == skeletons.SPLITS.index("test_skeleton")).all()
     assert len(np.unique(examples.programs, axis=0)) == len(examples)
     first = mixture.load("first")
     for family, program in zip(examples.family, tokens.decode(examples.programs), strict=True):
@@ -82,9 +84,9 @@ def test_folds_are_by_skeleton() -> None:
     parts = [examples.fold(name) for name in FOLDS]
     assert sum(map(len, parts)) == len(examples)
     assert len(examples.fold("train", "test")) == len(parts[0]) + len(parts[2])
-    skeletons = [set(part.skeletons.tolist()) for part in parts]
-    assert not skeletons[0] & skeletons[1]
-    assert not (skeletons[0] | skeletons[1]) & skeletons[2]
+    parts_skeletons = [set(part.skeletons.tolist()) for part in parts]
+    assert not parts_skeletons[0] & parts_skeletons[1]
+    assert not (parts_skeletons[0] | parts_skeletons[1]) & parts_skeletons[2]
 
 
 def test_chunks_are_all_of_it_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +102,7 @@ def test_the_tokens_probed_are_a_programs_own_without_hindsight() -> None:
     texts = ["3a+4=.", "f12={3}.", "f{3}3=.", "{3}f3=.", "12==."]
     programs = tokens.encode(texts)
     examples = Examples.of(programs)
-    behind = labels.hindsight(programs)
+    behind = hindsight.hindsight(programs)
     assert behind.any()
     assert not behind.all(1).any()
     for row, text in enumerate(texts):
@@ -176,7 +178,7 @@ def test_labels_are_those_of_the_states() -> None:
     examples, found = drawn(), read()
     for k, target in enumerate(TARGETS):
         traces = kernel.traces(examples.programs, OTHER if target.machine == "other" else None)
-        expected = labels.read(traces, target.variable, offset=target.offset)
+        expected = variables.read(traces, target.variable, offset=target.offset)
         lengths = np.array([len(text.rstrip(".")) for text in tokens.decode(examples.programs)])
         last = lengths[:, None] + 1 - target.offset  # the program's own `.` is a token of it
         inside = expected.defined & examples.where & (np.arange(examples.where.shape[1]) <= last)

@@ -10,11 +10,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cadmus import tokens, vm
-from cadmus.families import Arith, Compare, Equality, Subroutine
-from cadmus.families.expressions import OPERATORS, Numbers, is_expression, pool, read_expressions
-from cadmus.families.pieces import SLOT, digits, filled, literal, literal_width, ranks
-from cadmus.families.statements import Computed, Statements
+from cadmus.machine import tokens, vm
+from cadmus.programs.families import Arith, Compare, Equality, Subroutine
+from cadmus.programs.parts.expressions import OPERATORS, Numbers, is_expression, pool, read_expressions
+from cadmus.programs.parts.pieces import SLOT, digits, filled, literal, literal_width, ranks
+from cadmus.programs.parts.statements import Computed, Statements
 from tests.test_families import close_to, texts, uniform, value_of
 
 BINARY: dict[str, Callable[[int, int], int]] = {

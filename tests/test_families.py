@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from cadmus import tokens, vm
-from cadmus.families import (
+from cadmus.machine import tokens, vm
+from cadmus.programs.families import (
     FAMILIES,
     Arith,
     Compare,
@@ -29,9 +29,9 @@ from cadmus.families import (
     Stack,
     Subroutine,
 )
-from cadmus.families.base import knobs
-from cadmus.families.statements import Statements
-from cadmus.families.structured import _bank
+from cadmus.programs.parts.family import knobs
+from cadmus.programs.parts.statements import Statements
+from cadmus.programs.parts.structured import _bank
 
 SETTINGS = [
     Arith(),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cadmus import vm
-from cadmus.families import (
+from cadmus.machine import vm
+from cadmus.programs.families import (
     FAMILIES,
     Arith,
     Compare,
@@ -23,7 +23,7 @@ from cadmus.families import (
     Stack,
     Subroutine,
 )
-from cadmus.families.base import knobs
+from cadmus.programs.parts.family import knobs
 from tests.test_families import SETTINGS, parts, texts
 
 FORMED = [family for family in SETTINGS if not isinstance(family, Random)]
@@ -388,7 +388,7 @@ def test_every_family_has_answers_by_hand_and_texts_that_are_not_its() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_program_that_a_family_is_introduced_with_is_true_and_of_its_form(name: str) -> None:
-    shown = re.findall(r"\[([^\] ]*)\]", __import__(f"cadmus.families.{name}", fromlist=["*"]).__doc__ or "")
+    shown = re.findall(r"\[([^\] ]*)\]", __import__(f"cadmus.programs.families.{name}", fromlist=["*"]).__doc__ or "")
     assert shown or name == "random"
     for text in shown:
         assert vm.verdict(text), f"{text} is shown as a program of {name}"

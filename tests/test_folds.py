@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from cadmus import corpus, mixture, tokens
-from cadmus.build import build
-from cadmus.families import Compare, Register
-from cadmus.model import Model, ModelConfig
+from cadmus.corpora import held_out
+from cadmus.corpora.build import build
+from cadmus.machine import tokens
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs import mixture, skeletons
+from cadmus.programs.families import Compare, Register
 from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
 
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=48, n_ctx=32, initializer_range=0.3)
@@ -60,12 +62,12 @@ def test_residual_sites_are_the_depths() -> None:
 @pytest.mark.parametrize("split", ["train", "test_skeleton"])
 def test_folds_are_of_whole_skeletons(split: str) -> None:
     """Also of held-out skeletons: the hash that set them apart must not decide their fold."""
-    drawn = corpus.held_out(Register(assertions=3, low=-20, high=40, max_stores=8), split, 6000, seed=0)
+    drawn = held_out.held_out(Register(assertions=3, low=-20, high=40, max_stores=8), split, 6000, seed=0)
     folds = skeleton_folds(drawn)
     assert folds.shape == (6000,)
     by_skeleton = defaultdict(set)
     for text, fold in zip(tokens.decode(drawn), folds.tolist(), strict=True):
-        by_skeleton[tokens.skeleton(text)].add(fold)
+        by_skeleton[skeletons.skeleton(text)].add(fold)
     assert all(len(found) == 1 for found in by_skeleton.values())
     assert len(by_skeleton) > 3000
     assert len(by_skeleton) < 5990, "no skeleton comes twice, so that nothing could leak"
@@ -76,19 +78,19 @@ def test_folds_are_of_whole_skeletons(split: str) -> None:
 
 
 def test_skeleton_ids_are_one_per_skeleton() -> None:
-    drawn = corpus.held_out(Compare(), "train", 3000, seed=0)
-    skeletons = [tokens.skeleton(text) for text in tokens.decode(drawn)]
+    drawn = held_out.held_out(Compare(), "train", 3000, seed=0)
+    forms = [skeletons.skeleton(text) for text in tokens.decode(drawn)]
     ids = skeleton_ids(drawn).tolist()
-    assert len(set(ids)) == len(set(skeletons)) == len(set(zip(ids, skeletons, strict=True)))
+    assert len(set(ids)) == len(set(forms)) == len(set(zip(ids, forms, strict=True)))
     assert len(set(ids)) < 3000
 
 
-@pytest.mark.parametrize("skeletons", [3, 4, 7, 20])
-def test_few_skeletons_fill_every_fold(skeletons: int) -> None:
-    texts = [f"{digit}" + "!" * k for k in range(skeletons) for digit in range(5)]
+@pytest.mark.parametrize("n_skeletons", [3, 4, 7, 20])
+def test_few_skeletons_fill_every_fold(n_skeletons: int) -> None:
+    texts = [f"{digit}" + "!" * k for k in range(n_skeletons) for digit in range(5)]
     folds = skeleton_folds(tokens.encode(texts))
     assert set(folds.tolist()) == {0, 1, 2}
-    assert all(len(set(folds[5 * k : 5 * k + 5].tolist())) == 1 for k in range(skeletons))
+    assert all(len(set(folds[5 * k : 5 * k + 5].tolist())) == 1 for k in range(n_skeletons))
 
 
 def test_two_skeletons_cannot_be_split() -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cadmus import tokens
-from cadmus.generation import generate
-from cadmus.hooks import Hook
-from cadmus.key_value_cache import KeyValueCache
-from cadmus.model import Model, ModelConfig
+from cadmus.machine import tokens
+from cadmus.models.generation import generate
+from cadmus.models.hooks import Hook
+from cadmus.models.key_value_cache import KeyValueCache
+from cadmus.models.model import Model, ModelConfig
 from tests.test_model import CFG, EITHER, model, programs, same
 
 PAD = tokens.PAD

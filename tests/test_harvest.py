@@ -18,11 +18,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cadmus import artifacts, lens, mixture, tokens
-from cadmus.artifacts import ArtifactError
-from cadmus.build import build
-from cadmus.hooks import Hook
-from cadmus.model import Model, ModelConfig
+from cadmus.corpora.build import build
+from cadmus.machine import tokens
+from cadmus.models import lens
+from cadmus.models.hooks import Hook
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs import mixture
+from cadmus.runtime import artifacts
+from cadmus.runtime.artifacts import ArtifactError
 from probes import activation_cache, harvest
 from probes.harvest import Batch, skeleton_ids, stream, tokens_of
 from tests.models import far_from_trivial

@@ -8,9 +8,9 @@ from random import Random as Dice
 import numpy as np
 import pytest
 
-from cadmus import tokens, vm
-from cadmus.families import FAMILIES
-from cadmus.holdout import HoldOut
+from cadmus.machine import tokens, vm
+from cadmus.programs.families import FAMILIES
+from cadmus.programs.holdout import HoldOut
 from tests import programs as random_programs
 
 

@@ -12,133 +12,289 @@ import probes
 
 ROOT = Path(__file__).parents[1]
 
-# module -> the modules of this project that it may import; a family's modules count as `cadmus.families`
+# module -> the modules of this project that it may import; a family's modules count as `cadmus.programs.families`
 ALLOWED = {
-    "cadmus": {"cadmus.checkpoint", "cadmus.model"},  # inside load_model, and for its type
-    "cadmus.values": set(),
-    "cadmus.instructions": {"cadmus.values"},
-    "cadmus.vm": {"cadmus.values", "cadmus.instructions"},
-    "cadmus.interpreter": {"cadmus.vm"},
-    "cadmus.kernel": {"cadmus.vm", "cadmus.interpreter"},
-    "cadmus.tokens": {"cadmus.vm"},
-    "cadmus.labels": {"cadmus.vm", "cadmus.kernel"},
-    "cadmus.semantics": {
-        *("cadmus.vm", "cadmus.kernel", "cadmus.labels", "cadmus.tokens", "cadmus.jackknife", "cadmus.seeds"),
+    "cadmus": {"cadmus.training.checkpoint", "cadmus.models.model"},  # inside load_model, and for its type
+    "cadmus.machine.values": set(),
+    "cadmus.machine.instructions": {"cadmus.machine.values"},
+    "cadmus.machine.vm": {"cadmus.machine.values", "cadmus.machine.instructions"},
+    "cadmus.machine.compiled": {"cadmus.machine.vm"},
+    "cadmus.machine.kernel": {"cadmus.machine.vm", "cadmus.machine.compiled"},
+    "cadmus.machine.tokens": {"cadmus.machine.vm"},
+    "cadmus.states.variables": {"cadmus.machine.vm", "cadmus.machine.kernel"},
+    "cadmus.states.alternatives": {
+        *(
+            "cadmus.machine.vm",
+            "cadmus.machine.kernel",
+            "cadmus.states.variables",
+            "cadmus.machine.tokens",
+            "cadmus.statistics.jackknife",
+            "cadmus.runtime.seeds",
+        ),
     },
-    "cadmus.artifacts": {"cadmus.vm"},
-    "cadmus.families": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.families"},
+    "cadmus.runtime.artifacts": {"cadmus.machine.vm"},
+    "cadmus.programs.families": {
+        "cadmus.machine.vm",
+        "cadmus.machine.kernel",
+        "cadmus.machine.tokens",
+        "cadmus.programs.families",
+    },
     "cadmus.mixtures": set(),
     "cadmus.recipes": set(),
-    "cadmus.mixture": {"cadmus.families", "cadmus.holdout", "cadmus.artifacts"},
-    "cadmus.holdout": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens"},
-    "cadmus.membership": {"cadmus.tokens"},
-    "cadmus.seeds": set(),
-    "cadmus.shards": {
-        *("cadmus.mixture", "cadmus.families", "cadmus.holdout", "cadmus.membership", "cadmus.tokens"),
-        "cadmus.seeds",
+    "cadmus.programs.mixture": {"cadmus.programs.families", "cadmus.programs.holdout", "cadmus.runtime.artifacts"},
+    "cadmus.programs.holdout": {"cadmus.machine.vm", "cadmus.machine.kernel", "cadmus.machine.tokens"},
+    "cadmus.corpora.membership": {"cadmus.machine.tokens"},
+    "cadmus.runtime.seeds": set(),
+    "cadmus.corpora.shards": {
+        *(
+            "cadmus.programs.mixture",
+            "cadmus.programs.families",
+            "cadmus.programs.holdout",
+            "cadmus.corpora.membership",
+            "cadmus.machine.tokens",
+        ),
+        "cadmus.runtime.seeds",
     },
-    "cadmus.corpus": {
-        *("cadmus.mixture", "cadmus.families", "cadmus.holdout", "cadmus.membership", "cadmus.shards"),
-        *("cadmus.tokens", "cadmus.artifacts", "cadmus.seeds"),
+    "cadmus.corpora.corpus": {
+        *(
+            "cadmus.programs.mixture",
+            "cadmus.programs.families",
+            "cadmus.programs.holdout",
+            "cadmus.corpora.membership",
+            "cadmus.corpora.shards",
+        ),
+        *("cadmus.machine.tokens", "cadmus.runtime.artifacts", "cadmus.runtime.seeds"),
     },
-    "cadmus.build": {
-        *("cadmus.corpus", "cadmus.mixture", "cadmus.membership", "cadmus.shards", "cadmus.artifacts", "cadmus.seeds"),
+    "cadmus.corpora.build": {
+        *(
+            "cadmus.corpora.corpus",
+            "cadmus.programs.mixture",
+            "cadmus.corpora.membership",
+            "cadmus.corpora.shards",
+            "cadmus.runtime.artifacts",
+            "cadmus.runtime.seeds",
+        ),
     },
-    "cadmus.ordinary": {
-        *("cadmus.corpus", "cadmus.families", "cadmus.membership", "cadmus.shards", "cadmus.tokens", "cadmus.seeds"),
-        "cadmus.artifacts",
+    "cadmus.corpora.ordinary": {
+        *(
+            "cadmus.corpora.corpus",
+            "cadmus.programs.families",
+            "cadmus.corpora.membership",
+            "cadmus.corpora.shards",
+            "cadmus.machine.tokens",
+            "cadmus.runtime.seeds",
+        ),
+        "cadmus.runtime.artifacts",
     },
-    "cadmus.batches": {"cadmus.corpus", "cadmus.mixture", "cadmus.shards", "cadmus.seeds", "cadmus.tokens"},
-    "cadmus.jackknife": {"cadmus.kernel", "cadmus.tokens"},
-    "cadmus.divergence": {"cadmus.vm", "cadmus.tokens", "cadmus.jackknife"},
-    "cadmus.properties": {
-        *("cadmus.vm", "cadmus.tokens", "cadmus.jackknife", "cadmus.divergence", "cadmus.state_properties"),
+    "cadmus.training.batches": {
+        "cadmus.corpora.corpus",
+        "cadmus.programs.mixture",
+        "cadmus.corpora.shards",
+        "cadmus.runtime.seeds",
+        "cadmus.machine.tokens",
     },
-    "cadmus.state_properties": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens"},
-    "cadmus.hooks": set(),
-    "cadmus.key_value_cache": set(),
-    "cadmus.fused": set(),
-    "cadmus.packed": {"cadmus.fused", "cadmus.tokens"},
-    "cadmus.model": {
-        *("cadmus.vm", "cadmus.tokens", "cadmus.hooks", "cadmus.key_value_cache", "cadmus.fused", "cadmus.packed"),
+    "cadmus.statistics.jackknife": {"cadmus.machine.kernel", "cadmus.machine.tokens"},
+    "cadmus.properties.divergence": {"cadmus.machine.vm", "cadmus.machine.tokens", "cadmus.statistics.jackknife"},
+    "cadmus.properties.structure": {
+        *(
+            "cadmus.machine.vm",
+            "cadmus.machine.tokens",
+            "cadmus.statistics.jackknife",
+            "cadmus.properties.divergence",
+            "cadmus.properties.behaviour",
+        ),
     },
-    "cadmus.generation": {"cadmus.tokens", "cadmus.model", "cadmus.key_value_cache"},
-    "cadmus.constraints": {"cadmus.vm", "cadmus.kernel", "cadmus.tokens", "cadmus.generation"},
-    "cadmus.kinds": {"cadmus.hooks", "cadmus.model"},
-    "cadmus.lens": {"cadmus.kinds", "cadmus.model"},
-    "cadmus.muon": set(),
-    "cadmus.checkpoint": {"cadmus.model", "cadmus.mixture", "cadmus.artifacts", "cadmus.vm"},
-    "cadmus.cost": {"cadmus.model"},
-    "cadmus.devices": set(),
-    "cadmus.processes": {"cadmus.devices"},
-    "cadmus.train": {
-        *("cadmus.model", "cadmus.muon", "cadmus.corpus", "cadmus.mixture", "cadmus.tokens", "cadmus.artifacts"),
-        *("cadmus.checkpoint", "cadmus.batches", "cadmus.cost", "cadmus.processes", "cadmus.evaluate", "cadmus.vm"),
-        *("cadmus.devices", "cadmus.packed"),
+    "cadmus.properties.behaviour": {"cadmus.machine.vm", "cadmus.machine.kernel", "cadmus.machine.tokens"},
+    "cadmus.models.hooks": set(),
+    "cadmus.models.key_value_cache": set(),
+    "cadmus.models.fused": set(),
+    "cadmus.models.packed": {"cadmus.models.fused", "cadmus.machine.tokens"},
+    "cadmus.models.model": {
+        *(
+            "cadmus.machine.vm",
+            "cadmus.machine.tokens",
+            "cadmus.models.hooks",
+            "cadmus.models.key_value_cache",
+            "cadmus.models.fused",
+            "cadmus.models.packed",
+        ),
     },
-    "cadmus.recipe": {
-        *("cadmus.mixture", "cadmus.build", "cadmus.model", "cadmus.train", "cadmus.checkpoint", "cadmus.artifacts"),
-        *("cadmus.processes", "cadmus.devices", "cadmus.corpus", "cadmus.ordinary"),
+    "cadmus.models.generation": {"cadmus.machine.tokens", "cadmus.models.model", "cadmus.models.key_value_cache"},
+    "cadmus.models.constraints": {
+        "cadmus.machine.vm",
+        "cadmus.machine.kernel",
+        "cadmus.machine.tokens",
+        "cadmus.models.generation",
     },
-    "cadmus.evaluate": {
-        *("cadmus.model", "cadmus.kernel", "cadmus.families", "cadmus.mixture", "cadmus.corpus", "cadmus.tokens"),
-        *("cadmus.seeds", "cadmus.generation"),
+    "cadmus.models.backends": {"cadmus.models.hooks", "cadmus.models.model"},
+    "cadmus.models.lens": {"cadmus.models.backends", "cadmus.models.model"},
+    "cadmus.training.muon": set(),
+    "cadmus.training.checkpoint": {
+        "cadmus.models.model",
+        "cadmus.programs.mixture",
+        "cadmus.runtime.artifacts",
+        "cadmus.machine.vm",
+    },
+    "cadmus.training.cost": {"cadmus.models.model"},
+    "cadmus.runtime.devices": set(),
+    "cadmus.training.distributed": {"cadmus.runtime.devices"},
+    "cadmus.training.loop": {
+        *(
+            "cadmus.models.model",
+            "cadmus.training.muon",
+            "cadmus.corpora.corpus",
+            "cadmus.programs.mixture",
+            "cadmus.machine.tokens",
+            "cadmus.runtime.artifacts",
+        ),
+        *(
+            "cadmus.training.checkpoint",
+            "cadmus.training.batches",
+            "cadmus.training.cost",
+            "cadmus.training.distributed",
+            "cadmus.training.completion",
+            "cadmus.machine.vm",
+        ),
+        *("cadmus.runtime.devices", "cadmus.models.packed"),
+    },
+    "cadmus.training.recipe": {
+        *(
+            "cadmus.programs.mixture",
+            "cadmus.corpora.build",
+            "cadmus.models.model",
+            "cadmus.training.loop",
+            "cadmus.training.checkpoint",
+            "cadmus.runtime.artifacts",
+        ),
+        *("cadmus.training.distributed", "cadmus.runtime.devices", "cadmus.corpora.corpus", "cadmus.corpora.ordinary"),
+    },
+    "cadmus.training.completion": {
+        *(
+            "cadmus.models.model",
+            "cadmus.machine.kernel",
+            "cadmus.programs.families",
+            "cadmus.programs.mixture",
+            "cadmus.corpora.corpus",
+            "cadmus.machine.tokens",
+        ),
+        *("cadmus.runtime.seeds", "cadmus.models.generation"),
     },
     "probes": set(),
-    "probes.rows": {"cadmus.labels"},
-    "probes.threads": set(),
-    "probes.bank": {"cadmus.labels", "probes.rows"},
+    "probes.rows": {"cadmus.states.variables"},
+    "cadmus.runtime.threads": set(),
+    "probes.bank": {"cadmus.states.variables", "probes.rows"},
     "probes.logistic_solver": set(),
-    "probes.logistic": {"cadmus.devices", "probes.logistic_solver", "probes.threads"},
-    "probes.stats": set(),
-    "probes.activation_cache": {"cadmus.artifacts", "cadmus.lens", "cadmus.model"},
-    "probes.harvest": {"cadmus.devices", "cadmus.hooks", "cadmus.lens", "cadmus.tokens", "probes.activation_cache"},
+    "probes.logistic": {"cadmus.runtime.devices", "probes.logistic_solver", "cadmus.runtime.threads"},
+    "cadmus.statistics.clustered": set(),
+    "probes.activation_cache": {"cadmus.runtime.artifacts", "cadmus.models.lens", "cadmus.models.model"},
+    "probes.harvest": {
+        "cadmus.runtime.devices",
+        "cadmus.models.hooks",
+        "cadmus.models.lens",
+        "cadmus.machine.tokens",
+        "probes.activation_cache",
+    },
     "probes.codelength": set(),
     "probes.linear": {"probes.bank"},
     "probes.estimators": {"probes.bank", "probes.linear"},
     "probes.dimensions": {"probes.bank", "probes.linear"},
-    "probes.tally": {"cadmus.tokens", "probes.stats"},
+    "probes.tally": {"cadmus.machine.tokens", "cadmus.statistics.clustered"},
     "probes.examples": {
-        *("cadmus.corpus", "cadmus.kernel", "cadmus.labels", "cadmus.mixture", "cadmus.seeds", "cadmus.shards"),
-        *("cadmus.tokens", "cadmus.vm", "probes.controls", "probes.harvest"),
+        *(
+            "cadmus.corpora.corpus",
+            "cadmus.machine.kernel",
+            "cadmus.states.variables",
+            "cadmus.programs.mixture",
+            "cadmus.runtime.seeds",
+            "cadmus.corpora.shards",
+        ),
+        *("cadmus.machine.tokens", "cadmus.machine.vm", "probes.controls", "probes.harvest"),
     },
-    "probes.reading": {"cadmus.labels", "probes.bank", "probes.examples", "probes.linear"},
+    "probes.reading": {"cadmus.states.variables", "probes.bank", "probes.examples", "probes.linear"},
     "probes.custom": {"probes.reading"},
     "probes.baselines": {
-        *("cadmus.vm", "probes.bank", "probes.controls", "probes.examples", "probes.reading", "probes.rows"),
-        *("probes.threads", "probes.token_baseline"),
+        *("cadmus.machine.vm", "probes.bank", "probes.controls", "probes.examples", "probes.reading", "probes.rows"),
+        *("cadmus.runtime.threads", "probes.token_baseline"),
     },
     "probes.passes": {
-        *("cadmus.vm", "probes.bank", "probes.baselines", "probes.codelength", "probes.custom", "probes.examples"),
-        *("probes.harvest", "probes.reading", "probes.rows", "probes.tally", "probes.threads"),
+        *(
+            "cadmus.machine.vm",
+            "probes.bank",
+            "probes.baselines",
+            "probes.codelength",
+            "probes.custom",
+            "probes.examples",
+        ),
+        *("probes.harvest", "probes.reading", "probes.rows", "probes.tally", "cadmus.runtime.threads"),
     },
     "probes.measure": {
-        *("cadmus.labels", "cadmus.vm", "probes.bank", "probes.baselines", "probes.controls", "probes.custom"),
+        *(
+            "cadmus.states.variables",
+            "cadmus.machine.vm",
+            "probes.bank",
+            "probes.baselines",
+            "probes.controls",
+            "probes.custom",
+        ),
         *("probes.examples", "probes.harvest", "probes.passes", "probes.reading", "probes.tally"),
     },
     "probes.scores": {
-        *("cadmus.labels", "probes.custom", "probes.examples", "probes.measure", "probes.stats", "probes.tally"),
+        *(
+            "cadmus.states.variables",
+            "probes.custom",
+            "probes.examples",
+            "probes.measure",
+            "cadmus.statistics.clustered",
+            "probes.tally",
+        ),
     },
-    "probes.controls": {"cadmus.model", "cadmus.families"},
-    "probes.mlp": {"cadmus.devices"},
-    "probes.token_baseline": {"cadmus.vm", "cadmus.devices", "probes.mlp"},
+    "probes.controls": {"cadmus.models.model", "cadmus.programs.families"},
+    "probes.mlp": {"cadmus.runtime.devices"},
+    "probes.token_baseline": {"cadmus.machine.vm", "cadmus.runtime.devices", "probes.mlp"},
     "probes.value_statistics": set(),
-    "probes.numeric": {"probes.stats", "probes.value_statistics"},
+    "probes.numeric": {"cadmus.statistics.clustered", "probes.value_statistics"},
     "probes.separability": {"probes.value_statistics"},
     "probes.selftest": {
-        *("cadmus.tokens", "cadmus.families", "probes.controls", "probes.estimators", "probes.harvest", "probes.mlp"),
-        "probes.stats",
+        *(
+            "cadmus.machine.tokens",
+            "cadmus.programs.families",
+            "probes.controls",
+            "probes.estimators",
+            "probes.harvest",
+            "probes.mlp",
+        ),
+        "cadmus.statistics.clustered",
     },
 }
 TORCH = {  # the modules that may load torch; nothing loads transformer_lens on import
-    *("cadmus.hooks", "cadmus.key_value_cache", "cadmus.model", "cadmus.generation", "cadmus.constraints"),
-    *("cadmus.muon", "cadmus.checkpoint", "cadmus.train", "cadmus.evaluate", "cadmus.processes", "cadmus.devices"),
-    *("cadmus.fused", "cadmus.packed", "cadmus.recipe", "cadmus.kinds", "cadmus.lens", "probes.harvest"),
+    *(
+        "cadmus.models.hooks",
+        "cadmus.models.key_value_cache",
+        "cadmus.models.model",
+        "cadmus.models.generation",
+        "cadmus.models.constraints",
+    ),
+    *(
+        "cadmus.training.muon",
+        "cadmus.training.checkpoint",
+        "cadmus.training.loop",
+        "cadmus.training.completion",
+        "cadmus.training.distributed",
+        "cadmus.runtime.devices",
+    ),
+    *(
+        "cadmus.models.fused",
+        "cadmus.models.packed",
+        "cadmus.training.recipe",
+        "cadmus.models.backends",
+        "cadmus.models.lens",
+        "probes.harvest",
+    ),
     "probes.activation_cache",
     *("probes.logistic", "probes.logistic_solver", "analyses.studies.paper.study"),
-    *("probes.mlp", "probes.threads", "probes.token_baseline"),
+    *("probes.mlp", "cadmus.runtime.threads", "probes.token_baseline"),
 }
-TRANSFORMER_LENS = {"cadmus.lens"}  # the modules that may load it, inside functions only
+TRANSFORMER_LENS = {"cadmus.models.lens"}  # the modules that may load it, inside functions only
 
 
 def modules() -> dict[str, Path]:
@@ -172,7 +328,7 @@ def imports(path: Path, on_load: bool = False) -> set[str]:
 
 
 def home(module: str) -> str:
-    return "cadmus.families" if module.startswith("cadmus.families") else module
+    return "cadmus.programs.families" if module.startswith("cadmus.programs.families") else module
 
 
 def of_project(names: set[str]) -> set[str]:
@@ -208,7 +364,10 @@ def test_heavy_packages_load_where_they_belong(module):
 @pytest.mark.parametrize(
     "statement",
     [
-        *("import cadmus", "import cadmus.build, cadmus.labels, cadmus.ordinary, cadmus.properties"),
+        *(
+            "import cadmus",
+            "import cadmus.corpora.build, cadmus.states.variables, cadmus.corpora.ordinary, cadmus.properties.structure",
+        ),
         "import analyses.cli",
     ],
 )
@@ -229,7 +388,7 @@ def test_probes_loads_its_names_when_they_are_asked_for():
 
 
 def test_lens_loads_without_transformer_lens():
-    loads_none_of("import cadmus.lens, probes.harvest", "transformer_lens")
+    loads_none_of("import cadmus.models.lens, probes.harvest", "transformer_lens")
 
 
 def loads_none_of(statement, *names):
@@ -240,8 +399,10 @@ def loads_none_of(statement, *names):
 def test_the_import_finder_sees_nested_and_aliased_imports(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
-        "def f():\n    from cadmus import vm as machine\n    import probes.bank\nfrom cadmus.vm import run\n"
+        "def f():\n    from cadmus.machine import vm as machine\n    import probes.bank\nfrom cadmus.machine.vm import run\n"
     )
-    assert imports(path) == {"cadmus.vm", "probes.bank"}
-    path.write_text("import cadmus.vm\nif 1:\n    import cadmus.tokens\n    def f():\n        import probes.bank\n")
-    assert imports(path, on_load=True) == {"cadmus.vm", "cadmus.tokens"}
+    assert imports(path) == {"cadmus.machine.vm", "probes.bank"}
+    path.write_text(
+        "import cadmus.machine.vm\nif 1:\n    import cadmus.machine.tokens\n    def f():\n        import probes.bank\n"
+    )
+    assert imports(path, on_load=True) == {"cadmus.machine.vm", "cadmus.machine.tokens"}

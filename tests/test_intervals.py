@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
-from probes import stats
+from cadmus.statistics import clustered as stats
 
 
 def clustered(seed: int, clusters: int = 100, size: int = 20) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cadmus import kernel, labels, tokens, vm
-from cadmus.vm import NAN, NanCause, Semantics
+from cadmus.machine import kernel, tokens, vm
+from cadmus.machine.vm import NAN, NanCause, Semantics
+from cadmus.states import variables
 from tests import agreement, programs
 from tests.cases import CASES, PAPER
 
@@ -311,8 +312,8 @@ def test_programs_are_reproducible() -> None:
 NAMES = [
     "depth",
     "all_true",
-    *(f"stack.{k}.{field}" for k in range(3) for field in labels.FIELDS),
-    *(f"reg.{r}.{field}" for r in vm.REGISTERS for field in labels.FIELDS),
+    *(f"stack.{k}.{field}" for k in range(3) for field in variables.FIELDS),
+    *(f"reg.{r}.{field}" for r in vm.REGISTERS for field in variables.FIELDS),
 ]
 
 
@@ -343,7 +344,7 @@ def test_labels_are_what_the_states_say(texts: list[str], offset: int) -> None:
     width = array.shape[1]
     traces = kernel.traces(array, entries=3)
     for name in NAMES:
-        read = labels.read(traces, name, offset=offset)
+        read = variables.read(traces, name, offset=offset)
         assert read.name == name
         assert read.values.shape == read.defined.shape == (len(texts), width + 1)
         assert (read.values.dtype, read.defined.dtype) == (np.int64, np.bool_)
@@ -361,31 +362,31 @@ def test_labels_lie_at_the_positions_of_the_model() -> None:
     """By hand: position 0 is the marker, position i + 1 is token i."""
     array = tokens.encode(["5A{7}3:", "(1,"])
     traces = kernel.traces(array)
-    assert tokens.sequences(array).shape == labels.read(traces, "depth").values.shape
-    assert labels.read(traces, "depth").values.tolist() == [[0, 1, 0, 0, 0, 0, 1, 2], [0, 1, 2, 1, 1, 1, 1, 1]]
-    assert labels.read(traces, "depth", offset=2).values.tolist()[0] == [0, 0, 0, 0, 1, 2, 0, 0]
-    assert labels.read(traces, "depth", offset=2).defined.tolist()[0] == [True] * 6 + [False] * 2
-    assert labels.read(traces, "depth", offset=-1).values.tolist()[0] == [0, 0, 1, 0, 0, 0, 0, 1]
-    assert labels.read(traces, "depth", offset=-1).defined.tolist()[0] == [False] + [True] * 7
-    register = labels.read(traces, "reg.a")
+    assert tokens.sequences(array).shape == variables.read(traces, "depth").values.shape
+    assert variables.read(traces, "depth").values.tolist() == [[0, 1, 0, 0, 0, 0, 1, 2], [0, 1, 2, 1, 1, 1, 1, 1]]
+    assert variables.read(traces, "depth", offset=2).values.tolist()[0] == [0, 0, 0, 0, 1, 2, 0, 0]
+    assert variables.read(traces, "depth", offset=2).defined.tolist()[0] == [True] * 6 + [False] * 2
+    assert variables.read(traces, "depth", offset=-1).values.tolist()[0] == [0, 0, 1, 0, 0, 0, 0, 1]
+    assert variables.read(traces, "depth", offset=-1).defined.tolist()[0] == [False] + [True] * 7
+    register = variables.read(traces, "reg.a")
     assert register.values.tolist()[0] == [0, 0, 5, 5, 5, 5, 5, 5]
     assert register.defined.tolist()[0] == [False, False, True, True, True, True, True, True]
-    kinds = [[kernel.KINDS[code] for code in row] for row in labels.read(traces, "stack.0.kind").values]
+    kinds = [[kernel.KINDS[code] for code in row] for row in variables.read(traces, "stack.0.kind").values]
     assert kinds == [
         ["none", "int", "none", "none", "none", "none", "int", "int"],
         ["none", "seq", "int", "seq", "seq", "seq", "seq", "seq"],
     ]
-    assert [kernel.KINDS[code] for code in labels.read(traces, "reg.a.kind").values[0]] == ["nan"] * 2 + ["int"] * 6
-    lengths = labels.read(traces, "stack.0.length")
+    assert [kernel.KINDS[code] for code in variables.read(traces, "reg.a.kind").values[0]] == ["nan"] * 2 + ["int"] * 6
+    lengths = variables.read(traces, "stack.0.length")
     assert lengths.values.tolist()[1] == [0, 0, 0, 1, 1, 1, 1, 1]
     assert lengths.defined.tolist()[1] == [False, True, False, True, True, True, True, True]
-    assert labels.read(traces, "all_true").values.tolist() == [[0, 1, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1]]
+    assert variables.read(traces, "all_true").values.tolist() == [[0, 1, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1]]
 
 
 def test_labels_have_short_names() -> None:
     traces = kernel.traces(tokens.encode(["5A3", "3r2'B9'7"]))
     for short in ("stack.0", "stack.3", "reg.a", "reg.b"):
-        brief, full = labels.read(traces, short), labels.read(traces, short + ".value")
+        brief, full = variables.read(traces, short), variables.read(traces, short + ".value")
         assert brief.name == short
         assert np.array_equal(brief.values, full.values)
         assert np.array_equal(brief.defined, full.defined)
@@ -417,7 +418,7 @@ def test_unknown_labels(name: str) -> None:
         "of a number also NAME.VIEW with VIEW one of sign, parity, modN, magnitude, digitK"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        labels.read(traces, name)
+        variables.read(traces, name)
 
 
 def _next_reads(text: str, width: int) -> list[dict[str, int]]:
@@ -442,8 +443,8 @@ def test_liveness_is_what_the_plain_machine_does(texts: list[str], offset: int) 
     width = array.shape[1]
     traces = kernel.traces(array)
     for register in vm.REGISTERS:
-        live = labels.read(traces, f"reg.{register}.live", offset=offset)
-        distance = labels.read(traces, f"reg.{register}.read_distance", offset=offset)
+        live = variables.read(traces, f"reg.{register}.live", offset=offset)
+        distance = variables.read(traces, f"reg.{register}.read_distance", offset=offset)
         for row, text in enumerate(texts):
             expected = _next_reads(text, width)
             for position in range(width + 1):
@@ -458,14 +459,14 @@ def test_liveness_is_what_the_plain_machine_does(texts: list[str], offset: int) 
 def test_liveness_by_hand() -> None:
     """A call reads and overwrites too; a definition that is passed over does neither."""
     traces = kernel.traces(tokens.encode(["5A3B7Aa", "{a+}5A2f", "a"]))
-    assert labels.read(traces, "reg.a.live").values.tolist() == [
+    assert variables.read(traces, "reg.a.live").values.tolist() == [
         [0, 0, 0, 0, 0, 0, 1, 0, 0],
         [0, 0, 0, 0, 0, 0, 1, 1, 0],
         [1, 0, 0, 0, 0, 0, 0, 0, 0],
     ]
-    assert labels.read(traces, "reg.a.read_distance").values.tolist()[1] == [0, 0, 0, 0, 0, 0, 2, 1, 0]
-    assert not labels.read(traces, "reg.b.live").values.any()
-    assert labels.read(traces, "reg.a.read_distance.parity").defined.sum() == 4
+    assert variables.read(traces, "reg.a.read_distance").values.tolist()[1] == [0, 0, 0, 0, 0, 0, 2, 1, 0]
+    assert not variables.read(traces, "reg.b.live").values.any()
+    assert variables.read(traces, "reg.a.read_distance.parity").defined.sum() == 4
 
 
 VIEWS = {
@@ -483,7 +484,7 @@ VIEWS = {
 def test_views_of_numbers(base: str, view: str) -> None:
     traces = kernel.traces(tokens.encode(["99*1+~A3B-3", "5A07-", "(1,2,3", ""]))
     for offset in (-1, 0, 2):
-        plain, viewed = (labels.read(traces, name, offset=offset) for name in (base, f"{base}.{view}"))
+        plain, viewed = (variables.read(traces, name, offset=offset) for name in (base, f"{base}.{view}"))
         assert viewed.name == f"{base}.{view}"
         assert np.array_equal(viewed.defined, plain.defined)
         expected = [VIEWS[view](int(v)) for v in plain.values[plain.defined]]
@@ -494,15 +495,15 @@ def test_views_of_numbers(base: str, view: str) -> None:
 @pytest.mark.parametrize("base", ["all_true", "reg.a.kind", "reg.a.live"])
 def test_categories_have_no_views(base: str) -> None:
     with pytest.raises(ValueError, match=f"'{base}.sign' is a view of '{base}', which is a category"):
-        labels.read(kernel.traces(tokens.encode(["12"])), f"{base}.sign")
+        variables.read(kernel.traces(tokens.encode(["12"])), f"{base}.sign")
 
 
 def test_every_name_that_is_listed_can_be_read() -> None:
     traces = kernel.traces(tokens.encode(["12"]), entries=3)
     prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in ("live", "read_distance")]
-    assert sorted(labels.variables(traces)) == sorted([*NAMES, *prospects, *labels.NEEDED])
-    for name in labels.variables(traces):
-        assert labels.read(traces, name).name == name
+    assert sorted(variables.variables(traces)) == sorted([*NAMES, *prospects, *variables.NEEDED])
+    for name in variables.variables(traces):
+        assert variables.read(traces, name).name == name
 
 
 def test_a_function_is_a_variable() -> None:
@@ -511,11 +512,11 @@ def test_a_function_is_a_variable() -> None:
         return first.value - second.value, (first.kind == kernel.INT_KIND) & (second.kind == kernel.INT_KIND)
 
     traces = kernel.traces(tokens.encode(["27+4"]))
-    read = labels.read(traces, gap)
+    read = variables.read(traces, gap)
     assert read.name == "gap"
     assert read.defined.tolist() == [[False, False, True, False, True]]
     assert read.values.tolist() == [[0, 0, 5, 0, -5]]
-    assert labels.read(traces, gap, offset=2).values.tolist() == [[5, 0, -5, 0, 0]]
+    assert variables.read(traces, gap, offset=2).values.tolist() == [[5, 0, -5, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -531,21 +532,21 @@ def test_a_function_of_another_shape(values: np.ndarray, defined: np.ndarray, me
         return values, defined
 
     with pytest.raises(ValueError, match=re.escape(message)):
-        labels.read(kernel.traces(tokens.encode(["12"])), own)
+        variables.read(kernel.traces(tokens.encode(["12"])), own)
 
 
 def test_labels_that_were_not_traced() -> None:
     traces = kernel.traces(tokens.encode(["12"]), entries=2)
-    assert labels.read(traces, "stack.1").values.tolist() == [[0, 0, 1]]
+    assert variables.read(traces, "stack.1").values.tolist() == [[0, 0, 1]]
     with pytest.raises(ValueError, match=r"'stack\.2\.kind' needs stack entry 2, but 2 were traced; raise entries="):
-        labels.read(traces, "stack.2.kind")
+        variables.read(traces, "stack.2.kind")
 
 
 def test_labels_of_programs_without_tokens() -> None:
-    read = labels.read(kernel.traces(tokens.encode(["", ""])), "depth")
+    read = variables.read(kernel.traces(tokens.encode(["", ""])), "depth")
     assert read.values.tolist() == [[0], [0]]
     assert read.defined.tolist() == [[True], [True]]
-    assert labels.read(kernel.traces(tokens.encode([])), "reg.a.kind").values.shape == (0, 1)
+    assert variables.read(kernel.traces(tokens.encode([])), "reg.a.kind").values.shape == (0, 1)
 
 
 # --- the interface ---------------------------------------------------------------------------------------------------

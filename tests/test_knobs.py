@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cadmus import tokens, vm
-from cadmus.build import build
-from cadmus.corpus import Corpus
-from cadmus.families import FAMILIES, Compare, Equality, Family, Register, Sequence
-from cadmus.families.base import knobs
-from cadmus.holdout import HoldOut
-from cadmus.mixture import Component, Mixture, Phase
-from cadmus.properties import PROPERTIES, measure
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.machine import tokens, vm
+from cadmus.programs.families import FAMILIES, Compare, Equality, Family, Register, Sequence
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.mixture import Component, Mixture, Phase
+from cadmus.programs.parts.family import knobs
+from cadmus.properties.structure import PROPERTIES, measure
 
 PROGRAMS = 2000  # a side
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cadmus import kernel, labels, tokens, vm
+from cadmus.machine import kernel, tokens, vm
+from cadmus.states import hindsight, variables
 from tests import agreement, programs
 
 # --- what would make the program true next ---------------------------------------------------------------------------
@@ -40,8 +41,8 @@ def test_what_is_needed_is_what_the_states_say(texts: list[str], entries: int, o
     array = tokens.encode(texts)
     width = array.shape[1]
     traces = kernel.traces(array, entries=entries)
-    for name in labels.NEEDED:
-        read = labels.read(traces, name, offset=offset)
+    for name in variables.NEEDED:
+        read = variables.read(traces, name, offset=offset)
         for row, text in enumerate(texts):
             states = [vm.State(), *agreement.all_states(text, width)]
             for position in range(width + 1):
@@ -63,7 +64,7 @@ def test_what_is_needed_makes_the_program_true_and_nothing_else_does() -> None:
     texts = [text for text in programs.stream(5, 150) if len(text) < 60]
     array = tokens.encode(texts)
     traces = kernel.traces(array)
-    value, relation = (labels.read(traces, name) for name in ("needed.value", "needed.relation"))
+    value, relation = (variables.read(traces, name) for name in ("needed.value", "needed.relation"))
     found = {"value": 0, "<": 0, "=": 0, ">": 0}
     for row, text in enumerate(texts):
         for at, state in enumerate(vm.run(text).states):
@@ -84,7 +85,7 @@ def test_what_is_needed_makes_the_program_true_and_nothing_else_does() -> None:
 def test_what_is_needed_by_hand() -> None:
     """Beneath a false Int nothing helps; a sequence beneath is known to be true only where everything is."""
     traces = kernel.traces(tokens.encode(["527", "075", "3r1+40", "0(75"]))
-    value, relation = (labels.read(traces, name) for name in ("needed.value", "needed.relation"))
+    value, relation = (variables.read(traces, name) for name in ("needed.value", "needed.relation"))
     assert value.defined.astype(int).tolist() == [
         [0, 1, 1, 1, 1, 1, 1],  # 5, 5 2, 5 2 7
         [0, 1, 0, 0, 0, 0, 0],  # 0 7: the 0 stays
@@ -96,7 +97,7 @@ def test_what_is_needed_by_hand() -> None:
     assert relation.defined.astype(int).tolist() == [[0, 0, 1, 1, 1, 1, 1], [0, 0, 1, 0, 0, 0, 0], [0] * 7, [0] * 7]
     assert relation.values[:2, :4].tolist() == [[0, 0, 1, -1], [0, 0, -1, 0]]
     deep = kernel.traces(tokens.encode(["1230", "0123"]), entries=2)
-    assert labels.read(deep, "needed.value").defined.tolist() == [
+    assert variables.read(deep, "needed.value").defined.tolist() == [
         [False, *[True] * 3, False],
         [False, True, *[False] * 3],
     ]
@@ -104,23 +105,23 @@ def test_what_is_needed_by_hand() -> None:
 
 def test_views_of_what_is_needed() -> None:
     traces = kernel.traces(tokens.encode(["27-~5"]))
-    plain = labels.read(traces, "needed.value")
+    plain = variables.read(traces, "needed.value")
     assert plain.values.tolist() == [[0, 2, 7, -5, 5, 5]]
-    assert labels.read(traces, "needed.value.sign").values.tolist() == [[0, 1, 1, -1, 1, 1]]
-    assert labels.read(traces, "needed.value.mod3").values.tolist() == [[0, 2, 1, 1, 2, 2]]
-    assert np.array_equal(labels.read(traces, "needed.value.mod3").defined, plain.defined)
+    assert variables.read(traces, "needed.value.sign").values.tolist() == [[0, 1, 1, -1, 1, 1]]
+    assert variables.read(traces, "needed.value.mod3").values.tolist() == [[0, 2, 1, 1, 2, 2]]
+    assert np.array_equal(variables.read(traces, "needed.value.mod3").defined, plain.defined)
     with pytest.raises(ValueError, match=r"is a view of 'needed\.relation', which is a category"):
-        labels.read(traces, "needed.relation.sign")
+        variables.read(traces, "needed.relation.sign")
 
 
 def test_what_is_needed_must_have_been_traced() -> None:
     array = tokens.encode(["12"])
-    listed = [set(labels.NEEDED) & set(labels.variables(kernel.traces(array, entries=k))) for k in (0, 1, 2)]
+    listed = [set(variables.NEEDED) & set(variables.variables(kernel.traces(array, entries=k))) for k in (0, 1, 2)]
     assert listed == [set(), {"needed.value"}, {"needed.value", "needed.relation"}]
     with pytest.raises(ValueError, match=re.escape("'needed.value' needs stack entry 0, but 0 were traced; raise")):
-        labels.read(kernel.traces(array, entries=0), "needed.value")
+        variables.read(kernel.traces(array, entries=0), "needed.value")
     with pytest.raises(ValueError, match=re.escape("'needed.relation' needs stack entry 1, but 1 were traced; raise")):
-        labels.read(kernel.traces(array, entries=1), "needed.relation")
+        variables.read(kernel.traces(array, entries=1), "needed.relation")
 
 
 def test_an_entry_that_was_not_traced_says_which_were() -> None:
@@ -128,7 +129,7 @@ def test_an_entry_that_was_not_traced_says_which_were() -> None:
     array = tokens.encode(["34+7=."])
     for entries, upper in ((0, ""), (1, ", or name stack.0"), (4, ", or name one of stack.0 ... stack.3")):
         with pytest.raises(ValueError, match="were traced") as caught:
-            labels.read(kernel.traces(array, entries=entries), "stack.500.value")
+            variables.read(kernel.traces(array, entries=entries), "stack.500.value")
         assert str(caught.value) == (
             f"'stack.500.value' needs stack entry 500, but {entries} were traced; "
             f"raise entries= of kernel.traces in code of your own{upper}"
@@ -138,7 +139,7 @@ def test_an_entry_that_was_not_traced_says_which_were() -> None:
 @pytest.mark.parametrize("name", ["needed", "needed.kind", "needed.value.value"])
 def test_unknown_names_are_told_what_is_needed(name: str) -> None:
     with pytest.raises(ValueError, match=f"^unknown variable '{name}'.*; also needed.value and needed.relation$"):
-        labels.read(kernel.traces(tokens.encode(["12"])), name)
+        variables.read(kernel.traces(tokens.encode(["12"])), name)
 
 
 # --- what the tokens so far decide -----------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def _texts(seed: int, n: int) -> list[str]:
 def test_hindsight_is_what_each_prefix_says() -> None:
     texts = [*_texts(1, 600), *(text for text in programs.stream(9, 300) if len(text) < 80)]
     array = tokens.encode(texts, 80)
-    found = labels.hindsight(array)
+    found = hindsight.hindsight(array)
     assert found.shape == (len(texts), 81)
     assert found.dtype == np.bool_
     expected = [[_waits(text[:length]) for length in range(len(text) + 1)] for text in texts]
@@ -190,7 +191,7 @@ def test_hindsight_is_what_each_prefix_says() -> None:
 def test_without_hindsight_no_later_token_matters() -> None:
     r = Random(2)
     texts = [text for text in _texts(3, 400) if len(text) > 1]
-    found = labels.hindsight(tokens.encode(texts))
+    found = hindsight.hindsight(tokens.encode(texts))
     compared = changed = 0
     for row, text in enumerate(texts):
         at = r.randrange(len(text))
@@ -221,7 +222,7 @@ def test_without_hindsight_no_later_token_matters() -> None:
 )
 def test_with_hindsight_a_later_definition_matters(prefix: str, first: str, second: str) -> None:
     at = len(prefix) - 1
-    assert labels.hindsight(tokens.encode([prefix]))[0, -1]
+    assert hindsight.hindsight(tokens.encode([prefix]))[0, -1]
     assert vm.run(prefix + first).states[at] != vm.run(prefix + second).states[at]
 
 
@@ -229,7 +230,7 @@ def test_hindsight_by_hand() -> None:
     """Position 0 is the marker; a call inside a definition that nothing calls waits for nothing."""
 
     def found(text: str) -> str:
-        return "".join(str(int(waits)) for waits in labels.hindsight(tokens.encode([text]))[0])
+        return "".join(str(int(waits)) for waits in hindsight.hindsight(tokens.encode([text]))[0])
 
     assert found("3f{1+}=.") == "001111000"
     assert found("{1+}3f=.") == "000000000"
@@ -238,9 +239,9 @@ def test_hindsight_by_hand() -> None:
     assert found("3f..") == "00100"
     assert found("1{}{}{}{}3g") == "0" * 12
     assert found("") == "0"
-    assert labels.hindsight(np.zeros((0, 3), np.uint8)).shape == (0, 4)
+    assert hindsight.hindsight(np.zeros((0, 3), np.uint8)).shape == (0, 4)
     with pytest.raises(ValueError, match="programs must be a uint8 array"):
-        labels.hindsight(np.zeros((2, 3)))
+        hindsight.hindsight(np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -260,5 +261,5 @@ def test_hindsight_by_hand() -> None:
     ],
 )
 def test_prospects(name: str, offset: int, expected: bool) -> None:
-    assert labels.is_prospect(name, offset) is expected
-    labels.read(kernel.traces(tokens.encode(["12"])), name, offset=offset)  # it is a variable
+    assert variables.is_prospect(name, offset) is expected
+    variables.read(kernel.traces(tokens.encode(["12"])), name, offset=offset)  # it is a variable

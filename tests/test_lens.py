@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cadmus import kinds, lens, tokens
-from cadmus.model import Model, ModelConfig, next_token_loss
+from cadmus.machine import tokens
+from cadmus.models import backends, lens
+from cadmus.models.model import Model, ModelConfig, next_token_loss
 from probes.harvest import harvest, residual_sites
 from tests.models import far_from_trivial
 
@@ -154,7 +155,7 @@ def derive(one: Any, reference: Model) -> dict[str, lens.Capability]:
         seen = []
         hook = (site, lambda tensor, hook: edit(seen.append(tensor) or tensor, hook))
         try:
-            return kinds._run(one, sequences(), [hook], "logits"), seen[0]
+            return backends._run(one, sequences(), [hook], "logits"), seen[0]
         except (KeyError, ValueError, NotImplementedError):  # no such site, never reached, cannot be computed
             return None
 
@@ -275,7 +276,7 @@ def test_unknown_sites_are_refused(either: Any) -> None:
 def test_other_models_are_of_no_kind(one: Any) -> None:
     message = (
         f"a {type(one).__name__} is none of the kinds cadmus, hooked_transformer, transformer_bridge: take a "
-        "cadmus.model.Model, or what lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
+        "cadmus.models.model.Model, or what lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
     )
     for check in (lens.kind, lens.sites, lambda one: lens.run_with_cache(one, sequences())):
         with pytest.raises(ValueError, match=re.escape(message)):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from cadmus import kernel, tokens, vm
-from cadmus.model import Model, ModelConfig
+from cadmus.machine import kernel, tokens, vm
+from cadmus.models.model import Model, ModelConfig
 from probes import passes, scores
 from probes.controls import untrained_twin
 from probes.examples import Examples, Target, labelled

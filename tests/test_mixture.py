@@ -11,10 +11,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cadmus import mixture
-from cadmus.families import FAMILIES, Arith, Compare, Equality, Family, Induce, Label, Random, Register, Sequence, Stack
-from cadmus.holdout import HoldOut
-from cadmus.mixture import Component, Mixture, OutOfDistribution, Phase
+from cadmus import shipped as shipped_data
+from cadmus.programs import mixture
+from cadmus.programs.families import (
+    FAMILIES,
+    Arith,
+    Compare,
+    Equality,
+    Family,
+    Induce,
+    Label,
+    Random,
+    Register,
+    Sequence,
+    Stack,
+)
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
 from tests.test_families import SETTINGS, distances
 
 VARIED = Mixture(
@@ -143,7 +156,7 @@ def test_toml_writes_every_knob_out() -> None:
     assert text.startswith('name = "varied"\n')
 
 
-@pytest.mark.parametrize("name", mixture.shipped())
+@pytest.mark.parametrize("name", shipped_data.names("mixtures"))
 def test_shipped_mixtures_load(name: str) -> None:
     shipped = mixture.load(name)
     assert shipped.name == name
@@ -151,7 +164,7 @@ def test_shipped_mixtures_load(name: str) -> None:
 
 
 def test_first_mixture_ships() -> None:
-    assert "first" in mixture.shipped()
+    assert "first" in shipped_data.names("mixtures")
     assert [family.name for family in mixture.load("first").families] == ["compare", "equality", "register"]
     assert mixture.load("first").shares == pytest.approx((3 / 6, 1 / 6, 2 / 6))
 
@@ -192,7 +205,7 @@ def test_longer_read_distance_is_beyond_what_is_trained() -> None:
     assert np.mean([distance >= 3 for distance, _ in distances(unlike)]) > 0.9
 
 
-@pytest.mark.parametrize("name", mixture.shipped())
+@pytest.mark.parametrize("name", shipped_data.names("mixtures"))
 def test_shipped_mixtures_can_be_drawn(name: str) -> None:
     shipped = mixture.load(name)
     parts = [component.family for _, part in shipped.parts for component in part.components]

@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cadmus import mixture, tokens
-from cadmus.build import build
-from cadmus.hooks import Hook
-from cadmus.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.corpora.build import build
+from cadmus.machine import tokens
+from cadmus.models.hooks import Hook
+from cadmus.models.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.programs import mixture
 from tests.models import far_from_trivial
 
 PAD = tokens.PAD

@@ -13,10 +13,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cadmus import corpus, kernel, mixture, ordinary, tokens, vm
-from cadmus.build import build
-from cadmus.corpus import Corpus
-from cadmus.families import (
+from cadmus.corpora import held_out, ordinary
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.corpora.ordinary import OrdinaryCorpus, scrambled, twin
+from cadmus.machine import kernel, tokens, vm
+from cadmus.programs import mixture
+from cadmus.programs.families import (
     Arith,
     Compare,
     Equality,
@@ -30,8 +33,7 @@ from cadmus.families import (
     Stack,
     Subroutine,
 )
-from cadmus.mixture import Component, Mixture, Phase
-from cadmus.ordinary import OrdinaryCorpus, scrambled, twin
+from cadmus.programs.mixture import Component, Mixture, Phase
 
 N = 4000
 FAMILIES = [
@@ -363,6 +365,6 @@ def test_what_is_held_out_is_in_no_twin() -> None:
     assert made.contains(true).all()
     for family in SMALL.families:
         for split in ("validation", "test"):
-            assert not other.contains_programs(corpus.held_out(family, split, 200, seed=0)).any()
+            assert not other.contains_programs(held_out.held_out(family, split, 200, seed=0)).any()
     assert other.out_of_distribution is made.out_of_distribution
     assert not other.contains_programs(other.out_of_distribution["longer"]).any()

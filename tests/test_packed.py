@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cadmus import fused, tokens
-from cadmus.model import ModelConfig
-from cadmus.packed import pack
-from cadmus.train import accumulate_gradient
+from cadmus.machine import tokens
+from cadmus.models import fused
+from cadmus.models.model import ModelConfig
+from cadmus.models.packed import pack
+from cadmus.training.loop import accumulate_gradient
 from tests.models import far_from_trivial
 from tests.training import CFG, programs
 

@@ -15,14 +15,17 @@ from analyses.reporting.report import with_interval
 from analyses.studies.paper import page as paper_page
 from analyses.studies.paper import study
 from analyses.studies.paper.study import figure1, figure2
-from cadmus import checkpoint, kernel, labels, tokens, vm
-from cadmus.evaluate import wilson
-from cadmus.families import Compare, Equality
-from cadmus.holdout import HoldOut
-from cadmus.hooks import Hook
-from cadmus.mixture import Component, Mixture
-from cadmus.model import Model, ModelConfig
-from cadmus.train import TrainConfig, train
+from cadmus.machine import kernel, tokens, vm
+from cadmus.models.hooks import Hook
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs import skeletons
+from cadmus.programs.families import Compare, Equality
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.mixture import Component, Mixture
+from cadmus.states import variables
+from cadmus.statistics.proportions import wilson
+from cadmus.training import checkpoint
+from cadmus.training.loop import TrainConfig, train
 
 FAMILY = Compare(low=-3, high=3, length=3)
 FEW = ["--eval-programs", "20", "--number-programs", "200"]
@@ -66,7 +69,7 @@ def test_programs_lie_in_their_cells_and_were_never_trained_on() -> None:
         assert [value.v for value in before] == [x, y]
         assert vm.run(text).is_true
         if abs(x) <= 3 and abs(y) <= 3:
-            assert tokens.split(text) in ("test", "test_skeleton")
+            assert skeletons.split(text) in ("test", "test_skeleton")
     assert not HOLD_OUT.held(programs).any()
     counts = pd.Series(map(tuple, cells.tolist())).value_counts()
     assert counts.max() == 4
@@ -111,7 +114,7 @@ class Known(Model):
 
     def run_with_hooks(self, sequences, hooks=(), return_type="logits", **options):
         traces = kernel.traces(sequences[:, 1:].numpy().astype(np.uint8))
-        depth, top, beneath = (labels.read(traces, name) for name in ("depth", "stack.0", "stack.1"))
+        depth, top, beneath = (variables.read(traces, name) for name in ("depth", "stack.0", "stack.1"))
         done, both = np.arange(sequences.shape[1]) >= FAMILY.length, np.arange(sequences.shape[1]) == 2 * FAMILY.length
         x = np.where(both, beneath.values, np.where(depth.values == 1, top.values, 0)) * done
         held = np.stack([x, np.where(both, top.values, 0)], -1).astype(np.float32)

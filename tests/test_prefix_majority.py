@@ -9,9 +9,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cadmus import kernel, labels, tokens
-from cadmus.families import Compare
-from cadmus.families.expressions import pool
+from cadmus.machine import kernel, tokens
+from cadmus.programs.families import Compare
+from cadmus.programs.parts.expressions import pool
+from cadmus.states import variables
 from probes.controls import prefix_majority
 
 
@@ -20,7 +21,7 @@ def generated(family: Compare, n: int, seed: int) -> tuple[list[str], np.ndarray
     programs = family.generate(n, np.random.default_rng(seed))
     traces = kernel.traces(programs, entries=2)
     at = 2 * family.length
-    values = [labels.read(traces, name).values[:, at] for name in ("stack.1", "stack.0")]
+    values = [variables.read(traces, name).values[:, at] for name in ("stack.1", "stack.0")]
     return tokens.decode(programs), np.stack(values, 1)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cadmus import properties, state_properties, tokens, vm
-from cadmus.divergence import divergence
+from cadmus.machine import tokens, vm
+from cadmus.programs import skeletons
+from cadmus.properties import behaviour, structure
+from cadmus.properties.divergence import divergence
 from tests import programs as drawn
 
 OPERATORS = np.array([vm.VOCAB.index(token) for token in "+-*/%xn<"], np.uint8)
@@ -19,7 +21,7 @@ def sample(*texts: str, times: int = 40) -> np.ndarray:
 
 
 def measured(programs: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
-    return properties.measure(programs, seed=seed).set_index("property")
+    return structure.measure(programs, seed=seed).set_index("property")
 
 
 def draws(rng: np.random.Generator, n: int, length: int) -> np.ndarray:
@@ -85,14 +87,14 @@ def test_planted_truth(texts: list[str], name: str, value: float, n: int | None)
 
 
 def test_every_property_is_planted() -> None:
-    assert {name for _, name, _, _ in PLANTED} | {"lempel_ziv"} == set(properties.PROPERTIES)
+    assert {name for _, name, _, _ in PLANTED} | {"lempel_ziv"} == set(structure.PROPERTIES)
 
 
 def test_the_table_has_one_row_per_property() -> None:
-    table = properties.measure(sample("34+7=."))
+    table = structure.measure(sample("34+7=."))
     assert list(table) == ["property", "value", "low", "high", "unit", "n", "doc"]
-    assert list(table.property) == list(properties.PROPERTIES)
-    for row, (name, about) in zip(table.itertuples(), properties.PROPERTIES.items(), strict=True):
+    assert list(table.property) == list(structure.PROPERTIES)
+    for row, (name, about) in zip(table.itertuples(), structure.PROPERTIES.items(), strict=True):
         assert (row.property, row.unit, row.doc) == (name, about.unit, about.doc) == (about.name, row.unit, row.doc)
         assert "\n" not in row.doc
 
@@ -137,21 +139,21 @@ def test_executed_depth_and_values_against_the_plain_machine() -> None:
     ],
 )
 def test_behaviour(one: str, other: str, alike: bool) -> None:
-    codes = state_properties.behaviours(tokens.encode([one, other, "x"], 12))
+    codes = behaviour.behaviours(tokens.encode([one, other, "x"], 12))
     assert (codes[0] == codes[1]) == alike
 
 
 def test_skeletons_that_behave_alike_have_equal_verdicts() -> None:
     rng = np.random.default_rng(2)
     texts = drawn.stream(9, 600)
-    skeletons = np.unique(tokens.skeletons(tokens.encode(texts, max(map(len, texts)) + 1)), axis=0)
-    codes = state_properties.behaviours(skeletons)
-    digits = np.random.default_rng(3).integers(0, 10, (16, (skeletons < 10).sum(1).max()), np.uint8)
+    forms = np.unique(skeletons.skeletons(tokens.encode(texts, max(map(len, texts)) + 1)), axis=0)
+    codes = behaviour.behaviours(forms)
+    digits = np.random.default_rng(3).integers(0, 10, (16, (forms < 10).sum(1).max()), np.uint8)
     agree = 0
     for code in np.flatnonzero(np.bincount(codes) > 1):
         one, other = rng.permutation(np.flatnonzero(codes == code))[:2]
         for refill in digits:
-            pair = skeletons[[one, other]]
+            pair = forms[[one, other]]
             for program in pair:
                 program[program < 10] = refill[: (program < 10).sum()]
             first, second = (vm.verdict(text) for text in tokens.decode(pair))
@@ -161,7 +163,7 @@ def test_skeletons_that_behave_alike_have_equal_verdicts() -> None:
 
 
 def test_few_skeletons_are_run_of_many(monkeypatch) -> None:
-    monkeypatch.setattr(properties, "SKELETONS_RUN", 10)
+    monkeypatch.setattr(structure, "SKELETONS_RUN", 10)
     row = measured(draws(np.random.default_rng(0), 500, 6)).loc["behavioural_duplicates"]
     assert row.n == 10
     assert 0 <= row.low <= row.value <= row.high <= 1
@@ -227,11 +229,11 @@ def test_lempel_ziv_is_1_for_noise_and_near_0_for_repetition() -> None:
 
 def test_lempel_ziv_phrases_by_hand() -> None:
     text = tokens.encode(["++-+-+--"])[0]  # + | +- | +-+ | - | -
-    assert properties._phrases(text).tolist() == [1, 2, 2, 3, 3, 3, 4, 5]
+    assert structure._phrases(text).tolist() == [1, 2, 2, 3, 3, 3, 4, 5]
 
 
 def test_lempel_ziv_reads_no_more_than_its_limit(monkeypatch) -> None:
-    monkeypatch.setattr(properties, "LEMPEL_ZIV_TOKENS", 700)
+    monkeypatch.setattr(structure, "LEMPEL_ZIV_TOKENS", 700)
     assert measured(draws(np.random.default_rng(0), 100, 6)).n.lempel_ziv == 100
     assert measured(draws(np.random.default_rng(0), 200, 6)).n.lempel_ziv == 100
 
@@ -281,12 +283,12 @@ def test_what_has_no_meaning_is_nan() -> None:
 def test_neither_row_order_nor_padding_nor_what_follows_the_end_matters() -> None:
     texts = drawn.stream(5, 200)
     array = tokens.encode(texts, max(map(len, texts)) + 1)
-    expected = properties.measure(array, seed=3)
+    expected = structure.measure(array, seed=3)
     shuffled = np.pad(np.random.default_rng(0).permutation(array), [(0, 0), (0, 9)], constant_values=tokens.PAD)
     behind = np.arange(shuffled.shape[1]) > tokens.lengths(shuffled)[:, None]
     for other in (array, shuffled, np.where(behind, np.uint8(40), shuffled)):
-        pd.testing.assert_frame_equal(properties.measure(other, seed=3), expected)
-    assert not properties.measure(array, seed=4).equals(expected)
+        pd.testing.assert_frame_equal(structure.measure(other, seed=3), expected)
+    assert not structure.measure(array, seed=4).equals(expected)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ def test_neither_row_order_nor_padding_nor_what_follows_the_end_matters() -> Non
 )
 def test_errors(programs: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        properties.measure(programs)
+        structure.measure(programs)
     with pytest.raises(ValueError, match=message):
         divergence(sample("1+."), programs)
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from analyses.studies.state import probe_comparison
-from cadmus import kernel, labels
+from cadmus.machine import kernel
+from cadmus.states import variables
 from probes.examples import Target, labelled
 from tests.planted import AFTER, BEFORE, Planted, examples
 
@@ -25,7 +26,7 @@ class EitherSign(Planted):
     """Writes one direction where the variable is true, plus at even positions and minus at odd ones."""
 
     def run_with_hooks(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        true = labels.read(kernel.traces(tokens[:, 1:].numpy().astype(np.uint8)), self.variable).values
+        true = variables.read(kernel.traces(tokens[:, 1:].numpy().astype(np.uint8)), self.variable).values
         sign = np.where(np.arange(true.shape[1]) % 2, -1.0, 1.0)
         written = torch.from_numpy((true * sign).astype(np.float32))[..., None] * 3 * self.codes[0]
 

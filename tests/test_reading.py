@@ -7,7 +7,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
-from cadmus.labels import LARGEST
+from cadmus.states.variables import LARGEST
 from probes import reading
 from probes.bank import Bank
 from probes.examples import Target

@@ -10,9 +10,10 @@ import pytest
 import typer
 
 from analyses.cli import app, main
-from cadmus import checkpoint, labels
-from cadmus.mixture import load
-from cadmus.model import Model, ModelConfig
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs.mixture import load
+from cadmus.states import variables as labels
+from cadmus.training import checkpoint
 from probes import scores
 
 ROOT = Path(__file__).parents[1]

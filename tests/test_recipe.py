@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from analyses.cli import main
-from cadmus import artifacts, checkpoint, cost, devices, recipe
-from cadmus.build import build
-from cadmus.families import Equality
-from cadmus.mixture import Component, Mixture, save
-from cadmus.model import Model, ModelConfig
-from cadmus.ordinary import twin
-from cadmus.processes import processes, rank, world
-from cadmus.recipe import Recipe, changed, follow, load
-from cadmus.train import TrainConfig, train
+from cadmus import shipped
+from cadmus.corpora.build import build
+from cadmus.corpora.ordinary import twin
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs.families import Equality
+from cadmus.programs.mixture import Component, Mixture, save
+from cadmus.runtime import artifacts, devices
+from cadmus.training import checkpoint, cost
+from cadmus.training.distributed import processes, rank, world
+from cadmus.training.loop import TrainConfig, train
+from cadmus.training.recipe import Recipe, changed, follow, load
 
 MIXED = Mixture("mixed", (Component(Equality()),))
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=64, n_ctx=MIXED.width + 1)
@@ -25,7 +27,7 @@ QUICK = TrainConfig(steps=4, batch_size=32, warmup_steps=2, precision="fp32", lo
 RECIPE = Recipe("quick", MIXED, CFG, QUICK)
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
+@pytest.mark.parametrize("name", shipped.names("recipes"))
 def test_recipes_that_ship_fit_their_programs(name: str) -> None:
     one = load(name)
     assert one.name == name
@@ -34,11 +36,20 @@ def test_recipes_that_ship_fit_their_programs(name: str) -> None:
 
 
 def test_what_ships_is_what_the_commands_name(capsys) -> None:
-    assert recipe.shipped() == ["base", "dynamics", "first", "micro", "mini", "mini-gpu", "mini-next", "ordinary"]
+    assert shipped.names("recipes") == [
+        "base",
+        "dynamics",
+        "first",
+        "micro",
+        "mini",
+        "mini-gpu",
+        "mini-next",
+        "ordinary",
+    ]
     assert load("dynamics").train.snapshots == 24, "what cadmus-probe dynamics asks for"
     assert main(["train", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert all(f" {name} (" in said or f"{name} and" in said for name in recipe.shipped())
+    assert all(f" {name} (" in said or f"{name} and" in said for name in shipped.names("recipes"))
 
 
 def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:

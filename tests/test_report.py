@@ -13,9 +13,9 @@ from analyses.commands import terminal
 from analyses.reporting import report
 from analyses.studies.model_report import study
 from analyses.studies.model_report.study import ModelReportConfig
-from cadmus import artifacts
-from cadmus.families import Register
-from cadmus.mixture import Component, Mixture
+from cadmus.programs.families import Register
+from cadmus.programs.mixture import Component, Mixture
+from cadmus.runtime import artifacts
 from tests.studies import FIRST, save_run
 
 SMALL = {"programs": 300, "eval_programs": 20, "cell_programs": 1, "number_programs": 400}

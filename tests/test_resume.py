@@ -17,19 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cadmus import checkpoint, devices
-from cadmus import train as training
-from cadmus.artifacts import ArtifactError
-from cadmus.model import Model
-from cadmus.packed import pack
-from cadmus.train import train
+from cadmus.models.model import Model
+from cadmus.models.packed import pack
+from cadmus.runtime import devices
+from cadmus.runtime.artifacts import ArtifactError
+from cadmus.training import checkpoint
+from cadmus.training import loop as training
+from cadmus.training.loop import train
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 RUN = """
 import sys
 from tests.training import CFG, MIXED, QUICK, build
-from cadmus.model import Model
-from cadmus.train import train
+from cadmus.models.model import Model
+from cadmus.training.loop import train
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)
@@ -352,9 +353,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_pat
 PARALLEL = """
 import sys
 from tests.training import CFG, QUICK, programs
-from cadmus.model import Model
-from cadmus.processes import processes
-from cadmus.train import train
+from cadmus.models.model import Model
+from cadmus.training.distributed import processes
+from cadmus.training.loop import train
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)

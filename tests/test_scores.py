@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import r2_score
 
-from probes import scores, stats
+from cadmus.statistics import clustered
+from probes import scores
 from probes.custom import EstimatorReadouts
 from probes.examples import Target
 from probes.measure import TRAINED, UNTRAINED, Measured
@@ -138,7 +139,7 @@ def test_scores_and_intervals_are_those_of_the_rows() -> None:
                 continue
             row = cell(table, SITES[1], variable, metric, by.removeprefix("reg.a."), name)
             right, clusters = world.right(SITES[1], target, group)
-            expected = stats.accuracy(right, clusters, clusters)
+            expected = clustered.accuracy(right, clusters, clusters)
             assert (row.score, row.low, row.high) == pytest.approx((expected.estimate, expected.low, expected.high))
             assert (row.tokens, row.clusters) == (len(right), CLUSTERS)
             held = {shown: world.right(reader, target, group)[0] for shown, reader in readers.items()}
@@ -146,7 +147,7 @@ def test_scores_and_intervals_are_those_of_the_rows() -> None:
                 assert row[shown] == pytest.approx(control.mean()), shown
             assert row.best_control == max(held, key=lambda shown: held[shown].mean())
             control = held[row.best_control]
-            paired = stats.difference_many(sums(right, control, np.ones(len(right)), clusters=clusters))
+            paired = clustered.difference_many(sums(right, control, np.ones(len(right)), clusters=clusters))
             assert row.beyond == pytest.approx(right.mean() - control.mean())
             assert (row.beyond_low, row.beyond_high) == pytest.approx((paired.low[0], paired.high[0]))
             assert row.read == (row.beyond_low > 0.05)
@@ -172,7 +173,7 @@ def test_r_squared_is_scikit_learns() -> None:
         expected |= {"embedding": SITES[0]} if site != SITES[0] else {}
         for column, reader in expected.items():
             assert row[column] == pytest.approx(r2_score(world.values[rows, 1], world.said[reader][rows, 1]), abs=1e-6)
-        interval = stats.r_squared(
+        interval = clustered.r_squared(
             world.values[rows, 1],
             world.said[site][rows, 1].astype(np.float32),
             world.clusters[rows],
@@ -204,7 +205,7 @@ def test_selectivity_is_score_minus_control_task() -> None:
     world = World(noise={SITES[1]: 0.1})
     row = cell(scores.table(world.measured()), SITES[1], "reg.a.value", "exact match")
     (right, clusters), (control, _) = world.right(SITES[1], 0), world.right(SITES[1], 3)
-    paired = stats.difference_many(sums(right, control, np.ones(len(right)), clusters=clusters))
+    paired = clustered.difference_many(sums(right, control, np.ones(len(right)), clusters=clusters))
     assert row.control_task == pytest.approx(control.mean())
     assert (row.selectivity, row.selectivity_low, row.selectivity_high) == pytest.approx(
         (paired.estimate[0], paired.low[0], paired.high[0])
@@ -253,7 +254,7 @@ def test_p_values_are_those_of_sign_flips_over_the_map() -> None:
         reader = {"embedding": SITES[0], "untrained": world.twin(row.site)}.get(row.best_control, row.best_control)
         (right, clusters), (control, _) = world.right(row.site, target), world.right(reader, target)
         differences.append(sums(right, control, clusters=clusters)[:, 0] @ [1, -1])
-    flips = stats.sign_flip(np.stack(differences, 1), seed=3)
+    flips = clustered.sign_flip(np.stack(differences, 1), seed=3)
     assert np.allclose(tested.p, flips.p)
     assert np.allclose(tested.p_somewhere, flips.familywise)
     each = len(flips.p) * flips.p / np.searchsorted(np.sort(flips.p), flips.p, side="right")
@@ -315,7 +316,7 @@ def test_nothing_is_claimed_of_few_clusters(monkeypatch: pytest.MonkeyPatch) -> 
     measured = World(noise={SITES[1]: 0.0}).measured()
     read = scores.table(measured).query("site == @SITES[1] and variable == 'reg.a.value'").read
     assert read.any()
-    monkeypatch.setattr(stats, "FEWEST_CLUSTERS", CLUSTERS + 1)
+    monkeypatch.setattr(clustered, "FEWEST_CLUSTERS", CLUSTERS + 1)
     assert not scores.table(measured).read.eq(True).any()
     assert scores.gaps(measured).empty
 
@@ -346,7 +347,7 @@ def test_gaps_are_differences_of_selectivity() -> None:
     assert row.alternative_selectivity == pytest.approx(other.mean() - other_control.mean())
     assert row.gap == pytest.approx(row.selectivity - row.alternative_selectivity)
     each = sums(true - control - other + other_control, np.ones(len(true)), clusters=parts[0][1])
-    interval = stats.bootstrap_many(each, lambda t: t[..., 0] / t[..., 1], 2)
+    interval = clustered.bootstrap_many(each, lambda t: t[..., 0] / t[..., 1], 2)
     assert (row.gap_low, row.gap_high) == pytest.approx((interval.low[0], interval.high[0]))
     assert row.gap_low > 0.2
     assert found.iloc[0].gap_low < 0 < found.iloc[0].gap_high

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from probes import controls, harvest, stats
+from cadmus.statistics import clustered
+from probes import controls, harvest
 from probes.estimators import DiscriminantProbe, RidgeProbe
 from probes.mlp import MLPClassifierProbe
 from probes.selftest import CHECKS, NOISES, Check, Harness, exclusive_or, leak, linear, noise, perceptron, position, run
@@ -98,7 +99,7 @@ def test_a_leak_that_nobody_looks_for() -> None:
 
 def test_intervals_over_rows_find_something_in_noise() -> None:
     def each_row(values: np.ndarray, skeletons: np.ndarray, programs: np.ndarray) -> np.ndarray:
-        return stats.cluster_sums(values, np.arange(len(values)), programs)
+        return clustered.cluster_sums(values, np.arange(len(values)), programs)
 
     assert failed(replace(Harness(), cluster_sums=each_row), noise) == NAMES[5:]
 

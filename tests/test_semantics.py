@@ -10,21 +10,24 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cadmus import corpus, kernel, labels, mixture, tokens, vm
-from cadmus.semantics import ENTROPY_LIMIT, NAN_LIMIT, VARIABLES, Alternative, alternatives, signatures
-from cadmus.shards import stack_programs
+from cadmus.corpora.held_out import held_out
+from cadmus.corpora.shards import stack_programs
+from cadmus.machine import kernel, tokens, vm
+from cadmus.programs import mixture
+from cadmus.states import variables
+from cadmus.states.alternatives import ENTROPY_LIMIT, NAN_LIMIT, VARIABLES, Alternative, alternatives, signatures
 from tests import agreement
 
 N = 4
 
 
 @cache
-def held_out(n: int, seed: int) -> np.ndarray:
+def held_out_programs(n: int, seed: int) -> np.ndarray:
     """Programs of the default mixture, on skeletons that are never trained on."""
     default = mixture.load("default")
     return stack_programs(
         [
-            corpus.held_out(family, "test_skeleton", max(1, round(n * share)), seed)
+            held_out(family, "test_skeleton", max(1, round(n * share)), seed)
             for family, share in zip(default.families, default.shares, strict=True)
         ]
     )
@@ -32,7 +35,7 @@ def held_out(n: int, seed: int) -> np.ndarray:
 
 @cache
 def found() -> tuple[Alternative, ...]:
-    return tuple(alternatives(held_out(600, 0), N, seed=3, candidates=40))
+    return tuple(alternatives(held_out_programs(600, 0), N, seed=3, candidates=40))
 
 
 # --- what may move ---------------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ def test_alternatives_are_graded() -> None:
 
 
 def test_alternatives_are_reproducible() -> None:
-    programs = held_out(600, 0)[::4]
+    programs = held_out_programs(600, 0)[::4]
     once, again, other = (alternatives(programs, 2, seed, ["stack.0.value"], candidates=16) for seed in (3, 3, 4))
     assert once == again
     assert once != other
@@ -77,7 +80,7 @@ def test_alternatives_are_reproducible() -> None:
 
 def test_distance_is_a_count_of_executed_instructions() -> None:
     executed: list[str] = []
-    for text in tokens.decode(held_out(600, 0)):
+    for text in tokens.decode(held_out_programs(600, 0)):
         machine = vm.Machine(text, observer=lambda token, *rest: executed.append(token))
         for position in machine.positions:
             machine.advance(position)
@@ -135,7 +138,7 @@ def _compiled(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dic
     inside = np.arange(programs.shape[1]) < tokens.lengths(programs)[:, None]
     entropies = {}
     for name in VARIABLES:
-        read = labels.read(traces, name)
+        read = variables.read(traces, name)
         values = read.values[:, 1:][read.defined[:, 1:] & inside]
         shares = np.unique(values[abs(values) <= 99], return_counts=True)[1] / (abs(values) <= 99).sum()
         entropies[name] = -(shares * np.log2(shares)).sum()
@@ -143,7 +146,7 @@ def _compiled(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dic
 
 
 def test_entropies_and_nan_are_those_of_the_states() -> None:
-    programs = held_out(600, 0)
+    programs = held_out_programs(600, 0)
     true, true_nan = _stats(programs, None)
     for alternative in found()[-1:]:
         other, other_nan = _stats(programs, alternative.semantics)
@@ -153,7 +156,7 @@ def test_entropies_and_nan_are_those_of_the_states() -> None:
 
 
 def test_limits_hold_on_fresh_programs() -> None:
-    programs = held_out(1000, 7)
+    programs = held_out_programs(1000, 7)
     true, true_nan = _compiled(programs, None)
     for alternative in found():
         other, other_nan = _compiled(programs, alternative.semantics)
@@ -162,7 +165,7 @@ def test_limits_hold_on_fresh_programs() -> None:
 
 
 def test_the_machines_agree_under_alternative_semantics() -> None:
-    texts = tokens.decode(held_out(600, 0)[::20])
+    texts = tokens.decode(held_out_programs(600, 0)[::20])
     for alternative in found():
         assert agreement.disagreement(texts, alternative.semantics) is None
         assert (

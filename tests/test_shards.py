@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cadmus import mixture, shards, tokens, vm
-from cadmus.families import FAMILIES, Compare, Equality, Family, Register
-from cadmus.holdout import HoldOut
-from cadmus.membership import SeenHashes, find, program_hashes
-from cadmus.mixture import Component, Mixture, Phase
-from cadmus.shards import Section, draw_shard, sections, stack_programs, stream, train_only
+from cadmus.corpora import shards
+from cadmus.corpora.membership import SeenHashes, find, program_hashes
+from cadmus.corpora.shards import Section, draw_shard, sections, stack_programs, stream, train_only
+from cadmus.machine import tokens, vm
+from cadmus.programs import mixture, skeletons
+from cadmus.programs.families import FAMILIES, Compare, Equality, Family, Register
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.mixture import Component, Mixture, Phase
 
 relaxed = settings(deadline=None, max_examples=60)
 
@@ -122,7 +124,7 @@ def test_what_a_shard_holds_is_what_it_drew() -> None:
     fit = []
     for text in tokens.decode(one.family.generate(one.draws, rng)):
         multiplied = any(text[i] == "*" and text[i + 1].isdigit() for i in range(len(text) - 1))
-        if tokens.split(text) == "train" and not multiplied and len(text) - 1 <= 9:
+        if skeletons.split(text) == "train" and not multiplied and len(text) - 1 <= 9:
             fit.append(text)
     drawn = draw_shard(one, 7, 3)
     assert drawn.eligible == len(fit)
@@ -132,7 +134,7 @@ def test_what_a_shard_holds_is_what_it_drew() -> None:
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_train_only(family: type[Family]) -> None:
     programs = family().generate(300, np.random.default_rng(0))
-    texts = [text for text in tokens.decode(programs) if tokens.split(text) == "train"]
+    texts = [text for text in tokens.decode(programs) if skeletons.split(text) == "train"]
     assert tokens.decode(train_only(programs, HoldOut())) == texts
     assert tokens.decode(train_only(programs, HoldOut(pairs=("00", "0+"), max_length=12))) == [
         text for text in texts if len(text) <= 13 and not re.search(r"[0-9][0-9+]", text)
@@ -180,7 +182,7 @@ def test_a_stream_holds_true_train_programs_of_its_families() -> None:
         assert (programs.dtype, which.dtype) == (np.uint8, np.uint8)
         assert len(programs) == len(which) > 1000
         for text, k in zip(tokens.decode(programs), which, strict=True):
-            assert tokens.split(text) == "train"
+            assert skeletons.split(text) == "train"
             assert not [i for i in range(len(text)) if text[i] == "*" and text[i + 1].isdigit()]
             assert vm.verdict(text)
             assert recipe.families[k].accepts(text)

@@ -8,10 +8,14 @@ import pytest
 import torch
 
 import cadmus
-from cadmus import checkpoint, corpus, evaluate, mixture, recipe, tokens
-from cadmus.artifacts import read_manifest
+from cadmus import shipped
+from cadmus.corpora import corpus, held_out
+from cadmus.machine import tokens
+from cadmus.programs import mixture
+from cadmus.runtime.artifacts import read_manifest
+from cadmus.training import checkpoint, completion, recipe
 
-MODELS = Path(cadmus.__file__).parent / "models"
+MODELS = Path(cadmus.__file__).parent / "shipped" / "models"
 MEGABYTES = {"cadmus-mini": 12, "cadmus-micro": 8}
 
 
@@ -20,7 +24,7 @@ def size(folder: Path) -> float:
 
 
 def test_two_models_ship() -> None:
-    assert checkpoint.shipped() == sorted(MEGABYTES)
+    assert shipped.names("models") == sorted(MEGABYTES)
     assert cadmus.load_model().cfg == checkpoint.load("cadmus-mini").model.cfg
     assert not cadmus.load_model().training
 
@@ -47,7 +51,7 @@ def test_a_model_is_small_and_says_what_it_was_trained_on(name: str) -> None:
 def test_a_model_completes_what_its_record_says(name: str) -> None:
     """Fresh programs of another split than the record's: not worse than that by more than chance gives."""
     trained = checkpoint.load(name)
-    rows = evaluate.evaluate(
+    rows = completion.evaluate(
         trained.model, trained.mixture, splits=("test",), out_of_distribution=False, programs=60, seed=3
     )
     last = trained.record["evaluations"][-len(rows) :]
@@ -65,7 +69,7 @@ def test_snapshots_are_of_one_run() -> None:
     last = checkpoint.load_snapshot(trained, kept[trained.record["config"]["steps"]])
     for name, tensor in last.state_dict().items():
         assert torch.equal(tensor, trained.model.state_dict()[name])
-    programs = corpus.held_out(trained.mixture.family("compare"), "test", 200, seed=0)
+    programs = held_out.held_out(trained.mixture.family("compare"), "test", 200, seed=0)
     sequences = torch.from_numpy(tokens.sequences(programs))
     losses = []
     for path in kept.values():

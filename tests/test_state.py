@@ -18,9 +18,11 @@ from analyses.studies.state import gaps as gaps_of_machines
 from analyses.studies.state import page as state_page
 from analyses.studies.state import tables as state_tables
 from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
-from cadmus import checkpoint, lens, tokens
-from cadmus.labels import is_prospect
-from cadmus.tokens import TOKEN_CLASSES
+from cadmus.machine import tokens
+from cadmus.machine.tokens import TOKEN_CLASSES
+from cadmus.models import lens
+from cadmus.states.variables import is_prospect
+from cadmus.training import checkpoint
 from probes.examples import Examples
 from probes.scores import CONTROLS, MARGIN, layer_of
 from tests.studies import FIRST, save_run

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from probes import stats
+from cadmus.statistics import clustered
 
 
 def ratio(totals: np.ndarray) -> np.ndarray:
@@ -42,17 +42,17 @@ def plain_bootstrap(sums: np.ndarray, statistic: Callable, resamples: int) -> tu
 @pytest.mark.parametrize("chunk", [1 << 23, 700])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
 def test_many_cells_are_bootstrapped_as_each_alone(chunk: int, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "_CHUNK", chunk)  # so that cells and draws are cut into pieces
-    stats._resampling_weights.cache_clear()
+    monkeypatch.setattr(clustered, "_CHUNK", chunk)  # so that cells and draws are cut into pieces
+    clustered._resampling_weights.cache_clear()
     sums = counts(40, 7)[..., [0, 2]].astype(dtype)
-    found = stats.bootstrap_many(sums, ratio, resamples=101)
+    found = clustered.bootstrap_many(sums, ratio, resamples=101)
     for cell in range(7):
-        one = stats.bootstrap(sums[:, cell], ratio, resamples=101)
+        one = clustered.bootstrap(sums[:, cell], ratio, resamples=101)
         given = (found.estimate[cell], found.low[cell], found.high[cell])
         assert given == pytest.approx((one.estimate, one.low, one.high), rel=1e-6)
         assert given == pytest.approx(plain_bootstrap(sums[:, cell].astype(float), ratio, 101), rel=1e-6)
         assert found.clusters[cell] == (sums[:, cell, 1] > 0).sum() < 40
-    stats._resampling_weights.cache_clear()
+    clustered._resampling_weights.cache_clear()
 
 
 def test_r_squared_of_many_cells() -> None:
@@ -60,14 +60,14 @@ def test_r_squared_of_many_cells() -> None:
     y = 50 + rng.normal(size=(60, 5, 4))
     error = rng.normal(size=y.shape) * [0.1, 0.3, 1, 3]
     rows = np.stack([error**2, y, y**2, np.ones(y.shape)], -1)  # [clusters, rows, cells, 4]
-    found = stats.bootstrap_many(rows.sum(1), r_squared)
+    found = clustered.bootstrap_many(rows.sum(1), r_squared)
     skeletons = np.arange(60).repeat(5)
     for cell in range(4):
-        one = stats.r_squared(y[..., cell].ravel(), (y - error)[..., cell].ravel(), skeletons, np.arange(300))
+        one = clustered.r_squared(y[..., cell].ravel(), (y - error)[..., cell].ravel(), skeletons, np.arange(300))
         assert (one.estimate, one.low, one.high) == pytest.approx(
             (found.estimate[cell], found.low[cell], found.high[cell]), rel=1e-9
         )
-    summed = stats.cluster_sums(rows.reshape(300, 4, 4), skeletons, np.arange(300))
+    summed = clustered.cluster_sums(rows.reshape(300, 4, 4), skeletons, np.arange(300))
     assert np.allclose(summed, rows.sum(1))
 
 
@@ -77,34 +77,34 @@ def test_cells_that_few_clusters_have_leave_out_the_draws_without_them() -> None
     sums[2:, 1] = 0
     sums[:2, 1] = [[1, 4], [3, 4]]
     sums[:, 2] = 0
-    found = stats.bootstrap_many(sums, ratio)
+    found = clustered.bootstrap_many(sums, ratio)
     assert found.clusters.tolist()[1:] == [2, 0]
     assert (found.estimate[1], found.low[1], found.high[1]) == (0.5, 0.25, 0.75)
     assert np.isnan([found.estimate[2], found.low[2], found.high[2]]).all()
-    accuracy = stats.accuracy_many(sums)
+    accuracy = clustered.accuracy_many(sums)
     assert np.isnan([accuracy.estimate[2], accuracy.low[2], accuracy.high[2]]).all()
 
 
 def test_the_shape_of_sums_is_checked() -> None:
     with pytest.raises(ValueError, match=r"sums have shape \(40, 2\); expected \[clusters, cells, totals\]"):
-        stats.bootstrap_many(np.ones((40, 2)), ratio)
+        clustered.bootstrap_many(np.ones((40, 2)), ratio)
     with pytest.raises(ValueError, match="no clusters to resample: the score rests on no data"):
-        stats.bootstrap_many(np.ones((0, 3, 2)), ratio)
+        clustered.bootstrap_many(np.ones((0, 3, 2)), ratio)
     with pytest.raises(ValueError, match="no clusters to resample: the score rests on no data"):
-        stats.accuracy(np.zeros(0, np.bool_), np.zeros(0), np.zeros(0))
+        clustered.accuracy(np.zeros(0, np.bool_), np.zeros(0), np.zeros(0))
     with pytest.raises(ValueError, match=r"differences have shape \(40,\); expected \[clusters, cells\]"):
-        stats.sign_flip(np.ones(40))
+        clustered.sign_flip(np.ones(40))
     with pytest.raises(ValueError, match="no clusters to flip: the differences rest on no data"):
-        stats.sign_flip(np.ones((0, 3)))
+        clustered.sign_flip(np.ones((0, 3)))
 
 
 def test_accuracies_of_many_cells_are_those_of_each() -> None:
     skeletons, rng = np.arange(35).repeat(4), np.random.default_rng(0)
     right = rng.random((140, 4)) < [0.5, 0.9, 1.0, 0.0]
     values = np.stack([right, np.ones(right.shape)], 2)
-    found = stats.accuracy_many(stats.cluster_sums(values, skeletons, skeletons))
+    found = clustered.accuracy_many(clustered.cluster_sums(values, skeletons, skeletons))
     for cell in range(4):
-        one = stats.accuracy(right[:, cell], skeletons, skeletons)
+        one = clustered.accuracy(right[:, cell], skeletons, skeletons)
         assert found.low[cell] == pytest.approx(one.low)
         assert found.high[cell] == pytest.approx(one.high)
     assert 0.8 < found.low[2] < 1 == found.high[2], "a perfect score has Wilson's interval"
@@ -115,11 +115,11 @@ def test_simultaneous_bounds_hold_for_all_cells_at_once() -> None:
     rng = np.random.default_rng(0)
     estimates = rng.normal(size=(400, 50))
     low = estimates - 1.96
-    widened = np.stack([stats.simultaneous(*row) for row in zip(estimates, low, strict=True)])
+    widened = np.stack([clustered.simultaneous(*row) for row in zip(estimates, low, strict=True)])
     assert (low > 0).any(1).mean() > 0.6
     assert 0.005 <= (widened > 0).any(1).mean() <= 0.06
-    assert stats.simultaneous(estimates[0, :1], low[0, :1]) == pytest.approx(low[0, :1])
-    high = stats.simultaneous(estimates[0], estimates[0] + 1.96)
+    assert clustered.simultaneous(estimates[0, :1], low[0, :1]) == pytest.approx(low[0, :1])
+    high = clustered.simultaneous(estimates[0], estimates[0] + 1.96)
     assert high - estimates[0] == pytest.approx(estimates[0] - widened[0])
 
 
@@ -133,10 +133,10 @@ def test_differences_are_paired() -> None:
     control = rng.binomial(10, rng.beta(0.5, 0.5, 100)).astype(float)
     score = np.minimum(control + rng.integers(0, 2, 100), 10)
     sums = np.stack([score, control, n], 1)[:, None]
-    found = stats.difference_many(sums)
-    one = stats.bootstrap(sums[:, 0], lambda t: (t[..., 0] - t[..., 1]) / t[..., 2])
+    found = clustered.difference_many(sums)
+    one = clustered.bootstrap(sums[:, 0], lambda t: (t[..., 0] - t[..., 1]) / t[..., 2])
     assert (found.estimate[0], found.low[0], found.high[0]) == pytest.approx((one.estimate, one.low, one.high))
-    apart = stats.accuracy_many(np.stack([sums[..., [0, 2]], sums[..., [1, 2]]], 1)[:, :, 0])
+    apart = clustered.accuracy_many(np.stack([sums[..., [0, 2]], sums[..., [1, 2]]], 1)[:, :, 0])
     assert found.high[0] - found.low[0] < 0.2 * (apart.high - apart.low).sum()
 
 
@@ -148,17 +148,17 @@ def test_differences_cover_the_truth_where_rows_depend() -> None:
     n = rng.integers(1, 12, (100, 300))
     right = rng.binomial(n, np.minimum(1, chance[..., 0] * 0.9 + 0.1))
     control = rng.binomial(n, 0.9 * chance[..., 0])
-    found = stats.difference_many(np.stack([right, control, n], 2).astype(np.float32))
+    found = clustered.difference_many(np.stack([right, control, n], 2).astype(np.float32))
     covered = (found.low <= 0.1) & (found.high >= 0.1)
     assert 0.90 <= covered.mean() <= 0.99
-    rows = stats.bootstrap_many(np.stack([right, n], 2), ratio)
+    rows = clustered.bootstrap_many(np.stack([right, n], 2), ratio)
     assert 0.90 <= ((rows.low <= 0.55) & (rows.high >= 0.55)).mean() <= 0.99
 
 
 def test_a_difference_that_is_the_same_everywhere_has_an_interval() -> None:
     n = np.full((40, 4), 5.0)
     right, control = n * [1, 0, 0.4, 0.8], n * [0, 1, 0.4, 0.6]
-    found = stats.difference_many(np.stack([right, control, n], 2))
+    found = clustered.difference_many(np.stack([right, control, n], 2))
     margin = 1.96**2 / (40 + 1.96**2)
     assert found.estimate == pytest.approx([1, -1, 0, 0.2])
     assert found.low == pytest.approx([1 - margin, -1, -margin, 0.2 - margin], abs=1e-4)
@@ -177,22 +177,22 @@ def test_sign_flips_are_those_of_all_signs() -> None:
     exact = (signs @ d >= d.sum(0) - 1e-9).mean(0)
     largest = (signs @ units).max(1)
     familywise = (largest[:, None] >= units.sum(0) - 1e-9).mean(0)
-    found = stats.sign_flip(d, flips=20_000)
+    found = clustered.sign_flip(d, flips=20_000)
     assert found.p == pytest.approx(exact, abs=0.015)
     assert found.familywise == pytest.approx(familywise, abs=0.015)
     assert found.somewhere == found.familywise.min()
     assert (found.familywise >= found.p).all()
     assert exact.min() < 0.1 < 0.5 < exact.max()
     for cell in range(5):
-        alone = stats.sign_flip(d[:, [cell]])
+        alone = clustered.sign_flip(d[:, [cell]])
         assert alone.familywise == alone.p, "one cell needs no correction"
 
 
 def test_sign_flips_in_pieces_are_as_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     d = np.random.default_rng(0).integers(-3, 5, (30, 40)).astype(float)
-    whole = stats.sign_flip(d)
-    monkeypatch.setattr(stats, "_CHUNK", 4000)
-    pieces = stats.sign_flip(d)
+    whole = clustered.sign_flip(d)
+    monkeypatch.setattr(clustered, "_CHUNK", 4000)
+    pieces = clustered.sign_flip(d)
     assert pieces.p == pytest.approx(whole.p, abs=0.06)
     assert pieces.familywise == pytest.approx(whole.familywise, abs=0.06)
     assert whole.p.min() < 0.01
@@ -203,13 +203,13 @@ def test_cells_without_data_have_no_p_value() -> None:
     d[:, 1] = np.nan
     d[:20, 2] = np.nan  # half of the clusters have none: as if they were 0
     d[:, 3] = 0
-    found = stats.sign_flip(d)
+    found = clustered.sign_flip(d)
     assert np.isnan(found.p).tolist() == np.isnan(found.familywise).tolist() == [False, True, False, False]
-    assert found.p[2] == stats.sign_flip(np.nan_to_num(d)).p[2]
+    assert found.p[2] == clustered.sign_flip(np.nan_to_num(d)).p[2]
     assert found.p[3] == 1, "no difference at all"
     assert found.somewhere < 0.05
-    assert stats.sign_flip(np.full((40, 2), np.nan)).somewhere == 1
-    assert stats.sign_flip(d).p[0] == found.p[0], "another result with the same seed"
+    assert clustered.sign_flip(np.full((40, 2), np.nan)).somewhere == 1
+    assert clustered.sign_flip(d).p[0] == found.p[0], "another result with the same seed"
 
 
 def noise(seed: int, cells: int, clusters: int = 60) -> np.ndarray:
@@ -224,8 +224,8 @@ def test_noise_is_positive_in_few_seeds() -> None:
     positive = ignored = 0
     for seed in range(200):
         d = noise(seed, 1)
-        positive += stats.sign_flip(d, flips=1000).p[0] <= 0.05
-        ignored += stats.sign_flip((d / 8).repeat(8, 0), flips=1000).p[0] <= 0.05
+        positive += clustered.sign_flip(d, flips=1000).p[0] <= 0.05
+        ignored += clustered.sign_flip((d / 8).repeat(8, 0), flips=1000).p[0] <= 0.05
     assert positive <= 16
     assert ignored > 40
 
@@ -234,7 +234,7 @@ def test_the_largest_of_a_map_is_corrected_for_its_size() -> None:
     """Of 200 maps of noise few have something somewhere, where most have a cell that is positive by itself."""
     somewhere = alone = 0
     for seed in range(200):
-        found = stats.sign_flip(noise(seed, 40), flips=500)
+        found = clustered.sign_flip(noise(seed, 40), flips=500)
         somewhere += found.somewhere <= 0.05
         alone += found.p.min() <= 0.05
     assert somewhere <= 16
@@ -246,7 +246,7 @@ def test_one_strong_cell_is_found_in_a_map_of_noise() -> None:
     for seed in range(20):
         d = noise(seed, 200)
         d[:, 17] += 15
-        found = stats.sign_flip(d)
+        found = clustered.sign_flip(d)
         assert found.somewhere <= 0.01
         found_at.append(np.flatnonzero(found.familywise <= 0.05).tolist())
     assert all(17 in at for at in found_at)
@@ -260,15 +260,15 @@ def test_benjamini_hochberg_is_the_step_up_procedure() -> None:
     rng = np.random.default_rng(0)
     p = rng.random((6, 10)) ** 2
     p[rng.random(p.shape) < 0.2] = np.nan
-    adjusted = stats.benjamini_hochberg(p)
+    adjusted = clustered.benjamini_hochberg(p)
     assert np.array_equal(np.isnan(adjusted), np.isnan(p))
     tested = np.sort(p[~np.isnan(p)])
     for q in (0.05, 0.2, 0.5):
         under = np.flatnonzero(tested <= q * np.arange(1, len(tested) + 1) / len(tested))
         limit = tested[under[-1]] if len(under) else -1
         assert np.array_equal(adjusted <= q, p <= limit)
-    assert np.isnan(stats.benjamini_hochberg(np.full(3, np.nan))).all()
-    assert stats.benjamini_hochberg(np.zeros(0)).shape == (0,)
+    assert np.isnan(clustered.benjamini_hochberg(np.full(3, np.nan))).all()
+    assert clustered.benjamini_hochberg(np.zeros(0)).shape == (0,)
 
 
 def test_false_discoveries_are_few_where_four_of_five_cells_are_null() -> None:
@@ -277,8 +277,8 @@ def test_false_discoveries_are_few_where_four_of_five_cells_are_null() -> None:
     for seed in range(100):
         d = noise(seed, 50)
         d[:, :10] += 6
-        p = stats.sign_flip(d, seed=seed).p
-        positive = stats.benjamini_hochberg(p) <= 0.1
+        p = clustered.sign_flip(d, seed=seed).p
+        positive = clustered.benjamini_hochberg(p) <= 0.1
         false.append(positive[10:].sum() / max(positive.sum(), 1))
         power.append(positive[:10].mean())
         uncorrected.append((p[10:] <= 0.1).sum() / (p <= 0.1).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cadmus import tokens
+from cadmus.machine import tokens
 from probes.tally import ALL, Groups, Tally, clusters_of, token_classes
 
 DETAILED = np.array([-1, 1, 0])

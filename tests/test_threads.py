@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from probes.threads import on_threads
+from cadmus.runtime.threads import on_threads
 
 
 def test_results_come_in_order_and_progress_is_told() -> None:

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from cadmus import tokens
+from cadmus.machine import tokens
 from probes import token_baseline
 from probes.token_baseline import BEFORE, Target, TokenBaseline, window
 

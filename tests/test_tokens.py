@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cadmus import tokens, vm
+from cadmus.machine import tokens, vm
+from cadmus.programs import skeletons
 from tests import programs
 
 relaxed = settings(deadline=None, max_examples=150)
@@ -106,9 +107,9 @@ def test_the_empty_program_has_a_length_a_sequence_a_skeleton_and_a_split() -> N
     empty = tokens.encode(["", ""])
     assert tokens.lengths(empty).tolist() == [0, 0]
     assert tokens.sequences(empty).tolist() == [[10], [10]]
-    assert tokens.skeleton("") == tokens.skeleton(".") == ""
-    assert tokens.split("") == tokens.split(".")
-    assert tokens.splits(tokens.encode([])).shape == (0,)
+    assert skeletons.skeleton("") == skeletons.skeleton(".") == ""
+    assert skeletons.split("") == skeletons.split(".")
+    assert skeletons.splits(tokens.encode([])).shape == (0,)
 
 
 # --- skeletons -------------------------------------------------------------------------------------------------------
@@ -119,17 +120,17 @@ def test_the_empty_program_has_a_length_a_sequence_a_skeleton_and_a_split() -> N
     [("34+7=.", "00+0="), ("3A4Bab+7=", "0A0Bab+0="), ("12.34", "00"), ("+-", "+-"), (".", ""), ("{9:}5f..", "{0:}0f")],
 )
 def test_skeleton(text: str, skeleton: str) -> None:
-    assert tokens.skeleton(text) == skeleton
+    assert skeletons.skeleton(text) == skeleton
 
 
 @relaxed
 @given(programs.texts.filter(bool))
 def test_skeletons_put_0_for_every_digit(text: str) -> None:
     expected = re.sub("[0-9]", "0", text.partition(".")[0])
-    assert tokens.skeleton(text) == expected
+    assert skeletons.skeleton(text) == expected
     array = tokens.encode([text], len(text) + 3)
-    assert tokens.skeletons(array).shape == array.shape
-    assert tokens.decode(tokens.skeletons(array)) == [expected + "."]
+    assert skeletons.skeletons(array).shape == array.shape
+    assert tokens.decode(skeletons.skeletons(array)) == [expected + "."]
 
 
 # --- splits ----------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def test_hashes_rederived(texts: list[str], key: str) -> None:
 @given(st.lists(programs.texts, min_size=1, max_size=6))
 def test_splits_rederived(texts: list[str]) -> None:
     array = tokens.encode(texts, max(map(len, texts)) + 1)
-    assert [tokens.SPLITS[code] for code in tokens.splits(array)] == [plain_split(text) for text in texts]
+    assert [skeletons.SPLITS[code] for code in skeletons.splits(array)] == [plain_split(text) for text in texts]
 
 
 # --- compiled functions, on any array --------------------------------------------------------------------------------
@@ -221,15 +222,15 @@ def test_compiled_functions_rederived(n: int, width: int, ends: float, view) -> 
     array = view(random_array(n, width, ends))
     texts = texts_of(array)
     before = array.copy()
-    skeletons = [re.sub("[0-9]", "0", text) for text in texts]
+    forms = [re.sub("[0-9]", "0", text) for text in texts]
     lengths, hashes = tokens.lengths(array), tokens.hashes(array, "a key")
-    of_skeletons, splits = tokens.skeleton_hashes(array, "a key"), tokens.splits(array)
+    of_skeletons, splits = skeletons.skeleton_hashes(array, "a key"), skeletons.splits(array)
     assert (lengths.dtype, hashes.dtype, of_skeletons.dtype, splits.dtype) == (np.int64, np.uint64, np.uint64, np.uint8)
     assert lengths.tolist() == [len(text) for text in texts]
     assert hashes.tolist() == [plain_hash(text, "a key") for text in texts]
-    assert of_skeletons.tolist() == [plain_hash(text, "a key") for text in skeletons]
-    assert of_skeletons.tolist() == tokens.hashes(tokens.skeletons(array), "a key").tolist()
-    assert [tokens.SPLITS[code] for code in splits] == [plain_split(text) for text in texts]
+    assert of_skeletons.tolist() == [plain_hash(text, "a key") for text in forms]
+    assert of_skeletons.tolist() == tokens.hashes(skeletons.skeletons(array), "a key").tolist()
+    assert [skeletons.SPLITS[code] for code in splits] == [plain_split(text) for text in texts]
     assert np.array_equal(array, before), "the programs are only read"
 
 
@@ -239,7 +240,7 @@ def test_compiled_functions_read_files(tmp_path) -> None:
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert np.array_equal(tokens.lengths(mapped), tokens.lengths(array))
     assert np.array_equal(tokens.hashes(mapped, "k"), tokens.hashes(array, "k"))
-    assert np.array_equal(tokens.splits(mapped), tokens.splits(array))
+    assert np.array_equal(skeletons.splits(mapped), skeletons.splits(array))
 
 
 def test_what_stands_behind_the_end_is_no_matter() -> None:
@@ -248,9 +249,14 @@ def test_what_stands_behind_the_end_is_no_matter() -> None:
     behind = np.arange(12) > tokens.lengths(array)[:, None]
     other[behind] = np.random.default_rng(1).integers(0, 65, int(behind.sum()))
     assert not np.array_equal(other, array)
-    for function in (tokens.lengths, tokens.splits, lambda a: tokens.hashes(a, "k"), lambda a: tokens.skeletons(a)):
+    for function in (
+        tokens.lengths,
+        skeletons.splits,
+        lambda a: tokens.hashes(a, "k"),
+        lambda a: skeletons.skeletons(a),
+    ):
         assert np.array_equal(function(other), function(array))
-    assert np.array_equal(tokens.skeleton_hashes(other, "k"), tokens.skeleton_hashes(array, "k"))
+    assert np.array_equal(skeletons.skeleton_hashes(other, "k"), skeletons.skeleton_hashes(array, "k"))
 
 
 # --- splits that never change ----------------------------------------------------------------------------------------
@@ -258,23 +264,23 @@ def test_what_stands_behind_the_end_is_no_matter() -> None:
 
 @pytest.mark.parametrize(("text", "split"), PINNED.items())
 def test_pinned_splits(text: str, split: str) -> None:
-    assert tokens.split(text) == split == plain_split(text)
+    assert skeletons.split(text) == split == plain_split(text)
 
 
 def test_one_program_of_each_split_is_pinned() -> None:
-    assert sorted(PINNED.values()) == sorted(tokens.SPLITS)
-    assert tokens.SPLITS == ("train", "validation", "test", "test_skeleton")
+    assert sorted(PINNED.values()) == sorted(skeletons.SPLITS)
+    assert skeletons.SPLITS == ("train", "validation", "test", "test_skeleton")
 
 
 @relaxed
 @given(programs.texts.filter(bool), st.integers(1, 20))
 def test_the_split_is_a_function_of_the_text_alone(text: str, padding: int) -> None:
-    expected = tokens.split(text)
-    assert tokens.split(text + ".") == expected
-    assert tokens.split(text + "." * padding) == expected
-    assert tokens.split(text + ".7+") == expected
+    expected = skeletons.split(text)
+    assert skeletons.split(text + ".") == expected
+    assert skeletons.split(text + "." * padding) == expected
+    assert skeletons.split(text + ".7+") == expected
     among = tokens.encode(["1+2", text, "." * 9], max(len(text), 9) + padding)
-    assert tokens.SPLITS[tokens.splits(among)[1]] == expected
+    assert skeletons.SPLITS[skeletons.splits(among)[1]] == expected
 
 
 def test_programs_of_one_skeleton_are_all_or_none_in_test_skeleton() -> None:
@@ -283,8 +289,10 @@ def test_programs_of_one_skeleton_are_all_or_none_in_test_skeleton() -> None:
     for _ in range(200):
         text = programs.structured(r)
         texts = [re.sub("[0-9]", lambda _: str(r.randrange(10)), text) for _ in range(12)] + [text]
-        assert len({tokens.skeleton(one) for one in texts}) == 1
-        codes = tokens.splits(tokens.encode(texts, max(map(len, texts)) + 1)) == tokens.SPLITS.index("test_skeleton")
+        assert len({skeletons.skeleton(one) for one in texts}) == 1
+        codes = skeletons.splits(tokens.encode(texts, max(map(len, texts)) + 1)) == skeletons.SPLITS.index(
+            "test_skeleton"
+        )
         assert codes.all() or not codes.any()
         apart.add(bool(codes.any()))
     assert apart == {True, False}
@@ -294,15 +302,15 @@ def test_shares() -> None:
     """Within 5 standard deviations of 10 % of the skeletons, then 5 % and 5 % of the programs of the others."""
     ids = np.random.default_rng(5)
     array = ids.integers(11, 65, (40_000, 12)).astype(np.uint8)  # no digits: every program is its own skeleton
-    counts = np.bincount(tokens.splits(array), minlength=4)
-    shares = dict(zip(tokens.SPLITS, counts / len(array), strict=True))
+    counts = np.bincount(skeletons.splits(array), minlength=4)
+    shares = dict(zip(skeletons.SPLITS, counts / len(array), strict=True))
     expected = {"train": 0.9 * 0.9, "validation": 0.9 * 0.05, "test": 0.9 * 0.05, "test_skeleton": 0.1}
     for name, share in expected.items():
         assert abs(shares[name] - share) < 5 * (share * (1 - share) / len(array)) ** 0.5, name
     digits = ids.integers(0, 10, (40_000, 6)).astype(np.uint8)  # one skeleton
-    found = np.bincount(tokens.splits(digits), minlength=4) / len(digits)
-    assert tokens.skeleton("123456") == "000000"
-    assert found[tokens.SPLITS.index("test_skeleton")] in (0, 1)
+    found = np.bincount(skeletons.splits(digits), minlength=4) / len(digits)
+    assert skeletons.skeleton("123456") == "000000"
+    assert found[skeletons.SPLITS.index("test_skeleton")] in (0, 1)
 
 
 def test_the_keys_of_hashes_matter() -> None:

@@ -13,13 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cadmus import checkpoint, corpus, tokens
-from cadmus import train as training
-from cadmus.families import Equality
-from cadmus.model import Model, loss_mask, next_token_loss
-from cadmus.muon import Muon, orthogonalize
-from cadmus.recipe import Recipe, follow
-from cadmus.train import TrainConfig, train
+from cadmus.corpora import held_out
+from cadmus.machine import tokens
+from cadmus.models.model import Model, loss_mask, next_token_loss
+from cadmus.programs.families import Equality
+from cadmus.training import checkpoint
+from cadmus.training import loop as training
+from cadmus.training.loop import TrainConfig, train
+from cadmus.training.muon import Muon, orthogonalize
+from cadmus.training.recipe import Recipe, follow
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -54,7 +56,7 @@ def test_rotary_models_train_and_come_back(tmp_path: Path) -> None:
 def test_what_is_learned_holds_for_unseen_programs() -> None:
     """So that the loss falls by the programs, not by chance: the model beats the best constant guess of each token."""
     model, _ = trained(QUICK)
-    unseen = torch.from_numpy(tokens.sequences(corpus.held_out(Equality(), "test_skeleton", 500, 0)))
+    unseen = torch.from_numpy(tokens.sequences(held_out.held_out(Equality(), "test_skeleton", 500, 0)))
     with torch.no_grad():
         loss = model(unseen, return_type="loss").item()
     counted = unseen[:, 1:][loss_mask(unseen)].long()

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cadmus import vm
-from cadmus.vm import NAN, Int, NanCause, Registers, Semantics, Seq, State
+from cadmus.machine import vm
+from cadmus.machine.vm import NAN, Int, NanCause, Registers, Semantics, Seq, State
 from tests import programs
 from tests.cases import CASES, PAPER, Case
 

@@ -6,12 +6,12 @@ from functools import cache
 
 from torch import Tensor
 
-from cadmus.build import build
-from cadmus.corpus import Corpus
-from cadmus.families import Equality, Register
-from cadmus.mixture import Component, Mixture
-from cadmus.model import Model, ModelConfig
-from cadmus.train import TrainConfig, train
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs.families import Equality, Register
+from cadmus.programs.mixture import Component, Mixture
+from cadmus.training.loop import TrainConfig, train
 
 MIXED = Mixture("mixed", (Component(Equality()), Component(Register(assertions=2))))
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=64, n_ctx=MIXED.width + 1)

@@ -43,8 +43,8 @@ def build(
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core where left out.", min=1)] = None,
 ) -> None:
-    from cadmus.build import build as make
-    from cadmus.mixture import load
+    from cadmus.corpora.build import build as make
+    from cadmus.programs.mixture import load
 
     chosen = load(mixture)
     size = programs or chosen.programs
@@ -107,8 +107,8 @@ def describe(
     )
 )
 def knobs(families: Annotated[list[str] | None, typer.Argument(help="Families; all where left out.")] = None) -> None:
-    from cadmus.families import FAMILIES
-    from cadmus.families.base import knobs as of
+    from cadmus.programs.families import FAMILIES
+    from cadmus.programs.parts.family import knobs as of
 
     for name in families or []:
         if name not in FAMILIES:

@@ -33,8 +33,8 @@ def vm(
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the program from a file.")] = None,
 ) -> None:
-    from cadmus.artifacts import read_text
-    from cadmus.vm import explain
+    from cadmus.machine.vm import explain
+    from cadmus.runtime.artifacts import read_text
 
     if (program is None) == (file is None):
         raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")

@@ -25,7 +25,7 @@ def check_writable(folder: Path, kind: str | None = None) -> None:
     """OSError now, not after minutes of work, where nothing can be written to `folder`; ValueError where it holds an
     artifact of another kind than the one to be written, or files that are not ours and would be overwritten.
     The folder is not made yet: work that fails leaves no empty one."""
-    from cadmus.artifacts import check_free
+    from cadmus.runtime.artifacts import check_free
 
     if kind is not None:
         check_free(folder, kind)
@@ -108,7 +108,7 @@ def check_table_path(path: Path | None) -> None:
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
     """Write a table as .csv or .parquet, by the path's ending (ValueError for another)."""
-    from cadmus.artifacts import write_bytes
+    from cadmus.runtime.artifacts import write_bytes
 
     check_table_path(path)
     csv = path.suffix == ".csv"

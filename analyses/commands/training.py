@@ -65,13 +65,13 @@ def train(
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Processes that draw programs; 0: the one that trains.", min=0)] = 0,
 ) -> None:
-    from cadmus.corpus import load
-    from cadmus.devices import chosen
-    from cadmus.evaluate import evaluate
-    from cadmus.mixture import load as load_mixture
-    from cadmus.processes import processes, rank
-    from cadmus.recipe import changed, follow
-    from cadmus.recipe import load as load_recipe
+    from cadmus.corpora.corpus import load
+    from cadmus.programs.mixture import load as load_mixture
+    from cadmus.runtime.devices import chosen
+    from cadmus.training.completion import evaluate
+    from cadmus.training.distributed import processes, rank
+    from cadmus.training.recipe import changed, follow
+    from cadmus.training.recipe import load as load_recipe
 
     if corpus is not None and mixture is not None:
         raise ValueError("--corpus is of a mixture already; leave out --mixture")
@@ -123,9 +123,9 @@ def evaluate_run(
 ) -> None:
     import pandas as pd
 
-    from cadmus import checkpoint
-    from cadmus.devices import chosen
-    from cadmus.evaluate import evaluate
+    from cadmus.runtime.devices import chosen
+    from cadmus.training import checkpoint
+    from cadmus.training.completion import evaluate
 
     check_table_path(out)
     trained = checkpoint.load(run)
@@ -146,7 +146,7 @@ def _say(text: str) -> None:
 
 
 def _print_accuracies(rows: list) -> None:
-    """Completion accuracies, rows of `cadmus.evaluate`, as a table."""
+    """Completion accuracies, rows of `cadmus.training.completion`, as a table."""
     cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts", "")]
     for row in rows:
         interval = f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n else ""

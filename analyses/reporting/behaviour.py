@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.reporting import figures, report
-from cadmus import checkpoint
+from cadmus.training import checkpoint
 
 
 def completion(table: pd.DataFrame) -> report.Section:
-    """The paper's Table 3: `table` holds rows of `cadmus.evaluate`, those of out-of-distribution sets too."""
+    """The paper's Table 3: `table` holds rows of `cadmus.training.completion`, those of out-of-distribution sets
+    too."""
     shown = pd.DataFrame(
         {
             "family": table.family,

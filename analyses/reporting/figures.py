@@ -27,7 +27,7 @@ def theme() -> Iterator[None]:
 
 def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
     """Training loss by tokens seen, and completion accuracy where the run evaluated itself: the tables `log` and
-    `evaluations` of the record of `cadmus.train`."""
+    `evaluations` of the record of `cadmus.training.loop`."""
     with theme():
         figure = Figure(figsize=(9.2, 2.8 if evaluations.empty else 3.4), layout="constrained")
         axes = figure.subplots(1, 1 if evaluations.empty else 2, squeeze=False)[0]

@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cadmus import artifacts
+from cadmus.runtime import artifacts
 
 _DPI = 160
 

@@ -1,8 +1,8 @@
 """Does the probe compute the state, or the model represent it? Selectivity against machines at graded distance.
 
 After Jin & Rinard (arXiv 2305.11169): the same probe is retrained on the states that alternative machines
-(`cadmus.semantics`) have on the same programs. What a probe computes from the tokens it computes as well for them; what
-the model represents serves the true machine better, and the more so the farther the other machine is.
+(`cadmus.states.alternatives`) have on the same programs. What a probe computes from the tokens it computes as well for
+them; what the model represents serves the true machine better, and the more so the farther the other machine is.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from analyses.reporting.figures import theme
-from cadmus import state_properties, tokens, vm
+from cadmus.machine import tokens, vm
+from cadmus.programs import skeletons
+from cadmus.properties import behaviour
 
 RANKS = 60  # of skeletons that are drawn, evenly spaced on the logarithmic axis
 VALUES = 60  # integers beyond -60 and 60 are counted at the ends
@@ -27,9 +29,9 @@ def distributions(samples: dict[str, np.ndarray]) -> pd.DataFrame:
     tokens, an integer, a depth, a rank (of which `RANKS` are kept)."""
     tables = []
     for family, programs in samples.items():
-        states = state_properties.states(programs, state_properties.structure(programs).main)
+        states = behaviour.states(programs, behaviour.structure(programs).main)
         values = states.values[states.computed].clip(-VALUES, VALUES)
-        _, counts = np.unique(tokens.skeleton_hashes(programs, "skeleton"), return_counts=True)
+        _, counts = np.unique(skeletons.skeleton_hashes(programs, "skeleton"), return_counts=True)
         found = {
             "tokens": np.unique(tokens.lengths(programs), return_counts=True),
             "values": np.unique(values, return_counts=True),

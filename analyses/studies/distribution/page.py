@@ -11,11 +11,14 @@ import pandas as pd
 from analyses.reporting import report
 from analyses.studies.distribution import figures
 from analyses.studies.distribution.study import ALL, Source, measure
-from cadmus import artifacts, corpus, mixture, tokens
-from cadmus.build import OUT_OF_DISTRIBUTION
-from cadmus.divergence import divergence
-from cadmus.families.base import knobs
-from cadmus.families.statements import Computed
+from cadmus.corpora import held_out
+from cadmus.corpora.build import OUT_OF_DISTRIBUTION
+from cadmus.machine import tokens
+from cadmus.programs import mixture
+from cadmus.programs.parts.family import knobs
+from cadmus.programs.parts.statements import Computed
+from cadmus.properties.divergence import divergence
+from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Stage
 
 EXAMPLES = 4  # programs shown of each family
@@ -209,7 +212,7 @@ def _knobs(source: Source) -> report.Section:
 def _out_of_distribution(source: Source, seed: int) -> tuple[report.Section, ...]:
     rows, shown = [], []
     for one in source.mixture.out_of_distribution:
-        programs = corpus.out_of_distribution(source.mixture, one, OUT_OF_DISTRIBUTION, seed)
+        programs = held_out.out_of_distribution(source.mixture, one, OUT_OF_DISTRIBUTION, seed)
         trained = source.samples.get(one.family.name, source.everything)
         n = min(len(trained), len(programs))
         far = divergence(trained[:n], programs[:n], seed=seed)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cadmus import corpus, mixture, tokens
-from cadmus.families import Family
-from cadmus.mixture import Mixture
+from cadmus.corpora import corpus, held_out
+from cadmus.machine import tokens
+from cadmus.programs import mixture
+from cadmus.programs.families import Family
+from cadmus.programs.mixture import Mixture
 
 
 def take(
@@ -28,7 +30,7 @@ def take(
         if made is not None and split == "train":
             programs = corpus.sample(made, n, seed, family.name)
         else:
-            programs = corpus.held_out(family, split, n, seed, chosen.hold_out)
+            programs = held_out.held_out(family, split, n, seed, chosen.hold_out)
         found += _rows(family, programs)
     return found
 
@@ -40,7 +42,7 @@ def _of_set(chosen: Mixture, name: str, families: list[str], n: int, seed: int) 
         raise ValueError(f"mixture {chosen.name!r} has no out-of-distribution set {name!r}; there are {known}")
     if families:
         raise ValueError(f"--family does not go with --out-of-distribution: {name} is of {sets[name].family.name}")
-    return _rows(sets[name].family, corpus.out_of_distribution(chosen, sets[name], n, seed))
+    return _rows(sets[name].family, held_out.out_of_distribution(chosen, sets[name], n, seed))
 
 
 def _rows(family: Family, programs: np.ndarray) -> list[tuple[str, str, list[str]]]:

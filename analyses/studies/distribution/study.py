@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cadmus import corpus, mixture, properties
-from cadmus.corpus import Corpus
-from cadmus.divergence import divergence
-from cadmus.jackknife import FEWEST
-from cadmus.mixture import Mixture
+from cadmus.corpora import corpus
+from cadmus.corpora.corpus import Corpus
+from cadmus.corpora.shards import stack_programs, train_only
+from cadmus.programs import mixture
+from cadmus.programs.mixture import Mixture
+from cadmus.properties import structure
+from cadmus.properties.divergence import divergence
 from cadmus.runtime.progress import Stage
-from cadmus.seeds import generator
-from cadmus.shards import stack_programs, train_only
+from cadmus.runtime.seeds import generator
+from cadmus.statistics.jackknife import FEWEST
 
 ALL = "all families"
 _FEWEST = 1000  # programs of a family that are measured
@@ -94,7 +96,7 @@ def measure(source: Source, seed: int = 0, stage: Stage | None = None) -> pd.Dat
     tables = []
     for i, (name, programs) in enumerate(samples.items()):
         if len(programs) >= FEWEST:
-            tables.append(properties.measure(programs, seed=seed).assign(family=name, source=source.name))
+            tables.append(structure.measure(programs, seed=seed).assign(family=name, source=source.name))
         if stage is not None:
             stage("measure", (i + 1) / len(samples), name)
     return pd.concat(tables, ignore_index=True)[
@@ -117,7 +119,7 @@ def compare(
     for name in names:
         first, second = (one.everything if name == ALL else one.samples[name] for one in (a, b))
         n = min(len(first), len(second))  # counts of distinct things, and divergences, depend on the size
-        measured = [properties.measure(programs[:n], seed=seed) for programs in (first, second)]
+        measured = [structure.measure(programs[:n], seed=seed) for programs in (first, second)]
         table = measured[0][["property", "unit"]].copy()
         for label, one in zip("ab", measured, strict=True):
             table[[label, f"{label}_low", f"{label}_high"]] = one[["value", "low", "high"]]

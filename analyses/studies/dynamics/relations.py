@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from probes.stats import benjamini_hochberg
+from cadmus.statistics.clustered import benjamini_hochberg
 
 MOST_PERMUTATIONS = 5040  # of runs: all, of up to seven
 LEAST_RISE = 0.1  # of a curve, to say when it rose

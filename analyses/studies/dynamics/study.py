@@ -20,12 +20,12 @@ import pandas as pd
 from analyses.reporting import report
 from analyses.studies.dynamics import figures
 from analyses.studies.dynamics.relations import LEAST_RISE, MOST_PERMUTATIONS, correlations, lead
-from cadmus import checkpoint
-from cadmus.devices import chosen
-from cadmus.evaluate import evaluate
-from cadmus.model import Model
+from cadmus.models.model import Model
+from cadmus.runtime.devices import chosen
 from cadmus.runtime.progress import Stage
-from cadmus.semantics import Alternative, alternatives
+from cadmus.states.alternatives import Alternative, alternatives
+from cadmus.training import checkpoint
+from cadmus.training.completion import evaluate
 from probes.examples import TRUE, Examples, Target, draw
 from probes.harvest import residual_sites
 from probes.measure import TRAINED, measure

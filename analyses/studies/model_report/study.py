@@ -13,10 +13,12 @@ from analyses.studies.paper import page as paper_page
 from analyses.studies.state import page as state_page
 from analyses.studies.state import study as state
 from analyses.studies.state import summary as state_summary
-from cadmus import DEFAULT_MODEL, artifacts, checkpoint
-from cadmus.devices import chosen
-from cadmus.evaluate import evaluate
+from cadmus import DEFAULT_MODEL
+from cadmus.runtime import artifacts
+from cadmus.runtime.devices import chosen
 from cadmus.runtime.progress import Stage
+from cadmus.training import checkpoint
+from cadmus.training.completion import evaluate
 
 
 @dataclass(frozen=True)

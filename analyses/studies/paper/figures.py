@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analyses.reporting.figures import CONTROL, INTERVAL, MARKERS, theme
-from cadmus.evaluate import wilson
+from cadmus.statistics.proportions import wilson
 
 
 def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:

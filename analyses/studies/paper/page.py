@@ -11,11 +11,13 @@ import pandas as pd
 
 from analyses.reporting import behaviour, report
 from analyses.studies.paper import figures, study
-from cadmus import DEFAULT_MODEL, checkpoint
-from cadmus.devices import chosen
-from cadmus.evaluate import evaluate, wilson
-from cadmus.families import Compare
+from cadmus import DEFAULT_MODEL
+from cadmus.programs.families import Compare
+from cadmus.runtime.devices import chosen
 from cadmus.runtime.progress import Stage
+from cadmus.statistics.proportions import wilson
+from cadmus.training import checkpoint
+from cadmus.training.completion import evaluate
 from probes.controls import untrained_twin
 
 

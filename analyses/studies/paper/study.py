@@ -14,26 +14,29 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cadmus import corpus, kernel, labels, tokens, vm
-from cadmus.families import Compare
-from cadmus.families.compare import RELATIONS, relation
-from cadmus.families.pieces import join, same
-from cadmus.holdout import HoldOut
-from cadmus.membership import program_hashes
-from cadmus.model import Model
-from cadmus.seeds import generator
-from probes import stats
+from cadmus.corpora import held_out
+from cadmus.corpora.membership import program_hashes
+from cadmus.machine import kernel, tokens, vm
+from cadmus.models.model import Model
+from cadmus.programs import skeletons
+from cadmus.programs.families import Compare
+from cadmus.programs.families.compare import RELATIONS, relation
+from cadmus.programs.holdout import HoldOut
+from cadmus.programs.parts.pieces import join, same
+from cadmus.runtime.seeds import generator
+from cadmus.runtime.threads import on_threads
+from cadmus.states import variables
+from cadmus.statistics import clustered
 from probes.bank import Moments
 from probes.controls import prefix_majority
 from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
 from probes.linear import ridge
 from probes.logistic import fit_on_validation
-from probes.threads import on_threads
 
 NUMBERS = ("first", "second")
 REGIONS = ("inside", "outside, X = Y", "outside, X and Y differ")  # of the plane, by the trained square
 
-_TEST = [tokens.SPLITS.index(split) for split in ("test", "test_skeleton")]
+_TEST = [skeletons.SPLITS.index(split) for split in ("test", "test_skeleton")]
 _BATCH = 8192  # programs read at once
 _MOST_ROUNDS = 200  # of drawing programs for cells that have few
 
@@ -107,7 +110,7 @@ def _plane(
         x, y = cells[tried].T
         parts = family.numbers.draw(x, rng), family.numbers.draw(y, rng), relation(x, y), same(vm.END, len(x))
         programs = join(family.width, *parts)
-        fine = np.isin(tokens.splits(programs), _TEST) | ~_inside(x, y, trained)
+        fine = np.isin(skeletons.splits(programs), _TEST) | ~_inside(x, y, trained)
         if hold_out is not None:
             fine &= ~hold_out.held(programs)
         programs, tried = programs[fine], tried[fine]
@@ -148,9 +151,9 @@ def figure2(
     is told the share done.
     """
     family = replace(family, assertions=1, min_length=0)
-    drawn = corpus.held_out(family, "test_skeleton", programs, seed)
+    drawn = held_out.held_out(family, "test_skeleton", programs, seed)
     values = _numbers(drawn, family)
-    folds, skeletons = skeleton_folds(drawn), skeleton_ids(drawn)
+    folds, clusters_of = skeleton_folds(drawn), skeleton_ids(drawn)
     majority = prefix_majority(family)
     width = 2 * family.length + 1
 
@@ -159,17 +162,17 @@ def figure2(
         x = _standardized(x, train)
         held = Moments.of(x[validation], values[validation])
         predicted = ridge(Moments.of(x[train], values[train]), validation=held)(x[test])
-        clusters = (skeletons[test], np.flatnonzero(test), seed)
+        clusters = (clusters_of[test], np.flatnonzero(test), seed)
         rows = []
         for k, number in enumerate(NUMBERS):
             y = values[:, k]
             logistic = fit_on_validation(x[train], y[train], x[validation], y[validation])
-            accuracy = stats.accuracy(logistic.predict(x[test]) == y[test], *clusters)
-            r_squared = stats.r_squared(y[test], predicted[:, k], *clusters)
+            accuracy = clustered.accuracy(logistic.predict(x[test]) == y[test], *clusters)
+            r_squared = clustered.r_squared(y[test], predicted[:, k], *clusters)
             shared = {**about, "variable": f"{number} number", "programs": int(test.sum()), "seed": seed}
             known = {"prefix_majority": majority[k, about["position"] - 1]}
-            rows.append({**shared, **stats.columns("logistic", "accuracy", accuracy), **known})
-            rows.append({**shared, **stats.columns("ridge", "R2", r_squared)})
+            rows.append({**shared, **clustered.columns("logistic", "accuracy", accuracy), **known})
+            rows.append({**shared, **clustered.columns("ridge", "R2", r_squared)})
         return rows
 
     rows = []
@@ -194,7 +197,7 @@ def _numbers(programs: np.ndarray, family: Compare) -> np.ndarray:
     """The two computed values of each program: int64 [n, 2], as the machine has them after the 2 * length-th token."""
     traces = kernel.traces(programs, entries=2)
     position = 2 * family.length
-    return np.stack([labels.read(traces, name).values[:, position] for name in ("stack.1", "stack.0")], 1)
+    return np.stack([variables.read(traces, name).values[:, position] for name in ("stack.1", "stack.0")], 1)
 
 
 def _standardized(x: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes import stats
+from cadmus.statistics import clustered
 from probes.estimators import DiscriminantProbe, LeastSquaresProbe
 from probes.examples import Examples, Target, labelled
 from probes.harvest import stream
@@ -57,8 +57,8 @@ def compare(
             held = (x_held[known] - mean) / spread, y_held[known]
             for name, probe in _fitted((x - mean) / spread, y, held, seed).items():
                 right = probe.predict((x_test - mean) / spread) == y_test
-                score = stats.accuracy(right, *clusters, seed)
-                rows.append({"variable": variable, "site": site, **stats.columns(name, "accuracy", score)})
+                score = clustered.accuracy(right, *clusters, seed)
+                rows.append({"variable": variable, "site": site, **clustered.columns(name, "accuracy", score)})
         progress((done + 1) / len(sites))
     return pd.DataFrame(rows)
 

@@ -16,11 +16,14 @@ import pandas as pd
 
 from analyses.studies.state import probe_comparison
 from analyses.studies.state.tables import best_sites
-from cadmus import DEFAULT_MODEL, checkpoint, kernel, labels, tokens, vm
-from cadmus.devices import chosen
-from cadmus.model import Model
+from cadmus import DEFAULT_MODEL
+from cadmus.machine import kernel, tokens, vm
+from cadmus.models.model import Model
+from cadmus.runtime.devices import chosen
 from cadmus.runtime.progress import Stage
-from cadmus.semantics import Alternative, alternatives
+from cadmus.states import variables as labels
+from cadmus.states.alternatives import Alternative, alternatives
+from cadmus.training import checkpoint
 from probes import custom, dimensions, numeric, scores
 from probes.bank import Bank
 from probes.controls import untrained_twin
@@ -69,7 +72,7 @@ class StateConfig:
     families: tuple[str, ...] = ()
     """Of the mixture; none: all."""
     machines: int = 2
-    """Alternative ones, at distances spread evenly up to the farthest (`cadmus.semantics`)."""
+    """Alternative ones, at distances spread evenly up to the farthest (`cadmus.states.alternatives`)."""
     probe: str = ""
     """FILE.py:NAME, a probe of one's own in place of the ridge and discriminant probes."""
     full: bool = False

@@ -12,7 +12,7 @@ from analyses.reporting import report
 from analyses.reporting.sites import in_the_stream
 from analyses.studies.state import tables
 from analyses.studies.state.study import State
-from probes import stats
+from cadmus.statistics import clustered
 from probes.scores import CONTROLS, EMBEDDING, MARGIN
 
 ENOUGH = 10_000  # programs, from which on the controls hardly rise with more
@@ -35,7 +35,7 @@ def statements(found: State) -> tuple[str, ...]:
         + (f": {'; '.join(_said(row) for row in read.itertuples())}." if len(read) else "."),
     ]
     classes = tables.breakdown(found.scores, "token class")
-    surely = stats.simultaneous(classes.beyond, classes.beyond_low) > MARGIN
+    surely = clustered.simultaneous(classes.beyond, classes.beyond_low) > MARGIN
     rest = classes[surely & classes.read.eq(True) & ~classes.variable.isin(read.index)]
     if len(rest):
         said.append(
@@ -83,7 +83,7 @@ def _beyond_linear(at: pd.DataFrame) -> str:
     """What is read beyond every control but the network, which computes from the tokens what no linear probe can."""
     named = [name for name in controls(at) if name != _NETWORK]
     others = at[named].max(axis=1)
-    sound = at.screen.eq("") & (at.clusters >= stats.FEWEST_CLUSTERS)
+    sound = at.screen.eq("") & (at.clusters >= clustered.FEWEST_CLUSTERS)
     more = at[(at.low - others > MARGIN) & at.best_control.eq(_NETWORK) & at.read.ne(True) & sound]
     if more.empty:
         return ""

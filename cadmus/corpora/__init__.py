@@ -1,0 +1,3 @@
+"""Programs in numbers: drawn in `shards`, told apart (`membership`), written (`build`), read (`corpus`), drawn beside
+them (`held_out`), and with their truth destroyed (`ordinary`). Mixture, size and seed enter; uint8 [n, width]
+leaves."""

@@ -1,0 +1,352 @@
+"""The Cadmus virtual machine in plain Python: the readable truth that everything else is held against.
+
+A postfix integer machine of 65 one-character instructions (Webb & Ramapuram, arXiv 2602.09112; `docs/machine.md`). Any
+text over `VOCAB` runs and nothing raises: what cannot be computed is `NAN`. The values lie in `cadmus.machine.values`,
+the instruction table in `cadmus.machine.instructions`; both are at hand here. This module has the states, the machine,
+and the four ways to use it: `run`, `verdict`, `resume`, `explain`. `cadmus.machine.kernel` is the same machine
+compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from cadmus.machine.instructions import (
+    CLOSE,
+    END,
+    INSTRUCTIONS,
+    OPEN,
+    REGISTERS,
+    SLOTS,
+    VOCAB,
+    Instruction,
+    NanCause,
+    Semantics,
+    Undefined,
+)
+from cadmus.machine.values import MAX_INT, MAX_LENGTH, MAX_TAG, NAN, Int, Seq, Value, all_true, as_value, truth
+
+__all__ = [
+    "CLOSE",
+    "END",
+    "FUEL",
+    "INSTRUCTIONS",
+    "MAX_CALLS",
+    "MAX_INT",
+    "MAX_LENGTH",
+    "MAX_TAG",
+    "NAN",
+    "OPEN",
+    "REGISTERS",
+    "SLOTS",
+    "VERSION",
+    "VOCAB",
+    "Instruction",
+    "Int",
+    "Machine",
+    "NanCause",
+    "Observer",
+    "Registers",
+    "Result",
+    "Semantics",
+    "Seq",
+    "State",
+    "Undefined",
+    "Value",
+    "all_true",
+    "as_value",
+    "check",
+    "explain",
+    "parse",
+    "resume",
+    "run",
+    "truth",
+    "verdict",
+]
+
+VERSION = 1  # raise it when what any program leaves changes: what was made with another version is refused
+MAX_CALLS = 8  # calls active at once; the main text is not a call
+FUEL = 4096  # instructions executed per run
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+
+class Registers(Mapping[str, Value]):
+    """The four registers, an immutable mapping from "a", "b", "c", "d" to values."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, a: Value = NAN, b: Value = NAN, c: Value = NAN, d: Value = NAN):
+        self._values = tuple(map(as_value, (a, b, c, d)))
+
+    def __getitem__(self, name: str) -> Value:
+        if name not in tuple(REGISTERS):
+            raise KeyError(f"there is no register {name!r}; the registers are a, b, c, d")
+        return self._values[REGISTERS.index(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(REGISTERS)
+
+    def __len__(self) -> int:
+        return len(REGISTERS)
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+    def __repr__(self) -> str:
+        return f"Registers({', '.join(f'{name}={value}' for name, value in self.items())})"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The machine between two tokens: the data stack (top last), the registers, the fuel left.
+
+    Ints and iterables of ints are converted on the way in.
+    """
+
+    stack: tuple[Value, ...] = ()
+    registers: Registers = field(default_factory=Registers)
+    fuel: int = FUEL
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stack", tuple(map(as_value, self.stack)))
+        if not isinstance(self.registers, Registers):
+            object.__setattr__(self, "registers", Registers(**self.registers))
+        if not 0 <= self.fuel <= FUEL:
+            raise ValueError(f"fuel {self.fuel} is outside 0..{FUEL}")
+
+    def with_register(self, name: str, value: Value | int | Iterable[int | Int]) -> State:
+        """This state with register `name` holding `value` (an int or an iterable of ints is converted)."""
+        if name not in tuple(REGISTERS):
+            raise ValueError(f"there is no register {name!r}; the registers are a, b, c, d")
+        return replace(self, registers=Registers(**{**self.registers, name: value}))
+
+    def with_stack(self, stack: Iterable[Value | int | Iterable[int | Int]]) -> State:
+        """This state with the data stack `stack`, top last (ints and iterables of ints are converted)."""
+        return replace(self, stack=tuple(stack))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: the outputs (bottom first) and the state after every token of the text."""
+
+    outputs: tuple[Value, ...]
+    states: tuple[State, ...]
+
+    @property
+    def is_true(self) -> bool:
+        """Whether the program is a true-program: one or more outputs, all true."""
+        return all_true(self.outputs)
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+
+
+class OutOfFuel(Exception):
+    """An instruction is due and no fuel is left."""
+
+
+def check(text: str) -> str:
+    """`text`, if every character is an instruction; else ValueError naming the first that is not and its position."""
+    for position, character in enumerate(text):
+        if character not in INSTRUCTIONS:
+            raise ValueError(
+                f"{character!r} at position {position} is not an instruction; "
+                f"a program holds only {VOCAB} (no brackets, no spaces)"
+            )
+    return text
+
+
+def parse(text: str) -> tuple[list[int], dict[str, str]]:
+    """The positions that are executed, in order, and the bodies bound to f, g, h (hoisted: their place is free)."""
+    end = text.find(END) if END in text else len(text)
+    executed, bodies, position = [], [], 0
+    while position < end:
+        if text[position] == OPEN:
+            close = text.find(CLOSE, position, end)
+            close = end if close < 0 else close
+            bodies.append(text[position + 1 : close])
+            position = close + 1
+        else:
+            executed.append(position)
+            position += 1
+    return executed, dict(zip(SLOTS, bodies, strict=False))
+
+
+Observer = Callable[[str, tuple[Value, ...], tuple[Value, ...], NanCause | None], None]
+
+
+class Machine:
+    """A machine at work on one text.
+
+    `observer(token, inputs, outputs, cause)` is told of every executed instruction, after it. A missing input is absent
+    from `inputs`; `cause` says why the instruction had no result (None where it had one, be it a NAN that a body left).
+    """
+
+    def __init__(self, text: str, semantics: Semantics | None = None, observer: Observer | None = None):
+        self.positions, self.bodies = parse(check(text))
+        self.text = text
+        self.semantics = INSTRUCTIONS if semantics is None else semantics
+        self.observer = observer
+        self.stack: list[Value] = []
+        self.registers: dict[str, Value] = dict.fromkeys(REGISTERS, NAN)
+        self.fuel = FUEL
+        self.calls = 0
+        self.out_of_fuel = False
+
+    @property
+    def state(self) -> State:
+        return State(tuple(self.stack), Registers(**self.registers), self.fuel)
+
+    def restore(self, state: State) -> None:
+        self.stack, self.registers, self.fuel = list(state.stack), dict(state.registers), state.fuel
+        self.calls, self.out_of_fuel = 0, False
+
+    def advance(self, position: int) -> None:
+        """Execute the token at `position` of the main text. Out of fuel, the stack becomes a single NAN."""
+        try:
+            self.execute(self.text[position], self.stack)
+        except OutOfFuel:
+            self.stack = [NAN]
+            self.out_of_fuel = True
+
+    def execute(self, token: str, stack: list[Value]) -> None:
+        if self.fuel == 0:
+            raise OutOfFuel
+        self.fuel -= 1
+        instruction = self.semantics[token]
+        split = max(0, len(stack) - instruction.inputs)
+        inputs = tuple(stack[split:])
+        del stack[split:]
+        cause = None
+        try:
+            outputs = self.apply(instruction, inputs)
+        except Undefined as undefined:
+            outputs, cause = (NAN,) * instruction.outputs, undefined.cause
+        stack.extend(outputs)
+        if self.observer is not None:
+            self.observer(token, inputs, outputs, cause)
+
+    def apply(self, instruction: Instruction, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        """The uniform rules on missing, NAN and ill-typed inputs, then the instruction's own effect."""
+        if instruction.takes_nan:
+            inputs = inputs or (NAN,)
+        elif len(inputs) < instruction.inputs:
+            raise Undefined(NanCause.UNDERFLOW)
+        else:
+            for value, kind in zip(inputs, instruction.input_types, strict=True):
+                if value is NAN:
+                    raise Undefined(NanCause.NAN_INPUT)
+                if (kind == "int" and not isinstance(value, Int)) or (kind == "seq" and not isinstance(value, Seq)):
+                    raise Undefined(NanCause.TYPE)
+        return instruction.effect(self, *inputs) if instruction.uses_machine else instruction.effect(*inputs)
+
+    def load(self, register: str) -> Value:
+        if self.registers[register] is NAN:
+            raise Undefined(NanCause.REGISTER_NAN)
+        return self.registers[register]
+
+    def store(self, register: str, value: Value) -> tuple:
+        self.registers[register] = value
+        return ()
+
+    def call(self, slot: str, x: Value) -> Value:
+        """Run the body bound to `slot` on a new stack that holds only `x`; its top at the end is the result."""
+        if slot not in self.bodies:
+            raise Undefined(NanCause.UNBOUND)
+        if self.calls == MAX_CALLS:
+            raise Undefined(NanCause.CALL_DEPTH)
+        self.calls += 1
+        stack = [x]
+        for token in self.bodies[slot]:
+            self.execute(token, stack)
+        self.calls -= 1
+        if not stack:
+            raise Undefined(NanCause.NO_RESULT)
+        return stack[-1]
+
+
+# --- uses ------------------------------------------------------------------------------------------------------------
+
+
+def run(text: str, semantics: Semantics | None = None) -> Result:
+    """Run a program, given without the leading marker.
+
+    `states` holds one `State` per token of `text`: the state after it, with all definitions of the whole text bound;
+    after a token of a definition, the closing `.` and whatever follows it, the state is the one before it. Raises
+    ValueError for a character outside `VOCAB`.
+    """
+    return _finish(Machine(text, semantics), -1, [])
+
+
+def resume(text: str, at: int, state: State, semantics: Semantics | None = None) -> Result:
+    """Go on after token `at` of `text` (-1: before the first) from `state`, edited or not, with its fuel.
+
+    The states of the result before `at` are those of the unedited run, the one at `at` is `state` itself; so
+    `resume(text, i, run(text).states[i]) == run(text)`. Raises ValueError for a position outside the text.
+    """
+    if not -1 <= at < len(text):
+        raise ValueError(f"cannot resume after token {at} of a text of {len(text)} (-1: before the first)")
+    machine = Machine(text, semantics)
+    machine.restore(state)
+    return _finish(machine, at, [] if at < 0 else [*run(text, semantics).states[:at], state])
+
+
+def _finish(machine: Machine, after: int, states: list[State]) -> Result:
+    """Execute what stands after token `after`, adding the state after each of those tokens to `states`."""
+    executed = set(machine.positions)
+    state = machine.state
+    for position in range(after + 1, len(machine.text)):
+        if position in executed:
+            machine.advance(position)
+            state = machine.state
+        states.append(state)
+    return Result(state.stack, tuple(states))
+
+
+def verdict(text: str, semantics: Semantics | None = None) -> bool:
+    """Whether `text` is a true-program; `run(text).is_true` without keeping the states."""
+    machine = Machine(text, semantics)
+    for position in machine.positions:
+        machine.advance(position)
+    return all_true(machine.stack)
+
+
+def explain(text: str, semantics: Semantics | None = None) -> str:
+    """An aligned trace of `text`: per token its name, the stack after it (top right), the registers in use, and why a
+    NAN arose. A token of a definition is marked `|`: it is passed over where it stands."""
+    why: list[str] = []
+
+    def note(token: str, inputs: tuple, outputs: tuple, cause: NanCause | None) -> None:
+        if cause is not None:
+            why.append(f"in {token!r} of a body: {cause}" if machine.calls else str(cause))
+        if not machine.calls:
+            if NAN in outputs:
+                if cause is not None:
+                    why.insert(0, why.pop())  # the instruction's own cause, then what happened in its calls, in order
+            else:
+                why.clear()
+
+    machine = Machine(text, semantics, note)
+    executed, end = set(machine.positions), text.find(END) if END in text else len(text)
+    rows = [("", "token", "instruction", "fuel", "stack", "registers", "why NAN")]
+    for position, token in enumerate(text):
+        why.clear()
+        if position in executed:
+            machine.advance(position)
+            name = machine.semantics[token].name
+        else:
+            name = "|" if position < end else "end" if position == end else "(not read)"
+        stack = " ".join(map(str, machine.stack)) or "-"
+        registers = " ".join(f"{r}={v}" for r, v in machine.registers.items() if v is not NAN)
+        if machine.out_of_fuel:
+            why[:] = [f"no fuel is left after {FUEL} instructions"]
+        more = [f"and {len(why) - 2} more"] if len(why) > 2 else []
+        rows.append((str(position), token, name, str(machine.fuel), stack, registers, "; ".join(why[:2] + more)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    kind = "true-program" if all_true(machine.stack) else "false-program"
+    outputs = " ".join(map(str, machine.stack)) or "none"
+    return "\n".join([*lines, "", f"outputs: {outputs}", f"verdict: {kind}"])

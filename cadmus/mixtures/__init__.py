@@ -1,1 +1,0 @@
-"""Mixtures that ship with the package: TOML files, read by `cadmus.mixture.load("NAME")`."""

@@ -1,0 +1,267 @@
+"""The kinds of model that show our sites under our names, what may be read and edited on each, and runs that refuse the
+rest.
+
+Beside our own `Model` these are TransformerLens's `HookedTransformer` and `TransformerBridge`. Of some sites the bridge
+shows something else than the model computes, or takes an edit and ignores it: `capabilities` says of which. Probes and
+interventions run models through `run_with_cache` and `run_with_hooks` here, and so on all three kinds alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from cadmus.models.hooks import Chosen, Hook, HookFn, NamesFilter, matching
+from cadmus.models.model import Model, next_token_loss
+
+KINDS = ("cadmus", "hooked_transformer", "transformer_bridge")
+
+
+class Capability(NamedTuple):
+    """readable: the site holds our model's activation; editable: an edit there moves the logits as it moves ours."""
+
+    readable: bool
+    editable: bool
+
+
+# Derived and compared by tests/test_lens.py, for each version of TransformerLens. r: readable, e: editable. Rotary
+# models have a column where they differ from those with learned positions.
+_TABLE = """
+site                        cadmus  hooked_transformer  transformer_bridge  transformer_bridge/rotary
+hook_embed                  re      re                  re                  re
+hook_pos_embed              re      re                  re                  --
+blocks.hook_resid_pre       re      re                  re                  re
+blocks.ln1.hook_scale       re      re                  re                  re
+blocks.ln1.hook_normalized  re      re                  re                  re
+blocks.attn.hook_q          re      re                  re                  --
+blocks.attn.hook_k          re      re                  re                  --
+blocks.attn.hook_v          re      re                  re                  re
+blocks.attn.hook_rot_q      re      re                  --                  --
+blocks.attn.hook_rot_k      re      re                  --                  --
+blocks.attn.hook_attn_scores  re    re                  --                  --
+blocks.attn.hook_pattern    re      re                  re                  re
+blocks.attn.hook_z          re      re                  re                  re
+blocks.hook_attn_out        re      re                  re                  re
+blocks.hook_resid_mid       re      re                  r-                  r-
+blocks.ln2.hook_scale       re      re                  re                  re
+blocks.ln2.hook_normalized  re      re                  re                  re
+blocks.mlp.hook_pre         re      re                  re                  re
+blocks.mlp.hook_post        re      re                  re                  re
+blocks.hook_mlp_out         re      re                  re                  re
+blocks.hook_resid_post      re      re                  re                  re
+ln_final.hook_scale         re      re                  re                  re
+ln_final.hook_normalized    re      re                  re                  re
+unembed.hook_in             re      re                  re                  re
+unembed.hook_out            re      re                  re                  re
+hook_tokens                 re      --                  --                  --
+blocks.hook_attn_in         re      re                  --                  --
+blocks.hook_q_input         re      re                  --                  --
+blocks.hook_k_input         re      re                  --                  --
+blocks.hook_v_input         re      re                  --                  --
+blocks.attn.hook_result     re      re                  --                  --
+blocks.hook_mlp_in          re      re                  re                  re
+"""
+
+
+def _read_table(text: str) -> dict[str, dict[str, Capability]]:
+    header, *rows = (line.split() for line in text.strip().splitlines())
+    return {
+        column: {row[0]: Capability("r" in row[i], "e" in row[i]) for row in rows}
+        for i, column in enumerate(header)
+        if i
+    }
+
+
+_CAPABILITIES = _read_table(_TABLE)
+_SWITCHES = {  # what is computed on demand, and the field of TransformerLens's cfg that makes a model compute it
+    "blocks.hook_attn_in": "use_attn_in",
+    "blocks.hook_q_input": "use_split_qkv_input",
+    "blocks.hook_k_input": "use_split_qkv_input",
+    "blocks.hook_v_input": "use_split_qkv_input",
+    "blocks.attn.hook_result": "use_attn_result",
+    "blocks.hook_mlp_in": "use_hook_mlp_in",
+    "hook_tokens": None,  # decided when a HookedTransformer is built
+}
+
+
+def capabilities(kind: str, rotary: bool = False) -> dict[str, Capability]:
+    """What can be read and edited on a kind of model: {site without the block's number: Capability}.
+
+    `rotary` is for models with rotary positions. ValueError for a kind that is none of `KINDS`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}; lens.kind(model) says which a model is")
+    return dict(_CAPABILITIES.get(f"{kind}/rotary" if rotary else kind, _CAPABILITIES[kind]))
+
+
+def kind(model: Any) -> str:
+    """Which of `KINDS` a model is.
+
+    ValueError for anything else, and for models of TransformerLens whose weights were processed (LayerNorm folded,
+    compatibility mode) or that were not converted from ours: there the table does not hold.
+    """
+    if isinstance(model, Model):
+        return "cadmus"
+    classes = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.split(".")[0] == "transformer_lens"}
+    came = f"a {type(model).__name__}"
+    if "HookedTransformer" in classes:
+        if model.cfg.normalization_type == "LN":
+            return "hooked_transformer"
+        came += f" with normalization_type = {model.cfg.normalization_type!r}"
+    elif "TransformerBridge" in classes:
+        version = metadata.version("transformer-lens")
+        if int(version.split(".")[0]) < 4:
+            came += f" of transformer-lens {version}"
+        elif model.cfg.architecture != "TransformerLensNative":
+            came += f" around {model.cfg.architecture}"
+        elif model.compatibility_mode or model._weights_processed:
+            came += " with processed weights"
+        else:
+            return "transformer_bridge"
+    raise ValueError(
+        f"{came} is none of the kinds {', '.join(KINDS)}: take a cadmus.models.model.Model, or what "
+        "lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
+    )
+
+
+def sites(model: Any, on_demand: bool = False) -> list[str]:
+    """The sites of a model of any kind that Cadmus models have too, as `Model.sites`: with `on_demand`, those that a
+    run computes only where they are asked for."""
+    if kind(model) == "cadmus":
+        return model.sites(on_demand)
+    found: list[str] = []
+    patterns = [pattern for pattern in _CAPABILITIES["cadmus"] if (pattern in _SWITCHES) == on_demand]
+    for in_block, group in groupby(patterns, lambda pattern: pattern.startswith("blocks.")):
+        names = list(group)
+        blocks = range(model.cfg.n_layers) if in_block else range(1)
+        found += [name.replace("blocks.", f"blocks.{i}.", 1) for i in blocks for name in names]
+    there = model.hook_dict
+    return [site for site in found if site in there]
+
+
+def match(model: Any, names: NamesFilter) -> list[str]:
+    """The sites that a names_filter selects on a model of any kind, as `Model.run_with_cache` takes it.
+
+    ValueError for a name that does not exist, and for a predicate that selects nothing.
+    """
+    if names is None:
+        return sites(model)
+    known = sites(model) + sites(model, on_demand=True)
+    see = "model.sites()" if isinstance(model, Model) else "lens.sites(model)"
+    several = [names] if callable(names) or isinstance(names, str) else names
+    return [site for chosen in several for site in matching(known, chosen, see)]
+
+
+def check_readable(model: Any, names: NamesFilter) -> list[str]:
+    """The sites selected (None: every readable one). ValueError where one does not exist, or does not hold on this
+    kind of model what it holds on ours."""
+    return _check(model, names, "readable", "shows something else there than the model computes")
+
+
+def check_editable(model: Any, names: NamesFilter) -> list[str]:
+    """The sites selected (None: every editable one). ValueError where one does not exist, or an edit there does not
+    move the logits of this kind of model as it moves ours."""
+    return _check(model, names, "editable", "ignores such an edit, or applies it to a part of what follows only")
+
+
+def _check(model: Any, names: NamesFilter, ability: str, because: str) -> list[str]:
+    name = kind(model)
+    table = capabilities(name, model.cfg.positional_embedding_type == "rotary")
+    chosen = match(model, names)
+    able = {site: getattr(table[_pattern(site)], ability) for site in chosen}
+    if names is None:
+        return [site for site in chosen if able[site]]
+    for site in chosen:
+        if not able[site]:
+            raise ValueError(
+                f"site {site!r} is not {ability} on a {name}, which {because}: use the Cadmus model itself, "
+                f"or another site; see lens.capabilities({name!r})"
+            )
+    return chosen
+
+
+def _pattern(site: str) -> str:
+    return re.sub(r"^blocks\.\d+\.", "blocks.", site)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def run_with_cache(
+    model: Any, tokens: Tensor, names_filter: NamesFilter = None, return_type: str = "logits"
+) -> tuple[Any, dict[str, Tensor]]:
+    """(output, {site: activation}) of a model of any kind, as `Model.run_with_cache`: None is every readable site.
+
+    tokens int [batch, pos], of any integer type and on any device. ValueError as of `check_readable`.
+    """
+    cache: dict[str, Tensor] = {}
+
+    def keep(tensor: Tensor, hook: Hook) -> None:
+        cache[hook.name] = tensor.detach()
+
+    return _run(model, tokens, [(site, keep) for site in check_readable(model, names_filter)], return_type), cache
+
+
+def run_with_hooks(
+    model: Any,
+    tokens: Tensor,
+    fwd_hooks: Iterable[tuple[Chosen, HookFn]] = (),
+    return_type: str = "logits",
+) -> Any:
+    """One forward pass of a model of any kind with edits, as `Model.run_with_hooks`.
+
+    Every hook counts as an edit, whatever it returns: to look only, use `run_with_cache`. ValueError as of
+    `check_editable`, before anything runs.
+    """
+    hooks = [(site, fn) for names, fn in fwd_hooks for site in check_editable(model, names)]
+    return _run(model, tokens, hooks, return_type)
+
+
+def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_type: str) -> Any:
+    """What the kinds need different: types, devices, the names that hooks are told, the loss."""
+    tokens = tokens.to(next(model.parameters()).device)
+    if isinstance(model, Model):
+        return model.run_with_hooks(tokens, hooks, return_type)
+    if return_type not in ("logits", "loss", "both"):
+        raise ValueError(f"return_type {return_type!r} is none of 'logits', 'loss', 'both'")
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise ValueError(f"{tokens.shape[1]} positions, but the model has n_ctx = {model.cfg.n_ctx}")
+    fired: set[int] = set()
+
+    def told(number: int, site: str, fn: HookFn) -> Callable[..., Tensor | None]:
+        def listen(tensor: Tensor, hook: Any) -> Tensor | None:  # the bridge's hook has another name
+            fired.add(number)
+            return fn(tensor, Hook(site))
+
+        return listen
+
+    theirs = [(site, told(number, site, fn)) for number, (site, fn) in enumerate(hooks)]
+    with _computed(model, [site for site, _ in hooks]):
+        logits = model.run_with_hooks(tokens.long(), fwd_hooks=theirs, return_type="logits")
+    silent = [site for number, (site, _) in enumerate(hooks) if number not in fired]
+    if silent:
+        raise ValueError(f"the hook at {silent[0]!r} never fired, so that nothing was read or edited there")
+    if return_type == "logits":
+        return logits
+    loss = next_token_loss(logits, tokens)
+    return loss if return_type == "loss" else (logits, loss)
+
+
+@contextlib.contextmanager
+def _computed(model: Any, names: list[str]) -> Iterator[None]:
+    """Within the context a model of TransformerLens computes these sites, on demand or not."""
+    switches = {_SWITCHES.get(_pattern(name)) for name in names} - {None}
+    before = {switch: getattr(model.cfg, switch) for switch in switches}
+    try:
+        for switch in switches:
+            getattr(model, f"set_{switch}")(True)
+        yield
+    finally:
+        for switch, value in before.items():
+            getattr(model, f"set_{switch}")(value)

@@ -1,0 +1,157 @@
+"""Completions of many prompts at once, greedy or sampled, by way of the model's key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cadmus.machine.tokens import PAD
+from cadmus.models.key_value_cache import KeyValueCache
+from cadmus.models.model import Model
+
+# tokens int64 [row, pos], the marker first, padded with `.` -> bool [row, d_vocab]: which tokens may come next. No row
+# holds another `.` than its marker and padding, so each says itself how long it is (`tokens.lengths`).
+LogitsMask = Callable[[Tensor], Tensor]
+
+_ROWS_AT_ONCE = 128  # of prompts that are read
+_WORTH_DROPPING = 0.25  # the share of finished rows from which on it pays to copy the cache without them
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    prompts: Tensor,
+    lengths: Tensor,
+    max_new_tokens: int,
+    logits_mask: LogitsMask | None = None,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Complete many prompts at once, each until its `.` or `max_new_tokens`.
+
+    prompts int [batch, pos], row i holding lengths[i] given tokens (the marker counted), the rest ignored -> int64
+    [batch, pos'], padded with `.`. At temperature 0 the likeliest token is taken; above, one is drawn by `generator`,
+    from the `top_k` likeliest and from the fewest whose probabilities sum to `top_p`, where given. What a row gets does
+    not depend on when others finish. `logits_mask(tokens)` says which tokens may come next (see `LogitsMask`, and
+    `cadmus.models.constraints` for masks that the machine decides).
+
+    While a hook is set, nothing is cached: for each new token the hook sees one pass over every position so far of all
+    rows, finished ones too, so that an edit of a row and position stays where it is.
+
+    Raises ValueError where the model has too few positions, a prompt holds a `.` of its own, the mask allows nothing,
+    or the sampling parameters contradict one another.
+    """
+    _check_sampling(temperature, top_k, top_p, generator)
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens = {max_new_tokens} must be 0 or more")
+    lengths = lengths.to(model.device).clone()
+    out = _room(model, prompts, lengths, max_new_tokens)
+    rows = torch.arange(len(out), device=model.device)  # those in the cache; some may be finished
+    going = torch.ones(len(out), dtype=torch.bool, device=model.device)
+    past = None if model.listening else KeyValueCache(len(out), out.shape[1], model.device)
+    for step in range(max_new_tokens if len(out) else 0):
+        if past is None:
+            logits = model(out[:, : int(lengths.max())])[rows, lengths - 1]
+        elif step == 0:
+            logits = _read_prompts(model, out, lengths, past)
+        else:  # all but the newest token has been read
+            past.lengths = lengths[rows] - 1
+            logits = model(out[rows, lengths[rows] - 1][:, None], past=past)[:, 0]
+        open_rows = rows[going[rows]]
+        scores = logits[going[rows]].float()
+        if logits_mask is not None:
+            scores = _mask(scores, logits_mask(out[open_rows]), open_rows)
+        if generator is None:
+            token = scores.argmax(-1)
+        else:
+            noise = torch.empty(len(out), scores.shape[1], device=generator.device).exponential_(generator=generator)
+            token = _sample(scores / temperature, noise.to(scores.device)[open_rows], top_k, top_p)
+        out[open_rows, lengths[open_rows]] = token
+        lengths[open_rows] += 1
+        going[open_rows] = token != PAD
+        if not going.any():
+            break
+        still = going[rows]
+        if past is not None and still.float().mean() <= 1 - _WORTH_DROPPING:
+            past.keep(still.nonzero()[:, 0])
+            rows = rows[still]
+    return out
+
+
+def _room(model: Model, prompts: Tensor, lengths: Tensor, max_new_tokens: int) -> Tensor:
+    """The prompts, with room for what comes: int64 [batch, pos'], padded."""
+    if len(prompts) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= prompts.shape[1]:
+        raise ValueError(
+            f"lengths {int(lengths.min())} ... {int(lengths.max())} must be from 1 (the marker) to {prompts.shape[1]}, "
+            "the prompts' columns"
+        )
+    width = (int(lengths.max()) if len(prompts) else 0) + max_new_tokens
+    if width > model.cfg.n_ctx:
+        raise ValueError(f"prompt and completion need {width} positions, the model has n_ctx = {model.cfg.n_ctx}")
+    prompts = prompts.to(model.device).long()[:, :width]
+    given = torch.arange(prompts.shape[1], device=model.device) < lengths[:, None]
+    complete = (given & (prompts == PAD))[:, 1:]
+    if complete.any():
+        row, position = complete.nonzero()[0].tolist()
+        raise ValueError(
+            f"prompt {row} holds `.` at position {position + 1}: it is complete already; give what stands before it"
+        )
+    out = torch.full((len(prompts), width), PAD, dtype=torch.long, device=model.device)
+    out[:, : prompts.shape[1]][given] = prompts[given]
+    return out
+
+
+def _read_prompts(model: Model, out: Tensor, lengths: Tensor, past: KeyValueCache) -> Tensor:
+    """Logits behind every prompt [row, d_vocab]; prompts of like length are read together."""
+    order = lengths.argsort()
+    logits = []
+    for rows in order.split(_ROWS_AT_ONCE):
+        past.rows, last = rows, lengths[rows] - 1
+        read = model(out[rows, : int(last.max()) + 1], past=past)
+        logits.append(read[torch.arange(len(rows), device=rows.device), last])
+    past.rows = None
+    return torch.cat(logits)[order.argsort()]
+
+
+def _mask(scores: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
+    none = ~allowed.any(-1)
+    if none.any():
+        raise ValueError(
+            f"logits_mask allows no token for some prompt; it must leave one or more (prompt {int(rows[none][0])})"
+        )
+    return scores.masked_fill(~allowed, -torch.inf)
+
+
+def _check_sampling(
+    temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+) -> None:
+    if temperature < 0 or (temperature > 0) != (generator is not None):
+        given = "with a generator" if generator is not None else "without a generator"
+        raise ValueError(
+            f"temperature = {temperature} {given}: use 0 and none for greedy completion, "
+            "or a temperature above 0 and a torch.Generator for sampling"
+        )
+    if temperature == 0 and (top_k is not None or top_p is not None):
+        raise ValueError("top_k and top_p restrict sampling; pass a temperature above 0 and a generator, or leave them")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k = {top_k} must be 1 or more")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p = {top_p} must be above 0 and at most 1")
+
+
+def _sample(scores: Tensor, noise: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """One token of each row, by `noise` [row, d_vocab] from the exponential distribution: int64 [row]."""
+    scores, order = scores.sort(descending=True)
+    if top_k is not None:
+        scores[:, top_k:] = -torch.inf
+    if top_p is not None:
+        probabilities = scores.softmax(-1)
+        scores[probabilities.cumsum(-1) - probabilities >= top_p] = -torch.inf
+    # of exponential variables with rates p_i, number i is the smallest with probability p_i
+    first = (scores.softmax(-1) / noise.gather(-1, order)).argmax(-1, keepdim=True)
+    return order.gather(-1, first)[:, 0]

@@ -1,0 +1,176 @@
+"""Cadmus models as TransformerLens's models and back, and what may be read and edited on each kind.
+
+Up to 3.9 TransformerLens has `HookedTransformer`, from 4.0 on `TransformerBridge` in its place; each is built without
+processing the weights, so that logits and activations are ours. transformer_lens is imported inside functions only, as
+that takes seconds. What `cadmus.models.backends` knows of the kinds of models is offered here too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cadmus.models.backends import (
+    KINDS,
+    Capability,
+    capabilities,
+    check_editable,
+    check_readable,
+    kind,
+    match,
+    run_with_cache,
+    run_with_hooks,
+    sites,
+)
+from cadmus.models.model import Model, ModelConfig
+
+__all__ = [
+    "KINDS",
+    "Capability",
+    "capabilities",
+    "check_editable",
+    "check_readable",
+    "from_hooked_transformer",
+    "kind",
+    "match",
+    "run_with_cache",
+    "run_with_hooks",
+    "sites",
+    "to_hooked_transformer",
+    "to_transformer_bridge",
+]
+
+
+def to_hooked_transformer(model: Model) -> Any:
+    """A `HookedTransformer` (transformer-lens 3.9) with a copy of the weights, unprocessed: every site has our values.
+
+    ImportError where transformer_lens is missing or has no HookedTransformer.
+    """
+    _require("to_hooked_transformer", "HookedTransformer", "3.9", lambda version: (3, 9) <= version < (4,))
+    from transformer_lens import HookedTransformer
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
+        lens = HookedTransformer(_hooked_config(model.cfg, _device(model), _dtype(model)))
+    missing, unexpected = lens.load_state_dict(model.state_dict(), strict=False)
+    surplus = set(missing) - {name for name, _ in lens.named_buffers()}  # masks and such: made, not loaded
+    if surplus or unexpected:
+        raise ValueError(f"HookedTransformer lacks {sorted(surplus)} of the weights and does not know {unexpected}")
+    return lens.train(model.training)
+
+
+def from_hooked_transformer(lens: Any) -> Model:
+    """A `Model` with the cfg and a copy of the weights of a `HookedTransformer`, which stays as it is.
+
+    ValueError, naming the field, for one that computes something that our model cannot.
+    """
+    if kind(lens) != "hooked_transformer":
+        raise ValueError(f"from_hooked_transformer takes a HookedTransformer, not a {type(lens).__name__}")
+    theirs = lens.cfg
+    rotary = theirs.positional_embedding_type == "rotary"
+    names = [field.name for field in dataclasses.fields(ModelConfig)]
+    fields = {name: getattr(theirs, name) for name in names if rotary or not name.startswith("rotary_")}
+    if rotary and fields.get("rotary_dim") == theirs.d_head:
+        fields["rotary_dim"] = None  # all of a head: ours leaves that open, theirs fills it in
+    if theirs.d_vocab != ModelConfig.d_vocab:
+        raise ValueError(_unlike("d_vocab", theirs.d_vocab, ModelConfig.d_vocab))
+    cfg = ModelConfig(**fields)
+    expected = _hooked_config(cfg, _device(lens), _dtype(lens))
+    for field in dataclasses.fields(expected):
+        given, ours = getattr(theirs, field.name), getattr(expected, field.name)
+        inert = field.name in _INERT or field.name.startswith(_INERT_PREFIXES)
+        if not (inert or given == ours or (field.name.startswith("rotary_") and not rotary)):
+            raise ValueError(_unlike(field.name, given, ours))
+    model = Model(cfg).to(device=_device(lens), dtype=_dtype(lens))
+    buffers = {name for name, _ in lens.named_buffers()}
+    model.load_state_dict({name: tensor for name, tensor in lens.state_dict().items() if name not in buffers})
+    return model.train(lens.training)
+
+
+def to_transformer_bridge(model: Model) -> Any:
+    """A native `TransformerBridge` (transformer-lens 4) with a copy of the weights, unprocessed.
+
+    Its `b_U` lies in a buffer, so it does not learn. It turns neighbouring dimensions of rotary queries and keys, as
+    LLaMA does, so these lie in another order there. ImportError where transformer_lens is missing or older.
+    """
+    _require("to_transformer_bridge", "TransformerBridge", "4", lambda version: (4,) <= version < (5,))
+    from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+    cfg = TransformerBridgeConfig(**model.cfg.to_dict(), init_weights=False)
+    cfg.rotary_base = getattr(model.cfg, "rotary_base", cfg.rotary_base)  # the constructor cuts it to an integer
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights when they are made
+        lens = TransformerBridge.boot_native(cfg, device=_device(model), dtype=_dtype(model))
+    weights = {name: _neighbours(name, tensor, model.cfg) for name, tensor in model.state_dict().items()}
+    lens.load_state_dict(convert_tl_checkpoint(weights, lens.cfg), strict=True)
+    return lens.train(model.training)
+
+
+def _hooked_config(cfg: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformer_lens import HookedTransformerConfig
+
+    return HookedTransformerConfig(**cfg.to_dict(), device=str(device), dtype=dtype, init_weights=False)
+
+
+# fields of HookedTransformerConfig that leave what a model computes as it is, given the others
+_INERT = {
+    *("device", "dtype", "seed", "init_mode", "init_weights", "n_params", "model_name", "original_architecture"),
+    *("from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "trust_remote_code"),
+    *("tokenizer_name", "tokenizer_prepends_bos", "default_prepend_bos", "decoder_start_token_id"),
+    *("use_attn_result", "use_attn_in", "use_split_qkv_input", "use_hook_mlp_in", "use_hook_tokens"),
+    *("window_size", "attn_types", "ungroup_grouped_query_attention", "train_seq_length", "norm_topk_prob"),
+}
+_INERT_PREFIXES = ("NTK_", "yarn_")  # of use_NTK_by_parts_rope and use_yarn_rope, which must be off
+
+
+def _unlike(field: str, given: Any, ours: Any) -> str:
+    return (
+        f"a HookedTransformer with {field} = {given!r} is no Cadmus model, which needs {ours!r}: "
+        "analyse it in TransformerLens itself, or train a Cadmus model"
+    )
+
+
+def _neighbours(name: str, tensor: Tensor, cfg: ModelConfig) -> Tensor:
+    """Weights [.., d_head] of rotary queries and keys, pairs (i, i + rotary_dim / 2) brought side by side."""
+    if cfg.positional_embedding_type != "rotary" or not name.endswith((".W_Q", ".W_K", ".b_Q", ".b_K")):
+        return tensor
+    turned = cfg.rotary_dim or cfg.d_head
+    order = torch.arange(cfg.d_head, device=tensor.device)
+    order[:turned] = order[:turned].view(2, -1).T.flatten()
+    return tensor[..., order]
+
+
+def _require(method: str, needed: str, wanted: str, fits: Callable[[tuple[int, ...]], bool]) -> None:
+    """ImportError, with the method to use instead, unless the version of transformer-lens installed fits."""
+    install = f"pip install 'transformer-lens=={wanted}.*'"
+    own = "the model's own run_with_cache and run_with_hooks"
+    try:
+        version = metadata.version("transformer-lens")
+    except metadata.PackageNotFoundError:
+        raise ImportError(
+            f"{method} needs transformer-lens, which is not installed: use {own}, which have the same sites, "
+            f"or {install}"
+        ) from None
+    number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if fits(number):
+        return
+    instead = {"lens.to_hooked_transformer": (3, 9) <= number < (4,), "lens.to_transformer_bridge": number[0] == 4}
+    use = next((name for name, there in instead.items() if there), own)
+    raise ImportError(
+        f"{method} needs {needed}, of transformer-lens {wanted}, but {version} is installed: use {use}, or {install}"
+    )
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype

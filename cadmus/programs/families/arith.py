@@ -1,0 +1,48 @@
+"""`arith`: basic math, an expression and the digit that it comes to: `[34+7=.]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cadmus.machine import vm
+from cadmus.programs.parts.expressions import DIGITS
+from cadmus.programs.parts.family import knob
+from cadmus.programs.parts.pieces import Piece, choice, same
+from cadmus.programs.parts.statements import Statements
+
+
+@dataclass(frozen=True)
+class Arith(Statements):
+    """X, the digit of its value, `=`. The model decides after X: what does it come to?"""
+
+    name: ClassVar[str] = "arith"
+    low: int = knob(0, "the least value of X; a digit")
+    high: int = knob(9, "the greatest value of X; a digit")
+    min_length: int = knob(3, "instructions of the shortest expression; 0: the same as length")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 9:
+            raise ValueError(
+                f"{self.name}: X is held against a digit, so low = {self.low} and high = {self.high} must lie in 0..9, "
+                "low first"
+            )
+        super().__post_init__()
+
+    @property
+    def statement_width(self) -> int:
+        return self.length + 2
+
+    def statement(self, n: int, rng: np.random.Generator) -> tuple[Piece, ...]:
+        values = rng.integers(self.low, self.high + 1, n)
+        return self.numbers.draw(values, rng), choice(tuple(DIGITS), values), same("=", n)
+
+    def cut(self, statement: str) -> int | None:
+        fine = statement[-1:] == "=" and statement[-2:-1] in tuple(DIGITS) and self._numbers_in(statement[:-2]) == 1
+        return len(statement) - 2 if fine else None
+
+    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+        value = stack[-1]
+        return f"{value.v}=" if isinstance(value, vm.Int) and 0 <= value.v <= 9 else None

@@ -1,0 +1,48 @@
+"""`equality`: whether two computed numbers are equal, `[34+52+=.]`, and where not, the same negated: `[34+8=!.]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cadmus.machine import vm
+from cadmus.programs.parts.family import check_share, knob
+from cadmus.programs.parts.pieces import Piece, choice, same
+from cadmus.programs.parts.statements import Statements, draw_pairs
+
+
+@dataclass(frozen=True)
+class Equality(Statements):
+    """X Y `=` where X = Y, X Y `=!` where not. The model decides after `=`: is a `!` needed?"""
+
+    name: ClassVar[str] = "equality"
+    low: int = knob(-9, "the least value of X and of Y")
+    high: int = knob(18, "the greatest value of X and of Y")
+    length: int = knob(3, "instructions of the longest expression: 1 to 9")
+    negated_share: float = knob(0.5, "the share of statements with X != Y, which end in `=!`")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "negated_share")
+        if self.low == self.high and self.negated_share > 0:
+            raise ValueError(f"{self.name}: X and Y can only be equal (low = high = {self.low}); set negated_share = 0")
+
+    @property
+    def statement_width(self) -> int:
+        return 2 * self.length + 2
+
+    def statement(self, n: int, rng: np.random.Generator) -> tuple[Piece, ...]:
+        x, y = draw_pairs(self.low, self.high, 1 - self.negated_share, n, rng)
+        return self.numbers.draw(x, rng), self.numbers.draw(y, rng), same("=", n), choice(("", "!"), x != y)
+
+    def cut(self, statement: str) -> int | None:
+        pair = statement.removesuffix("!").removesuffix("=")
+        fine = statement[len(pair) :] in ("=", "=!") and self._numbers_in(pair) == 2
+        return len(pair) + 1 if fine else None
+
+    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+        if stack[-1] is vm.NAN:
+            return None
+        return "" if vm.truth(stack[-1]) else "!"

@@ -1,0 +1,223 @@
+"""What programs do, program by program: registers, definitions, the values on top of the stack, behaviour.
+
+`cadmus.properties.structure` averages these over a sample. Programs are arrays as in `cadmus.machine.tokens`, one
+column or more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from cadmus.machine import kernel, tokens, vm
+
+REFILLS = 64  # of a skeleton's digit slots, to see how it behaves; fewer would merge what differs seldom
+_CHUNK = 1 << 14  # programs traced at once: the states of all tokens lie in memory
+_ENTRIES = 4  # stack entries that count as behaviour
+
+_STORE, _LOAD, _OPEN, _CLOSE, _NOT, _NEGATE, _MINUS, _LESS, _GREATER, _EQUAL = map(vm.VOCAB.index, "Aa{}!~-<>=")
+_SLOT_OF = np.full(len(vm.VOCAB), -1)  # the slot that a token calls: f, g, h are 0, 1, 2
+for _slot, _callers in enumerate(("fFMW", "gG", "hH")):
+    _SLOT_OF[[vm.VOCAB.index(token) for token in _callers]] = _slot
+_LEAVES_A_VALUE = np.array([row.outputs > 0 for row in vm.INSTRUCTIONS.values()])
+_COMPUTES = np.array([row.outputs > 0 and not row.signature.endswith("bit") for row in vm.INSTRUCTIONS.values()])
+_COMPUTES[:10] = False  # a digit is there, not computed
+
+# --- registers and definitions, read off the text --------------------------------------------------------------------
+
+# found[row, ...]: counts and sums of one program
+(_STORES, _LOADS, _MAIN_STORES, _LIVE, _READS, _DISTANCE, _CHAIN, _DEFINITIONS, _USED, _LATE, _COLUMNS) = range(11)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Counts and sums per program, int64 [n], and `main`, bool [n, width]: the tokens outside definitions.
+
+    `stores` and `loads` count the whole text. The rest of the registers' story is that of the main text read straight
+    on: what a called body does to a register is not in it. `live_stores` are those read before they are overwritten
+    or the text ends; `distances` sums tokens from store to load over `reads`; `chains` sums, over `main_stores`,
+    1 + the longest chain of the registers loaded since the store before. `used` is 1 where a bound slot is called
+    somewhere in the text, `late` is 1 where such a slot's definition stands behind its first call.
+    """
+
+    stores: np.ndarray
+    loads: np.ndarray
+    main_stores: np.ndarray
+    live_stores: np.ndarray
+    reads: np.ndarray
+    distances: np.ndarray
+    chains: np.ndarray
+    definitions: np.ndarray
+    used: np.ndarray
+    late: np.ndarray
+    main: np.ndarray
+
+
+def structure(programs: np.ndarray) -> Structure:
+    """Registers and definitions of every program, uint8 [n, width]."""
+    found = np.zeros((len(programs), _COLUMNS), np.int64)
+    main = np.zeros(programs.shape, np.bool_)
+    _walk(programs, tokens.lengths(programs), found, main)
+    return Structure(*found.T, main)
+
+
+@njit(cache=True, nogil=True)
+def _walk(programs, lengths, found, main):
+    """Fill found [n, columns] and main [n, width], both zero before."""
+    stored_at, chain, read = np.empty(4, np.int64), np.empty(4, np.int64), np.empty(4, np.bool_)
+    opened_at, called_at = np.empty(3, np.int64), np.empty(3, np.int64)
+    for row in range(len(programs)):
+        stored_at[:], chain[:] = -1, 0
+        opened_at[:], called_at[:] = -1, -1
+        inside, definitions = False, 0
+        longest = 0  # chain of the registers loaded since the last store
+        for at in range(lengths[row]):
+            token = np.int64(programs[row, at])
+            store, load, slot = token - _STORE, token - _LOAD, _SLOT_OF[token]
+            found[row, _STORES] += 0 <= store < 4
+            found[row, _LOADS] += 0 <= load < 4
+            if slot >= 0 and called_at[slot] < 0:
+                called_at[slot] = at
+            if inside:
+                inside = token != _CLOSE
+            elif token == _OPEN:
+                inside = True
+                if definitions < 3:
+                    opened_at[definitions] = at
+                definitions += 1
+            else:
+                main[row, at] = True
+                if 0 <= store < 4:
+                    stored_at[store], chain[store], read[store] = at, longest + 1, False
+                    found[row, _MAIN_STORES] += 1
+                    found[row, _CHAIN] += chain[store]
+                    longest = 0
+                elif 0 <= load < 4 and stored_at[load] >= 0:
+                    found[row, _READS] += 1
+                    found[row, _DISTANCE] += at - stored_at[load]
+                    found[row, _LIVE] += not read[load]
+                    read[load] = True
+                    longest = max(longest, chain[load])
+        found[row, _DEFINITIONS] = definitions
+        for slot in range(min(definitions, 3)):
+            if called_at[slot] >= 0:
+                found[row, _USED] = 1
+                if opened_at[slot] > called_at[slot]:
+                    found[row, _LATE] = 1
+
+
+# --- what the states hold --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class States:
+    """What lies on top of the stack after the tokens of the main text that leave a value.
+
+    values int32 [m]: the Ints there, of all programs; rows int64 [m]: of which program; computed bool [m]: whether the
+    token is neither a digit nor a test, which leaves 0 or 1. Per program, int64 [n]: sequences, lengths (how many Seqs
+    were on top, the sum of their lengths), depth (the greatest) and executed (instructions, of 4096).
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+    computed: np.ndarray
+    sequences: np.ndarray
+    lengths: np.ndarray
+    depth: np.ndarray
+    executed: np.ndarray
+
+
+def states(programs: np.ndarray, main: np.ndarray) -> States:
+    """Run every program, uint8 [n, width]; `main` as in `Structure`."""
+    chunks = [slice(first, first + _CHUNK) for first in range(0, len(programs), _CHUNK)]
+    parts = zip(*(_states(programs[rows], main[rows], rows.start) for rows in chunks))
+    return States(*map(np.concatenate, parts))
+
+
+def _states(programs: np.ndarray, main: np.ndarray, first: int) -> tuple[np.ndarray, ...]:
+    traces = kernel.traces(programs, entries=1)
+    top = traces.stack[:, :, 0]
+    leaves = main & _LEAVES_A_VALUE[programs]
+    row, at = np.nonzero(leaves & (top.kind == kernel.INT_KIND))
+    is_sequence = leaves & (top.kind == kernel.SEQ_KIND)
+    return (
+        *(top.value[row, at], row + first, _COMPUTES[programs[row, at]]),
+        *(is_sequence.sum(1), np.where(is_sequence, top.length, 0).sum(1, dtype=np.int64)),
+        *(traces.depth.max(1).astype(np.int64), vm.FUEL - traces.fuel[:, -1].astype(np.int64)),
+    )
+
+
+# --- behaviour -------------------------------------------------------------------------------------------------------
+
+
+def behaviours(skeletons: np.ndarray) -> np.ndarray:
+    """Which skeletons behave alike, uint8 [n, width]: a code per skeleton, int64 [n], equal where they do.
+
+    Alike are skeletons with as many digits that leave the same final stack (its depth, its top 4 entries with tags and
+    elements) on the same 64 random refills, the i-th digit of the text being the i-th drawn. A closing test, `=` `<`
+    or `>` with any `!` behind it, is seen through: the difference of its operands counts in place of the verdict,
+    which is 0 on nearly every refill of nearly every program that ends in `=` and would make them all alike. `>` is
+    `<` with its operands swapped, and the operands of `=` may swap.
+    """
+    is_digit = skeletons < 10
+    digits = is_digit.sum(1)
+    slot = np.cumsum(is_digit, axis=1) - is_digit  # of each digit, from 0
+    slots = max(1, int(digits.max(initial=0)))  # the same refills for every sample: they are no source of chance
+    drawn = np.random.default_rng(0).integers(0, 10, (slots, REFILLS), np.uint8).T
+    revealing, test, negations = _see_through_test(skeletons)
+    columns = [digits, np.where(test == _GREATER, _LESS, test), negations]
+    for refill in drawn:
+        filled = revealing.copy()
+        filled[is_digit] = refill[slot[is_digit]]
+        columns += _outputs(filled, test)
+    keys = np.ascontiguousarray(np.stack(columns, 1).astype(np.int64))
+    return np.unique(keys.view(np.dtype((np.void, keys.strides[0]))).ravel(), return_inverse=True)[1]
+
+
+def _see_through_test(programs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The programs with `-` for the comparison that closes the main text and `~` for each `!` behind it; that
+    comparison's id, 0 where there is none, and how many `!`, both [n]."""
+    main = structure(programs).main
+    body = main & (programs != _NOT)
+    row = np.arange(len(programs))
+    last = np.where(body.any(1), programs.shape[1] - 1 - body[:, ::-1].argmax(1), -1)
+    test = np.where(last >= 0, programs[row, last], 0)
+    test = np.where(np.isin(test, (_LESS, _GREATER, _EQUAL)), test, 0).astype(np.int64)
+    behind = main & (np.arange(programs.shape[1]) > last[:, None])
+    revealing = np.where(behind, np.uint8(_NEGATE), programs)
+    revealing[row[test > 0], last[test > 0]] = _MINUS
+    return revealing, test, behind.sum(1)
+
+
+def _outputs(programs: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
+    """The final stack of each program as columns [n], its top turned so that equivalent tests agree."""
+    traces = kernel.traces(programs, entries=_ENTRIES)
+    final = traces.stack[:, -1]
+    content = final.value.astype(np.int64)
+    content[:, 0] = _turned(content[:, 0], test)
+    holds_sequence = (final.kind == kernel.SEQ_KIND).any(1)
+    if holds_sequence.any():
+        elements = _sequence_hashes(programs[holds_sequence], test[holds_sequence])
+        content[holds_sequence] ^= elements.view(np.int64)
+    return [traces.depth[:, -1], *final.kind.T, *final.tag.T, *content.T]
+
+
+def _sequence_hashes(programs: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """A hash of the sequences on each final stack, uint64 [n, 4] (FNV-1a); 0 where an entry is no sequence."""
+    final = kernel.traces(programs, entries=_ENTRIES, contents=True).stack[:, -1]
+    hashes = np.where(final.kind == kernel.SEQ_KIND, np.uint64(0xCBF29CE484222325), np.uint64(0))
+    for k in range(final.length.max(initial=0)):
+        row, entry = np.nonzero(final.length > k)
+        at = final.offsets[row, entry] + k
+        value = final.elements[at].astype(np.int64)
+        value = np.where(entry == 0, _turned(value, test[row]), value) * 16 + final.element_tags[at]
+        hashes[row, entry] = (hashes[row, entry] ^ value.view(np.uint64)) * np.uint64(0x100000001B3)
+    return hashes
+
+
+def _turned(difference: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """The difference of a test's operands, both [n]; tests that are one with swapped operands come to agree."""
+    difference = np.where(test == _GREATER, -difference, difference)
+    return np.where(test == _EQUAL, np.abs(difference), difference)

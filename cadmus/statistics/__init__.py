@@ -1,0 +1,1 @@
+"""Intervals and tests, in one place: `clustered` (resampled by skeleton), `jackknife` and `proportions` (Wilson)."""

@@ -1,0 +1,243 @@
+"""Trained models on disk: weights under HookedTransformer's names, and everything that says where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from cadmus import shipped
+from cadmus.machine import vm
+from cadmus.models.model import Model, ModelConfig
+from cadmus.programs.mixture import Mixture, from_dict, to_dict
+from cadmus.runtime import artifacts
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with the mixture it was trained on and the record of its training (JSON-able)."""
+
+    model: Model
+    mixture: Mixture
+    record: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def seed(self) -> int:
+        """The seed of the initial weights: what an untrained twin starts from."""
+        return self.record["config"]["seed"]
+
+
+def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, Any]) -> Checkpoint:
+    """Write model.safetensors, training.json and the manifest; returns what `load` would."""
+    about = {"cfg": model.cfg.to_dict(), "mixture": to_dict(mixture), **artifacts.provenance()}
+    with artifacts.new_folder(folder, "model", **about) as partial:
+        artifacts.write_bytes(partial / "model.safetensors", _serialized(model))
+        artifacts.write_json(partial / "training.json", record)
+        for step in record.get("snapshots", ()):  # kept on the way: part of the folder from now on
+            path = snapshots(folder)[step]
+            artifacts.write_bytes(partial / path.relative_to(folder), path.read_bytes())
+    return load(folder)
+
+
+def _serialized(model: Model) -> bytes:
+    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+
+
+def load(source: Path | str) -> Checkpoint:
+    """Read a model folder, or a model that ships with the package, by name (`shipped.names("models")`).
+
+    ArtifactError, in one line, for a folder that is missing, holds no model, or a half-written or damaged one, and for
+    weights of another vocabulary or other shapes. Nothing that is read is executed.
+    """
+    folder = _folder(source)
+    if not any(found for pattern in _FILES for found in folder.glob(pattern)):
+        raise artifacts.ArtifactError(
+            f"{folder} holds no model, finished or half-written; expected {artifacts.MANIFEST}, model.safetensors and "
+            f"training.json, as cadmus-probe train writes them; pass such a folder, or name one that ships: {_ships()}"
+        )
+    manifest = artifacts.read_manifest(folder, "model")
+    path = folder / "model.safetensors"
+    model = Model(_config(manifest, path))
+    model.load_state_dict(_weights(path, model))
+    record = artifacts.read_json(folder / "training.json")
+    return Checkpoint(model, from_dict(manifest["mixture"]), record, manifest["files"][path.name]["sha256"][:16])
+
+
+_SNAPSHOTS = "snapshots/step-*.safetensors"
+
+
+def _ships() -> str:
+    return ", ".join(shipped.names("models")) or "none"
+
+
+def _folder(source: Path | str) -> Path:
+    path = Path(source)
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(2)
+        if begin == b"PK" or begin[:1] == b"\x80":  # torch.save's archive, and a bare pickle
+            raise artifacts.ArtifactError(
+                f"{path} is a pickle, which can run any code: it was not opened; pass the folder of a model that "
+                "cadmus-probe train wrote, or convert it to safetensors where you trust it"
+            )
+        raise artifacts.ArtifactError(f"{path} is a file; pass the folder of a model that cadmus-probe train wrote")
+    if not path.exists() and str(source) in shipped.names("models"):
+        return shipped.path("models", str(source))
+    if not path.exists():
+        raise artifacts.ArtifactError(
+            f"model folder {path} does not exist; train one, or name one that ships: {_ships()}"
+        )
+    return path
+
+
+def _config(manifest: dict[str, Any], path: Path) -> ModelConfig:
+    try:
+        cfg = ModelConfig(**manifest["cfg"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise artifacts.ArtifactError(f"{path.parent}: its model is not one of this version ({error})") from error
+    if cfg.d_vocab != len(vm.VOCAB):
+        raise artifacts.ArtifactError(
+            f"{path.parent} is of a vocabulary of {cfg.d_vocab} tokens, the machine has {len(vm.VOCAB)}; "
+            "it is no Cadmus model"
+        )
+    return cfg
+
+
+def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; ArtifactError unless they are the model's by name and shape."""
+    try:
+        weights = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise artifacts.ArtifactError(f"{path} is no safetensors file ({error}); make the model again") from error
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in {**expected, **found}:
+        if found.get(name) != expected.get(name):
+            raise artifacts.ArtifactError(
+                f"{path}: {name} has shape {found.get(name, 'none')}, its config asks for "
+                f"{expected.get(name, 'none')}; make the model again"
+            )
+    return weights
+
+
+# --- of a run in progress --------------------------------------------------------------------------------------------
+
+STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
+_FILES = (artifacts.MANIFEST, "model.safetensors", "training.json", STATE, _SNAPSHOTS)  # of a model, or a part of one
+
+
+def save_state(
+    folder: Path, models: dict[str, Model], optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]
+) -> None:
+    """Write a run's weights (`model`, and `average` where it keeps one), its optimizers' moments and `progress`
+    (JSON-able) to `folder`."""
+    tensors = {f"{kind}.{name}": t for kind, model in models.items() for name, t in model.state_dict().items()}
+    for k, optimizer in enumerate(optimizers):
+        for i, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{k}.{i}.{name}": tensor for name, tensor in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(progress)
+    data = safetensors.torch.save(tensors, {"progress": text, "sha256": _digest(tensors, text)})
+    artifacts.write_bytes(folder / STATE, data)
+
+
+def _digest(tensors: dict[str, torch.Tensor], text: str) -> str:
+    """A checksum of all that a state holds: safetensors has none."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_state(
+    folder: Path,
+    models: dict[str, Model],
+    optimizers: list[torch.optim.Optimizer],
+    run: Callable[[int], dict[str, Any]],
+) -> dict[str, Any] | None:
+    """Put a run's state back into models and optimizers; returns its progress, None where `folder` has no state.
+
+    `run(step)` says what a run's state after a step depends on. ValueError, naming the difference, where that is not
+    what was saved (`progress["run"]`); ArtifactError where the state is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            text, expected = (file.metadata()[name] for name in ("progress", "sha256"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        if _digest(tensors, text) != expected:
+            raise ValueError("wrong checksum")
+        progress = json.loads(text)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise artifacts.ArtifactError(f"{path} is damaged ({error}); delete it to start anew") from error
+    wanted, found = json.loads(json.dumps(run(progress["step"]))), progress["run"]
+    if found != wanted:
+        difference = ", ".join(_differences(found, wanted))
+        raise ValueError(
+            f"{path} is the state of another run ({difference}); delete it to start anew, or choose another folder"
+        )
+    for kind, model in models.items():
+        weights = {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}
+        model.load_state_dict(weights)
+    for k, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(f"optimizer.{k}."):
+                i, key = name.removeprefix(f"optimizer.{k}.").split(".")
+                state.setdefault(int(i), {})[key] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return progress
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Where two nested dictionaries differ: `config.lr 0.01, now 0.02`."""
+    said = []
+    for name in {**found, **wanted}:
+        old, new = found.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            said += [f"{name}.{inner}" for inner in _differences(old, new)]
+        elif old != new:
+            said.append(f"{name} {old}, now {new}")
+    return said
+
+
+def drop_snapshots(folder: Path) -> None:
+    """Remove the snapshots of a run that is not gone on with; ValueError where they are those of a finished model."""
+    if (folder / artifacts.MANIFEST).exists():
+        raise ValueError(f"{folder} holds a finished model, which has no state to go on from; choose another folder")
+    for path in folder.glob(_SNAPSHOTS):
+        path.unlink()
+
+
+def drop_state(folder: Path | str) -> None:
+    """Remove a run's state: it is done."""
+    (Path(folder) / STATE).unlink(missing_ok=True)
+
+
+def save_snapshot(folder: Path, step: int, model: Model) -> Path:
+    """Keep the weights after a step; `load_snapshot` reads them."""
+    return artifacts.write_bytes(folder / "snapshots" / f"step-{step:07d}.safetensors", _serialized(model))
+
+
+def snapshots(source: Path | str) -> dict[int, Path]:
+    """The snapshots of a run: the step after which each was kept, and its file. `source` as `load` takes it."""
+    found = sorted(_folder(source).glob(_SNAPSHOTS))
+    return {int(path.stem.removeprefix("step-")): path for path in found}
+
+
+def load_snapshot(checkpoint: Checkpoint, path: Path) -> Model:
+    """The model of a run as it was at one of its snapshots."""
+    model = Model(checkpoint.model.cfg)
+    model.load_state_dict(_weights(path, model))
+    return model
