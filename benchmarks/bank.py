@@ -24,12 +24,13 @@ from analyses.studies.state import page
 from analyses.studies.state.study import StateConfig
 from benchmarks.measure import Measurement, benchmark
 from cadmus.programs import mixture
-from probes import reading
-from probes.bank import Bank, Moments
-from probes.examples import Target, draw, labelled
-from probes.harvest import residual_sites, stream
-from probes.linear import ALPHAS, ridge
-from probes.rows import Rows
+from probes.data.activations import residual_sites, stream
+from probes.data.examples import Target, draw, labelled
+from probes.solvers import site_probes
+from probes.solvers.bank import Bank
+from probes.solvers.linear import ALPHAS, ridge
+from probes.solvers.moments import Moments
+from probes.solvers.rows import Rows
 
 _PROGRAMS = 6000
 _NUMBERS = ("depth", "stack.0.value", "stack.1.value", "reg.a.value", "reg.b.value", "needed.value")
@@ -101,7 +102,9 @@ def _against_the_loop(targets: list[Target], folds: dict[str, _Fold]) -> Measure
         started = time.process_time()
         batches = _batches(train), _batches(validation)
         for site in train.activations:
-            probes[site] = reading.fit(_banks(train, site, batches[0]), _banks(validation, site, batches[1]), targets)
+            probes[site] = site_probes.fit(
+                _banks(train, site, batches[0]), _banks(validation, site, batches[1]), targets
+            )
         return time.process_time() - started
 
     fit()  # compiles

@@ -22,7 +22,7 @@ from cadmus.machine import tokens
 from cadmus.models import lens
 from cadmus.models.model import Model
 from cadmus.programs import mixture
-from probes.harvest import Batch, stream
+from probes.data.activations import Batch, stream
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PROGRAMS, FEW, ROUNDS = 1500, 1500, 7

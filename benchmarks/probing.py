@@ -20,8 +20,8 @@ from cadmus.corpora.shards import stack_programs
 from cadmus.machine import kernel, tokens
 from cadmus.programs import mixture
 from cadmus.states import variables as labels
-from probes.harvest import harvest, residual_sites
-from probes.logistic import LogisticProbe, fit_many
+from probes.data.activations import harvest, residual_sites
+from probes.solvers.logistic import LogisticProbe, fit_many
 
 _PROGRAMS, _TOKENS = 2000, 3  # programs, and random tokens of each
 _LARGEST = 20  # numbers of larger size are left out

@@ -10,13 +10,13 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "RidgeProbe": "probes.estimators",
-    "LeastSquaresProbe": "probes.estimators",
-    "DiscriminantProbe": "probes.estimators",
-    "LogisticProbe": "probes.logistic",
-    "MLPClassifierProbe": "probes.mlp",
-    "MLPRegressorProbe": "probes.mlp",
-    "Probe": "probes.custom",
+    "RidgeProbe": "probes.solvers.estimators",
+    "LeastSquaresProbe": "probes.solvers.estimators",
+    "DiscriminantProbe": "probes.solvers.estimators",
+    "LogisticProbe": "probes.solvers.logistic",
+    "MLPClassifierProbe": "probes.solvers.mlp",
+    "MLPRegressorProbe": "probes.solvers.mlp",
+    "Probe": "probes.solvers.custom",
 }
 __all__ = list(_HOMES)
 

@@ -14,9 +14,10 @@ import numpy as np
 from cadmus.machine import tokens
 from cadmus.programs.families import Register
 from cadmus.statistics import clustered
-from probes import controls, harvest
-from probes.estimators import DiscriminantProbe, RidgeProbe
-from probes.mlp import MLPClassifierProbe
+from probes.controls import frequency
+from probes.data.folds import FOLDS, leaked, skeleton_folds, skeleton_ids
+from probes.solvers.estimators import DiscriminantProbe, RidgeProbe
+from probes.solvers.mlp import MLPClassifierProbe
 
 MARGIN = 0.05  # by which the lower bound of score minus control must exceed 0: read
 LEVEL = 0.05
@@ -42,7 +43,7 @@ def conditional(train_labels: np.ndarray, train_inputs: np.ndarray, test_inputs:
 
     inputs int [rows, (position, token)].
     """
-    return controls.NGram(order=2).fit(train_inputs, train_labels).predict(test_inputs)
+    return frequency.NGram(order=2).fit(train_inputs, train_labels).predict(test_inputs)
 
 
 def perceptron() -> MLPClassifierProbe:
@@ -56,7 +57,7 @@ class Harness:
     scikit-learn's `fit`, `predict`.
 
     regressor, classifier: linear; nonlinear: a classifier. baseline(train labels, train inputs, test inputs) ->
-    predictions, as `conditional`; folds(programs) -> index into `harvest.FOLDS`; cluster_sums(values, skeletons,
+    predictions, as `conditional`; folds(programs) -> index into `FOLDS`; cluster_sums(values, skeletons,
     programs) -> sums; leaked(train skeletons, test skeletons) raises ValueError.
     """
 
@@ -64,9 +65,9 @@ class Harness:
     classifier: Callable[[], Any] = DiscriminantProbe
     nonlinear: Callable[[], Any] = perceptron
     baseline: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = conditional
-    folds: Callable[[np.ndarray], np.ndarray] = harvest.skeleton_folds
+    folds: Callable[[np.ndarray], np.ndarray] = skeleton_folds
     cluster_sums: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = clustered.cluster_sums
-    leaked: Callable[[np.ndarray, np.ndarray], None] = controls.leaked
+    leaked: Callable[[np.ndarray, np.ndarray], None] = leaked
 
 
 @dataclass(frozen=True)
@@ -84,23 +85,23 @@ class _Data:
         sequences = tokens.sequences(programs)
         inside = np.arange(sequences.shape[1]) <= tokens.lengths(programs)[:, None]
         program, position = np.nonzero(inside)
-        return cls(position, sequences[inside].astype(np.int64), program, harvest.skeleton_ids(programs), folds)
+        return cls(position, sequences[inside].astype(np.int64), program, skeleton_ids(programs), folds)
 
     @property
     def train(self) -> np.ndarray:
         """Rows that probes are fitted to: bool [rows]."""
-        return self.folds[self.program] == harvest.FOLDS.index("train")
+        return self.folds[self.program] == FOLDS.index("train")
 
     @property
     def test(self) -> np.ndarray:
-        return self.folds[self.program] == harvest.FOLDS.index("test")
+        return self.folds[self.program] == FOLDS.index("test")
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
         return np.stack([self.position, self.token], 1)[rows]
 
     def by_token(self, y: np.ndarray) -> np.ndarray:
         """The best constant given the current token: [test rows]."""
-        return controls.Majority(y[self.train], self.token[self.train]).predict(self.token[self.test])
+        return frequency.Majority(y[self.train], self.token[self.train]).predict(self.token[self.test])
 
     def conditional(self, y: np.ndarray, harness: Harness) -> np.ndarray:
         return harness.baseline(y[self.train], self.inputs(self.train), self.inputs(self.test))
@@ -158,7 +159,7 @@ def leak(data: _Data, harness: Harness, rng: np.random.Generator) -> list[Check]
     by_program = rng.permutation(data.folds)
     said = []
     for folds in (data.folds, by_program):
-        train, test = (data.skeletons[folds == harvest.FOLDS.index(fold)] for fold in ("train", "test"))
+        train, test = (data.skeletons[folds == FOLDS.index(fold)] for fold in ("train", "test"))
         try:
             harness.leaked(train, test)
             said.append("")
@@ -173,7 +174,7 @@ def leak(data: _Data, harness: Harness, rng: np.random.Generator) -> list[Check]
 def noise(data: _Data, harness: Harness, rng: np.random.Generator) -> list[Check]:
     """Labels and activations that have nothing in common but the skeleton; one row per program."""
     _, skeleton = np.unique(data.skeletons, return_inverse=True)
-    train, test = (data.folds == harvest.FOLDS.index(fold) for fold in ("train", "test"))
+    train, test = (data.folds == FOLDS.index(fold) for fold in ("train", "test"))
     programs = np.flatnonzero(test)
     sums = []
     for _ in range(NOISES):
@@ -181,7 +182,7 @@ def noise(data: _Data, harness: Harness, rng: np.random.Generator) -> list[Check
         x = rng.normal(size=(skeleton.max() + 1, _NOISE_FEATURES))[skeleton]
         x += 0.3 * rng.normal(size=x.shape)
         read = harness.classifier().fit(x[train], y[train]).predict(x[test])
-        constant = controls.Majority(y[train], np.zeros(train.sum())).overall
+        constant = frequency.Majority(y[train], np.zeros(train.sum())).overall
         values = np.stack([read == y[test], constant == y[test], np.ones(len(programs))], 1).astype(float)
         sums.append(harness.cluster_sums(values, skeleton[test], programs))
     sums = np.stack(sums, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from probes.value_statistics import ValueStatistics
+from probes.geometry.value_statistics import ValueStatistics
 
 VALUES = np.arange(-60, 61)
 

@@ -14,11 +14,11 @@ from cadmus.machine import kernel
 from cadmus.models.model import Model, ModelConfig
 from cadmus.programs import mixture
 from cadmus.states import variables
-from probes.controls import untrained_twin
-from probes.examples import Examples, Labelled, Target, draw
-from probes.harvest import residual_sites
-from probes.measure import Measured, measure
-from probes.tally import Groups, token_classes
+from probes.controls.untrained import untrained_twin
+from probes.data.activations import residual_sites
+from probes.data.examples import Examples, Labelled, Target, draw
+from probes.measurement.measure import Measured, measure
+from probes.measurement.tally import Groups, token_classes
 
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=32)
 BEFORE, AFTER = "blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"

@@ -7,8 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from probes.bank import Bank, Moments, OneHotBank
-from probes.rows import Rows
+from probes.solvers.bank import Bank, OneHotBank
+from probes.solvers.moments import Moments
+from probes.solvers.rows import Rows
 
 MASK_OF = np.array([0, 1, 1, 2])  # of four targets; mask 3 has none
 
@@ -67,7 +68,7 @@ def test_a_bank_holds_the_sums_over_all_rows(cuts: tuple[int, ...]) -> None:
 
 
 def test_second_moments_are_formed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.bank._PRODUCT_BYTES", 3 * 4 * 7**2)  # of eight parts
+    monkeypatch.setattr("probes.solvers.bank._PRODUCT_BYTES", 3 * 4 * 7**2)  # of eight parts
     x, (values, defined) = activations(), labels()
     assert Rows.of(values, defined, MASK_OF).products.weights.shape[1] >= 8
     check_bank(banked(x, values, defined), x, values, defined)

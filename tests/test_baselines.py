@@ -11,10 +11,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
 from cadmus.machine import vm
-from probes import baselines
-from probes.baselines import NGRAM, WINDOW, Baselines
-from probes.controls import NGram
-from probes.examples import Examples, Labelled, Target, labelled
+from probes.controls import input_baselines
+from probes.controls.frequency import NGram
+from probes.controls.input_baselines import NGRAM, WINDOW, Baselines
+from probes.data.examples import Examples, Labelled, Target, labelled
 from tests.planted import a_variable, examples
 
 constant = a_variable(lambda traces: np.full(traces.depth.shape, 5))
@@ -128,7 +128,7 @@ def test_what_cannot_be_fitted_is_not_read_and_the_rest_is() -> None:
 
 
 def test_no_more_training_tokens_are_kept_than_are_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "_MOST_ROWS", 300)
+    monkeypatch.setattr(input_baselines, "_MOST_ROWS", 300)
     made, part = Baselines(TARGETS, OWN), examples().fold("train")
     for begin in range(0, 60, 10):
         piece = part[begin : begin + 10]

@@ -10,7 +10,7 @@ from scipy.linalg import eigh
 from scipy.stats import multivariate_normal
 from sklearn.covariance import OAS
 
-from probes.codelength import EXPONENTS, FRACTIONS, FREQUENCY_SHARE, online_code_length, shrunk
+from probes.controls.codelength import EXPONENTS, FRACTIONS, FREQUENCY_SHARE, online_code_length, shrunk
 
 
 def planted(n: int, classes: int, distance: float, features: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

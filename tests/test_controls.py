@@ -10,7 +10,10 @@ import torch
 from sklearn.utils.estimator_checks import check_estimator
 
 from cadmus.models.model import Model, ModelConfig
-from probes.controls import Majority, NGram, contexts, control_labels, leaked, untrained_twin
+from probes.controls.frequency import Majority, NGram, contexts
+from probes.controls.untrained import untrained_twin
+from probes.data.folds import leaked
+from probes.data.permuted import control_labels
 
 # --- control labels --------------------------------------------------------------------------------------------------
 
@@ -81,7 +84,9 @@ def test_a_leaked_skeleton_is_named() -> None:
         ValueError, match=r"^1 of 2 test skeletons are in the training data too \(9223372036854775811 for "
     ):
         leaked(train, train[[3, 3]] + np.array([0, 3], np.uint64))
-    with pytest.raises(ValueError, match=r"\(\[0=\.\] for one\); split by skeleton, as probes.harvest.skeleton_folds"):
+    with pytest.raises(
+        ValueError, match=r"\(\[0=\.\] for one\); split by skeleton, as probes.data.folds.skeleton_folds"
+    ):
         leaked(np.array(["[0=.]"]), np.array(["[00+.]", "[0=.]"]))
 
 

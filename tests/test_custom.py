@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probes.custom import EstimatorReadouts, Probe, fresh, load
+from probes.solvers.custom import EstimatorReadouts, Probe, fresh, load
 
 SOURCE = '''
 import numpy as np

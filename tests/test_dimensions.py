@@ -12,8 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, OrthogonalMatchingPursuit, Ridge
 from sklearn.metrics import r2_score
 
-from probes.bank import Moments
-from probes.dimensions import by_components, by_neurons, by_rank, needed, reduced_rank, select_neurons
+from probes.geometry.dimensions import by_components, by_neurons, by_rank, needed, reduced_rank, select_neurons
+from probes.solvers.moments import Moments
 
 
 def correlated(n: int, features: int, outputs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

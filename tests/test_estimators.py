@@ -9,7 +9,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes.estimators import DiscriminantProbe, LeastSquaresProbe, RidgeProbe
+from probes.solvers.estimators import DiscriminantProbe, LeastSquaresProbe, RidgeProbe
 
 PAIRS = [
     (RidgeProbe(3.0), Ridge(3.0)),

@@ -14,8 +14,8 @@ from cadmus.programs.families import Compare, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture
 from cadmus.states import hindsight, variables
-from probes.examples import TRUE, Examples, Labelled, Target, draw, is_category, labelled
-from probes.harvest import FOLDS, skeleton_folds, skeleton_ids
+from probes.data.examples import TRUE, Examples, Labelled, Target, draw, is_category, labelled
+from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 
 OTHER = vm.Semantics({"+": "-", "-": "+"})
 
@@ -90,7 +90,7 @@ def test_folds_are_by_skeleton() -> None:
 
 
 def test_chunks_are_all_of_it_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.examples._CHUNK", 70)
+    monkeypatch.setattr("probes.data.examples._CHUNK", 70)
     chunks = list(drawn().chunks())
     assert [len(chunk) for chunk in chunks] == [70, 70, 70, 70, 20]
     for name in ("programs", "where", "family"):

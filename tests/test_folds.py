@@ -15,7 +15,8 @@ from cadmus.machine import tokens
 from cadmus.models.model import Model, ModelConfig
 from cadmus.programs import mixture, skeletons
 from cadmus.programs.families import Compare, Register
-from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
+from probes.data.activations import harvest, residual_sites
+from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=48, n_ctx=32, initializer_range=0.3)
 

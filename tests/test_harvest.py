@@ -26,8 +26,9 @@ from cadmus.models.model import Model, ModelConfig
 from cadmus.programs import mixture
 from cadmus.runtime import artifacts
 from cadmus.runtime.artifacts import ArtifactError
-from probes import activation_cache, harvest
-from probes.harvest import Batch, skeleton_ids, stream, tokens_of
+from probes.data import activation_cache, activations
+from probes.data.activations import Batch, stream, tokens_of
+from probes.data.folds import skeleton_ids
 from tests.models import far_from_trivial
 
 SMALL = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_head": 8, "d_mlp": 48, "n_ctx": 64, "initializer_range": 0.3}
@@ -151,7 +152,7 @@ def test_any_positions_in_batches_of_any_size(either: Any, rows_per_batch: int) 
 
 def test_a_pass_is_small_and_holds_little_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of any size run in passes of bounded size, also where few tokens of each program are wanted."""
-    monkeypatch.setitem(harvest._PASS, "cpu", 256)
+    monkeypatch.setitem(activations._PASS, "cpu", 256)
     ran: list[tuple[int, int]] = []
     last = np.zeros(random_positions().shape, np.bool_)
     last[np.arange(len(last)), tokens.lengths(programs())] = True
@@ -243,7 +244,7 @@ def test_refusals_come_before_anything_runs() -> None:
         (programs().astype(int), r"int64 \(61, 40\)"),
     ]:
         message = rf"^programs are {found}; expected uint8 \[n, width\]: encode texts with cadmus\.tokens\.encode$"
-        for read in (stream, lambda *arguments: next(harvest.harvest(*arguments))):
+        for read in (stream, lambda *arguments: next(activations.harvest(*arguments))):
             with pytest.raises(ValueError, match=message):
                 read(model(), texts, SITES)
     short = Model(ModelConfig(**SMALL | {"n_ctx": 30}))
@@ -338,13 +339,13 @@ ROWS = 200
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The sites of every forward pass from now on."""
     ran: list[list[str]] = []
-    run = harvest._run
+    run = activations._run
 
     def counted(model: Any, sequences: Tensor, sites: list[str], *rest: Any) -> None:
         ran.append(sites)
         run(model, sequences, sites, *rest)
 
-    monkeypatch.setattr(harvest, "_run", counted)
+    monkeypatch.setattr(activations, "_run", counted)
     return ran
 
 

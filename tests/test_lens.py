@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cadmus.machine import tokens
 from cadmus.models import backends, lens
 from cadmus.models.model import Model, ModelConfig, next_token_loss
-from probes.harvest import harvest, residual_sites
+from probes.data.activations import harvest, residual_sites
 from tests.models import far_from_trivial
 
 VERSION = metadata.version("transformer-lens")

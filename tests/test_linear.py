@@ -8,9 +8,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
-from probes.bank import Bank, Moments
-from probes.linear import ALPHAS, SHRINKAGES, discriminant, ridge, solve_ridge
-from probes.rows import Rows
+from probes.solvers.bank import Bank
+from probes.solvers.linear import ALPHAS, SHRINKAGES, discriminant, ridge, solve_ridge
+from probes.solvers.moments import Moments
+from probes.solvers.rows import Rows
 
 
 def regression(n: int, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

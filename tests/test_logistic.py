@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes.logistic import LogisticProbe, fit_many, fit_on_validation
-from probes.logistic_solver import Design
+from probes.solvers.logistic import LogisticProbe, fit_many, fit_on_validation
+from probes.solvers.logistic_solver import Design
 
 
 def classification(n: int, classes: int, seed: int = 0, sharpness: float = 1.5) -> tuple[np.ndarray, np.ndarray]:

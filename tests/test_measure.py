@@ -13,11 +13,12 @@ from sklearn.linear_model import Ridge
 
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.model import Model, ModelConfig
-from probes import passes, scores
-from probes.controls import untrained_twin
-from probes.examples import Examples, Target, labelled
-from probes.harvest import FOLDS, residual_sites, stream
-from probes.measure import TRAINED, UNTRAINED, Measured, measure
+from probes.controls.untrained import untrained_twin
+from probes.data.activations import residual_sites, stream
+from probes.data.examples import Examples, Target, labelled
+from probes.data.folds import FOLDS
+from probes.measurement import passes, scores
+from probes.measurement.measure import TRAINED, UNTRAINED, Measured, measure
 from tests.planted import AFTER, BEFORE, CFG, PRESENT, TARGETS, VARIABLES, Planted, a_variable, examples, measured
 
 # --- planted truth ---------------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def test_progress_and_inspection_see_every_site() -> None:
 def test_parts_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = [Target("stack.0.value"), Target("depth", 1), Target("stack.0.value", as_number=True)]
     whole = quick(targets)
-    monkeypatch.setattr("probes.examples._CHUNK", 17)
+    monkeypatch.setattr("probes.data.examples._CHUNK", 17)
     parts = quick(targets)
     assert np.array_equal(parts.counts.right_all, whole.counts.right_all)
     assert np.array_equal(parts.outside, whole.outside)

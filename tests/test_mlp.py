@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from probes.mlp import MLPClassifierProbe, MLPRegressorProbe
+from probes.solvers.mlp import MLPClassifierProbe, MLPRegressorProbe
 
 
 @pytest.mark.parametrize("probe", [MLPClassifierProbe(epochs=15), MLPRegressorProbe(epochs=60)])

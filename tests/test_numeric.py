@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from probes import numeric
-from probes.numeric import bases, compare
-from probes.value_statistics import ValueStatistics, leave_out
+from probes.geometry import number_bases
+from probes.geometry.number_bases import bases, compare
+from probes.geometry.value_statistics import ValueStatistics, leave_out
 from tests.number_codes import CODES, VALUES, circle, planted, rows
 
 BASES = ["linear", "sign and magnitude", "digits", "circular", "Fourier", "helix"]
@@ -55,7 +55,7 @@ def test_scores_are_those_of_plain_ridge_regression() -> None:
                 guesses = [fitted(alpha, train[train != i]).predict(b[[i]])[0] for i in train]
                 return weights[train] @ ((np.array(guesses) - means[train]) ** 2).sum(1)
 
-            probe = fitted(min(numeric.PENALTIES, key=left_out), train)
+            probe = fitted(min(number_bases.PENALTIES, key=left_out), train)
             error[test] = ((probe.predict(b[test]) - means[test]) ** 2).sum(1)
             baseline = np.average(means[train], axis=0, weights=weights[train])
             total[test] = ((baseline - means[test]) ** 2).sum(1)
@@ -141,7 +141,7 @@ def test_every_basis_has_k_functions() -> None:
         for k in (1, 2, 5):
             for name, basis in bases(values, k).items():
                 y = np.random.default_rng(0).normal(size=(len(values), 3))
-                found, _, _ = numeric._choose(basis, y, np.ones(len(values)), np.ones(len(values), bool))
+                found, _, _ = number_bases._choose(basis, y, np.ones(len(values)), np.ones(len(values), bool))
                 assert np.linalg.matrix_rank(np.c_[np.ones(len(values)), found], 1e-6) == k + 1, (name, values)
 
 

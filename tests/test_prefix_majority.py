@@ -9,11 +9,11 @@ from functools import cache
 import numpy as np
 import pytest
 
+from analyses.studies.paper.prefix import prefix_majority
 from cadmus.machine import kernel, tokens
 from cadmus.programs.families import Compare
 from cadmus.programs.parts.expressions import pool
 from cadmus.states import variables
-from probes.controls import prefix_majority
 
 
 def generated(family: Compare, n: int, seed: int) -> tuple[list[str], np.ndarray]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from analyses.studies.state import probe_comparison
 from cadmus.machine import kernel
 from cadmus.states import variables
-from probes.examples import Target, labelled
+from probes.data.examples import Target, labelled
 from tests.planted import AFTER, BEFORE, Planted, examples
 
 LINEAR = list(probe_comparison.PENALTIES)

@@ -8,11 +8,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
 from cadmus.states.variables import LARGEST
-from probes import reading
-from probes.bank import Bank
-from probes.examples import Target
-from probes.linear import ALPHAS, SHRINKAGES
-from probes.rows import Rows
+from probes.data.examples import Target
+from probes.solvers import site_probes
+from probes.solvers.bank import Bank
+from probes.solvers.linear import ALPHAS, SHRINKAGES
+from probes.solvers.rows import Rows
 
 TARGETS = (
     *(Target("number", as_number=True), Target("other", as_number=True), Target("number")),
@@ -40,11 +40,11 @@ def banked(x: np.ndarray, values: np.ndarray, defined: np.ndarray) -> Bank:
 
 
 @pytest.fixture(scope="module")
-def found() -> reading.Readouts:
-    return reading.fit(banked(*rows(1500, 0)), banked(*rows(600, 1)), TARGETS)
+def found() -> site_probes.Readouts:
+    return site_probes.fit(banked(*rows(1500, 0)), banked(*rows(600, 1)), TARGETS)
 
 
-def test_each_target_is_read_as_by_a_probe_of_its_own(found: reading.Readouts) -> None:
+def test_each_target_is_read_as_by_a_probe_of_its_own(found: site_probes.Readouts) -> None:
     (x, values, defined), (x_test, *_) = rows(1500, 0), rows(400, 2)
     read = found.predict(x_test)
     assert read.shape == (400, 8)
@@ -59,7 +59,7 @@ def test_each_target_is_read_as_by_a_probe_of_its_own(found: reading.Readouts) -
         assert (read[:, k] == peer.predict(x_test)).mean() > 0.995
 
 
-def test_what_cannot_be_fitted_is_told_by_target(found: reading.Readouts) -> None:
+def test_what_cannot_be_fitted_is_told_by_target(found: site_probes.Readouts) -> None:
     assert found.problems == {
         4: "40 training and 40 validation tokens; a probe needs 50 of each",
         5: "constant (4) on the training tokens",
@@ -70,7 +70,7 @@ def test_what_cannot_be_fitted_is_told_by_target(found: reading.Readouts) -> Non
     assert all(np.isnan(found.penalty(k)) for k in found.problems)
 
 
-def test_a_row_that_is_not_finite_is_not_read(found: reading.Readouts) -> None:
+def test_a_row_that_is_not_finite_is_not_read(found: site_probes.Readouts) -> None:
     x = rows(9, 2)[0]
     expected = found.predict(x)
     x[3, 1], x[5, 0] = np.nan, np.inf
@@ -85,7 +85,7 @@ def test_notes_say_what_a_score_rests_on() -> None:
     values[:3, 3] = 77
     defined[:3, 1] = True
     x[100:120] = np.nan
-    found = reading.fit(banked(x, values, defined), banked(*rows(600, 1)), TARGETS)
+    found = site_probes.fit(banked(x, values, defined), banked(*rows(600, 1)), TARGETS)
     left_out = "20 training tokens left out: activations not finite"
     assert found.notes == {
         **dict.fromkeys(range(3), left_out),
@@ -93,13 +93,13 @@ def test_notes_say_what_a_score_rests_on() -> None:
     }
     assert 77 not in found.predict(x[:3])[:, 3]
     wide, *labels = rows(60, 0, features=80)
-    found = reading.fit(banked(wide, *labels), banked(wide, *labels), TARGETS[:2] + TARGETS[3:4] + TARGETS[1:2] * 5)
+    found = site_probes.fit(banked(wide, *labels), banked(wide, *labels), TARGETS[:2] + TARGETS[3:4] + TARGETS[1:2] * 5)
     assert found.notes[0] == found.notes[1] == "60 training tokens for 80 dimensions"
 
 
 def test_activations_that_are_not_finite_are_the_problem_of_the_site() -> None:
     x, values, defined = rows(1500, 0)
-    found = reading.fit(banked(np.full_like(x, np.nan), values, defined), banked(*rows(600, 1)), TARGETS)
+    found = site_probes.fit(banked(np.full_like(x, np.nan), values, defined), banked(*rows(600, 1)), TARGETS)
     told = (
         "0 training and 600 validation tokens; a probe needs 50 of each (1500 tokens left out: activations not finite)"
     )
@@ -110,7 +110,7 @@ def test_activations_that_are_not_finite_are_the_problem_of_the_site() -> None:
 def test_activations_beyond_single_precision_are_told_not_raised() -> None:
     x, values, defined = rows(1500, 0)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = reading.fit(banked(x * 1e20, values, defined), banked(x, values, defined), TARGETS)
+        found = site_probes.fit(banked(x * 1e20, values, defined), banked(x, values, defined), TARGETS)
     for k in range(4):
         assert found.problems[k] == (
             "the sums of squared activations are not finite; leave out or scale down what is so large"
@@ -119,7 +119,7 @@ def test_activations_beyond_single_precision_are_told_not_raised() -> None:
 
 def test_a_shrinkage_that_is_too_little_for_a_target_is_chosen_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is chosen once for the targets of a mask; a target that leaves less variance may need more."""
-    asked, whole = [], reading.discriminant
+    asked, whole = [], site_probes.discriminant
 
     def counted(train, shrinkages, validation=None):
         asked.append(tuple(shrinkages))
@@ -127,11 +127,11 @@ def test_a_shrinkage_that_is_too_little_for_a_target_is_chosen_anew(monkeypatch:
             raise ValueError("the covariance is singular")
         return whole(train, shrinkages, validation)
 
-    monkeypatch.setattr(reading, "discriminant", counted)
+    monkeypatch.setattr(site_probes, "discriminant", counted)
     x, values, defined = rows(1500, 0)
     values[:, [0, 1, 2]] = values[:, [3]]
     targets = [Target(name) for name in "abcdefgh"]
-    found = reading.fit(banked(x, values, defined), banked(x, values, defined), targets)
+    found = site_probes.fit(banked(x, values, defined), banked(x, values, defined), targets)
     assert asked[:4] == [SHRINKAGES, (found.penalty(0),), SHRINKAGES, (found.penalty(0),)]
     assert not {0, 1, 2} & set(found.problems)
 
@@ -141,8 +141,10 @@ def test_numbers_need_no_value_twice() -> None:
     y = rng.permutation(2 * LARGEST + 1)[:, None] - LARGEST
     x = (y * rng.normal(size=(1, 4)) + rng.normal(size=(len(y), 4))).astype(np.float32)
     bank = Bank(4, np.zeros(1, int)).update(x, Rows.of(y, np.ones((len(y), 1), np.bool_), np.zeros(1, int)))
-    found = reading.fit(bank, bank, [Target("number", as_number=True)])
+    found = site_probes.fit(bank, bank, [Target("number", as_number=True)])
     assert np.corrcoef(found.predict(x)[:, 0], y[:, 0])[0, 1] > 0.99
     assert not found.problems
     assert not found.notes
-    assert reading.fit(bank, bank, [Target("number")]).problems[0].startswith("0 of 199 values come 5 times or more")
+    assert (
+        site_probes.fit(bank, bank, [Target("number")]).problems[0].startswith("0 of 199 values come 5 times or more")
+    )

@@ -14,7 +14,7 @@ from cadmus.models.model import Model, ModelConfig
 from cadmus.programs.mixture import load
 from cadmus.states import variables as labels
 from cadmus.training import checkpoint
-from probes import scores
+from probes.measurement import scores
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from probes.rows import Products, Rows
+from probes.solvers.rows import Products, Rows
 
 
 def sums(products: Products, numbers: np.ndarray) -> np.ndarray:

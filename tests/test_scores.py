@@ -10,12 +10,13 @@ import pytest
 from sklearn.metrics import r2_score
 
 from cadmus.statistics import clustered
-from probes import scores
-from probes.custom import EstimatorReadouts
-from probes.examples import Target
-from probes.measure import TRAINED, UNTRAINED, Measured
-from probes.reading import Readouts
-from probes.tally import ALL, Tally
+from probes.data import activations
+from probes.data.examples import Target
+from probes.measurement import scores
+from probes.measurement.measure import TRAINED, UNTRAINED, Measured
+from probes.measurement.tally import ALL, Tally
+from probes.solvers.custom import EstimatorReadouts
+from probes.solvers.site_probes import Readouts
 
 SITES = (scores.EMBEDDING, "blocks.0.hook_resid_post")
 OWN = (Target("reg.a.value"), Target("reg.a.value", as_number=True), Target("all_true"))
@@ -122,7 +123,7 @@ def cell(table: pd.DataFrame, site: str, variable: str, metric: str, by: str = A
     ],
 )
 def test_layers_count_the_blocks_at_work(site: str, layer: int) -> None:
-    assert scores.layer_of(site) == layer
+    assert activations.layer_of(site) == layer
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------

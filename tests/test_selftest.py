@@ -10,10 +10,11 @@ import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from cadmus.statistics import clustered
-from probes import controls, harvest
-from probes.estimators import DiscriminantProbe, RidgeProbe
-from probes.mlp import MLPClassifierProbe
+from probes.controls import frequency
+from probes.data import folds
 from probes.selftest import CHECKS, NOISES, Check, Harness, exclusive_or, leak, linear, noise, perceptron, position, run
+from probes.solvers.estimators import DiscriminantProbe, RidgeProbe
+from probes.solvers.mlp import MLPClassifierProbe
 
 NAMES = [
     "planted linear signal",
@@ -66,7 +67,7 @@ def test_the_nonlinear_probe_must_find_xor_and_the_linear_one_must_not() -> None
 
 def test_a_baseline_that_does_not_see_positions_lets_the_confound_pass() -> None:
     def token_only(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return controls.Majority(labels, train[:, 1]).predict(test[:, 1])
+        return frequency.Majority(labels, train[:, 1]).predict(test[:, 1])
 
     assert failed(replace(Harness(), baseline=token_only), position) == NAMES[2:3]
 
@@ -85,7 +86,7 @@ def test_a_baseline_that_has_seen_the_activations_hides_what_is_there() -> None:
 
 def test_a_split_by_program_leaks() -> None:
     def by_program(programs: np.ndarray) -> np.ndarray:
-        return np.random.default_rng(0).permutation(harvest.skeleton_folds(programs))
+        return np.random.default_rng(0).permutation(folds.skeleton_folds(programs))
 
     found = run(harness=replace(Harness(), folds=by_program), checks=(leak, noise))
     assert [check.name for check in found if not check.passed] == NAMES[4:]

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from probes import separability as module
-from probes.separability import SHRINKAGES, separability
-from probes.value_statistics import ValueStatistics
+from probes.geometry import residues as module
+from probes.geometry.residues import SHRINKAGES, separability
+from probes.geometry.value_statistics import ValueStatistics
 from tests.number_codes import planted, rows
 
 

@@ -23,8 +23,9 @@ from cadmus.machine.tokens import TOKEN_CLASSES
 from cadmus.models import lens
 from cadmus.states.variables import is_prospect
 from cadmus.training import checkpoint
-from probes.examples import Examples
-from probes.scores import CONTROLS, MARGIN, layer_of
+from probes.data.activations import layer_of
+from probes.data.examples import Examples
+from probes.measurement.scores import CONTROLS, MARGIN
 from tests.studies import FIRST, save_run
 
 SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cadmus.machine import tokens
-from probes.tally import ALL, Groups, Tally, clusters_of, token_classes
+from probes.measurement.tally import ALL, Groups, Tally, clusters_of, token_classes
 
 DETAILED = np.array([-1, 1, 0])
 

@@ -10,8 +10,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from cadmus.machine import tokens
-from probes import token_baseline
-from probes.token_baseline import BEFORE, Target, TokenBaseline, window
+from probes.controls import input_network
+from probes.controls.input_network import BEFORE, Target, TokenBaseline, window
 
 Targets = dict[str, Target]
 
@@ -33,7 +33,7 @@ def test_the_hidden_layer_is_that_of_one_hot_columns() -> None:
     table, bias, seen = (torch.randn(*shape, generator=rng) for shape in ((20, 6), (6,), (50, 6)))
     one_hot = torch.nn.functional.one_hot(ids, 20).sum(1).float()
     gradients = []
-    for hidden in (lambda t, b: (one_hot @ t + b).relu(), lambda t, b: token_baseline._Hidden.apply(ids, t, b)):
+    for hidden in (lambda t, b: (one_hot @ t + b).relu(), lambda t, b: input_network._Hidden.apply(ids, t, b)):
         parameters = table.clone().requires_grad_(), bias.clone().requires_grad_()
         found = hidden(*parameters)
         (found * seen).sum().backward()
@@ -95,7 +95,7 @@ def test_tokens_held_out_inside_do_as_well_and_the_seed_fixes_all() -> None:
 
 
 def test_few_rows_are_gone_over_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_baseline, "_STEPS", 100)
+    monkeypatch.setattr(input_network, "_STEPS", 100)
     features, targets = planted_tokens(400, 0)
     baseline = TokenBaseline(hidden=16, batch_size=32).fit(features, {"position": targets["position"]})
     assert baseline.epochs_["position"] > 5

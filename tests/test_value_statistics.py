@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.numeric import compare
-from probes.separability import separability
-from probes.value_statistics import ValueStatistics, leave_out
+from probes.geometry.number_bases import compare
+from probes.geometry.residues import separability
+from probes.geometry.value_statistics import ValueStatistics, leave_out
 from tests.number_codes import rows
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from probes.scores import layer_of
+from probes.data.activations import layer_of
 
 MOST_NAMED = 12  # sites that an axis names, cells with a number side by side
 _LETTER = 0.058  # inches of a site's name, written upwards

@@ -26,9 +26,9 @@ from cadmus.runtime.progress import Stage
 from cadmus.states.alternatives import Alternative, alternatives
 from cadmus.training import checkpoint
 from cadmus.training.completion import evaluate
-from probes.examples import TRUE, Examples, Target, draw
-from probes.harvest import residual_sites
-from probes.measure import TRAINED, measure
+from probes.data.activations import residual_sites
+from probes.data.examples import TRUE, Examples, Target, draw
+from probes.measurement.measure import TRAINED, measure
 
 VARIABLES = ("depth", "stack.0.value", "stack.1.value", "needed.relation", "reg.a.value", "reg.b.value")
 FEWEST_RUNS = 5  # for a correlation over runs, or a lead with an interval

@@ -18,7 +18,7 @@ from cadmus.runtime.progress import Stage
 from cadmus.statistics.proportions import wilson
 from cadmus.training import checkpoint
 from cadmus.training.completion import evaluate
-from probes.controls import untrained_twin
+from probes.controls.untrained import untrained_twin
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analyses.studies.paper.prefix import prefix_majority
 from cadmus.corpora import held_out
 from cadmus.corpora.membership import program_hashes
 from cadmus.machine import kernel, tokens, vm
@@ -27,11 +28,11 @@ from cadmus.runtime.seeds import generator
 from cadmus.runtime.threads import on_threads
 from cadmus.states import variables
 from cadmus.statistics import clustered
-from probes.bank import Moments
-from probes.controls import prefix_majority
-from probes.harvest import FOLDS, harvest, residual_sites, skeleton_folds, skeleton_ids
-from probes.linear import ridge
-from probes.logistic import fit_on_validation
+from probes.data.activations import harvest, residual_sites
+from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
+from probes.solvers.linear import ridge
+from probes.solvers.logistic import fit_on_validation
+from probes.solvers.moments import Moments
 
 NUMBERS = ("first", "second")
 REGIONS = ("inside", "outside, X = Y", "outside, X and Y differ")  # of the plane, by the trained square

@@ -14,7 +14,7 @@ from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, INTERVAL, MARKERS,
 from analyses.reporting.sites import MOST_NAMED, SiteAxis
 from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS
 from analyses.studies.state.tables import at_best_sites, breakdown, headline, main_probe
-from probes.measure import TRAINED, UNTRAINED
+from probes.measurement.measure import TRAINED, UNTRAINED
 
 _BEYOND = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6, "center": 0}  # light near 0 in grey too; the sign is printed
 _APART = 0.07  # between the points of several lines at one place

@@ -12,7 +12,7 @@ from analyses.reporting.sites import left_out, places
 from analyses.studies.state import figures, gaps, probe_comparison, summary, tables
 from analyses.studies.state.study import State, StateConfig, run
 from cadmus.runtime.progress import Stage
-from probes.passes import SAMPLE_ROWS
+from probes.measurement.passes import SAMPLE_ROWS
 
 
 def make(config: StateConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from cadmus.statistics import clustered
-from probes.estimators import DiscriminantProbe, LeastSquaresProbe
-from probes.examples import Examples, Target, labelled
-from probes.harvest import stream
-from probes.logistic import LogisticProbe
-from probes.mlp import MLPClassifierProbe
-from probes.reading import FEWEST_OF_CLASS
+from probes.data.activations import stream
+from probes.data.examples import Examples, Target, labelled
+from probes.solvers.estimators import DiscriminantProbe, LeastSquaresProbe
+from probes.solvers.logistic import LogisticProbe
+from probes.solvers.mlp import MLPClassifierProbe
+from probes.solvers.site_probes import FEWEST_OF_CLASS
 
 ROWS = {"train": 12_000, "validation": 4_000, "test": 8_000}  # tokens of each fold
 PENALTIES = {

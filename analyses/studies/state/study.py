@@ -24,15 +24,18 @@ from cadmus.runtime.progress import Stage
 from cadmus.states import variables as labels
 from cadmus.states.alternatives import Alternative, alternatives
 from cadmus.training import checkpoint
-from probes import custom, dimensions, numeric, scores
-from probes.bank import Bank
-from probes.controls import untrained_twin
-from probes.examples import Examples, Labelled, Target, draw
-from probes.harvest import residual_sites, stream
-from probes.measure import TRAINED, UNTRAINED, measure
-from probes.separability import separability
-from probes.tally import Groups, token_classes
-from probes.value_statistics import ValueStatistics
+from probes.controls.untrained import untrained_twin
+from probes.data import activations
+from probes.data.activations import residual_sites, stream
+from probes.data.examples import Examples, Labelled, Target, draw
+from probes.geometry import dimensions, number_bases
+from probes.geometry.residues import separability
+from probes.geometry.value_statistics import ValueStatistics
+from probes.measurement import scores
+from probes.measurement.measure import TRAINED, UNTRAINED, measure
+from probes.measurement.tally import Groups, token_classes
+from probes.solvers import custom
+from probes.solvers.bank import Bank
 
 VARIABLES = (
     *("depth", "all_true", "stack.0.kind", "stack.0.value", "stack.1.kind", "stack.1.value"),
@@ -96,12 +99,12 @@ class StateConfig:
 
 @dataclass(frozen=True)
 class State:
-    """Tidy tables: scores (`probes.scores.table`), gaps (against alternative machines), machines, numbers (how integers
-    are held, `probes.numeric.compare`), residues (of the same, `probes.separability`), dimensions (that a variable
-    needs, and neurons: `probes.dimensions`), readers (several probes of a variable at its best site,
-    `probe_comparison.compare`). Numbers, residues and dimensions are of two models, `trained` and `untrained`. Each
-    but scores is empty where nothing of the kind could be measured. programs: how many were drawn, for all folds; of
-    the tables' `test_programs` scores are."""
+    """Tidy tables: scores (`probes.measurement.scores.table`), gaps (against alternative machines), machines, numbers
+    (how integers are held, `probes.geometry.number_bases.compare`), residues (of the same, `probes.geometry.residues`),
+    dimensions (that a variable needs, and neurons: `probes.geometry.dimensions`), readers (several probes of a variable
+    at its best site, `probe_comparison.compare`). Numbers, residues and dimensions are of two models, `trained` and
+    `untrained`. Each but scores is empty where nothing of the kind could be measured. programs: how many were drawn,
+    for all folds; of the tables' `test_programs` scores are."""
 
     config: StateConfig
     trained: checkpoint.Checkpoint
@@ -247,11 +250,11 @@ class _Held:
             shared = np.intersect1d(train.classes(k), validation.classes(k))
             if train.rows(k) < _FEWEST_ROWS or len(shared) < 2:
                 continue
-            about = {"model": model, "site": site, "layer": scores.layer_of(site), "variable": name}
+            about = {"model": model, "site": site, "layer": activations.layer_of(site), "variable": name}
             at = site, name, model
             if name in self.numeric and len(train.classes(k)) >= _FEWEST_VALUES:
                 statistics = _statistics(train, k)
-                self._numbers[at] = numeric.compare(statistics, _FUNCTIONS, permutations=2).assign(**about)
+                self._numbers[at] = number_bases.compare(statistics, _FUNCTIONS, permutations=2).assign(**about)
                 self._residues[at] = separability(statistics, permutations=2).assign(**about)
             self._dimensions[at] = _dimensions(train, validation, k).assign(**about)
 

@@ -13,7 +13,7 @@ from analyses.reporting.sites import in_the_stream
 from analyses.studies.state import tables
 from analyses.studies.state.study import State
 from cadmus.statistics import clustered
-from probes.scores import CONTROLS, EMBEDDING, MARGIN
+from probes.measurement.scores import CONTROLS, EMBEDDING, MARGIN
 
 ENOUGH = 10_000  # programs, from which on the controls hardly rise with more
 _NETWORK = "input, nonlinear"

@@ -7,8 +7,8 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.reporting.sites import places
-from probes.dimensions import needed
-from probes.measure import TRAINED, UNTRAINED
+from probes.geometry.dimensions import needed
+from probes.measurement.measure import TRAINED, UNTRAINED
 
 # --- which rows ------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cadmus.runtime.devices import chosen
 from cadmus.runtime.threads import on_threads
-from probes.logistic_solver import Design, Problem, minimize
+from probes.solvers.logistic_solver import Design, Problem, minimize
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):

@@ -16,16 +16,16 @@ import numpy as np
 
 from cadmus.machine import vm
 from cadmus.states.variables import LARGEST
-from probes import passes
-from probes.bank import Bank
-from probes.baselines import Baselines
-from probes.controls import leaked
-from probes.custom import EstimatorReadouts, Probe
-from probes.examples import Examples, Labelled, Target
-from probes.harvest import stream
-from probes.passes import TRAINED, UNTRAINED, Progress, Task
-from probes.reading import Readouts
-from probes.tally import Groups, Tally
+from probes.controls.input_baselines import Baselines
+from probes.data.activations import stream
+from probes.data.examples import Examples, Labelled, Target
+from probes.data.folds import leaked
+from probes.measurement import passes
+from probes.measurement.passes import TRAINED, UNTRAINED, Progress, Task
+from probes.measurement.tally import Groups, Tally
+from probes.solvers.bank import Bank
+from probes.solvers.custom import EstimatorReadouts, Probe
+from probes.solvers.site_probes import Readouts
 
 
 @dataclass(frozen=True)

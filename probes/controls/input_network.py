@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cadmus.machine import vm
 from cadmus.runtime.devices import chosen
-from probes import mlp
+from probes.solvers import mlp
 
 BEFORE = len(vm.VOCAB)  # stands for the tokens before the sequence's first
 _STEPS = 2500  # of mini-batches, at least, that the network is trained for
@@ -48,9 +48,9 @@ class TokenBaseline:
 
     The one-hot inputs are never made: a hidden unit's input is a sum of one weight per column. Each target has its
     defined rows, counts equally in the loss, and is predicted by the network of the epoch that was best for it on
-    validation data (0: its constant, from which it starts). Parameters as of `probes.mlp.MLPClassifierProbe`; epochs
-    by default 5, more of few rows, so that there are about 2500 steps; patience is at least half of the epochs, for
-    products are not found at once. `fit` makes `epochs_`, the epoch that is kept for each target.
+    validation data (0: its constant, from which it starts). Parameters as of `probes.solvers.mlp.MLPClassifierProbe`;
+    epochs by default 5, more of few rows, so that there are about 2500 steps; patience is at least half of the epochs,
+    for products are not found at once. `fit` makes `epochs_`, the epoch that is kept for each target.
     """
 
     hidden: int = 128

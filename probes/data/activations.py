@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,10 @@ from torch import Tensor
 from cadmus.machine import tokens
 from cadmus.models import lens
 from cadmus.models.hooks import Hook, NamesFilter
-from cadmus.programs import skeletons
 from cadmus.runtime.devices import PRECISIONS
-from probes import activation_cache
+from probes.data import activation_cache
+from probes.data.folds import skeleton_ids
 
-FOLDS = ("train", "validation", "test")
-_FOLD_SHARES = (0.6, 0.15, 0.25)  # of skeletons
 _PASS = {"cpu": 8192, "cuda": 65536}  # tokens that run at once, padding included
 _PADDING = 0.05  # of them, at most
 
@@ -53,26 +52,6 @@ def harvest(
         with torch.no_grad():
             _, cache = lens.run_with_cache(model, sequences[rows], names_filter=sites)
         yield rows, {site: cache[site].float() for site in sites}
-
-
-def skeleton_folds(programs: np.ndarray) -> np.ndarray:
-    """Probe training, validation and test programs, as an index into `FOLDS`: uint8 [n].
-
-    All programs of a skeleton share a fold, so that a probe is judged on skeletons it has not seen; 60, 15 and 25 % of
-    the skeletons, in the order of their ids, and at least one each. Raises ValueError for fewer than three skeletons.
-    """
-    ids, index = np.unique(skeleton_ids(programs), return_inverse=True)
-    n = len(ids)
-    if n < len(FOLDS):
-        raise ValueError(f"{n} skeletons cannot be split into {', '.join(FOLDS)}; probe a family with more of them")
-    train = min(round(_FOLD_SHARES[0] * n), n - 2)
-    validation = max(1, min(round(_FOLD_SHARES[1] * n), n - train - 1))
-    return np.searchsorted([train, train + validation], index, side="right").astype(np.uint8)
-
-
-def skeleton_ids(programs: np.ndarray) -> np.ndarray:
-    """One number per skeleton: uint64 [n], equal for programs of one skeleton."""
-    return tokens.hashes(skeletons.skeletons(programs), "probes skeleton 1")
 
 
 # --- token by token --------------------------------------------------------------------------------------------------
@@ -112,10 +91,10 @@ def stream(
     position, so a batch is no random sample; the order of the rows depends on `programs` and `where` only.
 
     cache: a folder that keeps each site's activations for later calls with the same `rows_per_batch`
-    (`probes.activation_cache`), once all batches were read. progress: told after each batch which share of the rows
-    is done. Raises ValueError for programs that are no such array, for a site that is unknown, not readable on that
-    kind of model or without a row per token, and for more positions than the model has; ArtifactError where what the
-    cache holds is damaged.
+    (`probes.data.activation_cache`), once all batches were read. progress: told after each batch which share of the
+    rows is done. Raises ValueError for programs that are no such array, for a site that is unknown, not readable on
+    that kind of model or without a row per token, and for more positions than the model has; ArtifactError where what
+    the cache holds is damaged.
     """
     tokens.check(programs)
     chosen = list(dict.fromkeys(lens.check_readable(model, sites)))
@@ -150,7 +129,7 @@ def _check_rows(sites: list[str]) -> None:
         if name in ("hook_attn_scores", "hook_pattern"):
             raise ValueError(
                 f"site {site!r} has a number per head, query and key, not a row per token: stream "
-                f"{block + '.hook_z'!r}, or read it with probes.harvest.harvest"
+                f"{block + '.hook_z'!r}, or read it with probes.data.activations.harvest"
             )
         inputs = [f"{block}.{one}" for one in ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")]
         normalized = {f"{block}.ln1.hook_scale", f"{block}.ln1.hook_normalized"} & set(sites)
@@ -301,3 +280,12 @@ def tokens_of(programs: np.ndarray, batch: Batch) -> Tokens:
     token = sequences[row, batch.positions]
     previous = np.where(batch.positions > 0, sequences[row, batch.positions - 1], np.uint8(tokens.PAD))
     return Tokens(token, previous, tokens.classes(token), skeleton_ids(programs[which])[row])
+
+
+def layer_of(site: str) -> int:
+    """How many blocks have been at work where the site lies: 0 before the first, i + 1 within and after block i; -1 for
+    a site behind the last."""
+    block = re.match(r"blocks\.(\d+)\.(hook_resid_pre$)?", site)
+    if block:
+        return int(block[1]) + (block[2] is None)
+    return 0 if site in ("hook_embed", "hook_pos_embed") else -1

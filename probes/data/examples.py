@@ -18,8 +18,8 @@ from cadmus.machine import kernel, tokens, vm
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime.seeds import generator
 from cadmus.states import hindsight, variables
-from probes.controls import control_labels
-from probes.harvest import FOLDS, skeleton_folds, skeleton_ids
+from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
+from probes.data.permuted import control_labels
 
 TRUE = "true"  # the name of the machine itself, beside alternative ones
 _CHUNK = 4096  # programs whose labels are held at once

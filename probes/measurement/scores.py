@@ -5,7 +5,6 @@ One row per (site, variable, offset, group of tokens, metric). docs/probing.md e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,10 +13,11 @@ import pandas as pd
 
 from cadmus.states import variables
 from cadmus.statistics import clustered
-from probes.custom import EstimatorReadouts
-from probes.examples import TRUE, Target
-from probes.measure import TRAINED, UNTRAINED, Measured
-from probes.tally import ALL, Tally
+from probes.data.activations import layer_of
+from probes.data.examples import TRUE, Target
+from probes.measurement.measure import TRAINED, UNTRAINED, Measured
+from probes.measurement.tally import ALL, Tally
+from probes.solvers.custom import EstimatorReadouts
 
 MARGIN = 0.05  # a variable counts as read where its score is surely this far above its best control
 CERTAIN = 0.99  # a constant or the current token that is right this often gives the variable away
@@ -34,15 +34,6 @@ COLUMNS = (
     *("validation", "determined", "penalty", "outside"),
     *("screen", "read", "problem", "note"),
 )
-
-
-def layer_of(site: str) -> int:
-    """How many blocks have been at work where the site lies: 0 before the first, i + 1 within and after block i; -1 for
-    a site behind the last."""
-    block = re.match(r"blocks\.(\d+)\.(hook_resid_pre$)?", site)
-    if block:
-        return int(block[1]) + (block[2] is None)
-    return 0 if site in ("hook_embed", "hook_pos_embed") else -1
 
 
 def table(measured: Measured, seed: int = 0) -> pd.DataFrame:

@@ -1,10 +1,11 @@
 """How many dimensions, and how many neurons, a variable needs: low-rank and sparse probes from second moments alone.
 
-The outputs are those of `probes.bank.Moments`: one-hot classes, or functions of them (`Moments.mapped`: the number
-itself, its sines and cosines, ...). Every score is the share of the outputs' variance on the validation rows that a
-probe fitted to the training rows explains, all outputs together: R² for one number; for classes that of the one-hot
-outputs, which is no accuracy (a middle class may be masked by its neighbours). Outputs of different scales count by
-their variance. Beside each score stands that of probes which may read as many directions, or neurons, drawn at random.
+The outputs are those of `probes.solvers.moments.Moments`: one-hot classes, or functions of them (`Moments.mapped`: the
+number itself, its sines and cosines, ...). Every score is the share of the outputs' variance on the validation rows
+that a probe fitted to the training rows explains, all outputs together: R² for one number; for classes that of the
+one-hot outputs, which is no accuracy (a middle class may be masked by its neighbours). Outputs of different scales
+count by their variance. Beside each score stands that of probes which may read as many directions, or neurons, drawn at
+random.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import cholesky, eigh, solve_triangular
 
-from probes.bank import Moments
-from probes.linear import Linear, solve_ridge
+from probes.solvers.linear import Linear, solve_ridge
+from probes.solvers.moments import Moments
 
 RULES = ("gain", "residual")
 

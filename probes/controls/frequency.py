@@ -9,61 +9,6 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cadmus.models.model import Model
-from cadmus.programs.families import Compare
-
-
-def untrained_twin(model: Model, seed: int) -> Model:
-    """The same architecture as it was before training with this seed."""
-    return Model(model.cfg, seed=seed).to(model.device).eval()
-
-
-def control_labels(
-    labels: np.ndarray, tokens: np.ndarray, previous: np.ndarray, seed: int, defined: np.ndarray | None = None
-) -> np.ndarray:
-    """Labels permuted among the rows that have the same token after the same previous token: like `labels`.
-
-    labels [rows] or [rows, variables], each variable permuted for itself; tokens and previous integers [rows]; defined
-    bool, shaped as the labels: the others stay where they are. The marginal stays exactly as it is, given both tokens
-    too; a pair of tokens that occurs once keeps its label. After the control tasks of Hewitt & Liang (2019, arXiv
-    1909.03368), which give each word type a fixed random label: here what the tokens give away about the label stays,
-    so that score minus control score is what the probe found beyond it. Raises ValueError where shapes do not fit.
-    """
-    labels = np.asarray(labels)
-    defined = np.ones(labels.shape, np.bool_) if defined is None else np.asarray(defined)
-    rows = (len(labels),)
-    if np.shape(tokens) != rows or np.shape(previous) != rows or defined.shape != labels.shape:
-        raise ValueError(
-            f"labels {labels.shape}, defined {defined.shape}, tokens {np.shape(tokens)} and previous tokens "
-            f"{np.shape(previous)}; expected one of each for each row"
-        )
-    first, second = (np.unique(column, return_inverse=True)[1] for column in (tokens, previous))
-    pair = first * (second.max(initial=0) + 1) + second
-    pair = pair.astype(np.min_scalar_type(pair.max(initial=0)))  # 16 bits are sorted ten times as fast as 64
-    control = labels.copy()
-    for k, (column, at) in enumerate(zip(_as_columns(control), _as_columns(defined), strict=True)):
-        chosen = np.flatnonzero(at)
-        shuffled = chosen[np.random.default_rng([seed, k]).permutation(len(chosen))]
-        by_pair, shuffled_by_pair = (index[np.argsort(pair[index], kind="stable")] for index in (chosen, shuffled))
-        column[by_pair] = column[shuffled_by_pair]
-    return control
-
-
-def _as_columns(array: np.ndarray) -> np.ndarray:
-    """A view [variables, rows] of [rows] or [rows, variables]."""
-    return array[None] if array.ndim == 1 else array.T
-
-
-def leaked(train_skeletons: np.ndarray, test_skeletons: np.ndarray) -> None:
-    """ValueError where a skeleton, given as a text or as its number, is both in the training and in the test data."""
-    test = np.unique(test_skeletons)
-    both = np.intersect1d(np.unique(train_skeletons), test, assume_unique=True)
-    if len(both):
-        raise ValueError(
-            f"{len(both)} of {len(test)} test skeletons are in the training data too ({both[0]!s} for one); "
-            "split by skeleton, as probes.harvest.skeleton_folds does"
-        )
-
 
 class Majority:
     """The most frequent label per group, in the training data; groups never seen get the overall one.
@@ -159,37 +104,3 @@ def _find(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Where each wanted value stands in `known`, which is sorted, and whether it does: int64 and bool [n]."""
     at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
     return at, known[at] == wanted
-
-
-def prefix_majority(family: Compare) -> np.ndarray:
-    """How often the best guess of X and of Y is right, given the instructions seen so far: float [2, 2 * length + 1].
-
-    Exact: every expression is enumerated with the weight that the generator gives it. Entry [k, t] is for number k
-    (0: X, 1: Y) after t + 1 tokens. 1.0 once the number is computed; less while the prefix leaves it open. Needs a
-    family of one statement whose expressions have one length (ValueError).
-    """
-    if family.assertions > 1:
-        raise ValueError(
-            f"compare with assertions = {family.assertions}: the two numbers are those of a single statement"
-        )
-    length, joint = family.length, family.value_weights  # joint [x, y]
-    y_given_x = joint / joint.sum(1, keepdims=True)
-    accuracy = np.ones((2, 2 * length + 1))
-    for seen in range(1, length + 1):
-        table = _prefix_shares(family, seen)  # [prefix, value]: P(prefix | value)
-        prefix_and_x = table * joint.sum(1)
-        accuracy[0, seen - 1] = prefix_and_x.max(1).sum()
-        accuracy[1, seen - 1] = (prefix_and_x @ y_given_x).max(1).sum()
-        accuracy[1, length + seen - 1] = sum((table * row).max(1).sum() for row in joint)  # X is known by then
-    return accuracy.clip(max=1.0)  # sums of probabilities may end an ulp above
-
-
-def _prefix_shares(family: Compare, seen: int) -> np.ndarray:
-    """P(the first `seen` tokens | the value of the expression): float [prefixes, values low..high]."""
-    listed, value, weight = family.numbers.listed()
-    inside = (value >= family.low) & (value <= family.high)
-    _, prefix = np.unique(listed[inside, :seen], axis=0, return_inverse=True)
-    size = family.high - family.low + 1
-    cell = prefix.ravel() * size + value[inside] - family.low
-    weights = np.bincount(cell, weight[inside], minlength=(prefix.max() + 1) * size).reshape(-1, size)
-    return weights / weights.sum(0)

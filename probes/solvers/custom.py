@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from sklearn.base import clone
 
-from probes.reading import FEWEST_ROWS
+from probes.solvers.site_probes import FEWEST_ROWS
 
 _FAILURES = (Exception, SystemExit)  # of a user's code; Ctrl-C passes through
 _MESSAGE = 300  # characters of an exception's message that are kept

@@ -1,4 +1,5 @@
-"""The passes over programs that `probes.measure` makes: gather sums and fit, take a sample, read and tally."""
+"""The passes over programs that `probes.measurement.measure` makes: gather sums and fit, take a sample, read and
+tally."""
 
 from __future__ import annotations
 
@@ -11,16 +12,16 @@ import numpy as np
 
 from cadmus.machine import vm
 from cadmus.runtime.threads import on_threads
-from probes import reading
-from probes.bank import CLASSES, Bank
-from probes.baselines import Baselines
-from probes.codelength import online_code_length
-from probes.custom import EstimatorReadouts, Probe
-from probes.examples import TRUE, Examples, Labelled, Target, labelled
-from probes.harvest import Batch, stream
-from probes.reading import Readouts
-from probes.rows import Rows
-from probes.tally import Groups, Tally, clusters_of
+from probes.controls.codelength import online_code_length
+from probes.controls.input_baselines import Baselines
+from probes.data.activations import Batch, stream
+from probes.data.examples import TRUE, Examples, Labelled, Target, labelled
+from probes.measurement.tally import Groups, Tally, clusters_of
+from probes.solvers import site_probes
+from probes.solvers.bank import CLASSES, Bank
+from probes.solvers.custom import EstimatorReadouts, Probe
+from probes.solvers.rows import Rows
+from probes.solvers.site_probes import Readouts
 
 TRAINED, UNTRAINED = "trained", "untrained"
 BANK_BYTES = 6e9  # of memory that banks take together, at most
@@ -129,7 +130,7 @@ def fit(
         pair = banks.pop(("train", name, site)), banks.pop(("validation", name, site))
         if inspect is not None:
             inspect(name, site, *pair)
-        return reading.fit(*pair, [task.targets[k] for k in task.read_in(name)])
+        return site_probes.fit(*pair, [task.targets[k] for k in task.read_in(name)])
 
     keys = [(name, site) for name in task.models for site in task.sites]
     return dict(zip(keys, on_threads(one, keys, partial(task.progress, "fit probes")), strict=True))
@@ -234,8 +235,8 @@ def _add_reading(
 
 @dataclass(frozen=True)
 class Tallied:
-    """What the test programs show; `probes.measure.Measured` says what the fields are. taken: which values the targets
-    have there, bool [targets, 199]."""
+    """What the test programs show; `probes.measurement.measure.Measured` says what the fields are. taken: which values
+    the targets have there, bool [targets, 199]."""
 
     groups: tuple[tuple[str, str], ...]
     counts: Tally

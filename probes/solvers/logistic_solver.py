@@ -1,4 +1,4 @@
-"""The solver of `probes.logistic`: preconditioned L-BFGS on multinomial logistic regression, on any device."""
+"""The solver of `probes.solvers.logistic`: preconditioned L-BFGS on multinomial logistic regression, on any device."""
 
 from __future__ import annotations
 

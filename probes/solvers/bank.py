@@ -1,80 +1,24 @@
 """Sums over rows that every linear probe of a site is a function of: one pass, many targets, memory flat in the rows.
 
 A `Bank` gathers, for one site, the second moments of the activations under every mask (which rows a target has) and the
-sum of the activations by target and class. `moments` turns them into what `probes.linear` solves: ridge regression for
-numbers, least-squares and discriminant classifiers for categories. Banks of different rows add up.
+sum of the activations by target and class. `moments` turns them into what `probes.solvers.linear` solves: ridge
+regression for numbers, least-squares and discriminant classifiers for categories. Banks of different rows add up.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numba import njit
 
 from cadmus.states.variables import LARGEST
-from probes.rows import Products, Rows
+from probes.solvers.moments import Moments
+from probes.solvers.rows import Products, Rows
 
 CLASSES = 2 * LARGEST + 1
 _PRODUCT_BYTES = 64e6  # of second moments that are held apart at once
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Centred sums of n rows: mean [features], scatter [features, features], and of t outputs y_mean [t], xy [features,
-    t], yy [t]. `+` merges those of different rows (Chan, Golub, LeVeque 1983)."""
-
-    n: float
-    mean: np.ndarray
-    scatter: np.ndarray
-    y_mean: np.ndarray
-    xy: np.ndarray
-    yy: np.ndarray
-
-    @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray) -> Moments:
-        """Of rows: x [n, features], y [n, t]."""
-        x, y = np.asarray(x, float), np.asarray(y, float)
-        mean, y_mean = x.mean(0), y.mean(0)
-        x, y = x - mean, y - y_mean
-        return cls(len(x), mean, x.T @ x, y_mean, x.T @ y, np.square(y).sum(0))
-
-    def __add__(self, other: Moments) -> Moments:
-        n = self.n + other.n
-        step, y_step = other.mean - self.mean, other.y_mean - self.y_mean
-        weight = self.n * other.n / n
-        return Moments(
-            n,
-            self.mean + step * (other.n / n),
-            self.scatter + other.scatter + weight * np.outer(step, step),
-            self.y_mean + y_step * (other.n / n),
-            self.xy + other.xy + weight * np.outer(step, y_step),
-            self.yy + other.yy + weight * y_step**2,
-        )
-
-    def about(self, mean: np.ndarray, y_mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(scatter, xy, yy) of the same rows, centred at other means: those of training data, say."""
-        step, y_step = self.mean - mean, self.y_mean - y_mean
-        return (
-            self.scatter + self.n * np.outer(step, step),
-            self.xy + self.n * np.outer(step, y_step),
-            self.yy + self.n * y_step**2,
-        )
-
-    def mapped(self, outputs: np.ndarray) -> Moments:
-        """Of one-hot outputs, the moments of functions of the class: outputs [classes, t] holds their values."""
-        counts = self.n * self.y_mean
-        y_mean = self.y_mean @ outputs
-        yy = (counts @ outputs**2) - self.n * y_mean**2
-        return Moments(self.n, self.mean, self.scatter, y_mean, self.xy @ outputs, yy)
-
-    @cached_property
-    def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues and eigenvectors of the scatter: one decomposition for every target and penalty."""
-        return np.linalg.eigh(self.scatter)
 
 
 class Bank:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cadmus.states.variables import LARGEST
-from probes.bank import Bank, Moments
-from probes.examples import Target
-from probes.linear import SHRINKAGES, Linear, discriminant, ridge
+from probes.data.examples import Target
+from probes.solvers.bank import Bank
+from probes.solvers.linear import SHRINKAGES, Linear, discriminant, ridge
+from probes.solvers.moments import Moments
 
 FEWEST_ROWS = 50  # of training and of validation, for a probe
 FEWEST_OF_CLASS = 5  # training rows of a value that a classifier is to tell

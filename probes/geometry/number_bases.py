@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.polynomial.legendre import legvander
 
 from cadmus.statistics import clustered
-from probes.value_statistics import Means, ValueStatistics, leave_out
+from probes.geometry.value_statistics import Means, ValueStatistics, leave_out
 
 PENALTIES = tuple(10.0**p for p in (-6, -3, -1, 0, 1, 2, 4))  # beside sums over values of weights that average 1
 WIDEST = 1000  # range of values

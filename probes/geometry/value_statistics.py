@@ -1,8 +1,8 @@
 """What activations add up to, value by value of an integer: all that the studies of how it is held rest on.
 
 How many rows each value has, their sum, and one total of products: so it streams, and statistics of different rows add
-up. `probes.numeric` compares bases of value functions, `probes.separability` tells residues; both work on `Means`, of
-values that `leave_out` holds out.
+up. `probes.geometry.number_bases` compares bases of value functions, `probes.geometry.residues` tells residues; both
+work on `Means`, of values that `leave_out` holds out.
 """
 
 from __future__ import annotations

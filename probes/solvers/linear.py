@@ -1,5 +1,5 @@
-"""Linear probes in closed form from `probes.bank.Moments`: ridge regression and the discriminant classifier, a path of
-penalties chosen on validation moments; no rows are needed."""
+"""Linear probes in closed form from `probes.solvers.moments.Moments`: ridge regression and the discriminant classifier,
+a path of penalties chosen on validation moments; no rows are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, lapack
 
-from probes.bank import Moments
+from probes.solvers.moments import Moments
 
 ALPHAS = tuple(10.0**k for k in range(-2, 6))
 SHRINKAGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)

@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, Regre
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from probes import linear
-from probes.bank import Moments
+from probes.solvers import linear
+from probes.solvers.moments import Moments
 
 _FLOATS = (np.float64, np.float32)
 

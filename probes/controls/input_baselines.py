@@ -12,12 +12,12 @@ from threadpoolctl import threadpool_limits
 
 from cadmus.machine import vm
 from cadmus.runtime.threads import on_threads
-from probes import reading
-from probes.bank import OneHotBank
-from probes.controls import Majority, NGram
-from probes.examples import Examples, Labelled, Target
-from probes.rows import Rows
-from probes.token_baseline import TokenBaseline, window
+from probes.controls.frequency import Majority, NGram
+from probes.controls.input_network import TokenBaseline, window
+from probes.data.examples import Examples, Labelled, Target
+from probes.solvers import site_probes
+from probes.solvers.bank import OneHotBank
+from probes.solvers.rows import Rows
 
 WINDOW = 8  # tokens, the current one included
 NGRAM = 3
@@ -65,7 +65,7 @@ class Baselines:
             bank = OneHotBank(WINDOW * len(vm.VOCAB) + self._positions, self._mask_of, seen.shape[1])
             banks.append(bank.update(self._ids(x), Rows.of(y.astype(np.int64), seen, self._mask_of)))
         with threadpool_limits(1, user_api="blas"):  # threads that wait for each other on a busy machine stand still
-            self._linear = reading.fit(*banks, self.targets)
+            self._linear = site_probes.fit(*banks, self.targets)
 
         tasks = [(chosen, folds["train"], folds["validation"], seed) for chosen in self._shared()]
         self._networks = on_threads(self._network, tasks, progress)

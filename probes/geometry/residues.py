@@ -1,7 +1,7 @@
 """Which residues of an integer activations tell apart linearly: v mod T, period by period, on values held out.
 
-A code by circles of period T tells v mod T; a code by size tells none. `probes.numeric` says which functions of v the
-activations hold.
+A code by circles of period T tells v mod T; a code by size tells none. `probes.geometry.number_bases` says which
+functions of v the activations hold.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.linalg import solve_triangular
 from scipy.stats import binomtest
 
-from probes.value_statistics import Means, ValueStatistics, leave_out
+from probes.geometry.value_statistics import Means, ValueStatistics, leave_out
 
 SHRINKAGES = tuple(10.0**p for p in range(-3, 2))  # of the covariance of means towards that within values
 _INNER = 4  # folds within the training values

@@ -1,7 +1,7 @@
 """The nonlinear reference: a network with one hidden layer on activations, as scikit-learn estimators.
 
-What a linear probe reads is held against what this one reads at the same site. `probes.token_baseline` trains the same
-network on the input alone.
+What a linear probe reads is held against what this one reads at the same site. `probes.controls.input_network` trains
+the same network on the input alone.
 """
 
 from __future__ import annotations

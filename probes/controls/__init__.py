@@ -1,0 +1,2 @@
+"""What a score must be held against: the most frequent class (`frequency`), the untrained model (`untrained`), probes
+of the input itself (`input_baselines`, `input_network`), and the length of the labels' code (`codelength`)."""

@@ -1,0 +1,63 @@
+"""Moments: the second moments of activations and outputs, from which least-squares probes are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Centred sums of n rows: mean [features], scatter [features, features], and of t outputs y_mean [t], xy [features,
+    t], yy [t]. `+` merges those of different rows (Chan, Golub, LeVeque 1983)."""
+
+    n: float
+    mean: np.ndarray
+    scatter: np.ndarray
+    y_mean: np.ndarray
+    xy: np.ndarray
+    yy: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> Moments:
+        """Of rows: x [n, features], y [n, t]."""
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        mean, y_mean = x.mean(0), y.mean(0)
+        x, y = x - mean, y - y_mean
+        return cls(len(x), mean, x.T @ x, y_mean, x.T @ y, np.square(y).sum(0))
+
+    def __add__(self, other: Moments) -> Moments:
+        n = self.n + other.n
+        step, y_step = other.mean - self.mean, other.y_mean - self.y_mean
+        weight = self.n * other.n / n
+        return Moments(
+            n,
+            self.mean + step * (other.n / n),
+            self.scatter + other.scatter + weight * np.outer(step, step),
+            self.y_mean + y_step * (other.n / n),
+            self.xy + other.xy + weight * np.outer(step, y_step),
+            self.yy + other.yy + weight * y_step**2,
+        )
+
+    def about(self, mean: np.ndarray, y_mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(scatter, xy, yy) of the same rows, centred at other means: those of training data, say."""
+        step, y_step = self.mean - mean, self.y_mean - y_mean
+        return (
+            self.scatter + self.n * np.outer(step, step),
+            self.xy + self.n * np.outer(step, y_step),
+            self.yy + self.n * y_step**2,
+        )
+
+    def mapped(self, outputs: np.ndarray) -> Moments:
+        """Of one-hot outputs, the moments of functions of the class: outputs [classes, t] holds their values."""
+        counts = self.n * self.y_mean
+        y_mean = self.y_mean @ outputs
+        yy = (counts @ outputs**2) - self.n * y_mean**2
+        return Moments(self.n, self.mean, self.scatter, y_mean, self.xy @ outputs, yy)
+
+    @cached_property
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues and eigenvectors of the scatter: one decomposition for every target and penalty."""
+        return np.linalg.eigh(self.scatter)
