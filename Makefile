@@ -13,7 +13,7 @@ test: $(VENV)/installed  ## every test
 	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest
 
 test-lens4: $(LENS4)/installed  ## conversions to transformer-lens 4, which needs an environment of its own
-	EXPECTED_TRANSFORMER_LENS=4 $(LENS4)/bin/python -m pytest tests/test_lens.py
+	EXPECTED_TRANSFORMER_LENS=4 $(LENS4)/bin/python -m pytest tests/cadmus/models/test_lens.py
 
 lint: $(VENV)/installed  ## style and formatting
 	$(BIN)/ruff check .
@@ -32,7 +32,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# what tests/test_lens.py imports, and no more; uncompiled, as most of it is never loaded
+# what tests/cadmus/models/test_lens.py imports, and no more; uncompiled, as most of it is never loaded
 $(LENS4)/installed: constraints.txt constraints-lens4.txt
 	$(PYTHON) -m venv $(LENS4)
 	grep -v '^transformer-lens==' constraints.txt | cat - constraints-lens4.txt > $(LENS4)/constraints.txt

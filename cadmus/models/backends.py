@@ -30,7 +30,7 @@ class Capability(NamedTuple):
     editable: bool
 
 
-# Derived and compared by tests/test_lens.py, for each version of TransformerLens. r: readable, e: editable. Rotary
+# Derived and compared by tests/cadmus/models/test_lens.py, for each version of TransformerLens. r: readable, e: editable. Rotary
 # models have a column where they differ from those with learned positions.
 _TABLE = """
 site                        cadmus  hooked_transformer  transformer_bridge  transformer_bridge/rotary

@@ -16,7 +16,7 @@ from cadmus.models.generation import generate
 from cadmus.models.hooks import Hook
 from cadmus.models.key_value_cache import KeyValueCache
 from cadmus.models.model import Model, ModelConfig
-from tests.test_model import CFG, EITHER, model, programs, same
+from tests.cadmus.models.test_model import CFG, EITHER, model, programs, same
 
 PAD = tokens.PAD
 

@@ -45,7 +45,7 @@ torch.save({"weights": model.state_dict(), "log": [(r["step"], r["tokens"], r["l
 
 
 def start(folder: Path, source: str) -> subprocess.Popen[str]:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[3]
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder), source], stdout=subprocess.PIPE, text=True, cwd=root
     )
@@ -372,7 +372,7 @@ def test_a_batch_smaller_than_its_parts_is_shared(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(PARALLEL.replace("steps=12", "steps=3, batch_size=2"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     subprocess.run([*command, str(tmp_path / "two.pt"), "adamw"], check=True, env=environment)
     _, losses = torch.load(tmp_path / "two.pt")
     alone = train(Model(CFG), programs(), replace(QUICK, steps=3, batch_size=2, log_every=1, optimizer="adamw"))
@@ -382,7 +382,7 @@ def test_a_batch_smaller_than_its_parts_is_shared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_two_processes_train_as_one(optimizer: str, tmp_path: Path) -> None:
     """The same global batch: curves within 1e-5 (Muon orthogonalizes in bf16, which shows rounding: 1e-3)."""
-    root, script = Path(__file__).parents[1], tmp_path / "run.py"
+    root, script = Path(__file__).parents[3], tmp_path / "run.py"
     script.write_text(PARALLEL)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONPATH": str(root)}

@@ -230,7 +230,7 @@ def test_ctrl_c_within_generated_code_has_the_same_exit_code(tmp_path):
     program = "import sys\nfrom analyses import cli\n"
     program += "cli.app = lambda *a, **k: exec('raise KeyboardInterrupt')\nsys.exit(cli.main(['vm']))\n"
     (tmp_path / "interrupted.py").write_text(program)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
     done = subprocess.run([sys.executable, "-m", "interrupted"], env=environment, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (130, 1)
 

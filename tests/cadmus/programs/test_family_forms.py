@@ -24,7 +24,7 @@ from cadmus.programs.families import (
     Subroutine,
 )
 from cadmus.programs.parts.family import knobs
-from tests.test_families import SETTINGS, parts, texts
+from tests.cadmus.programs.test_families import SETTINGS, parts, texts
 
 FORMED = [family for family in SETTINGS if not isinstance(family, Random)]
 each_formed = pytest.mark.parametrize("family", FORMED, ids=str)

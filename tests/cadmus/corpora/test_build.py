@@ -34,7 +34,7 @@ from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
 from cadmus.runtime import artifacts
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 DRAWS = 1024
 
 FEW = Compare(low=0, high=9, length=1)  # a hundred programs, `34<` and the like, each as likely as any other

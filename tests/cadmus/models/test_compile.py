@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cadmus.models.hooks import Hook
 from cadmus.models.model import Model, ModelConfig
-from tests.test_model import same
+from tests.cadmus.models.test_model import same
 
 CFG = ModelConfig(n_layers=1, d_model=16, n_heads=2, d_head=8, d_mlp=16, n_ctx=16, initializer_range=0.5)
 ROTARY = replace(CFG, positional_embedding_type="rotary")

@@ -19,7 +19,7 @@ import pytest
 from cadmus.runtime import artifacts
 from cadmus.runtime.artifacts import ArtifactError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 # What a process does to itself so that a write past `limit` bytes of a file fails, as on a full disk.
 FULL_DISK = """

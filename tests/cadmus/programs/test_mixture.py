@@ -28,7 +28,7 @@ from cadmus.programs.families import (
 )
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
-from tests.test_families import SETTINGS, distances
+from tests.cadmus.programs.test_families import SETTINGS, distances
 
 VARIED = Mixture(
     "varied",

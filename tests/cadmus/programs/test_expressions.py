@@ -15,7 +15,7 @@ from cadmus.programs.families import Arith, Compare, Equality, Subroutine
 from cadmus.programs.parts.expressions import OPERATORS, Numbers, is_expression, pool, read_expressions
 from cadmus.programs.parts.pieces import SLOT, digits, filled, literal, literal_width, ranks
 from cadmus.programs.parts.statements import Computed, Statements
-from tests.test_families import close_to, texts, uniform, value_of
+from tests.cadmus.programs.test_families import close_to, texts, uniform, value_of
 
 BINARY: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,

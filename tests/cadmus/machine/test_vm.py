@@ -19,7 +19,7 @@ from cadmus.machine.vm import NAN, Int, NanCause, Registers, Semantics, Seq, Sta
 from tests import programs
 from tests.cases import CASES, PAPER, Case
 
-PAGE = Path(__file__).parent.parent / "docs" / "machine.md"
+PAGE = Path(__file__).parents[3] / "docs" / "machine.md"
 EXHAUSTING = "{;1f;1f;1f}1f"
 relaxed = settings(deadline=None, max_examples=150)
 

@@ -21,7 +21,7 @@ from cadmus.states import variables
 from tests import agreement, programs
 from tests.cases import CASES, PAPER
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 KNOWN = [*PAPER, *(case.text for case in CASES)]
 SWAPPED = Semantics({"+": "-", "-": "+"})
 relaxed = settings(deadline=None, max_examples=120)
