@@ -24,13 +24,13 @@ from analyses.studies.state import page
 from analyses.studies.state.study import StateConfig
 from benchmarks.measure import Measurement, benchmark
 from cadmus.programs import mixture
-from probes.data.activations import residual_sites, stream
+from probes.data.activations import residual_sites, token_rows
 from probes.data.examples import Target, draw, labelled
 from probes.solvers import site_probes
 from probes.solvers.bank import Bank
 from probes.solvers.linear import ALPHAS, ridge
 from probes.solvers.moments import Moments
-from probes.solvers.rows import Rows
+from probes.solvers.rows import BatchLabels
 
 _PROGRAMS = 6000
 _NUMBERS = ("depth", "stack.0.value", "stack.1.value", "reg.a.value", "reg.b.value", "needed.value")
@@ -61,7 +61,7 @@ def _data() -> tuple[list[Target], dict[str, _Fold]]:
     for name in ("train", "validation", "test"):
         part = examples.fold(name)
         labels = labelled(part, targets)
-        batches = list(stream(model, part.programs, residual_sites(model), where=part.where))
+        batches = list(token_rows(model, part.programs, residual_sites(model), where=part.where))
         values, defined = (
             np.concatenate(arrays)
             for arrays in zip(*(labels.at(b.programs, b.positions) for b in batches), strict=True)
@@ -80,7 +80,7 @@ def bank() -> list[Measurement]:
         return [_against_the_loop(targets, folds), _against_multi_output(folds)]
 
 
-def _banks(fold: _Fold, site: str, batches: list[Rows]) -> Bank:
+def _banks(fold: _Fold, site: str, batches: list[BatchLabels]) -> Bank:
     x = fold.activations[site]
     made = Bank(x.shape[1], fold.mask_of)
     for k, rows in enumerate(batches):
@@ -88,9 +88,9 @@ def _banks(fold: _Fold, site: str, batches: list[Rows]) -> Bank:
     return made
 
 
-def _batches(fold: _Fold) -> list[Rows]:
+def _batches(fold: _Fold) -> list[BatchLabels]:
     parts = (slice(begin, begin + _BATCH) for begin in range(0, len(fold.values), _BATCH))
-    return [Rows.of(fold.values[part], fold.defined[part], fold.mask_of) for part in parts]
+    return [BatchLabels.of(fold.values[part], fold.defined[part], fold.mask_of) for part in parts]
 
 
 def _against_the_loop(targets: list[Target], folds: dict[str, _Fold]) -> Measurement:
@@ -153,7 +153,7 @@ def _against_multi_output(folds: dict[str, _Fold]) -> Measurement:
         for _ in range(copies):
             for begin in range(0, len(x), _BATCH):
                 part = slice(begin, begin + _BATCH)
-                made.update(x[part], Rows.of(y[part], defined[part], np.zeros(2, int)))
+                made.update(x[part], BatchLabels.of(y[part], defined[part], np.zeros(2, int)))
         moments: Moments = made.numbers([0, 1])
         return ridge(moments, (1.0,)).coef
 

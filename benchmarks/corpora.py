@@ -12,7 +12,7 @@ from itertools import islice
 from benchmarks import plain_programs
 from benchmarks.measure import Measurement, benchmark
 from cadmus.corpora.build import build
-from cadmus.corpora.shards import stream
+from cadmus.corpora.shards import stream_programs
 from cadmus.machine import tokens
 from cadmus.programs import mixture
 from cadmus.programs.mixture import Mixture
@@ -81,9 +81,9 @@ def streaming() -> list[Measurement]:
     from cadmus.training.loop import TrainConfig, train
 
     chosen = mixture.load("default")
-    next(stream(chosen))
+    next(stream_programs(chosen))
     start, counted = time.perf_counter(), 0
-    for batch, _ in islice(stream(chosen, start=1), 10):
+    for batch, _ in islice(stream_programs(chosen, start=1), 10):
         counted += int(tokens.lengths(batch).sum()) + len(batch)
     supply = counted / (time.perf_counter() - start)
     torch.set_num_threads(_cores())

@@ -22,7 +22,7 @@ from cadmus.machine import tokens
 from cadmus.models import lens
 from cadmus.models.model import Model
 from cadmus.programs import mixture
-from probes.data.activations import Batch, stream
+from probes.data.activations import Batch, token_rows
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PROGRAMS, FEW, ROUNDS = 1500, 1500, 7
@@ -50,8 +50,8 @@ def harvest() -> list[Measurement]:
     peer, sites, programs = lens.to_hooked_transformer(model), _sites(model), _programs(model, PROGRAMS)
     rows = _checked(model, programs, sites, peer)
     actions = (
-        lambda: _exhaust(stream(model, programs, sites)),
-        lambda: _exhaust(stream(model, programs, sites, precision="bf16")),
+        lambda: _exhaust(token_rows(model, programs, sites)),
+        lambda: _exhaust(token_rows(model, programs, sites, precision="bf16")),
         lambda: _exhaust(_plain(peer, programs, sites)),
     )
     seconds = _in_turns(*actions)
@@ -73,7 +73,7 @@ def _checked(model: Model, programs: np.ndarray, sites: list[str], peer: Any) ->
     """The number of rows; AssertionError unless both sides have equal values in all of them."""
     total, last = 0, sites[-3:]  # of the last layer, where all that differs before would show
     theirs = list(_plain(peer, programs, last))
-    for batch in stream(model, programs, last):
+    for batch in token_rows(model, programs, last):
         total += len(batch.programs)
         for number, plain in enumerate(theirs):
             rows = batch.programs // BATCH == number
@@ -138,6 +138,6 @@ def _memory() -> list[Measurement]:
 def _peak(n: int) -> int:
     """Bytes: the most memory that this process has held once it has streamed n programs (Linux)."""
     model = cadmus.load_model().to(DEVICE)
-    _exhaust(stream(model, _programs(model, n), _sites(model), rows_per_batch=_ROWS))
+    _exhaust(token_rows(model, _programs(model, n), _sites(model), rows_per_batch=_ROWS))
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])  # not ru_maxrss, which a new process takes over from its parent

@@ -20,7 +20,7 @@ from cadmus.corpora.shards import stack_programs
 from cadmus.machine import kernel, tokens
 from cadmus.programs import mixture
 from cadmus.states import variables as labels
-from probes.data.activations import harvest, residual_sites
+from probes.data.activations import batches, residual_sites
 from probes.solvers.logistic import LogisticProbe, fit_many
 
 _PROGRAMS, _TOKENS = 2000, 3  # programs, and random tokens of each
@@ -45,7 +45,7 @@ def _rows() -> tuple[Sites, Variables]:
     positions = np.random.default_rng(0).integers(1, lengths[:, None] + 2, (len(drawn), _TOKENS))  # the `.` included
     sites = residual_sites(model)[::3]  # the embedding, the middle and the last: the peer takes minutes for all
     activations: dict[str, list[np.ndarray]] = {site: [] for site in sites}
-    for rows, batch in harvest(model, drawn, sites):
+    for rows, batch in batches(model, drawn, sites):
         for site in sites:
             activations[site].append(np.take_along_axis(batch[site].numpy(), positions[rows, :, None], 1))
     traces, variables = kernel.traces(drawn), {}

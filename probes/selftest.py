@@ -15,14 +15,14 @@ from cadmus.machine import tokens
 from cadmus.programs.families import Register
 from cadmus.statistics import clustered
 from probes.controls import frequency
-from probes.data.folds import FOLDS, leaked, skeleton_folds, skeleton_ids
+from probes.data.folds import FOLDS, check_no_leak, skeleton_folds, skeleton_ids
 from probes.solvers.estimators import DiscriminantProbe, RidgeProbe
 from probes.solvers.mlp import MLPClassifierProbe
 
 MARGIN = 0.05  # by which the lower bound of score minus control must exceed 0: read
 LEVEL = 0.05
 NOISES = 200
-MOST_POSITIVE = 16  # of NOISES at LEVEL: 10 are expected, and two standard deviations are 6
+MAX_POSITIVE = 16  # of NOISES at LEVEL: 10 are expected, and two standard deviations are 6
 _PROGRAMS = 1200
 _FEATURES = 24
 _NOISE_FEATURES = 64  # enough to remember skeletons by, were they on both sides of a split
@@ -58,7 +58,7 @@ class Harness:
 
     regressor, classifier: linear; nonlinear: a classifier. baseline(train labels, train inputs, test inputs) ->
     predictions, as `conditional`; folds(programs) -> index into `FOLDS`; cluster_sums(values, skeletons,
-    programs) -> sums; leaked(train skeletons, test skeletons) raises ValueError.
+    programs) -> sums; check_no_leak(train skeletons, test skeletons) raises ValueError.
     """
 
     regressor: Callable[[], Any] = RidgeProbe
@@ -67,7 +67,7 @@ class Harness:
     baseline: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = conditional
     folds: Callable[[np.ndarray], np.ndarray] = skeleton_folds
     cluster_sums: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = clustered.cluster_sums
-    leaked: Callable[[np.ndarray, np.ndarray], None] = leaked
+    check_no_leak: Callable[[np.ndarray, np.ndarray], None] = check_no_leak
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def leak(data: _Data, harness: Harness, rng: np.random.Generator) -> list[Check]
     for folds in (data.folds, by_program):
         train, test = (data.skeletons[folds == FOLDS.index(fold)] for fold in ("train", "test"))
         try:
-            harness.leaked(train, test)
+            harness.check_no_leak(train, test)
             said.append("")
         except ValueError as error:
             said.append(str(error))
@@ -188,10 +188,10 @@ def noise(data: _Data, harness: Harness, rng: np.random.Generator) -> list[Check
     sums = np.stack(sums, 1)
     by_flips = int((clustered.sign_flip(sums[..., 0] - sums[..., 1]).p <= LEVEL).sum())
     by_interval = int((clustered.difference_many(sums).low > 0).sum())
-    expected = f"at level {LEVEL:.0%}, at most {MOST_POSITIVE} of {NOISES} seeds positive"
+    expected = f"at level {LEVEL:.0%}, at most {MAX_POSITIVE} of {NOISES} seeds positive"
     return [
-        Check("noise, by sign flips", expected, f"{by_flips} positive", by_flips <= MOST_POSITIVE),
-        Check("noise, by intervals", expected, f"{by_interval} positive", by_interval <= MOST_POSITIVE),
+        Check("noise, by sign flips", expected, f"{by_flips} positive", by_flips <= MAX_POSITIVE),
+        Check("noise, by intervals", expected, f"{by_interval} positive", by_interval <= MAX_POSITIVE),
     ]
 
 

@@ -17,8 +17,8 @@ from cadmus.states import variables
 from probes.controls.untrained import untrained_twin
 from probes.data.activations import residual_sites
 from probes.data.examples import Examples, Labelled, Target, draw
-from probes.measurement.measure import Measured, measure
-from probes.measurement.tally import Groups, token_classes
+from probes.measurement.measure import Measurement, measure
+from probes.measurement.tally import Breakdown, token_classes
 
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=32)
 BEFORE, AFTER = "blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"
@@ -60,15 +60,15 @@ def examples(n: int = 500) -> Examples:
     return drawn[drawn.where[:, CFG.n_ctx :].sum(1) == 0]
 
 
-def grouped(part: Examples, read: Labelled) -> Groups:
+def grouped(part: Examples, read: Labelled) -> Breakdown:
     family = np.broadcast_to(part.family[:, None].astype(int), part.where.shape)
     live = variables.read(kernel.traces(part.programs), "reg.a.live").values
     reg = {"reg.a.live": (1 - live, ("live", "dead"))}
-    return Groups.of(token_class=token_classes(part.sequences), family=(family, part.families), **reg)
+    return Breakdown.of(token_class=token_classes(part.sequences), family=(family, part.families), **reg)
 
 
 @cache
-def measured() -> Measured:
+def measured() -> Measurement:
     """Of the planted model, beside its untrained twin."""
     model = Planted()
     return measure(

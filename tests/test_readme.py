@@ -90,7 +90,7 @@ def test_the_page_on_probing_explains_every_column_and_variable():
     columns, variables = PROBING.split("### What the columns mean")[1].split("## What to read")
     first = re.findall(r"^\| (.*?) \|", columns, re.MULTILINE)
     assert sorted(re.findall(r"`(.+?)`", " ".join(first))) == sorted(scores.COLUMNS)
-    for name in (*labels.FIELDS, *labels.PROSPECTS, *labels.NEEDED, *labels.VIEWS, "depth", "all_true"):
+    for name in (*labels.FIELDS, *labels.FUTURE_FIELDS, *labels.NEEDED, *labels.VIEWS, "depth", "all_true"):
         assert re.search(rf"`[\w.]*\b{re.escape(name)}`", variables), name
 
 

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
+from analyses.commands.terminal import (
+    check_table_path,
+    check_writable,
+    paragraphs,
+    print_rows,
+    progress_bars,
+    save_table,
+)
 
 data = typer.Typer(
     help="Build, describe, sample and compare training distributions.",
@@ -52,7 +59,7 @@ def build(
         raise ValueError(f"mixture {chosen.name!r} does not say how many programs; pass --programs")
     check_writable(out, "corpus")
     workers = workers or len(os.sched_getaffinity(0))
-    with stages() as stage:
+    with progress_bars() as stage:
         made = make(
             *(chosen, size, seed),
             folder=out,
@@ -89,7 +96,7 @@ def describe(
 
     out = out or Path("reports") / Path(source).stem
     check_writable(out, "report")
-    with stages() as stage:
+    with progress_bars() as stage:
         stage("draw", 0.0, source)
         opened = open_source(source, programs, seed)
         stage("draw", 1.0, source)
@@ -171,7 +178,7 @@ def compare(
     from analyses.studies.distribution.study import comparison_rows, open_source
 
     check_table_path(out)
-    with stages() as stage:
+    with progress_bars() as stage:
         stage("draw", 0.0, f"{a}, {b}")
         opened = [open_source(source, programs, seed) for source in (a, b)]
         stage("draw", 1.0, f"{a}, {b}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.options import Device, Out, Programs, Run, Seed
-from analyses.commands.terminal import check_writable, paragraphs, print_rows, stages
+from analyses.commands.terminal import check_writable, paragraphs, print_rows, progress_bars
 from cadmus import DEFAULT_MODEL
 
 studies = typer.Typer()
@@ -40,7 +40,7 @@ def report(
     from analyses.studies.model_report.study import run as make
 
     check_writable(out, "report")
-    with stages() as stage:
+    with progress_bars() as stage:
         page = make(ModelReportConfig(run, programs, eval_programs, seed=seed, device=device), out, stage)
     print(page)
 
@@ -73,7 +73,7 @@ def paper(
     from analyses.studies.paper.page import run as make
 
     check_writable(out, "report")
-    with stages() as stage:
+    with progress_bars() as stage:
         page = make(PaperConfig(run, eval_programs, reach, programs, number_programs, seed, device), out, stage)
     print(page)
 
@@ -130,7 +130,7 @@ def probe(
         device=device,
     )
     check_writable(out, "report")
-    with stages() as stage:
+    with progress_bars() as stage:
         page = make(config, out, stage)
     print(page)
 
@@ -153,12 +153,12 @@ def semantics(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    from analyses.studies.alternatives.study import SemanticsConfig
+    from analyses.studies.alternatives.study import AlternativesConfig
     from analyses.studies.alternatives.study import run as make
 
     check_writable(out, "report")
-    with stages() as stage:
-        page = make(SemanticsConfig(run, programs, machines, seed, device), out, stage)
+    with progress_bars() as stage:
+        page = make(AlternativesConfig(run, programs, machines, seed, device), out, stage)
     print(page)
 
 
@@ -190,7 +190,7 @@ def dynamics(
 
     config = DynamicsConfig(tuple(runs), programs, eval_programs, seed, device)
     check_writable(out, "report")
-    with stages() as stage:
+    with progress_bars() as stage:
         page = make(config, out, stage)
     print(page)
 
@@ -208,7 +208,7 @@ def dynamics(
 def selftest() -> None:
     from probes import selftest as harness
 
-    with stages() as stage:
+    with progress_bars() as stage:
         checks = harness.run(partial(stage, "self-test"))
     rows = [("check", "expected", "found", "")]
     print_rows(rows + [(c.name, c.expected, c.found, "passed" if c.passed else "FAILED") for c in checks])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +39,11 @@ def check_writable(folder: Path, kind: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def stages(*, shown: bool = True) -> Iterator[Stage]:
+def progress_bars(*, shown: bool = True) -> Iterator[Progress]:
     """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error, if at all; lines
     where that is no terminal, but the log of a job."""
     if shown and not sys.stderr.isatty():
-        yield _in_lines()
+        yield _progress_lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -72,7 +72,7 @@ def stages(*, shown: bool = True) -> Iterator[Stage]:
             bars.stop()
 
 
-def _in_lines(every: float = 60.0) -> Stage:
+def _progress_lines(every: float = 60.0) -> Progress:
     """A line when a stage ends, and meanwhile one in `every` seconds."""
     started = told = time.monotonic()
     ended: set[str] = set()

@@ -11,7 +11,14 @@ from typing import Annotated
 import typer
 
 from analyses.commands.options import Device, Run, Seed
-from analyses.commands.terminal import check_table_path, check_writable, paragraphs, print_rows, save_table, stages
+from analyses.commands.terminal import (
+    check_table_path,
+    check_writable,
+    paragraphs,
+    print_rows,
+    progress_bars,
+    save_table,
+)
 from cadmus import DEFAULT_MODEL
 
 training = typer.Typer()
@@ -67,32 +74,32 @@ def train(
 ) -> None:
     from cadmus.corpora.corpus import load
     from cadmus.programs.mixture import load as load_mixture
-    from cadmus.runtime.devices import chosen
+    from cadmus.runtime.devices import resolve_device
     from cadmus.training.completion import evaluate
     from cadmus.training.distributed import processes, rank
-    from cadmus.training.recipe import changed, follow
     from cadmus.training.recipe import load as load_recipe
+    from cadmus.training.recipe import train_recipe, with_changes
 
     if corpus is not None and mixture is not None:
         raise ValueError("--corpus is of a mixture already; leave out --mixture")
-    recipe = changed(
+    recipe = with_changes(
         load_recipe(name),
         **{"mixture": mixture and load_mixture(mixture), "steps": steps, "layers": layers, "width": width},
         **{"seed": seed, "precision": precision, "start": start},
     )
     stored = None if corpus is None else load(corpus)
     if stored is not None:
-        recipe = changed(recipe, mixture=stored.mixture)
+        recipe = with_changes(recipe, mixture=stored.mixture)
     out = out or Path("runs") / recipe.name
-    chosen(device)  # is it there?
+    resolve_device(device)  # is it there?
     check_writable(out, "model")
-    with processes(device) as place, stages(shown=rank() == 0) as stage:
+    with processes(device) as place, progress_bars(shown=rank() == 0) as stage:
         note = _say if rank() == 0 else (lambda text: None)
-        trained = follow(recipe, out, corpus=stored, device=place, workers=workers, stage=stage, note=note)
+        trained = train_recipe(recipe, out, corpus=stored, device=place, workers=workers, stage=stage, note=note)
     if trained is None:  # one of several processes, and not the first
         return
     trained.model.to(place)
-    with stages() as stage:
+    with progress_bars() as stage:
         rows = evaluate(
             trained.model, trained.mixture, programs=500, seed=recipe.train.seed, progress=partial(stage, "evaluate")
         )
@@ -123,14 +130,14 @@ def evaluate_run(
 ) -> None:
     import pandas as pd
 
-    from cadmus.runtime.devices import chosen
+    from cadmus.runtime.devices import resolve_device
     from cadmus.training import checkpoint
     from cadmus.training.completion import evaluate
 
     check_table_path(out)
     trained = checkpoint.load(run)
-    trained.model.to(chosen(device))
-    with stages() as stage:
+    trained.model.to(resolve_device(device))
+    with progress_bars() as stage:
         rows = evaluate(
             trained.model, trained.mixture, programs=programs, seed=seed, progress=partial(stage, "evaluate")
         )

@@ -8,7 +8,7 @@ from analyses.reporting import figures, report
 from cadmus.training import checkpoint
 
 
-def completion(table: pd.DataFrame) -> report.Section:
+def completion_section(table: pd.DataFrame) -> report.Section:
     """The paper's Table 3: `table` holds rows of `cadmus.training.completion`, those of out-of-distribution sets
     too."""
     shown = pd.DataFrame(
@@ -38,14 +38,15 @@ def completion(table: pd.DataFrame) -> report.Section:
     )
 
 
-def completes(table: pd.DataFrame) -> str:
-    """The table of `completion` in a sentence: new programs of skeletons that training saw, best family first."""
+def completion_sentence(table: pd.DataFrame) -> str:
+    """The table of `completion_section` in a sentence: new programs of skeletons that training saw, best family
+    first."""
     test = table[table.split == "test"].sort_values("accuracy", ascending=False)
     said = ", ".join(f"{row.family} {row.accuracy:.2f}" for row in test.itertuples())
     return f"Completed rightly, of programs that the model never saw: {said}."
 
 
-def training(trained: checkpoint.Checkpoint) -> report.Section:
+def training_section(trained: checkpoint.Checkpoint) -> report.Section:
     """How the model was trained, what that cost, and its learning curve."""
     record = trained.record
     log, evaluations = pd.DataFrame(record["log"]), pd.DataFrame(record.get("evaluations", []))
@@ -78,7 +79,7 @@ def _share_of_peak(share: float) -> str:
     return f", {share:.0%} of what a large matrix product reaches" if share <= 1 else ""
 
 
-def size(corpus: dict) -> str:
+def corpus_size(corpus: dict) -> str:
     """How many programs a model was trained on, by its record."""
     programs = corpus["programs"]
     return f"{programs:,} programs" if isinstance(programs, int) else programs

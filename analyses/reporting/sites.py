@@ -10,24 +10,24 @@ from matplotlib.ticker import MaxNLocator
 
 from probes.data.activations import layer_of
 
-MOST_NAMED = 12  # sites that an axis names, cells with a number side by side
+MAX_NAMED = 12  # sites that an axis names, cells with a number side by side
 _LETTER = 0.058  # inches of a site's name, written upwards
 
 
-def in_the_stream(site: str) -> bool:
+def is_residual(site: str) -> bool:
     """Whether a site is the residual stream between blocks, so that its layer names it."""
     return site.endswith((".hook_resid_pre", ".hook_resid_post"))
 
 
 def layers_name(sites: list[str]) -> bool:
     """Whether these sites can go by their layers."""
-    return all(map(in_the_stream, sites)) and len(set(map(layer_of, sites))) == len(sites)
+    return all(map(is_residual, sites)) and len(set(map(layer_of, sites))) == len(sites)
 
 
-def places(rows: pd.DataFrame) -> dict[str, pd.Series]:
+def location_column(rows: pd.DataFrame) -> dict[str, pd.Series]:
     """The column that says where the rows are from: the layer or, where some are from outside the residual stream, the
     site."""
-    return {"layer": rows.layer} if rows.site.map(in_the_stream).all() else {"site": rows.site}
+    return {"layer": rows.layer} if rows.site.map(is_residual).all() else {"site": rows.site}
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class SiteAxis:
     def of(cls, table: pd.DataFrame) -> SiteAxis:
         """All sites of the table; of more than can be named the residual stream's only, one a layer."""
         sites = list(table.site.unique())
-        stream = {layer_of(site): site for site in sites if in_the_stream(site)}
-        if len(sites) > MOST_NAMED and len(stream) > 1:
+        stream = {layer_of(site): site for site in sites if is_residual(site)}
+        if len(sites) > MAX_NAMED and len(stream) > 1:
             sites = list(stream.values())
         by_layer = layers_name(sites)
         return cls(sorted(sites, key=layer_of) if by_layer else sites, by_layer)
@@ -86,7 +86,7 @@ class SiteAxis:
             ax.set_xlim(-0.5, len(self.sites) - 0.5)
 
 
-def left_out(table: pd.DataFrame) -> str:
+def omitted_note(table: pd.DataFrame) -> str:
     """What a caption must say where `SiteAxis.of` does not have all sites."""
     missing = table.site.nunique() - len(SiteAxis.of(table).sites)
     return f" {missing} other sites are in the table only." if missing else ""

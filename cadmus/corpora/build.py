@@ -20,7 +20,7 @@ import numpy as np
 
 from cadmus.corpora import corpus, held_out
 from cadmus.corpora.corpus import Corpus, Shard
-from cadmus.corpora.membership import SeenHashes, program_hashes
+from cadmus.corpora.membership import HashSet, program_hashes
 from cadmus.corpora.shards import Drawn, Section, draw_shard, sections, worker_pool
 from cadmus.programs.mixture import Mixture, to_dict
 from cadmus.runtime import artifacts
@@ -28,7 +28,7 @@ from cadmus.runtime.seeds import generator
 
 OUT_OF_DISTRIBUTION = 2000  # programs per out-of-distribution set
 _FEW_NEW, _BARREN_SHARDS = 0.001, 3  # a family is exhausted after so many shards with so small a share of new programs
-_MOST_DEATHS = 5  # of workers, one after the other
+_MAX_DEATHS = 5  # of workers, one after the other
 
 Progress = Callable[[int, str], None]  # told how many programs are there and of which family
 
@@ -104,7 +104,7 @@ def _sections(
     plan: list[Section], seed: int, workers: int, size: int, store: _Memory | _Disk, progress: Progress | None
 ) -> Iterator[tuple[Section, _Finished]]:
     """Every shard in order, duplicates of what came before taken out."""
-    seen, done = SeenHashes(size), 0
+    seen, done = HashSet(size), 0
     with _drawing(plan, seed, workers) as drawn:
         for i, section in enumerate(plan):
             kept = barren = 0
@@ -132,7 +132,7 @@ def _sections(
                     raise ValueError(_exhausted(section, kept, finished.eligible))
 
 
-def _fresh(section: Section, draft: Drawn, seen: SeenHashes, missing: int, rng: np.random.Generator) -> np.ndarray:
+def _fresh(section: Section, draft: Drawn, seen: HashSet, missing: int, rng: np.random.Generator) -> np.ndarray:
     """Which programs of a drawn shard enter, `missing` at most: bool [n]."""
     if section.keeps_duplicates:  # by chance: the first by hash would be the same ones again and again
         return rng.permutation(len(draft.programs)) < missing
@@ -241,7 +241,7 @@ class _Ahead:
                 return drawn
             except BrokenProcessPool:
                 self.close()  # waits: what is left of a pool disturbs the exit of Python
-                if death == _MOST_DEATHS:
+                if death == _MAX_DEATHS:
                     raise OSError(
                         f"{death} times in a row a worker died; is there enough memory? Use fewer workers"
                     ) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cadmus.corpora.membership import find
+from cadmus.corpora.membership import contains
 from cadmus.corpora.shards import stack_programs
 from cadmus.machine import tokens
 from cadmus.programs.mixture import Mixture, from_dict
@@ -95,7 +95,7 @@ class Corpus:
         """`contains` for a program array uint8 [n, width]: bool [n]."""
         found = np.zeros(len(programs), np.bool_)
         for shard in self.shards:
-            found |= find(shard.programs, programs)
+            found |= contains(shard.programs, programs)
         return found
 
     @property

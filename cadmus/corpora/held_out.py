@@ -11,7 +11,7 @@ from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Mixture, OutOfDistribution
 from cadmus.runtime.seeds import generator
 
-_MOST_ROUNDS = 100  # of a held-out draw that finds nothing new
+_MAX_ROUNDS = 100  # of a held-out draw that finds nothing new
 
 
 def held_out(family: Family, split: str, n: int, seed: int, hold_out: HoldOut | None = None) -> np.ndarray:
@@ -56,7 +56,7 @@ def _distinct(family: Family, n: int, rng: np.random.Generator, wanted, where: s
         for key, program in zip(program_hashes(programs).tolist(), programs, strict=True):
             found.setdefault(key, program)
         barren = barren + 1 if len(found) == before else 0
-        if barren == _MOST_ROUNDS:
+        if barren == _MAX_ROUNDS:
             raise ValueError(
                 f"family {family.name} has only {len(found)} programs {where}, {n} are asked for; "
                 "ask for fewer or widen its knobs"

@@ -15,7 +15,7 @@ def program_hashes(programs: np.ndarray) -> np.ndarray:
     return tokens.hashes(programs, _KEY)
 
 
-class SeenHashes:
+class HashSet:
     """A set of 64-bit hashes for a known number of them: 8 to 16 bytes each, about 100 ns an insertion.
 
     Two programs with one hash count as one: among 80 million that happens with probability 0.0002, and costs a program.
@@ -48,7 +48,7 @@ def _insert(slots, hashes, limit, fresh):
             added += 1
 
 
-def find(programs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def contains(programs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Which of `wanted` uint8 [m, w] stand in `programs` uint8 [n, width], sorted by `program_hashes`: bool [m].
 
     Exact: equal hashes are told apart by their tokens. Binary search; nothing is kept in memory.

@@ -26,8 +26,8 @@ from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime.seeds import generator
 
-MOST_DRAWS = 1 << 18  # programs drawn per shard
-FEWEST_DRAWS = 1 << 10
+MAX_DRAWS = 1 << 18  # programs drawn per shard
+MIN_DRAWS = 1 << 10
 STREAM_DRAWS = 1 << 16  # programs drawn per batch of a stream
 
 
@@ -44,7 +44,7 @@ class Section:
 
     @property
     def draws(self) -> int:
-        return min(MOST_DRAWS, max(FEWEST_DRAWS, 1 << int(1.4 * self.count).bit_length()))
+        return min(MAX_DRAWS, max(MIN_DRAWS, 1 << int(1.4 * self.count).bit_length()))
 
     @property
     def name(self) -> str:
@@ -95,7 +95,7 @@ def train_only(programs: np.ndarray, hold_out: HoldOut) -> np.ndarray:
 # --- without a disk --------------------------------------------------------------------------------------------------
 
 
-def stream(
+def stream_programs(
     mixture: Mixture, seed: int = 0, *, start: int = 0, batches: int | None = None, workers: int = 0
 ) -> Generator[tuple[np.ndarray, np.ndarray]]:
     """Programs for training without a corpus: (programs uint8 [n, width], family uint8 [n], as an index into

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from cadmus.models.hooks import Chosen, Hook, HookFn, NamesFilter, matching
+from cadmus.models.hooks import Hook, HookFn, NamesFilter, SiteSelector, resolve_sites
 from cadmus.models.model import Model, next_token_loss
 
-KINDS = ("cadmus", "hooked_transformer", "transformer_bridge")
+BACKENDS = ("cadmus", "hooked_transformer", "transformer_bridge")
 
 
 class Capability(NamedTuple):
@@ -30,8 +30,8 @@ class Capability(NamedTuple):
     editable: bool
 
 
-# Derived and compared by tests/cadmus/models/test_lens.py, for each version of TransformerLens. r: readable, e: editable. Rotary
-# models have a column where they differ from those with learned positions.
+# Derived and compared by tests/cadmus/models/test_lens.py, for each version of TransformerLens. r: readable,
+# e: editable. Rotary models have a column where they differ from those with learned positions.
 _TABLE = """
 site                        cadmus  hooked_transformer  transformer_bridge  transformer_bridge/rotary
 hook_embed                  re      re                  re                  re
@@ -90,18 +90,20 @@ _SWITCHES = {  # what is computed on demand, and the field of TransformerLens's 
 }
 
 
-def capabilities(kind: str, rotary: bool = False) -> dict[str, Capability]:
-    """What can be read and edited on a kind of model: {site without the block's number: Capability}.
+def capabilities(backend: str, rotary: bool = False) -> dict[str, Capability]:
+    """What can be read and edited on a backend: {site without the block's number: Capability}.
 
-    `rotary` is for models with rotary positions. ValueError for a kind that is none of `KINDS`.
+    `rotary` is for models with rotary positions. ValueError for a name that is none of `BACKENDS`.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}; lens.kind(model) says which a model is")
-    return dict(_CAPABILITIES.get(f"{kind}/rotary" if rotary else kind, _CAPABILITIES[kind]))
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"backend {backend!r} is none of {', '.join(BACKENDS)}; lens.backend(model) says which a model has"
+        )
+    return dict(_CAPABILITIES.get(f"{backend}/rotary" if rotary else backend, _CAPABILITIES[backend]))
 
 
-def kind(model: Any) -> str:
-    """Which of `KINDS` a model is.
+def backend(model: Any) -> str:
+    """Which of `BACKENDS` a model is.
 
     ValueError for anything else, and for models of TransformerLens whose weights were processed (LayerNorm folded,
     compatibility mode) or that were not converted from ours: there the table does not hold.
@@ -125,7 +127,7 @@ def kind(model: Any) -> str:
         else:
             return "transformer_bridge"
     raise ValueError(
-        f"{came} is none of the kinds {', '.join(KINDS)}: take a cadmus.models.model.Model, or what "
+        f"{came} is none of the backends {', '.join(BACKENDS)}: take a cadmus.models.model.Model, or what "
         "lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
     )
 
@@ -133,7 +135,7 @@ def kind(model: Any) -> str:
 def sites(model: Any, on_demand: bool = False) -> list[str]:
     """The sites of a model of any kind that Cadmus models have too, as `Model.sites`: with `on_demand`, those that a
     run computes only where they are asked for."""
-    if kind(model) == "cadmus":
+    if backend(model) == "cadmus":
         return model.sites(on_demand)
     found: list[str] = []
     patterns = [pattern for pattern in _CAPABILITIES["cadmus"] if (pattern in _SWITCHES) == on_demand]
@@ -155,7 +157,7 @@ def match(model: Any, names: NamesFilter) -> list[str]:
     known = sites(model) + sites(model, on_demand=True)
     see = "model.sites()" if isinstance(model, Model) else "lens.sites(model)"
     several = [names] if callable(names) or isinstance(names, str) else names
-    return [site for chosen in several for site in matching(known, chosen, see)]
+    return [site for chosen in several for site in resolve_sites(known, chosen, see)]
 
 
 def check_readable(model: Any, names: NamesFilter) -> list[str]:
@@ -171,7 +173,7 @@ def check_editable(model: Any, names: NamesFilter) -> list[str]:
 
 
 def _check(model: Any, names: NamesFilter, ability: str, because: str) -> list[str]:
-    name = kind(model)
+    name = backend(model)
     table = capabilities(name, model.cfg.positional_embedding_type == "rotary")
     chosen = match(model, names)
     able = {site: getattr(table[_pattern(site)], ability) for site in chosen}
@@ -211,7 +213,7 @@ def run_with_cache(
 def run_with_hooks(
     model: Any,
     tokens: Tensor,
-    fwd_hooks: Iterable[tuple[Chosen, HookFn]] = (),
+    fwd_hooks: Iterable[tuple[SiteSelector, HookFn]] = (),
     return_type: str = "logits",
 ) -> Any:
     """One forward pass of a model of any kind with edits, as `Model.run_with_hooks`.

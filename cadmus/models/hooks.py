@@ -24,11 +24,11 @@ class Hook:
 
 
 HookFn = Callable[[Tensor, Hook], Tensor | None]
-Chosen = str | Callable[[str], bool]  # a site, or a predicate on sites
-NamesFilter = None | Chosen | Iterable[str]
+SiteSelector = str | Callable[[str], bool]  # a site, or a predicate on sites
+NamesFilter = None | SiteSelector | Iterable[str]
 
 
-class Sites:
+class HookRegistry:
     """The sites of a model and who listens there. A site that nobody listens to costs a lookup.
 
     `regular` and `on_demand` are names; the latter are computed only while somebody listens there.
@@ -54,12 +54,12 @@ class Sites:
     def listened(self, *names: str) -> bool:
         return self.active and any(name in self.listeners for name in names)
 
-    def match(self, chosen: Chosen) -> list[str]:
-        """`matching` among all sites, those on demand too."""
-        return matching(self.regular + self.on_demand, chosen)
+    def match(self, chosen: SiteSelector) -> list[str]:
+        """`resolve_sites` among all sites, those on demand too."""
+        return resolve_sites(self.regular + self.on_demand, chosen)
 
     @contextlib.contextmanager
-    def hooks(self, fwd_hooks: Iterable[tuple[Chosen, HookFn]]) -> Iterator[None]:
+    def hooks(self, fwd_hooks: Iterable[tuple[SiteSelector, HookFn]]) -> Iterator[None]:
         """Within the context, `fn(tensor, hook)` listens at each site chosen; see `Model.hooks`."""
         fired: set[int] = set()
         added: list[tuple[int, str, HookFn]] = []
@@ -89,7 +89,7 @@ class Sites:
             raise ValueError(f"{_listed(silent.values())} never fired: no forward pass within the context came there")
 
 
-def matching(known: list[str], chosen: Chosen, see: str = "model.sites()") -> list[str]:
+def resolve_sites(known: list[str], chosen: SiteSelector, see: str = "model.sites()") -> list[str]:
     """The site of that name, or all that the predicate selects, of those known; `see` says where they are listed.
 
     ValueError for a name that does not exist, and for a predicate that selects nothing.

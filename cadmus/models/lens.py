@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from cadmus.models.backends import (
-    KINDS,
+    BACKENDS,
     Capability,
+    backend,
     capabilities,
     check_editable,
     check_readable,
-    kind,
     match,
     run_with_cache,
     run_with_hooks,
@@ -32,13 +32,13 @@ from cadmus.models.backends import (
 from cadmus.models.model import Model, ModelConfig
 
 __all__ = [
-    "KINDS",
+    "BACKENDS",
     "Capability",
+    "backend",
     "capabilities",
     "check_editable",
     "check_readable",
     "from_hooked_transformer",
-    "kind",
     "match",
     "run_with_cache",
     "run_with_hooks",
@@ -71,7 +71,7 @@ def from_hooked_transformer(lens: Any) -> Model:
 
     ValueError, naming the field, for one that computes something that our model cannot.
     """
-    if kind(lens) != "hooked_transformer":
+    if backend(lens) != "hooked_transformer":
         raise ValueError(f"from_hooked_transformer takes a HookedTransformer, not a {type(lens).__name__}")
     theirs = lens.cfg
     rotary = theirs.positional_embedding_type == "rotary"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cadmus.machine import vm
 from cadmus.machine.tokens import PAD
 from cadmus.models import fused
-from cadmus.models.hooks import Chosen, Hook, HookFn, NamesFilter, Sites
+from cadmus.models.hooks import Hook, HookFn, HookRegistry, NamesFilter, SiteSelector
 from cadmus.models.key_value_cache import KeyValueCache
 from cadmus.models.packed import Packed
 
@@ -88,7 +88,7 @@ class ModelConfig:
 class LayerNorm(nn.Module):
     """Layer normalization with TransformerLens's sites `hook_scale` [.., 1] and `hook_normalized` (before w and b)."""
 
-    def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
+    def __init__(self, name: str, cfg: ModelConfig, sites: HookRegistry):
         super().__init__()
         self.scale_site, self.normalized_site = f"{name}.hook_scale", f"{name}.hook_normalized"
         self.sites, self.eps = sites, cfg.eps
@@ -129,7 +129,7 @@ class Attention(nn.Module):
     """Causal self-attention. Fused, unless a hook on the scores or the pattern asks for the explicit path, or a CPU is
     to train in bf16: there the fused backward pass takes ten times as long as the explicit one at program length."""
 
-    def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
+    def __init__(self, name: str, cfg: ModelConfig, sites: HookRegistry):
         super().__init__()
         self.name, self.cfg, self.sites = name, cfg, sites
         for letter in "QKV":
@@ -201,7 +201,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two layers with GELU between; sites `hook_pre`, `hook_post` [batch, pos, d_mlp]."""
 
-    def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
+    def __init__(self, name: str, cfg: ModelConfig, sites: HookRegistry):
         super().__init__()
         self.name, self.sites = name, sites
         self.W_in = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model).T)
@@ -222,7 +222,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + attention, then + MLP, each behind its LayerNorm."""
 
-    def __init__(self, name: str, cfg: ModelConfig, sites: Sites):
+    def __init__(self, name: str, cfg: ModelConfig, sites: HookRegistry):
         super().__init__()
         self.name, self.cfg, self.sites = name, cfg, sites
         self.ln1 = LayerNorm(f"{name}.ln1", cfg, sites)
@@ -266,7 +266,7 @@ class _Lookup(nn.Module):
 class Unembed(nn.Module):
     """Residual stream to logits."""
 
-    def __init__(self, cfg: ModelConfig, sites: Sites):
+    def __init__(self, cfg: ModelConfig, sites: HookRegistry):
         super().__init__()
         self.sites = sites
         self.W_U = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_model).T)
@@ -282,7 +282,7 @@ class Model(nn.Module):
     def __init__(self, cfg: ModelConfig, seed: int = 0):
         super().__init__()
         self.cfg = cfg
-        self._sites = Sites(*_site_names(cfg))
+        self._sites = HookRegistry(*_site_names(cfg))
         self.embed = _Lookup("W_E", cfg.d_vocab, cfg.d_model)
         if cfg.positional_embedding_type == "standard":
             self.pos_embed = _Lookup("W_pos", cfg.n_ctx, cfg.d_model)
@@ -376,7 +376,7 @@ class Model(nn.Module):
         return self._sites.active
 
     @contextlib.contextmanager
-    def hooks(self, fwd_hooks: Iterable[tuple[Chosen, HookFn]]) -> Iterator[Model]:
+    def hooks(self, fwd_hooks: Iterable[tuple[SiteSelector, HookFn]]) -> Iterator[Model]:
         """Within the context, call `fn(tensor, hook)` at each named site of every forward pass; what it returns, unless
         None, takes the activation's place. A name may be a predicate on names (of sites on demand too).
 
@@ -388,7 +388,7 @@ class Model(nn.Module):
     def run_with_hooks(
         self,
         tokens: Tensor,
-        fwd_hooks: Iterable[tuple[Chosen, HookFn]] = (),
+        fwd_hooks: Iterable[tuple[SiteSelector, HookFn]] = (),
         return_type: str | None = "logits",
         stop_at_layer: int | None = None,
     ) -> Any:

@@ -18,7 +18,7 @@ _ENOUGH = 0.01  # seconds of a product that is long enough to be timed
 _REPEATED = 0.2  # seconds that it is repeated for
 
 
-def chosen(device: str) -> str:
+def resolve_device(device: str) -> str:
     """The device meant by a name: cpu, cuda, cuda:1, mps, or auto, which is cuda where there is one.
 
     ValueError for one that is not there, with the reason where PyTorch knows it."""

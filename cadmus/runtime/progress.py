@@ -1,7 +1,13 @@
-"""Progress of long work: the callback that every stage reports to."""
+"""How long work says how far it is: one callback for all stages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
+Progress = Callable[[str, float, str], None]
+"""`progress(stage, fraction, note)`: the stage's name, the fraction of it that is done (0 to 1), and what else to
+show."""
+
+
+def no_progress(stage: str, fraction: float, note: str = "") -> None:
+    """Report to nobody: the default wherever progress can be followed."""

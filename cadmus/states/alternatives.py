@@ -189,12 +189,12 @@ def _measured(
     traces = kernel.traces(sample.programs, semantics, entries=1 + max([1, *asked]))
     inside = np.arange(sample.programs.shape[1]) < sample.lengths[:, None]
     entropies = np.empty((len(variables), 1 + GROUPS))
-    size = 2 * labels.LARGEST + 1
+    size = 2 * labels.MAX_ABS_VALUE + 1
     for row, name in zip(entropies, variables, strict=True):
         read = labels.read(traces, name)
         values = read.values[:, 1:]
-        program, at = np.nonzero(read.defined[:, 1:] & inside & (abs(values) <= labels.LARGEST))
-        codes = sample.groups[program] * size + values[program, at] + labels.LARGEST
+        program, at = np.nonzero(read.defined[:, 1:] & inside & (abs(values) <= labels.MAX_ABS_VALUE))
+        codes = sample.groups[program] * size + values[program, at] + labels.MAX_ABS_VALUE
         counts = np.bincount(codes, minlength=GROUPS * size).reshape(GROUPS, size)
         counts = np.concatenate([counts.sum(0, keepdims=True), counts.sum(0) - counts])
         row[:] = entr(counts / counts.sum(1, keepdims=True).clip(1)).sum(1) / np.log(2)

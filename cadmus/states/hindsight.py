@@ -14,7 +14,7 @@ _CALLS = np.array(  # the slot that a token calls, as the bit 1 << slot (M and W
 )
 
 
-def hindsight(programs: np.ndarray) -> np.ndarray:
+def undetermined(programs: np.ndarray) -> np.ndarray:
     """Where the state may depend on tokens still to come: bool [n, positions], of programs uint8 [n, length].
 
     It may after token i where a call in the main text, at or before i, reaches a slot whose definition is not closed

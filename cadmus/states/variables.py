@@ -12,8 +12,8 @@ What would make the program true next: `needed.value`, the Int that `=` would ha
 where the top entry (the two top entries) are Ints and everything beneath is true. That is known of traced Ints; of a
 Seq, or of what lies deeper than was traced, only where `all_true` holds, and elsewhere the variable is not defined.
 
-Which labels the tokens so far decide: `is_prospect` tells the variables that look ahead, `hindsight` the tokens after
-which the state itself does, because a call stands before its definition.
+Which labels the tokens so far decide: `depends_on_future` tells the variables that look ahead, `hindsight` the tokens
+after which the state itself does, because a call stands before its definition.
 
 A variable of one's own is a function of the traces: `def sums(traces): ... return values, defined`, both [n, length],
 one column per token; `read(traces, sums)`.
@@ -30,9 +30,9 @@ import numpy as np
 from cadmus.machine import kernel, vm
 
 FIELDS = ("value", "kind", "tag", "length")
-PROSPECTS = ("live", "read_distance")  # of registers; they depend on tokens to come
+FUTURE_FIELDS = ("live", "read_distance")  # of registers; they depend on tokens to come
 NEEDED = {"needed.value": 1, "needed.relation": 2}  # how many Ints on top of the stack each is about
-LARGEST = 99  # numbers are probed on |v| <= 99: heavy tails make squared errors meaningless
+MAX_ABS_VALUE = 99  # numbers are probed on |v| <= 99: heavy tails make squared errors meaningless
 VIEWS = ("sign", "parity", "modN", "magnitude", "digitK")
 _VIEW = re.compile(r"(.+)\.(sign|parity|magnitude|mod([1-9]\d*)|digit(\d))")
 
@@ -55,17 +55,17 @@ class Labels:
 def variables(traces: kernel.Traces) -> list[str]:
     """Every name that `read` takes on these traces, views left out."""
     entries = [f"stack.{k}" for k in range(traces.stack.kind.shape[2])] + [f"reg.{r}" for r in vm.REGISTERS]
-    prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in PROSPECTS]
+    prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in FUTURE_FIELDS]
     needed = [name for name, operands in NEEDED.items() if operands <= traces.stack.kind.shape[2]]
     return ["depth", "all_true", *(f"{entry}.{field}" for entry in entries for field in FIELDS), *prospects, *needed]
 
 
-def is_prospect(name: str, offset: int = 0) -> bool:
+def depends_on_future(name: str, offset: int = 0) -> bool:
     """Whether the variable at that offset depends by definition on tokens to come: a state ahead (`offset` > 0), a
     register's `live` and `read_distance`, and views of these. For present states see `hindsight`."""
     while viewed := _VIEW.fullmatch(name):
         name = viewed[1]
-    return offset > 0 or name.rpartition(".")[2] in PROSPECTS
+    return offset > 0 or name.rpartition(".")[2] in FUTURE_FIELDS
 
 
 def read(traces: kernel.Traces, variable: str | Variable, *, offset: int = 0) -> Labels:
@@ -125,7 +125,7 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
         return _needed(traces, name)
     parts = name.split(".")
     parts = parts if len(parts) == 3 else [*parts, "value"]
-    if len(parts) == 3 and parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS) and parts[2] in PROSPECTS:
+    if len(parts) == 3 and parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS) and parts[2] in FUTURE_FIELDS:
         distance = _read_distance(traces.touched, vm.REGISTERS.index(parts[1]))
         live = distance > 0
         values, defined = (live, np.ones_like(live)) if parts[2] == "live" else (distance, live)
@@ -139,8 +139,8 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
     raise ValueError(
         f"unknown variable {name!r}; there are depth, all_true, stack.K.FIELD and reg.R.FIELD "
         f"with K = 0 (the top), 1, ..., R one of {', '.join(vm.REGISTERS)} and FIELD one of {', '.join(FIELDS)} "
-        f"(of a register also {', '.join(PROSPECTS)}); of a number also NAME.VIEW with VIEW one of {', '.join(VIEWS)}"
-        f"; also {' and '.join(NEEDED)}"
+        f"(of a register also {', '.join(FUTURE_FIELDS)}); of a number also NAME.VIEW with VIEW one of "
+        f"{', '.join(VIEWS)}; also {' and '.join(NEEDED)}"
     )
 
 

@@ -12,7 +12,7 @@ from scipy.stats import false_discovery_control, norm
 
 RESAMPLES = 1000
 FLIPS = 2000
-FEWEST_CLUSTERS = 30  # below it, programs are resampled in place of skeletons
+MIN_CLUSTERS = 30  # below it, programs are resampled in place of skeletons
 _CHUNK = 1 << 23  # numbers that an intermediate array may hold
 _TIE = 1e-4  # standard units; flips this near to what was observed count as ties, since they are summed in float32
 
@@ -126,7 +126,7 @@ def _resampling_weights(clusters: int, seed: int, resamples: int) -> np.ndarray:
 def cluster_sums(values: np.ndarray, skeletons: np.ndarray, programs: np.ndarray) -> np.ndarray:
     """Sum rows values [n, ...] by skeleton, or by program where there are fewer than 30 skeletons: [clusters, ...]."""
     labels, index = np.unique(skeletons, return_inverse=True)
-    if len(labels) < FEWEST_CLUSTERS:
+    if len(labels) < MIN_CLUSTERS:
         labels, index = np.unique(programs, return_inverse=True)
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
     sums = np.empty((len(labels), flat.shape[1]))

@@ -16,7 +16,7 @@ import numpy as np
 from cadmus.machine import kernel, tokens
 
 GROUPS = 20
-FEWEST = 2 * GROUPS  # programs in a sample
+MIN_PROGRAMS = 2 * GROUPS  # programs in a sample
 
 _T = 2.0930240544  # 97.5 % quantile of Student's t with GROUPS - 1 degrees of freedom
 
@@ -44,9 +44,9 @@ class Estimate:
 def take_sample(programs: np.ndarray, seed: int) -> Sample:
     """The programs in a random order that depends on their texts and the seed alone."""
     programs = kernel.check(programs)
-    if len(programs) < FEWEST:
+    if len(programs) < MIN_PROGRAMS:
         raise ValueError(
-            f"{len(programs)} programs are too few for intervals over {GROUPS} groups; pass {FEWEST} or more"
+            f"{len(programs)} programs are too few for intervals over {GROUPS} groups; pass {MIN_PROGRAMS} or more"
         )
     programs = tokens.sequences(programs)[:, 1:]
     lengths = tokens.lengths(programs)

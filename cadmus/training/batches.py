@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cadmus.corpora.corpus import Corpus
-from cadmus.corpora.shards import STREAM_DRAWS, stream
+from cadmus.corpora.shards import STREAM_DRAWS, stream_programs
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime.seeds import generator
 
@@ -79,8 +79,8 @@ def _phase_ends(mixture: Mixture, steps: int) -> np.ndarray:
 
 
 class StreamBatches(Batches):
-    """Programs drawn as they are needed, never stored (`shards.stream`); each draw serves several steps of one phase.
-    Some programs come again by chance.
+    """Programs drawn as they are needed, never stored (`shards.stream_programs`); each draw serves several steps of one
+    phase. Some programs come again by chance.
 
     `workers` processes draw ahead; 0 draws in this one. Use as a context manager, or call `close`.
     """
@@ -112,7 +112,7 @@ class StreamBatches(Batches):
         """The draws from number `draw` on, phase after phase."""
         for (_, part), end in zip(self.mixture.parts, self.draw_ends.tolist(), strict=True):
             if draw < end:
-                yield from stream(part, self.seed, start=draw, batches=end, workers=self.workers)
+                yield from stream_programs(part, self.seed, start=draw, batches=end, workers=self.workers)
                 draw = end
 
     def close(self) -> None:

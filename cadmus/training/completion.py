@@ -23,7 +23,7 @@ _BATCH = 1024  # prompts completed at once
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class CompletionAccuracy:
     """One row of the completion table. Intervals are 95 % (Wilson); `n` prompts, one per decision position.
 
     accuracy: true and of the family's form; true_rate: true at all; canonical: begins with the family's own answer
@@ -57,7 +57,7 @@ def evaluate(
     programs: int = 1000,
     seed: int = 0,
     progress: Callable[[float, str], None] = lambda share, name: None,
-) -> list[Accuracy]:
+) -> list[CompletionAccuracy]:
     """Greedy completion accuracy per family and split, on `programs` freshly drawn held-out programs each, and (unless
     told otherwise) on every out-of-distribution set of the mixture. `progress` is told the share done and what comes
     next."""
@@ -67,21 +67,23 @@ def evaluate(
     for i, (family, split) in enumerate(tasks):
         progress(i / (len(tasks) + len(sets)), f"{family.name}, {split}")
         texts = tokens.decode(held_out.held_out(family, split, programs, seed, mixture.hold_out))
-        rows.append(score(model, family, split, texts, seed))
+        rows.append(score_family(model, family, split, texts, seed))
     for i, one in enumerate(sets, len(tasks)):
         progress(i / (len(tasks) + len(sets)), one.name)
         texts = tokens.decode(held_out.out_of_distribution(mixture, one, programs, seed))
         fitting = [text for text in texts if len(text) < model.cfg.n_ctx]
-        rows.append(score(model, one.family, one.name, fitting, seed, too_long=len(texts) - len(fitting)))
+        rows.append(score_family(model, one.family, one.name, fitting, seed, too_long=len(texts) - len(fitting)))
     progress(1.0, "")
     return rows
 
 
-def score(model: Model, family: Family, split: str, texts: list[str], seed: int, *, too_long: int = 0) -> Accuracy:
+def score_family(
+    model: Model, family: Family, split: str, texts: list[str], seed: int, *, too_long: int = 0
+) -> CompletionAccuracy:
     """Completion accuracy over every decision position of `texts`; NaN where there are none. `too_long` is noted."""
     if not texts:
         nothing = dict.fromkeys(("accuracy", "low", "high", "true_rate", "canonical"), math.nan)
-        return Accuracy(family.name, split, **nothing, n=0, seed=seed, too_long=too_long)
+        return CompletionAccuracy(family.name, split, **nothing, n=0, seed=seed, too_long=too_long)
     prompts = [(text, cut) for text in texts for cut in family.decisions(text)]
     completed = complete(model, [text[:cut] for text, cut in prompts])
     true = kernel.verdicts(tokens.encode(completed))
@@ -90,7 +92,7 @@ def score(model: Model, family: Family, split: str, texts: list[str], seed: int,
     canonical = [done.startswith(given + answer) for given, answer, done in answers if answer]
     right = true & formed
     (low,), (high,) = wilson([right.sum()], [len(right)])
-    return Accuracy(
+    return CompletionAccuracy(
         family=family.name,
         split=split,
         accuracy=float(right.mean()),

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cadmus.runtime.devices import chosen
+from cadmus.runtime.devices import resolve_device
 
 
 def rank() -> int:
@@ -27,7 +27,7 @@ def processes(device: str = "auto") -> Iterator[str]:
 
     device: cpu, cuda, mps, or auto, which is cuda where there is one. ValueError for one that is not there.
     """
-    kind = chosen(device)
+    kind = resolve_device(device)
     if not dist.is_torchelastic_launched():
         yield kind
         return

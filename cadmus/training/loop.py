@@ -127,7 +127,7 @@ _SECONDS_UNSAVED = 60.0  # that a killed run loses at most
 # and leave the caches, fewer pay more often for what a pass costs whatever its size.
 _PART_TOKENS = {"cpu": 6144}
 _PART_TOKENS_GPU = 32_768
-_LEAST_TOKENS = 1024  # in a part, or a core does without: of smaller ones a step takes up to three times as long
+_MIN_TOKENS = 1024  # in a part, or a core does without: of smaller ones a step takes up to three times as long
 _MULTIPLE = 256  # that a part is filled up to
 
 Progress = Callable[[dict[str, float]], None]  # told of each step: tokens and seconds so far, loss, share of peak
@@ -437,7 +437,7 @@ def _parts(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:
     count = int((tokens.lengths(programs) + 1).sum())
     parts = -(-count // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
     if device.type == "cpu":
-        cores = max(1, min(torch.get_num_threads(), count // _LEAST_TOKENS))
+        cores = max(1, min(torch.get_num_threads(), count // _MIN_TOKENS))
         parts = cores * -(-parts // cores)
     return [part for k in range(parts) if len(part := programs[k::parts])]
 

@@ -25,7 +25,7 @@ from cadmus.training.loop import Note, Source, TrainConfig, check_fits, train
 
 Stage = Callable[[str, float, str], None]  # told of the stage, the share of it done, and a note
 
-MOST_PROGRAMS = 2_000_000  # of a corpus whose size nobody states
+MAX_PROGRAMS = 2_000_000  # of a corpus whose size nobody states
 _HEAD = 32  # width of a head, where a recipe does not say
 
 
@@ -63,10 +63,10 @@ class Recipe:
     @property
     def size(self) -> int:
         """Programs of the corpus."""
-        return self.programs or min(self.train.steps * self.train.batch_size, MOST_PROGRAMS)
+        return self.programs or min(self.train.steps * self.train.batch_size, MAX_PROGRAMS)
 
 
-def follow(
+def train_recipe(
     recipe: Recipe,
     folder: Path | str,
     *,
@@ -256,7 +256,7 @@ def _plain(kind: Any) -> type:
     return get_origin(kind) or kind
 
 
-def changed(
+def with_changes(
     recipe: Recipe,
     *,
     layers: int | None = None,

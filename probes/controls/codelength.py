@@ -16,7 +16,7 @@ FREQUENCY_SHARE = 0.01  # of every prediction
 _RIDGE = 1e-5  # of a feature's variance: where classes determine a feature exactly, the covariance stays invertible
 _CONSTANT = 1e-10  # variance over squared mean of a feature that is taken to be constant
 _FURTHEST = -80.0  # log-likelihood ratio; e^-80 is nothing beside 1, and numbers below e^-87 are slow in float32
-_LARGEST = 2000.0  # of a score in float32, which rounds it by less than 1e-3; larger ones are computed in float64
+_MAX_SCORE = 2000.0  # of a score in float32, which rounds it by less than 1e-3; larger ones are computed in float64
 _ROWS = 1024  # whose scores are held at once, so that they stay in the cache
 
 
@@ -70,14 +70,14 @@ def online_code_length(
     defined = np.ones(labels.shape, np.bool_) if defined is None else np.asarray(defined)
     _check(x, labels, defined, fractions)
     ends = _ends(len(x), fractions, programs)
-    targets = [_Target(labels[defined[:, k], k], x.shape[1], k) for k in range(labels.shape[1])]
+    targets = [_LabelCoder(labels[defined[:, k], k], x.shape[1], k) for k in range(labels.shape[1])]
     rows, frequency = np.full((2, *labels.shape), np.nan, np.float32)
     pattern = np.unique(np.packbits(defined, axis=0), axis=1, return_inverse=True)[1].ravel()
     for group in np.unique(pattern):  # targets that have the same rows share their sums of products
         chosen = np.flatnonzero(pattern == group)
         at = np.flatnonzero(defined[:, chosen[0]])
         block_ends = np.unique(np.searchsorted(at, ends))
-        shared = _Moments(x[at])
+        shared = _RunningMoments(x[at])
         for first, end in zip(np.concatenate([[0], block_ends[:-1]]), block_ends, strict=True):
             for k in chosen:
                 rows[at[first:end], k], frequency[at[first:end], k] = targets[k].code(shared, first, end)
@@ -91,7 +91,7 @@ def online_code_length(
     return CodeLength(bits, uniform, by_frequency, count, rows)
 
 
-class _Moments:
+class _RunningMoments:
     """Sums over the rows learned so far that do not depend on labels."""
 
     def __init__(self, x: np.ndarray):
@@ -104,7 +104,7 @@ class _Moments:
         self.n, self.sum, self.products = self.n + len(block), self.sum + block.sum(0), self.products + block.T @ block
 
 
-class _Target:
+class _LabelCoder:
     """The classes of one target: their counts and sums over the rows learned so far, and the exponent chosen last."""
 
     def __init__(self, labels: np.ndarray, features: int, index: int):
@@ -117,13 +117,13 @@ class _Target:
         self.counts, self.sums = np.zeros(self.classes), np.zeros((self.classes, features))
         self.exponent = 0
 
-    def learn(self, shared: _Moments, first: int, end: int) -> None:
+    def learn(self, shared: _RunningMoments, first: int, end: int) -> None:
         y = self.y[first:end]
         indicator = csr_matrix((np.ones(len(y)), (y, np.arange(len(y)))), (self.classes, len(y)))
         self.counts += np.bincount(y, minlength=self.classes)
         self.sums += indicator @ shared.x[first:end]
 
-    def code(self, shared: _Moments, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    def code(self, shared: _RunningMoments, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Bits of each label of the block, by the probe and by its frequency: float64 [rows] each."""
         prior = (self.counts + 0.5) / (shared.n + self.classes / 2)
         y = self.y[first:end]
@@ -147,14 +147,14 @@ class _Target:
             z = (shared.x[at] - mean) @ directions
             powers = np.concatenate([z**2, z, np.ones((len(z), 1))], 1)
             scores = powers.astype(np.float32) @ terms.astype(np.float32)
-            if np.abs(scores).max() > _LARGEST:  # where classes nearly determine a feature
+            if np.abs(scores).max() > _MAX_SCORE:  # where classes nearly determine a feature
                 scores = powers @ terms
             costs[:, start - first : at.stop - first] = _costs(scores, self.y[at], prior)
         bits = costs[self.exponent]
         self.exponent = int(costs.mean(1).argmin())
         return bits, by_frequency
 
-    def _directions(self, shared: _Moments) -> tuple[np.ndarray, np.ndarray] | None:
+    def _directions(self, shared: _RunningMoments) -> tuple[np.ndarray, np.ndarray] | None:
         """Discriminant directions [features, k], of variance 1 within classes, and that of the class means along each:
         [k]. None where there are none.
 
@@ -173,7 +173,7 @@ class _Target:
         scale = np.sqrt(np.where(constant, 1, variance))
         there = self.counts > 0
         means = (self.sums[there] / self.counts[there, None] - mean) / scale * np.sqrt(self.counts[there, None])
-        within = shrunk((total / np.outer(scale, scale) - means.T @ means) / within_rows, within_rows)
+        within = oas_shrinkage((total / np.outer(scale, scale) - means.T @ means) / within_rows, within_rows)
         within[np.diag_indices(features)] += _RIDGE
         root = cholesky(within, lower=True)
         means = solve_triangular(root, means.T, lower=True)  # [features, seen], their noise of variance 1
@@ -188,7 +188,7 @@ class _Target:
         return directions / scale[:, None], (values - edge) / rows_per_mean
 
 
-def shrunk(covariance: np.ndarray, n: int) -> np.ndarray:
+def oas_shrinkage(covariance: np.ndarray, n: int) -> np.ndarray:
     """Oracle approximating shrinkage of a covariance [d, d] of n rows towards its mean variance (Chen et al. 2010, as
     scikit-learn's `OAS` has it)."""
     d = len(covariance)

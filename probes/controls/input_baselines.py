@@ -17,11 +17,11 @@ from probes.controls.input_network import TokenBaseline, window
 from probes.data.examples import Examples, Labelled, Target
 from probes.solvers import site_probes
 from probes.solvers.bank import OneHotBank
-from probes.solvers.rows import Rows
+from probes.solvers.rows import BatchLabels
 
 WINDOW = 8  # tokens, the current one included
 NGRAM = 3
-_MOST_ROWS = 300_000  # training tokens that are kept; more change no baseline
+_MAX_ROWS = 300_000  # training tokens that are kept; more change no baseline
 _HIDDEN, _EPOCHS = 256, 8  # of a network, at most
 _BATCHES = (128, 2048)  # its rows in a step: a hundredth of all, between these
 
@@ -46,7 +46,7 @@ class Baselines:
 
     def add(self, part: Examples, labels: Labelled, fold: str) -> None:
         """The tokens of `part` that are probed, and their labels; no more than what is enough."""
-        if sum(len(known[0]) for known in self._parts[fold]) < _MOST_ROWS:
+        if sum(len(known[0]) for known in self._parts[fold]) < _MAX_ROWS:
             self._mask_of = labels.mask_of[self.own]
             features = window(part.sequences, WINDOW)[part.where]
             self._parts[fold].append((features, labels.values[:, self.own].astype(np.int8), labels.defined))
@@ -63,7 +63,7 @@ class Baselines:
         for fold in ("train", "validation"):
             x, y, seen = folds[fold]
             bank = OneHotBank(WINDOW * len(vm.VOCAB) + self._positions, self._mask_of, seen.shape[1])
-            banks.append(bank.update(self._ids(x), Rows.of(y.astype(np.int64), seen, self._mask_of)))
+            banks.append(bank.update(self._ids(x), BatchLabels.of(y.astype(np.int64), seen, self._mask_of)))
         with threadpool_limits(1, user_api="blas"):  # threads that wait for each other on a busy machine stand still
             self._linear = site_probes.fit(*banks, self.targets)
 
@@ -120,7 +120,7 @@ class Baselines:
         self, part: Examples, programs: np.ndarray, positions: np.ndarray, shown: np.ndarray | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
         """(name, what it says: float32 [rows, own targets]) for tokens of `part`, baseline after baseline; `shown` as
-        for `Readouts.predict`."""
+        for `SiteProbes.predict`."""
         features = window(part.sequences, WINDOW)[programs, positions]
         n = len(features)
         groups = np.zeros(n, np.int64), features[:, 0], features[:, :NGRAM]

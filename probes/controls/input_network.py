@@ -15,14 +15,14 @@ from numba import njit
 from torch import Tensor
 
 from cadmus.machine import vm
-from cadmus.runtime.devices import chosen
+from cadmus.runtime.devices import resolve_device
 from probes.solvers import mlp
 
 BEFORE = len(vm.VOCAB)  # stands for the tokens before the sequence's first
 _STEPS = 2500  # of mini-batches, at least, that the network is trained for
 
 
-class Target(NamedTuple):
+class Output(NamedTuple):
     """Labels [n]; where they are defined, bool [n]; kind "number" (squared error) or "category" (softmax)."""
 
     labels: np.ndarray
@@ -65,8 +65,8 @@ class TokenBaseline:
     def fit(
         self,
         features: np.ndarray,
-        targets: dict[str, Target],
-        validation: tuple[np.ndarray, dict[str, Target]] | None = None,
+        targets: dict[str, Output],
+        validation: tuple[np.ndarray, dict[str, Output]] | None = None,
     ) -> Self:
         """features int [n, columns], 0 or more, as of `window`; targets by name; validation, the same, to stop by:
         without it 15 % of the rows, of whatever programs.
@@ -76,7 +76,7 @@ class TokenBaseline:
         """
         _check_features(features, features.shape[-1])
         generator = torch.Generator().manual_seed(self.seed)
-        targets = {name: _checked(name, Target(*target), features) for name, target in targets.items()}
+        targets = {name: _checked(name, Output(*target), features) for name, target in targets.items()}
         if validation is None:
             order = torch.randperm(len(features), generator=generator).numpy()
             held, rest = np.split(order, [max(1, round(mlp.HELD_OUT * len(order)))])
@@ -91,9 +91,9 @@ class TokenBaseline:
         for name, target in sorted(targets.items(), key=lambda item: item[1].kind, reverse=True):  # numbers first
             self._heads[name] = _Head.of(name, target, used)
             used = self._heads[name].columns.stop
-        device = chosen(self.device)
+        device = resolve_device(self.device)
         inputs, labels = self._ids(features, device), _Labels.of(targets, self._heads, device)
-        held_targets = {name: _checked(name, Target(*target), x_held) for name, target in held_targets.items()}
+        held_targets = {name: _checked(name, Output(*target), x_held) for name, target in held_targets.items()}
         held_inputs, held_labels = self._ids(x_held, device), _Labels.of(held_targets, self._heads, device)
         bias = np.concatenate([head.bias for head in self._heads.values()])
         parameters = mlp.initial(int((self._sizes + 1).sum()), self.hidden, bias, len(self._sizes), generator, device)
@@ -116,7 +116,7 @@ class TokenBaseline:
         """By target, [n]: float numbers, or labels of the kind that was given. Ids that training lacked count for
         nothing."""
         found = {name: [] for name in self._heads}
-        device = chosen(self.device)
+        device = resolve_device(self.device)
         networks = {epoch: [part.to(device) for part in network] for epoch, network in self._networks.items()}
         for start in range(0, max(len(features), 1), mlp.CHUNK):
             ids = self._ids(features[start : start + mlp.CHUNK], device)
@@ -144,7 +144,7 @@ class _Head:
     scale: float = 1.0
 
     @classmethod
-    def of(cls, name: str, target: Target, start: int) -> _Head:
+    def of(cls, name: str, target: Output, start: int) -> _Head:
         known = target.labels[target.defined]
         if len(known) < 2:
             raise ValueError(f"target {name!r} is defined in {len(known)} training rows; a probe needs 2 or more")
@@ -171,7 +171,7 @@ class _Labels:
     categories: list[tuple[slice, float, Tensor]]
 
     @classmethod
-    def of(cls, targets: dict[str, Target], heads: dict[str, _Head], device: str) -> _Labels:
+    def of(cls, targets: dict[str, Output], heads: dict[str, _Head], device: str) -> _Labels:
         numbers, weights, categories = [], [], []
         for name, head in heads.items():
             labels, defined, kind = targets[name]
@@ -202,7 +202,7 @@ class _Labels:
         return torch.cat([squared.mean(0), *(entropy[None] for entropy in entropies)])
 
 
-def _checked(name: str, target: Target, features: np.ndarray) -> Target:
+def _checked(name: str, target: Output, features: np.ndarray) -> Output:
     labels, defined = np.asarray(target.labels), np.asarray(target.defined)
     if target.kind not in ("number", "category"):
         raise ValueError(f"target {name!r} has kind {target.kind!r}; expected 'number' or 'category'")
@@ -212,7 +212,7 @@ def _checked(name: str, target: Target, features: np.ndarray) -> Target:
             f"target {name!r} has labels {labels.shape}, defined {defined.dtype} {defined.shape}; expected [{n}], "
             f"bool [{n}], a row each as the features have"
         )
-    return Target(labels, defined, target.kind)
+    return Output(labels, defined, target.kind)
 
 
 def _check_features(features: np.ndarray, columns: int) -> None:
@@ -223,8 +223,8 @@ def _check_features(features: np.ndarray, columns: int) -> None:
         )
 
 
-def _rows(target: Target, rows: np.ndarray) -> Target:
-    return Target(target.labels[rows], target.defined[rows], target.kind)
+def _rows(target: Output, rows: np.ndarray) -> Output:
+    return Output(target.labels[rows], target.defined[rows], target.kind)
 
 
 def _outputs(parameters: mlp.Parameters, ids: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def content(
 
     ValueError for a model with hooks set: what it computes is not a matter of its weights alone.
     """
-    kind = lens.kind(model)
+    kind = lens.backend(model)
     if _hooked(model):
         raise ValueError(
             f"the {type(model).__name__} has hooks set, and a cache is named by its weights only: "

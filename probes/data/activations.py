@@ -1,4 +1,4 @@
-"""Activations of many sites, batch by batch: of whole programs (`harvest`), or token by token (`stream`).
+"""Activations of many sites, batch by batch: of whole programs (`batches`), or token by token (`token_rows`).
 
 A token's row is aligned with everything that is known per program and position: for labels [n, positions] of the same
 programs, `labels.values[batch.programs, batch.positions]` belongs to the rows of `batch`, and `tokens_of` says which
@@ -32,18 +32,19 @@ _PADDING = 0.05  # of them, at most
 
 
 def residual_sites(model: Any) -> list[str]:
-    """Of a model of any of `lens.KINDS`, the residual stream before the first block and after each: depth 0, 1, ...,
+    """Of a model of any of `lens.BACKENDS`, the residual stream before the first block and after each: depth 0, 1, ...,
     n_layers."""
     return ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
 
 
-def harvest(
+def batches(
     model: Any, programs: np.ndarray, sites: Sequence[str], *, batch_size: int = 512
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
     """(rows of `programs`, {site: float32 [batch, pos, ...]}) for batch after batch; position 0 is the marker.
 
-    model: of any of `lens.KINDS`; programs uint8 [n, length]. Nothing but the current batch is held. Raises ValueError
-    for a site that is unknown, or not readable on that kind of model, and for programs that are no such array.
+    model: of any of `lens.BACKENDS`; programs uint8 [n, length]. Nothing but the current batch is held. Raises
+    ValueError for a site that is unknown, or not readable on that kind of model, and for programs that are no such
+    array.
     """
     tokens.check(programs)
     sequences = torch.from_numpy(tokens.sequences(programs))
@@ -70,7 +71,7 @@ class Batch:
     activations: dict[str, np.ndarray]
 
 
-def stream(
+def token_rows(
     model: Any,
     programs: np.ndarray,
     sites: NamesFilter,
@@ -84,7 +85,7 @@ def stream(
     """The activations of single tokens, a program's in one batch, in batches of at most `rows_per_batch` tokens (more
     only where one program has more).
 
-    model: of any of `lens.KINDS`; programs uint8 [n, width]; sites: a name, several, or a predicate. where bool
+    model: of any of `lens.BACKENDS`; programs uint8 [n, width]; sites: a name, several, or a predicate. where bool
     [n, 1 + width]: the positions wanted; by default every token of each program through its own `.`, without the
     marker. precision: "fp32", or "bf16" for a forward pass under autocast; float32 comes either way, NaN as it is.
     Nothing but the current batch is held. Programs are run by length, the shortest first, up to their last wanted
@@ -129,7 +130,7 @@ def _check_rows(sites: list[str]) -> None:
         if name in ("hook_attn_scores", "hook_pattern"):
             raise ValueError(
                 f"site {site!r} has a number per head, query and key, not a row per token: stream "
-                f"{block + '.hook_z'!r}, or read it with probes.data.activations.harvest"
+                f"{block + '.hook_z'!r}, or read it with probes.data.activations.batches"
             )
         inputs = [f"{block}.{one}" for one in ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")]
         normalized = {f"{block}.ln1.hook_scale", f"{block}.ln1.hook_normalized"} & set(sites)
@@ -245,7 +246,7 @@ def _run(model: Any, sequences: Tensor, sites: list[str], keep: Callable[[Tensor
     """One forward pass, `keep` told of each site; ours ends behind the last of them."""
     autocast = torch.autocast(sequences.device.type, PRECISIONS[precision], enabled=precision != "fp32")
     with torch.no_grad(), autocast:
-        if lens.kind(model) != "cadmus":
+        if lens.backend(model) != "cadmus":
             for site, tensor in lens.run_with_cache(model, sequences, sites)[1].items():
                 keep(tensor, Hook(site))
             return

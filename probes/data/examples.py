@@ -21,7 +21,7 @@ from cadmus.states import hindsight, variables
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 from probes.data.permuted import control_labels
 
-TRUE = "true"  # the name of the machine itself, beside alternative ones
+TRUE_MACHINE = "true"  # the name of the machine itself, beside alternative ones
 _CHUNK = 4096  # programs whose labels are held at once
 _CATEGORIES = (".kind", ".tag", ".live", ".relation", ".sign", ".parity")
 
@@ -43,7 +43,7 @@ class Target:
 
     variable: str | variables.Variable
     offset: int = 0
-    machine: str = TRUE
+    machine: str = TRUE_MACHINE
     permuted: bool = False
     as_number: bool = False
 
@@ -65,7 +65,7 @@ class Target:
     @property
     def determined(self) -> bool:
         """Whether the tokens so far determine it: the ceiling of its score is 1."""
-        return self.offset <= 0 and not (isinstance(self.variable, str) and variables.is_prospect(self.variable))
+        return self.offset <= 0 and not (isinstance(self.variable, str) and variables.depends_on_future(self.variable))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Examples:
             np.zeros(len(programs), np.uint8) if family is None else family,
             skeleton_ids(programs),
             skeleton_folds(programs),
-            inside & ~hindsight.hindsight(programs),
+            inside & ~hindsight.undetermined(programs),
         )
 
     @cached_property
@@ -167,9 +167,9 @@ class Labelled:
 
     def taken(self) -> np.ndarray:
         """Which values -99..99 each target takes: bool [targets, 199]."""
-        out = np.zeros((len(self.mask_of), 2 * variables.LARGEST + 1), np.bool_)
+        out = np.zeros((len(self.mask_of), 2 * variables.MAX_ABS_VALUE + 1), np.bool_)
         for k, taken in enumerate(out):
-            taken[self.values[self.defined[:, self.mask_of[k]], k] + variables.LARGEST] = True
+            taken[self.values[self.defined[:, self.mask_of[k]], k] + variables.MAX_ABS_VALUE] = True
         return out
 
 
@@ -182,7 +182,7 @@ def labelled(
     """The targets' labels at every token that `examples.where` names. machines: semantics by name, for targets of
     machines other than TRUE. Raises ValueError for a machine that is not among them, and what `variables.read`
     raises."""
-    semantics = {TRUE: None, **(machines or {})}
+    semantics = {TRUE_MACHINE: None, **(machines or {})}
     unknown = [target.machine for target in targets if target.machine not in semantics]
     if unknown:
         raise ValueError(f"machine {unknown[0]!r} is none of {', '.join(semantics)}; pass its semantics in machines=")
@@ -212,7 +212,7 @@ def _read(traces: kernel.Traces, target: Target, examples: Examples) -> tuple[np
     found = variables.read(traces, target.variable, offset=target.offset)
     ahead = np.arange(examples.where.shape[1]) + target.offset <= tokens.lengths(examples.programs)[:, None] + 1
     values, inside = found.values[examples.where], (found.defined & ahead)[examples.where]
-    fine = inside & (abs(values) <= variables.LARGEST)
+    fine = inside & (abs(values) <= variables.MAX_ABS_VALUE)
     return np.where(fine, values, 0).astype(np.int32), fine, int(inside.sum() - fine.sum())
 
 

@@ -33,7 +33,7 @@ def skeleton_ids(programs: np.ndarray) -> np.ndarray:
     return tokens.hashes(skeletons.skeletons(programs), "probes skeleton 1")
 
 
-def leaked(train_skeletons: np.ndarray, test_skeletons: np.ndarray) -> None:
+def check_no_leak(train_skeletons: np.ndarray, test_skeletons: np.ndarray) -> None:
     """ValueError where a skeleton, given as a text or as its number, is both in the training and in the test data."""
     test = np.unique(test_skeletons)
     both = np.intersect1d(np.unique(train_skeletons), test, assume_unique=True)

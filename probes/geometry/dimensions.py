@@ -98,7 +98,7 @@ def by_neurons(
     return table.assign(neurons=[tuple(chosen[:k].tolist()) for k in sizes])
 
 
-def needed(table: pd.DataFrame, share: float = 0.95) -> int | None:
+def smallest_sufficient(table: pd.DataFrame, share: float = 0.95) -> int | None:
     """The least k of a table of `by_rank`, `by_components` or `by_neurons` whose score is at least `share` of the full
     probe's; None where no k of the table is enough, or the full probe reads nothing (its score is 0 or less).
 

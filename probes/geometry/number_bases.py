@@ -18,8 +18,8 @@ from cadmus.statistics import clustered
 from probes.geometry.value_statistics import Means, ValueStatistics, leave_out
 
 PENALTIES = tuple(10.0**p for p in (-6, -3, -1, 0, 1, 2, 4))  # beside sums over values of weights that average 1
-WIDEST = 1000  # range of values
-FINEST = 20  # periods that are no integers are harmonics of those up to it: 10/3, 20/9, ...
+MAX_RANGE = 1000  # range of values
+MAX_PERIOD = 20  # periods that are no integers are harmonics of those up to it: 10/3, 20/9, ...
 _SAME = 0.01  # a longer circle must explain more by this share: every circle is a harmonic of its multiples
 _RESOLVED = 0.05  # of what differs between values' means: below it, a share of what is no noise means little
 
@@ -55,10 +55,10 @@ def bases(values: np.ndarray, k: int) -> dict[str, Basis]:
     the values have fewer than k independent functions of a kind.
     """
     values = np.asarray(values, np.int64)
-    if np.ptp(values) >= WIDEST:
+    if np.ptp(values) >= MAX_RANGE:
         raise ValueError(
-            f"values from {values.min()} to {values.max()}; expected a range below {WIDEST}, every period in which is "
-            "tried; leave far values out, or take their logarithms"
+            f"values from {values.min()} to {values.max()}; expected a range below {MAX_RANGE}, every period in which "
+            "is tried; leave far values out, or take their logarithms"
         )
     sign, magnitude, longest = np.sign(values).astype(float), abs(values), int(np.ptp(values)) + 1
     line = legvander(2 * (values - values.min()) / max(longest - 1, 1) - 1, k)[:, 1:]
@@ -70,7 +70,7 @@ def bases(values: np.ndarray, k: int) -> dict[str, Basis]:
         for degree, column in enumerate(legvander(digit / 4.5 - 1, len(np.unique(digit)) - 1).T[1:], 1):
             digits[f"digit{place}^{degree}"] = column
     whole = range(2, longest + 1)
-    periods = {p / j for p in range(2, min(FINEST, longest) + 1) for j in range(1, p // 2 + 1)} | {*whole}
+    periods = {p / j for p in range(2, min(MAX_PERIOD, longest) + 1) for j in range(1, p // 2 + 1)} | {*whole}
     periods, circles = np.array(sorted(periods)), np.array([period for period in whole if period > k])
     apart = abs(1 / periods[:, None] - 1 / periods) * longest
     waves = (_waves(values, periods, 2), tuple(f"{period:.4g}" for period in periods), apart < 0.5)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FEWEST_VALUES = 8
+MIN_VALUES = 8
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Means:
         seen = statistics.counts > 0
         values, counts, sums = statistics.values[seen], statistics.counts[seen].astype(float), statistics.sums[seen]
         n, rows = len(values), counts.sum()
-        if n < FEWEST_VALUES:
-            raise ValueError(f"{n} distinct values; expected {FEWEST_VALUES} or more; gather rows of other values")
+        if n < MIN_VALUES:
+            raise ValueError(f"{n} distinct values; expected {MIN_VALUES} or more; gather rows of other values")
         if rows == n:
             raise ValueError(
                 f"{n} rows of {n} values; expected several of a value, to know their noise; gather more rows"

@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 
 from cadmus.machine import vm
-from cadmus.states.variables import LARGEST
+from cadmus.states.variables import MAX_ABS_VALUE
 from probes.controls.input_baselines import Baselines
-from probes.data.activations import stream
+from probes.data.activations import token_rows
 from probes.data.examples import Examples, Labelled, Target
-from probes.data.folds import leaked
+from probes.data.folds import check_no_leak
 from probes.measurement import passes
-from probes.measurement.passes import TRAINED, UNTRAINED, Progress, Task
-from probes.measurement.tally import Groups, Tally
+from probes.measurement.passes import TRAINED, UNTRAINED, Plan, Progress
+from probes.measurement.tally import Breakdown, Tally
 from probes.solvers.bank import Bank
-from probes.solvers.custom import EstimatorReadouts, Probe
-from probes.solvers.site_probes import Readouts
+from probes.solvers.custom import CustomSiteProbes, Probe
+from probes.solvers.site_probes import SiteProbes
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What was read, over the test programs' clusters.
 
     groups: the names of those that the detailed targets are broken down by. tallies by (TRAINED or UNTRAINED, site),
@@ -49,7 +49,7 @@ class Measured:
     moments: tuple[Tally, Tally]
     tallies: dict[tuple[str, str], Tally]
     baselines: dict[str, Tally]
-    readouts: dict[tuple[str, str], Readouts | EstimatorReadouts]
+    readouts: dict[tuple[str, str], SiteProbes | CustomSiteProbes]
     validation: dict[str, np.ndarray]
     bits: dict[str, np.ndarray]
     outside: np.ndarray
@@ -60,7 +60,7 @@ class Measured:
     @property
     def own(self) -> list[int]:
         """The places of the machine's own variables among the targets: no controls, no alternative machines."""
-        return passes.own(self.targets)
+        return passes.own_targets(self.targets)
 
 
 def measure(
@@ -72,13 +72,13 @@ def measure(
     twin: Any = None,
     machines: Mapping[str, vm.Semantics] | None = None,
     detailed: Sequence[int] = (),
-    breakdowns: Callable[[Examples, Labelled], Groups] | None = None,
+    breakdowns: Callable[[Examples, Labelled], Breakdown] | None = None,
     probe: Probe | None = None,
     inspect: Callable[[str, str, Bank, Bank], None] | None = None,
     controls: bool = True,
     seed: int = 0,
     progress: Progress = lambda stage, share: None,
-) -> Measured:
+) -> Measurement:
     """Fit a probe per (site, target) and tally what it reads in the test programs.
 
     model, and twin, its untrained twin: of any kind that `probes` runs on; machines: semantics of the targets' machines
@@ -91,7 +91,7 @@ def measure(
     not exist.
     """
     models = {TRAINED: model} if twin is None else {TRAINED: model, UNTRAINED: twin}
-    task = Task(models, examples, tuple(targets), tuple(sites), dict(machines or {}), seed, progress)
+    task = Plan(models, examples, tuple(targets), tuple(sites), dict(machines or {}), seed, progress)
     _check(task)
     baselines = Baselines(task.targets, task.own) if controls else None
     sample = passes.Sample.of(task)
@@ -105,13 +105,13 @@ def measure(
             readouts |= passes.fit(part, banks, inspect)
     else:
         outside, known = passes.gather(task, None, baselines)
-        readouts = passes.fit_copies(task, probe, sample)
+        readouts = passes.fit_custom(task, probe, sample)
     bits = passes.code_lengths(task, sample) if controls else {}
     if baselines is not None:
         baselines.fit(seed, partial(progress, "fit controls"))
     validation = passes.validate(task, readouts)
     found = passes.tally_test(task, readouts, baselines, list(detailed), breakdowns)
-    return Measured(
+    return Measurement(
         targets=task.targets,
         sites=task.sites,
         groups=found.groups,
@@ -123,7 +123,7 @@ def measure(
         validation=validation,
         bits=bits,
         outside=outside,
-        unseen=tuple(tuple((np.flatnonzero(row) - LARGEST).tolist()) for row in found.taken & ~known),
+        unseen=tuple(tuple((np.flatnonzero(row) - MAX_ABS_VALUE).tolist()) for row in found.taken & ~known),
         differing=found.differing,
         programs=len(examples.fold("test")),
     )
@@ -134,14 +134,14 @@ def _share_of(progress: Progress, k: int, n: int) -> Progress:
     return lambda stage, share: progress(stage, (k + share) / n)
 
 
-def _check(task: Task) -> None:
+def _check(task: Plan) -> None:
     if not task.targets:
         raise ValueError("no target is given; name a variable or more")
     train, validation, test = (task.examples.fold(name) for name in ("train", "validation", "test"))
-    leaked(train.skeletons, validation.skeletons)
-    leaked(np.concatenate([train.skeletons, validation.skeletons]), test.skeletons)
+    check_no_leak(train.skeletons, validation.skeletons)
+    check_no_leak(np.concatenate([train.skeletons, validation.skeletons]), test.skeletons)
     for name, part in (("training", train), ("validation", validation), ("test", test)):
         if not part.where.any():
             raise ValueError(f"the {len(part)} {name} programs have no token to probe; give more programs")
     for model in task.models.values():
-        stream(model, train.programs[:0], task.sites)  # runs nothing, but says which site does not exist
+        token_rows(model, train.programs[:0], task.sites)  # runs nothing, but says which site does not exist

@@ -14,14 +14,14 @@ from cadmus.machine import vm
 from cadmus.runtime.threads import on_threads
 from probes.controls.codelength import online_code_length
 from probes.controls.input_baselines import Baselines
-from probes.data.activations import Batch, stream
-from probes.data.examples import TRUE, Examples, Labelled, Target, labelled
-from probes.measurement.tally import Groups, Tally, clusters_of
+from probes.data.activations import Batch, token_rows
+from probes.data.examples import TRUE_MACHINE, Examples, Labelled, Target, labelled
+from probes.measurement.tally import Breakdown, Tally, clusters_of
 from probes.solvers import site_probes
 from probes.solvers.bank import CLASSES, Bank
-from probes.solvers.custom import EstimatorReadouts, Probe
-from probes.solvers.rows import Rows
-from probes.solvers.site_probes import Readouts
+from probes.solvers.custom import CustomSiteProbes, Probe
+from probes.solvers.rows import BatchLabels
+from probes.solvers.site_probes import SiteProbes
 
 TRAINED, UNTRAINED = "trained", "untrained"
 BANK_BYTES = 6e9  # of memory that banks take together, at most
@@ -29,16 +29,16 @@ SAMPLE_ROWS = 8_192  # training tokens that code length, and probes that need ro
 
 Progress = Callable[[str, float], None]  # told the stage and the share of it done
 Banks = dict[tuple[str, str, str], Bank]  # by fold, model and site
-Fitted = Mapping[tuple[str, str], Readouts | EstimatorReadouts]  # by model and site
+Fitted = Mapping[tuple[str, str], SiteProbes | CustomSiteProbes]  # by model and site
 
 
-def own(targets: Sequence[Target]) -> list[int]:
+def own_targets(targets: Sequence[Target]) -> list[int]:
     """The places of the machine's own variables among targets: no controls, no alternative machines."""
-    return [k for k, target in enumerate(targets) if target.machine == TRUE and not target.permuted]
+    return [k for k, target in enumerate(targets) if target.machine == TRUE_MACHINE and not target.permuted]
 
 
 @dataclass(frozen=True)
-class Task:
+class Plan:
     """What is to be read in which models, TRAINED and perhaps UNTRAINED."""
 
     models: Mapping[str, Any]
@@ -51,8 +51,8 @@ class Task:
 
     @cached_property
     def own(self) -> np.ndarray:
-        """`own` of the targets: int64 [own]."""
-        return np.array(own(self.targets), int)
+        """`own_targets` of the targets: int64 [own]."""
+        return np.array(own_targets(self.targets), int)
 
     def read_in(self, name: str) -> np.ndarray:
         """The places of the targets that are read in a model: of the twin the machine's own only."""
@@ -73,16 +73,16 @@ class Task:
 
     def batches(self, part: Examples, *names: str) -> Iterator[dict[str, Batch]]:
         """The same tokens of several models, batch by batch."""
-        streams = [stream(self.models[name], part.programs, self.sites, where=part.where) for name in names]
+        streams = [token_rows(self.models[name], part.programs, self.sites, where=part.where) for name in names]
         for batches in zip(*streams, strict=True):
             yield dict(zip(names, batches, strict=True))
 
 
-def site_groups(task: Task) -> list[tuple[str, ...]]:
+def site_groups(task: Plan) -> list[tuple[str, ...]]:
     """The sites in groups whose banks, of both folds and all models, fit into `BANK_BYTES` together; a site that alone
     does not is a group of its own."""
     one = task.examples.fold("train")[:1]
-    (widths,) = stream(task.models[TRAINED], one.programs, task.sites)
+    (widths,) = token_rows(task.models[TRAINED], one.programs, task.sites)
     masks, groups, size = task.labels(one).defined.shape[-1], [], 0.0
     for site in task.sites:
         features = widths.activations[site].shape[1]
@@ -98,7 +98,7 @@ def site_groups(task: Task) -> list[tuple[str, ...]]:
 # --- fit -------------------------------------------------------------------------------------------------------------
 
 
-def gather(task: Task, banks: Banks | None, baselines: Baselines | None) -> tuple[np.ndarray, np.ndarray]:
+def gather(task: Plan, banks: Banks | None, baselines: Baselines | None) -> tuple[np.ndarray, np.ndarray]:
     """Fill the banks and the baselines from the training and validation programs; returns how many labels are left out
     as too large, [targets], and which values training has, bool [targets, 199]."""
     outside, known = np.zeros(len(task.targets), np.int64), False
@@ -109,7 +109,7 @@ def gather(task: Task, banks: Banks | None, baselines: Baselines | None) -> tupl
             baselines.add(part, labels, fold)
         for batches in task.batches(part, *task.models) if banks is not None else ():
             values, defined = labels.at(batches[TRAINED].programs, batches[TRAINED].positions)
-            rows, updates = Rows.of(values, defined, labels.mask_of), []
+            rows, updates = BatchLabels.of(values, defined, labels.mask_of), []
             for name, batch in batches.items():
                 chosen = task.read_in(name)
                 wanted = replace(rows, codes=np.ascontiguousarray(rows.codes[:, chosen]))
@@ -122,11 +122,11 @@ def gather(task: Task, banks: Banks | None, baselines: Baselines | None) -> tupl
 
 
 def fit(
-    task: Task, banks: Banks, inspect: Callable[[str, str, Bank, Bank], None] | None
-) -> dict[tuple[str, str], Readouts]:
+    task: Plan, banks: Banks, inspect: Callable[[str, str, Bank, Bank], None] | None
+) -> dict[tuple[str, str], SiteProbes]:
     """The probes of every model and site; a bank is dropped once it was used."""
 
-    def one(name: str, site: str) -> Readouts:
+    def one(name: str, site: str) -> SiteProbes:
         pair = banks.pop(("train", name, site)), banks.pop(("validation", name, site))
         if inspect is not None:
             inspect(name, site, *pair)
@@ -149,7 +149,7 @@ class Sample:
     shown: np.ndarray
 
     @classmethod
-    def of(cls, task: Task) -> Sample:
+    def of(cls, task: Plan) -> Sample:
         """Of the first programs, whose order is random, that have about `SAMPLE_ROWS` tokens."""
         train = task.examples.fold("train")
         ends = train.where.sum(1).cumsum()
@@ -157,7 +157,7 @@ class Sample:
         labels = task.labels(chosen)
         return cls(chosen, np.nonzero(chosen.where)[0], labels.values, labels.defined[:, labels.mask_of])
 
-    def activations(self, task: Task, name: str) -> dict[str, np.ndarray]:
+    def activations(self, task: Plan, name: str) -> dict[str, np.ndarray]:
         """Of a model: float32 [rows, features] by site."""
         batches = [batch[name] for batch in task.batches(self.examples, name)]
         programs, positions = (np.concatenate([getattr(b, a) for b in batches]) for a in ("programs", "positions"))
@@ -165,20 +165,20 @@ class Sample:
         return {site: np.concatenate([b.activations[site] for b in batches])[order] for site in task.sites}
 
 
-def fit_copies(task: Task, probe: Probe, sample: Sample) -> dict[tuple[str, str], EstimatorReadouts]:
+def fit_custom(task: Plan, probe: Probe, sample: Sample) -> dict[tuple[str, str], CustomSiteProbes]:
     readouts = {}
     for name in task.models:
         chosen = task.read_in(name)
         for site, x in sample.activations(task, name).items():
-            readouts[name, site] = EstimatorReadouts.fit(probe, x, sample.values[:, chosen], sample.shown[:, chosen])
+            readouts[name, site] = CustomSiteProbes.fit(probe, x, sample.values[:, chosen], sample.shown[:, chosen])
             task.progress("fit probes", len(readouts) / (len(task.models) * len(task.sites)))
     return readouts
 
 
-def code_lengths(task: Task, sample: Sample) -> dict[str, np.ndarray]:
+def code_lengths(task: Plan, sample: Sample) -> dict[str, np.ndarray]:
     """Bits per label of the machine's present states, real and permuted, by site: [targets, (told the activations, told
     nothing)], NaN for others."""
-    present = [k for k, t in enumerate(task.targets) if (t.offset, t.machine, t.as_number) == (0, TRUE, False)]
+    present = [k for k, t in enumerate(task.targets) if (t.offset, t.machine, t.as_number) == (0, TRUE_MACHINE, False)]
 
     def one(x: np.ndarray) -> np.ndarray:
         bits = np.full((len(task.targets), 2), np.nan)
@@ -198,7 +198,7 @@ def code_lengths(task: Task, sample: Sample) -> dict[str, np.ndarray]:
 # --- read ------------------------------------------------------------------------------------------------------------
 
 
-def validate(task: Task, readouts: Fitted) -> dict[str, np.ndarray]:
+def validate(task: Plan, readouts: Fitted) -> dict[str, np.ndarray]:
     """The share of the validation tokens that each probe of the model reads rightly, by site: [targets]."""
     right, n = {site: np.zeros(len(task.targets)) for site in task.sites}, np.zeros(len(task.targets))
     for _, part, labels in task.parts("read validation programs", "validation"):
@@ -208,7 +208,7 @@ def validate(task: Task, readouts: Fitted) -> dict[str, np.ndarray]:
             shown = defined[:, labels.mask_of]
             n += shown.sum(0)
             found = _at_each(
-                _rights, [(readouts[TRAINED, site], x, values, shown) for site, x in batch.activations.items()]
+                _count_correct, [(readouts[TRAINED, site], x, values, shown) for site, x in batch.activations.items()]
             )
             right = {site: right[site] + more for site, more in zip(batch.activations, found, strict=True)}
     return {site: found / np.maximum(n, 1) for site, found in right.items()}
@@ -217,26 +217,28 @@ def validate(task: Task, readouts: Fitted) -> dict[str, np.ndarray]:
 def _at_each(work: Callable[..., Any], arguments: list[tuple]) -> list[Any]:
     """`work` of each tuple of arguments, which begins with the readouts of a site. Ours read on threads; a probe of
     somebody else's may not be made for that."""
-    if all(isinstance(readouts, Readouts) for readouts, *_ in arguments):
+    if all(isinstance(readouts, SiteProbes) for readouts, *_ in arguments):
         return on_threads(work, arguments)
     return [work(*one) for one in arguments]
 
 
-def _rights(readouts: Readouts | EstimatorReadouts, x: np.ndarray, values: np.ndarray, shown: np.ndarray) -> np.ndarray:
+def _count_correct(
+    readouts: SiteProbes | CustomSiteProbes, x: np.ndarray, values: np.ndarray, shown: np.ndarray
+) -> np.ndarray:
     """How many rows are read rightly: [targets]."""
     return ((np.rint(readouts.predict(x, shown)) == values) & shown).sum(0)
 
 
 def _add_reading(
-    readouts: Readouts | EstimatorReadouts, tally: Tally, x: np.ndarray, values: np.ndarray, shown: np.ndarray, *about
+    readouts: SiteProbes | CustomSiteProbes, tally: Tally, x: np.ndarray, values: np.ndarray, shown: np.ndarray, *about
 ) -> None:
     tally.add(readouts.predict(x, shown), values, shown, *about)
 
 
 @dataclass(frozen=True)
-class Tallied:
-    """What the test programs show; `probes.measurement.measure.Measured` says what the fields are. taken: which values
-    the targets have there, bool [targets, 199]."""
+class TestCounts:
+    """What the test programs show; `probes.measurement.measure.Measurement` says what the fields are. taken: which
+    values the targets have there, bool [targets, 199]."""
 
     groups: tuple[tuple[str, str], ...]
     counts: Tally
@@ -248,20 +250,20 @@ class Tallied:
 
 
 def tally_test(
-    task: Task,
+    task: Plan,
     readouts: Fitted,
     baselines: Baselines | None,
     detailed: list[int],
-    breakdowns: Callable[[Examples, Labelled], Groups] | None,
-) -> Tallied:
+    breakdowns: Callable[[Examples, Labelled], Breakdown] | None,
+) -> TestCounts:
     """Read the test programs with every probe and baseline."""
     test = task.examples.fold("test")
     clusters = clusters_of(test.skeletons, len(test))
     rank = np.full(len(task.targets), -1)
     rank[detailed] = np.arange(len(detailed))
 
-    def grouped(part: Examples, labels: Labelled) -> Groups:
-        return breakdowns(part, labels) if breakdowns and detailed else Groups.none(part.where.shape)
+    def grouped(part: Examples, labels: Labelled) -> Breakdown:
+        return breakdowns(part, labels) if breakdowns and detailed else Breakdown.none(part.where.shape)
 
     names = grouped(test[:1], task.labels(test[:1])).names
 
@@ -295,7 +297,7 @@ def tally_test(
             for name, predicted in baselines.predict(part, *at, shown[:, task.own]) if baselines else ():
                 held[name].add(predicted, values[:, task.own], shown[:, task.own], *about)
         begin += len(part)
-    return Tallied(names, counts, moments, tallies, held, differing.share, taken)
+    return TestCounts(names, counts, moments, tallies, held, differing.share, taken)
 
 
 class _Differing:
@@ -307,7 +309,7 @@ class _Differing:
     @classmethod
     def of(cls, targets: Sequence[Target]) -> _Differing:
         """A target that the true machine's is not asked beside differs from itself, nowhere."""
-        asked = [replace(target, machine=TRUE, permuted=False) for target in targets]
+        asked = [replace(target, machine=TRUE_MACHINE, permuted=False) for target in targets]
         return cls(np.array([targets.index(t) if t in targets else k for k, t in enumerate(asked)]))
 
     def add(self, values: np.ndarray, shown: np.ndarray) -> None:

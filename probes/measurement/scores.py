@@ -14,16 +14,16 @@ import pandas as pd
 from cadmus.states import variables
 from cadmus.statistics import clustered
 from probes.data.activations import layer_of
-from probes.data.examples import TRUE, Target
-from probes.measurement.measure import TRAINED, UNTRAINED, Measured
+from probes.data.examples import TRUE_MACHINE, Target
+from probes.measurement.measure import TRAINED, UNTRAINED, Measurement
 from probes.measurement.tally import ALL, Tally
-from probes.solvers.custom import EstimatorReadouts
+from probes.solvers.custom import CustomSiteProbes
 
 MARGIN = 0.05  # a variable counts as read where its score is surely this far above its best control
 CERTAIN = 0.99  # a constant or the current token that is right this often gives the variable away
 EMBEDDING = "blocks.0.hook_resid_pre"
-FEWEST_DIFFERENT = 0.01  # of the labels: a machine that changes fewer says nothing about a variable
-_FEWEST = 20  # tokens that a score rests on, at least
+MIN_DIFFERENT = 0.01  # of the labels: a machine that changes fewer says nothing about a variable
+_MIN_TOKENS = 20  # tokens that a score rests on, at least
 CONTROLS = ("majority", "by token", "n-gram", "input, linear", "input, nonlinear", "embedding", "untrained")
 COLUMNS = (
     *("site", "layer", "variable", "offset", "by", "group", "tokens", "clusters"),
@@ -36,7 +36,7 @@ COLUMNS = (
 )
 
 
-def table(measured: Measured, seed: int = 0) -> pd.DataFrame:
+def table(measured: Measurement, seed: int = 0) -> pd.DataFrame:
     """A row per (site, variable, offset, group, metric), of `COLUMNS`.
 
     score, low, high: exact match of numbers, accuracy of categories, and R² of numbers (metric says which), with its
@@ -65,7 +65,7 @@ def table(measured: Measured, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _site(measured: Measured, site: str, seed: int) -> Iterator[tuple[dict, np.ndarray | None]]:
+def _site(measured: Measurement, site: str, seed: int) -> Iterator[tuple[dict, np.ndarray | None]]:
     """The rows of one site, all scored on the same resamples; beside those of all tokens, score minus best control by
     cluster: float [clusters]."""
     cells = [cell for target in measured.own for cell in _cells(measured, site, target)]
@@ -90,7 +90,7 @@ def _site(measured: Measured, site: str, seed: int) -> Iterator[tuple[dict, np.n
             **_interval("beyond", beyond, k),
             **(_selectivity(measured, site, cell.target, seed) if not cell.group else {}),
             "screen": screen,
-            "read": bool(beyond.low[k] > MARGIN and not screen and about["clusters"] >= clustered.FEWEST_CLUSTERS),
+            "read": bool(beyond.low[k] > MARGIN and not screen and about["clusters"] >= clustered.MIN_CLUSTERS),
         }
         yield row, cell.right - cell.best if not cell.group else None
         if spec.as_number and not cell.group:
@@ -115,9 +115,9 @@ class _Cell:
     problem: str
 
 
-def _cells(measured: Measured, site: str, target: int) -> Iterator[_Cell]:
+def _cells(measured: Measurement, site: str, target: int) -> Iterator[_Cell]:
     """That of all tokens, and of a target without a problem those of its groups that have tokens enough."""
-    readers = _readers(measured, site, target)
+    readers = _controls_that_read(measured, site, target)
     groups = range(len(measured.groups) if measured.counts.detailed[target] >= 0 else 1)
     for group in groups:
         by, _ = measured.groups[group]
@@ -128,8 +128,8 @@ def _cells(measured: Measured, site: str, target: int) -> Iterator[_Cell]:
         held = {name: tally.of(place, group) for name, (tally, place) in readers.items()}
         scores = {name: float(right.sum()) / max(total, 1) for name, right in held.items()}
         problem = measured.readouts[TRAINED, site].problems.get(target, "")
-        if not problem and total < _FEWEST:
-            problem = f"{int(total)} test tokens; a score needs {_FEWEST}"
+        if not problem and total < _MIN_TOKENS:
+            problem = f"{int(total)} test tokens; a score needs {_MIN_TOKENS}"
         if not problem and not scores:
             problem = "no control reads it"
         if problem and group:
@@ -145,11 +145,11 @@ def _may_break_down(variable: str, by: str) -> bool:
     """Whether a variable is broken down by these groups: how soon a register is read again is of interest for that
     register's values; and no variable by itself, whose label would then be the same in all of a group."""
     if by.startswith("reg."):
-        return variable.startswith(by[:6]) and not variables.is_prospect(variable)
+        return variable.startswith(by[:6]) and not variables.depends_on_future(variable)
     return not (by == "stack depth" and variable.split(".")[0] == "depth")
 
 
-def _readers(measured: Measured, site: str, target: int) -> dict[str, tuple[Tally, int]]:
+def _controls_that_read(measured: Measurement, site: str, target: int) -> dict[str, tuple[Tally, int]]:
     """The controls that read the target, each with the target's place in it."""
     place = measured.own.index(target)
     found = {name: (measured.baselines[name], place) for name in CONTROLS if name in measured.baselines}
@@ -159,7 +159,7 @@ def _readers(measured: Measured, site: str, target: int) -> dict[str, tuple[Tall
     return {name: (tally, k) for name, (tally, k) in found.items() if tally.read[k]}
 
 
-def _about(measured: Measured, site: str, cell: _Cell) -> dict[str, object]:
+def _about(measured: Measurement, site: str, cell: _Cell) -> dict[str, object]:
     spec, readouts = measured.targets[cell.target], measured.readouts[TRAINED, site]
     by, group = measured.groups[cell.group]
     ours = "ridge" if spec.as_number else "discriminant"
@@ -168,7 +168,7 @@ def _about(measured: Measured, site: str, cell: _Cell) -> dict[str, object]:
         **{"site": site, "layer": layer_of(site), "variable": spec.name, "offset": spec.offset},
         **{"by": by[6:] if by.startswith("reg.") else by, "group": group},
         **{"tokens": int(cell.n.sum()), "clusters": int((cell.n > 0).sum())},
-        **{"probe": readouts.name if isinstance(readouts, EstimatorReadouts) else ours},
+        **{"probe": readouts.name if isinstance(readouts, CustomSiteProbes) else ours},
         **{"as_number": spec.as_number, "determined": spec.determined, "validation": validation},
         **{"penalty": readouts.penalty(cell.target), "outside": int(measured.outside[cell.target])},
         "problem": cell.problem,
@@ -176,7 +176,7 @@ def _about(measured: Measured, site: str, cell: _Cell) -> dict[str, object]:
     }
 
 
-def _note(measured: Measured, site: str, cell: _Cell) -> str:
+def _note(measured: Measurement, site: str, cell: _Cell) -> str:
     notes = [measured.readouts[TRAINED, site].notes.get(cell.target, "")]
     unread = int(measured.counts.read[cell.target] - measured.tallies[TRAINED, site].read[cell.target])
     if unread and not cell.problem:
@@ -198,7 +198,7 @@ def _screen(controls: Mapping[str, float]) -> str:
 # --- R², selectivity, gaps -------------------------------------------------------------------------------------------
 
 
-def _r_squared(measured: Measured, site: str, target: int, seed: int) -> dict[str, float]:
+def _r_squared(measured: Measurement, site: str, target: int, seed: int) -> dict[str, float]:
     """Of a number, over all tokens; NaN where the value is constant, or some token was not read."""
     n = measured.counts.right_all[target]
     yy, shifted = (moment.error_all[target] for moment in measured.moments)
@@ -213,7 +213,7 @@ def _r_squared(measured: Measured, site: str, target: int, seed: int) -> dict[st
         return np.stack([tally.error_all[place], n, y, yy], -1)
 
     found = clustered.bootstrap_many(sums(measured.tallies[TRAINED, site], target)[:, None], statistic, seed)
-    readers = _readers(measured, site, target)
+    readers = _controls_that_read(measured, site, target)
     shown = [name for name in ("untrained", "embedding", "input, linear") if name in readers]
     return {
         **_interval("", found, 0, estimate="score"),
@@ -221,12 +221,12 @@ def _r_squared(measured: Measured, site: str, target: int, seed: int) -> dict[st
     }
 
 
-def _find(measured: Measured, target: Target, **changes: object) -> int | None:
+def _find(measured: Measurement, target: Target, **changes: object) -> int | None:
     asked = Target(target.variable, target.offset, **changes)
     return measured.targets.index(asked) if asked in measured.targets else None
 
 
-def _selectivity(measured: Measured, site: str, target: int, seed: int) -> dict[str, float]:
+def _selectivity(measured: Measurement, site: str, target: int, seed: int) -> dict[str, float]:
     """Score minus control task, for all tokens; beside it the code lengths."""
     spec, tally = measured.targets[target], measured.tallies[TRAINED, site]
     control = None if spec.as_number else _find(measured, spec, permuted=True)
@@ -244,7 +244,7 @@ def _selectivity(measured: Measured, site: str, target: int, seed: int) -> dict[
     }
 
 
-def gaps(measured: Measured, seed: int = 0) -> pd.DataFrame:
+def gaps(measured: Measurement, seed: int = 0) -> pd.DataFrame:
     """A row per (site, variable, alternative machine): the selectivity of the probe of the machine's states, that of
     the probe of the alternative's, and the gap between them, each with its interval (paired over skeletons)."""
     rows = []
@@ -281,10 +281,10 @@ def _alternative_selectivity(totals: np.ndarray) -> np.ndarray:
     return (totals[..., 2] - totals[..., 3]) / totals[..., 5]
 
 
-def _compared(measured: Measured, site: str) -> Iterator[tuple[int, int, int, int]]:
+def _compared(measured: Measurement, site: str) -> Iterator[tuple[int, int, int, int]]:
     """The places of a variable, its control, and both of an alternative machine, where all four are read, rest on
     clusters enough for an interval, and the machine changes labels enough."""
-    machines = list(dict.fromkeys(target.machine for target in measured.targets if target.machine != TRUE))
+    machines = list(dict.fromkeys(target.machine for target in measured.targets if target.machine != TRUE_MACHINE))
     for target in measured.own:
         spec = measured.targets[target]
         for machine in machines if not spec.as_number else ():
@@ -297,7 +297,7 @@ def _compared(measured: Measured, site: str) -> Iterator[tuple[int, int, int, in
             if None in at or any(k in measured.readouts[TRAINED, site].problems for k in at):
                 continue
             clusters = [(measured.counts.right_all[k] > 0).sum() for k in at]
-            if min(clusters) >= clustered.FEWEST_CLUSTERS and measured.differing[at[2]] >= FEWEST_DIFFERENT:
+            if min(clusters) >= clustered.MIN_CLUSTERS and measured.differing[at[2]] >= MIN_DIFFERENT:
                 yield at
 
 

@@ -18,7 +18,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Groups:
+class Breakdown:
     """The groups that scores are broken down by: names (breakdown, group); codes int16 [n, positions, breakdowns] index
     them, -1 where a token belongs to none. Group 0 is every token."""
 
@@ -26,7 +26,7 @@ class Groups:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, **breakdowns: tuple[np.ndarray, tuple[str, ...]]) -> Groups:
+    def of(cls, **breakdowns: tuple[np.ndarray, tuple[str, ...]]) -> Breakdown:
         """Each breakdown: codes int [n, positions] (-1: none) and the names of its groups."""
         names, codes = [(ALL, ALL)], []
         for breakdown, (code, labels) in breakdowns.items():
@@ -37,7 +37,7 @@ class Groups:
         return cls(tuple(names), np.stack(codes, -1))
 
     @classmethod
-    def none(cls, shape: tuple[int, int]) -> Groups:
+    def none(cls, shape: tuple[int, int]) -> Breakdown:
         """All tokens only, of `shape` (n, positions)."""
         return cls(((ALL, ALL),), np.zeros((*shape, 0), np.int16))
 
@@ -96,7 +96,7 @@ def _add(read, values, shown, clusters, groups, detailed, right_all, right, erro
 def clusters_of(skeletons: np.ndarray, programs: int) -> np.ndarray:
     """The cluster of each program, 0, 1, ...: its skeleton, or itself where there are fewer than 30 skeletons."""
     labels, index = np.unique(skeletons, return_inverse=True)
-    return index.ravel() if len(labels) >= clustered.FEWEST_CLUSTERS else np.arange(programs)
+    return index.ravel() if len(labels) >= clustered.MIN_CLUSTERS else np.arange(programs)
 
 
 def token_classes(sequences: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

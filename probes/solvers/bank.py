@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from cadmus.states.variables import LARGEST
+from cadmus.states.variables import MAX_ABS_VALUE
 from probes.solvers.moments import Moments
-from probes.solvers.rows import Products, Rows
+from probes.solvers.rows import BatchLabels, MaskProducts
 
-CLASSES = 2 * LARGEST + 1
+CLASSES = 2 * MAX_ABS_VALUE + 1
 _PRODUCT_BYTES = 64e6  # of second moments that are held apart at once
 
 
@@ -37,7 +37,7 @@ class Bank:
         self.counts = np.zeros((len(self.mask_of), CLASSES))
         self.bad = 0  # rows left out: NaN or infinite
 
-    def update(self, x: np.ndarray, rows: Rows) -> Bank:
+    def update(self, x: np.ndarray, rows: BatchLabels) -> Bank:
         """x float [rows, features]. A row with an activation that is not finite is left out, and counted in `bad`."""
         x = np.asarray(x, np.float32)
         finite = np.isfinite(x @ np.ones(x.shape[1], np.float32))  # a quick look that may cry wolf
@@ -55,7 +55,7 @@ class Bank:
         self._add_products(x, rows.products)
         return self
 
-    def _add_products(self, x: np.ndarray, products: Products) -> None:
+    def _add_products(self, x: np.ndarray, products: MaskProducts) -> None:
         """A product per part, added to every mask or subtracted from it."""
         masks, features, _ = self.xx.shape
         total = self.xx.reshape(masks, -1)
@@ -99,7 +99,7 @@ class Bank:
 
     def classes(self, target: int) -> np.ndarray:
         """The values that the target takes: int [classes], ascending."""
-        return np.flatnonzero(self.counts[target]) - LARGEST
+        return np.flatnonzero(self.counts[target]) - MAX_ABS_VALUE
 
     def moments(self, target: int, classes: np.ndarray) -> Moments:
         """Of the target's rows, with one output per class of `classes`: 1 in its rows, 0 elsewhere. Classes that the
@@ -107,7 +107,7 @@ class Bank:
         n = self.counts[target].sum()
         if not n:
             raise ValueError(f"target {target} has no rows")
-        at = np.asarray(classes) + LARGEST
+        at = np.asarray(classes) + MAX_ABS_VALUE
         x = self.sums[target].sum(0) / n
         counts = self.counts[target, at]
         share = counts / n
@@ -121,7 +121,7 @@ class Bank:
         n = self.counts[targets[0]].sum()
         if not n:
             raise ValueError(f"target {targets[0]} has no rows")
-        values = np.arange(CLASSES) - LARGEST
+        values = np.arange(CLASSES) - MAX_ABS_VALUE
         x = self.sums[targets[0]].sum(0) / n
         y = self.counts[targets] @ values / n
         xy = np.einsum("tkf,k->ft", self.sums[targets], values.astype(float), optimize=True) - n * np.outer(x, y)
@@ -132,7 +132,7 @@ class Bank:
 class OneHotBank(Bank):
     """The same sums of one-hot features, which are never made: a row is the few features that it has."""
 
-    def update(self, ids: np.ndarray, rows: Rows) -> Bank:
+    def update(self, ids: np.ndarray, rows: BatchLabels) -> Bank:
         """ids int [rows, columns]: the features that are 1 in each row, distinct; -1: none."""
         if self.center is None:
             self.center = np.zeros(self.xx.shape[1], np.float32)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from sklearn.base import clone
 
-from probes.solvers.site_probes import FEWEST_ROWS
+from probes.solvers.site_probes import MIN_ROWS
 
 _FAILURES = (Exception, SystemExit)  # of a user's code; Ctrl-C passes through
 _MESSAGE = 300  # characters of an exception's message that are kept
@@ -67,7 +67,7 @@ def load(source: str) -> Probe:
 
 
 @dataclass(frozen=True)
-class EstimatorReadouts:
+class CustomSiteProbes:
     """Fitted copies of a probe at one site, one per target, None where there is none; `problems` says by target why it
     could not be fitted or does not predict; `notes`, what the reader should know; `name`, the probe's class."""
 
@@ -77,7 +77,7 @@ class EstimatorReadouts:
     name: str = ""
 
     @classmethod
-    def fit(cls, probe: Probe, x: np.ndarray, values: np.ndarray, shown: np.ndarray) -> EstimatorReadouts:
+    def fit(cls, probe: Probe, x: np.ndarray, values: np.ndarray, shown: np.ndarray) -> CustomSiteProbes:
         """x [rows, features]; values int and shown bool [rows, targets]."""
         fitted, problems, notes = [], {}, {}
         finite = np.isfinite(x).all(1)
@@ -85,8 +85,8 @@ class EstimatorReadouts:
         for k in range(values.shape[1]):
             rows = shown[:, k] & finite
             own, y = None, values[rows, k].astype(np.int64)
-            if len(y) < FEWEST_ROWS:
-                problems[k] = f"{len(y)} training tokens; a probe needs {FEWEST_ROWS}" + (f" ({bad})" if bad else "")
+            if len(y) < MIN_ROWS:
+                problems[k] = f"{len(y)} training tokens; a probe needs {MIN_ROWS}" + (f" ({bad})" if bad else "")
             elif (y == y[0]).all():
                 problems[k] = f"constant ({y[0]}) on the training tokens"
             else:

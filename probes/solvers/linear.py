@@ -44,15 +44,15 @@ def ridge(train: Moments, alphas: Sequence[float] = ALPHAS, validation: Moments 
     if len(alphas) == 1:
         return solve_ridge(train, alphas[0])
     _, vectors = train.spectrum
-    rotated, shrunk = vectors.T @ train.xy, np.stack([_penalized(train, alpha) for alpha in alphas], 1)
+    rotated, penalized = vectors.T @ train.xy, np.stack([_penalized(train, alpha) for alpha in alphas], 1)
     scatter, xy, _ = validation.about(train.mean, train.y_mean)
     scatter, xy = vectors.T @ scatter @ vectors, vectors.T @ xy
     errors = np.empty((len(alphas), xy.shape[1]))
     for k in range(len(alphas)):
-        coef = rotated / shrunk[:, k, None]
+        coef = rotated / penalized[:, k, None]
         errors[k] = ((scatter @ coef - 2 * xy) * coef).sum(0)
     chosen = errors.argmin(0)
-    coef = vectors @ (rotated / shrunk[:, chosen])
+    coef = vectors @ (rotated / penalized[:, chosen])
     return Linear(coef, train.y_mean - train.mean @ coef, np.asarray(alphas, float)[chosen])
 
 
@@ -88,7 +88,7 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
         raise ValueError(f"class {int((counts == 0).argmax())} has no training rows; leave it out")
     means = train.xy / counts  # about the overall mean
     within = (train.scatter - means @ train.xy.T) / train.n
-    factors = [_factor(shrunk(within, shrinkage)) for shrinkage in shrinkages]
+    factors = [_factor(shrink_towards_identity(within, shrinkage)) for shrinkage in shrinkages]
     if not any(factors):
         raise ValueError(
             f"the covariance within classes is singular in single precision, shrunk by {max(shrinkages):g} too; "
@@ -105,7 +105,7 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
     return Linear(coef, intercept, np.full(coef.shape[1], float(shrinkages[best])))
 
 
-def shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+def shrink_towards_identity(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
     """The covariance shrunk towards the same variance everywhere, kept invertible against rounding."""
     variance = np.trace(covariance) / len(covariance)
     out = (1 - shrinkage) * covariance

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cadmus.runtime.devices import chosen
+from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.threads import on_threads
 from probes.solvers.logistic_solver import Design, Problem, minimize
 
@@ -131,7 +131,7 @@ def fit_many(
         for variable, y in labels.items():
             if len(y) != len(x):
                 raise ValueError(f"variable {variable!r} has {len(y)} labels; site {site!r} has {len(x)} rows")
-    device, lock = chosen(device), Lock()
+    device, lock = resolve_device(device), Lock()
 
     @lru_cache(1 + cpu_count() if device == "cpu" else 1)
     def design_of(site: str) -> Design:

@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from cadmus.runtime.devices import chosen
+from cadmus.runtime.devices import resolve_device
 
 HELD_OUT = 0.15  # of the rows, for early stopping, where no validation data are given
 CHUNK = 65536  # rows predicted at once
@@ -67,7 +67,7 @@ class _Probe(BaseEstimator):
             (x, y), validation = (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
         mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
         scale = np.where(scale > 1e-7 * abs(mean), scale, 1.0)
-        device = chosen(self.device)
+        device = resolve_device(self.device)
 
         def tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
             x = torch.tensor((x - mean.astype(x.dtype)) / scale.astype(x.dtype), dtype=torch.float32, device=device)

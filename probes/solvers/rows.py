@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from cadmus.states.variables import LARGEST
+from cadmus.states.variables import MAX_ABS_VALUE
 
 
 @dataclass(frozen=True)
-class Products:
+class MaskProducts:
     """Parts of the rows whose second moments, added and subtracted, are those under every mask: part k is
     order[bounds[k]:bounds[k + 1]], and weights float32 [masks, parts] says what a mask makes of it: 1, -1 or 0."""
 
@@ -21,7 +21,7 @@ class Products:
     weights: np.ndarray
 
     @classmethod
-    def of(cls, defined: np.ndarray) -> Products:
+    def of(cls, defined: np.ndarray) -> MaskProducts:
         """defined bool [masks, rows] -> the cheaper of `partition` and `differences`."""
         if defined.all():
             masks, rows = defined.shape
@@ -30,7 +30,7 @@ class Products:
         return min(ways, key=lambda way: len(way.order) + way.weights.size)
 
     @classmethod
-    def partition(cls, defined: np.ndarray) -> Products:
+    def partition(cls, defined: np.ndarray) -> MaskProducts:
         """Parts of rows that the same masks have: no row is multiplied twice, but there may be many parts."""
         rows = np.flatnonzero(defined.any(0))
         first, part = _distinct(defined[:, rows].T)
@@ -39,7 +39,7 @@ class Products:
         return cls(rows[order], bounds, defined[:, rows[first]].astype(np.float32))
 
     @classmethod
-    def differences(cls, defined: np.ndarray) -> Products:
+    def differences(cls, defined: np.ndarray) -> MaskProducts:
         """Every mask from a similar one, by the rows that it has more and those that it lacks: along the minimum
         spanning tree of the masks and the empty set, whose edges are as long as the masks are different."""
         masks = len(defined)
@@ -62,35 +62,35 @@ class Products:
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchLabels:
     """The labels of a batch: class codes int16 [rows, targets] (-1: none), and defined bool [masks, rows]."""
 
     codes: np.ndarray
     defined: np.ndarray
 
     @cached_property
-    def products(self) -> Products:
+    def products(self) -> MaskProducts:
         """Made where they are asked for: sums of one-hot features do without."""
-        return Products.of(self.defined)
+        return MaskProducts.of(self.defined)
 
     @classmethod
-    def of(cls, values: np.ndarray, defined: np.ndarray, mask_of: np.ndarray) -> Rows:
+    def of(cls, values: np.ndarray, defined: np.ndarray, mask_of: np.ndarray) -> BatchLabels:
         """values int [rows, targets], |values| <= 99 where defined; defined bool [rows, masks]; mask_of int [targets]:
         the mask of each target."""
         shown = defined[:, mask_of]
-        outside = shown & (abs(values) > LARGEST)
+        outside = shown & (abs(values) > MAX_ABS_VALUE)
         if outside.any():
             row, target = np.argwhere(outside)[0]
             raise ValueError(
-                f"target {target} has the value {values[row, target]}; numbers are probed on |v| <= {LARGEST}: leave "
-                "such rows out of its mask"
+                f"target {target} has the value {values[row, target]}; numbers are probed on |v| <= {MAX_ABS_VALUE}: "
+                "leave such rows out of its mask"
             )
-        codes = np.where(shown, values + LARGEST, -1).astype(np.int16)
+        codes = np.where(shown, values + MAX_ABS_VALUE, -1).astype(np.int16)
         return cls(codes, np.ascontiguousarray(defined.T))
 
-    def without(self, rows: np.ndarray) -> Rows:
+    def without(self, rows: np.ndarray) -> BatchLabels:
         """The same without some rows, which stay in place: bool [rows]."""
-        return Rows(np.where(rows[:, None], -1, self.codes).astype(np.int16), self.defined & ~rows)
+        return BatchLabels(np.where(rows[:, None], -1, self.codes).astype(np.int16), self.defined & ~rows)
 
 
 def _distinct(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

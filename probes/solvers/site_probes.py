@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cadmus.states.variables import LARGEST
+from cadmus.states.variables import MAX_ABS_VALUE
 from probes.data.examples import Target
 from probes.solvers.bank import Bank
 from probes.solvers.linear import SHRINKAGES, Linear, discriminant, ridge
 from probes.solvers.moments import Moments
 
-FEWEST_ROWS = 50  # of training and of validation, for a probe
-FEWEST_OF_CLASS = 5  # training rows of a value that a classifier is to tell
+MIN_ROWS = 50  # of training and of validation, for a probe
+MIN_OF_CLASS = 5  # training rows of a value that a classifier is to tell
 
 
 @dataclass(frozen=True)
-class Readouts:
+class SiteProbes:
     """The fitted probes of one site. `numbers` reads the targets `number_targets`; `classifiers` has (target, map,
     classes) for each category; `problems` says by target why it has no probe; `notes`, what its reader should know."""
 
@@ -58,7 +58,7 @@ class Readouts:
         return next((float(linear.penalty[0]) for t, linear, _ in self.classifiers if t == target), float("nan"))
 
 
-def fit(train: Bank, validation: Bank, targets: Sequence[Target]) -> Readouts:
+def fit(train: Bank, validation: Bank, targets: Sequence[Target]) -> SiteProbes:
     """The probes of all targets, each with the penalty that `validation` prefers."""
     problems, notes, classifiers = {}, {}, []
     numbers: dict[int, list[int]] = {}
@@ -90,13 +90,13 @@ def fit(train: Bank, validation: Bank, targets: Sequence[Target]) -> Readouts:
     if parts:
         together = Linear(*(np.concatenate([getattr(p, f) for p in parts], -1) for f in Linear.__dataclass_fields__))
     notes = {k: note for k, note in notes.items() if note and k not in problems}
-    return Readouts(len(targets), together, np.array(order, int), tuple(classifiers), problems, notes)
+    return SiteProbes(len(targets), together, np.array(order, int), tuple(classifiers), problems, notes)
 
 
 def _often(train: Bank, target: int) -> np.ndarray:
     """The values that training has often enough to tell them: int [classes]."""
     classes = train.classes(target)
-    return classes[train.counts[target, classes + LARGEST] >= FEWEST_OF_CLASS]
+    return classes[train.counts[target, classes + MAX_ABS_VALUE] >= MIN_OF_CLASS]
 
 
 def _classifier(train: Moments, validation: Moments, shrinkage: float | None) -> Linear:
@@ -109,10 +109,10 @@ def _classifier(train: Moments, validation: Moments, shrinkage: float | None) ->
 
 
 def _problem(train: Bank, validation: Bank, k: int, often: np.ndarray, target: Target) -> str:
-    if train.rows(k) < FEWEST_ROWS or validation.rows(k) < FEWEST_ROWS:
+    if train.rows(k) < MIN_ROWS or validation.rows(k) < MIN_ROWS:
         bad = train.bad + validation.bad
         return (
-            f"{train.rows(k)} training and {validation.rows(k)} validation tokens; a probe needs {FEWEST_ROWS} of each"
+            f"{train.rows(k)} training and {validation.rows(k)} validation tokens; a probe needs {MIN_ROWS} of each"
             + (f" ({bad} tokens left out: activations not finite)" if bad else "")
         )
     classes = train.classes(k)
@@ -121,8 +121,8 @@ def _problem(train: Bank, validation: Bank, k: int, often: np.ndarray, target: T
     if target.as_number:
         return ""
     if len(often) < 2:
-        return f"{len(often)} of {len(classes)} values come {FEWEST_OF_CLASS} times or more in training; 2 are needed"
-    if not validation.counts[k, often + LARGEST].any():
+        return f"{len(often)} of {len(classes)} values come {MIN_OF_CLASS} times or more in training; 2 are needed"
+    if not validation.counts[k, often + MAX_ABS_VALUE].any():
         return "no validation token has a value that training has often enough"
     return ""
 

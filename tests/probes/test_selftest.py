@@ -95,7 +95,7 @@ def test_a_split_by_program_leaks() -> None:
 
 
 def test_a_leak_that_nobody_looks_for() -> None:
-    assert failed(replace(Harness(), leaked=lambda train, test: None), leak) == NAMES[4:5]
+    assert failed(replace(Harness(), check_no_leak=lambda train, test: None), leak) == NAMES[4:5]
 
 
 def test_intervals_over_rows_find_something_in_noise() -> None:

@@ -15,15 +15,15 @@ from matplotlib.figure import Figure
 
 from analyses.reporting import figures, report
 from analyses.reporting.figures import CONTROL, INTERVAL, theme
-from analyses.reporting.sites import places
+from analyses.reporting.sites import location_column
 from analyses.studies.state import study
 from analyses.studies.state.gaps import by_distance, shown
 from cadmus import DEFAULT_MODEL
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.progress import Progress
 
 
 @dataclass(frozen=True)
-class SemanticsConfig:
+class AlternativesConfig:
     """Which model, on how many programs, against how many machines."""
 
     run: str = DEFAULT_MODEL  # a model that ships, or a folder that `cadmus-probe train` wrote
@@ -37,7 +37,7 @@ class SemanticsConfig:
             raise ValueError(f"machines = {self.machines} must be 1 or more")
 
 
-def run(config: SemanticsConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
+def run(config: AlternativesConfig, out: Path | str, stage: Progress = lambda name, share, note: None) -> Path:
     """Measure and write the page to `out`; returns its path."""
     asked = study.StateConfig(
         config.run, config.programs, offsets=(0,), machines=config.machines, seed=config.seed, device=config.device
@@ -105,7 +105,7 @@ def _by_distance(table: pd.DataFrame) -> Figure:
             error = figures.error(score, low, high)
             style = {"fmt": "o", "ms": 4, "lw": 1, "color": CONTROL}
             ax.errorbar(part.distance, score, error, label="alternative machines", **style)
-            ((name, place),) = places(part).items()
+            ((name, place),) = location_column(part).items()
             ax.set_title(f"{variable}, {name} {place.iloc[0]}", fontsize=8)
             ax.set(xlim=(0, 1.08 * table.distance.max()))
         figures.legend(figure, axes.values(), columns=2)

@@ -19,7 +19,7 @@ from cadmus.programs.parts.family import knobs
 from cadmus.programs.parts.statements import Computed
 from cadmus.properties.divergence import divergence
 from cadmus.runtime import artifacts
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.progress import Progress
 
 EXAMPLES = 4  # programs shown of each family
 
@@ -42,7 +42,7 @@ SHOWN = {
 }
 
 
-def describe(source: Source, out: Path, seed: int = 0, stage: Stage | None = None) -> Path:
+def describe(source: Source, out: Path, seed: int = 0, stage: Progress | None = None) -> Path:
     """Measure a source and write a page about it to `out`; returns the page's path."""
     measured = measure(source, seed, stage)
     sections = (

@@ -19,12 +19,12 @@ from cadmus.programs import mixture
 from cadmus.programs.mixture import Mixture
 from cadmus.properties import structure
 from cadmus.properties.divergence import divergence
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.progress import Progress
 from cadmus.runtime.seeds import generator
-from cadmus.statistics.jackknife import FEWEST
+from cadmus.statistics.jackknife import MIN_PROGRAMS
 
 ALL = "all families"
-_FEWEST = 1000  # programs of a family that are measured
+_MIN_PROGRAMS = 1000  # programs of a family that are measured
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def open_source(source: str | Path, programs: int, seed: int = 0) -> Source:
 
     Programs drawn from a mixture are those that training may see: of the split `train`, none held out.
     """
-    if programs < _FEWEST:
-        raise ValueError(f"{programs} programs per family are too few to measure; ask for {_FEWEST:,} or more")
+    if programs < _MIN_PROGRAMS:
+        raise ValueError(f"{programs} programs per family are too few to measure; ask for {_MIN_PROGRAMS:,} or more")
     path = Path(source)
     if path.is_dir():
         made = corpus.load(path)
@@ -90,12 +90,12 @@ def _draw(chosen: Mixture, programs: int, seed: int) -> dict[str, np.ndarray]:
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def measure(source: Source, seed: int = 0, stage: Stage | None = None) -> pd.DataFrame:
+def measure(source: Source, seed: int = 0, stage: Progress | None = None) -> pd.DataFrame:
     """The properties of every family and of all in their shares: a row per (family, property)."""
     samples = {**source.samples, ALL: source.everything}
     tables = []
     for i, (name, programs) in enumerate(samples.items()):
-        if len(programs) >= FEWEST:
+        if len(programs) >= MIN_PROGRAMS:
             tables.append(structure.measure(programs, seed=seed).assign(family=name, source=source.name))
         if stage is not None:
             stage("measure", (i + 1) / len(samples), name)
@@ -105,7 +105,7 @@ def measure(source: Source, seed: int = 0, stage: Stage | None = None) -> pd.Dat
 
 
 def compare(
-    a: Source, b: Source, *, families: list[str] | None = None, seed: int = 0, stage: Stage | None = None
+    a: Source, b: Source, *, families: list[str] | None = None, seed: int = 0, stage: Progress | None = None
 ) -> pd.DataFrame:
     """Two sources side by side: a row per (family that both have, property), the values and intervals of each, whether
     the intervals lie apart, and the divergences of b from a (`floor`: that of two halves of one sample). `families`

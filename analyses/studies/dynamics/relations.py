@@ -14,13 +14,13 @@ from scipy import stats
 
 from cadmus.statistics.clustered import benjamini_hochberg
 
-MOST_PERMUTATIONS = 5040  # of runs: all, of up to seven
-LEAST_RISE = 0.1  # of a curve, to say when it rose
+MAX_PERMUTATIONS = 5040  # of runs: all, of up to seven
+MIN_RISE = 0.1  # of a curve, to say when it rose
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """A row per (kind, variable, family): the correlation of probe score and completion accuracy over runs within
-    steps, r, its p-value by permuting runs (`within`), and the number of runs.
+    steps, r, its p-value by permuting runs (`correlation_within_steps`), and the number of runs.
 
     Steps at which either does not vary between runs add nothing. NaN where none does, or a score is missing.
     """
@@ -28,12 +28,12 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     for kind in ("probe", "alternative"):
         for variable, score in _matrices(table, kind).items():
             for family, accuracy in _matrices(table, "completion").items():
-                r, p = within(score, accuracy)
+                r, p = correlation_within_steps(score, accuracy)
                 rows.append({"kind": kind, "variable": variable, "family": family, "r": r, "p": p, "runs": len(score)})
     return pd.DataFrame(rows)
 
 
-def within(a: np.ndarray, b: np.ndarray, most: int = MOST_PERMUTATIONS) -> tuple[float, float]:
+def correlation_within_steps(a: np.ndarray, b: np.ndarray, most: int = MAX_PERMUTATIONS) -> tuple[float, float]:
     """Correlation of a and b [runs, steps] about their means at each step, and its two-sided p-value under permutation
     of the runs of one against those of the other: all permutations, of more than `most` as many drawn."""
     a, b = a - a.mean(0), b - b.mean(0)
@@ -50,7 +50,7 @@ def within(a: np.ndarray, b: np.ndarray, most: int = MOST_PERMUTATIONS) -> tuple
     return r, float((abs(permuted) >= abs(r) - 1e-12).mean())
 
 
-def lead(table: pd.DataFrame, least: float = LEAST_RISE) -> pd.DataFrame:
+def lead(table: pd.DataFrame, least: float = MIN_RISE) -> pd.DataFrame:
     """A row per (kind, variable, family): by how many doublings of training the variable's curve is half-way before the
     family's, `lead`, mean over runs with a 95 % t interval, p against 0, and q (Benjamini-Hochberg over the rows of its
     kind); NaN where a curve of any run rises by less than `least`.

@@ -19,19 +19,19 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.dynamics import figures
-from analyses.studies.dynamics.relations import LEAST_RISE, MOST_PERMUTATIONS, correlations, lead
+from analyses.studies.dynamics.relations import MAX_PERMUTATIONS, MIN_RISE, correlations, lead
 from cadmus.models.model import Model
-from cadmus.runtime.devices import chosen
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.devices import resolve_device
+from cadmus.runtime.progress import Progress
 from cadmus.states.alternatives import Alternative, alternatives
 from cadmus.training import checkpoint
 from cadmus.training.completion import evaluate
 from probes.data.activations import residual_sites
-from probes.data.examples import TRUE, Examples, Target, draw
+from probes.data.examples import TRUE_MACHINE, Examples, Target, draw
 from probes.measurement.measure import TRAINED, measure
 
 VARIABLES = ("depth", "stack.0.value", "stack.1.value", "needed.relation", "reg.a.value", "reg.b.value")
-FEWEST_RUNS = 5  # for a correlation over runs, or a lead with an interval
+MIN_RUNS = 5  # for a correlation over runs, or a lead with an interval
 SURE = 0.05  # q of a lead that is claimed
 _MACHINES = 8  # drawn, of which the middle one is read: far enough to differ, near enough to be as hard
 
@@ -47,14 +47,14 @@ class DynamicsConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if len(self.runs) < FEWEST_RUNS:
+        if len(self.runs) < MIN_RUNS:
             raise ValueError(
-                f"{len(self.runs)} runs; a relation over training needs {FEWEST_RUNS} or more that differ in their "
+                f"{len(self.runs)} runs; a relation over training needs {MIN_RUNS} or more that differ in their "
                 "seeds: cadmus-probe train --recipe dynamics --seed K --out runs/dynamics/K"
             )
 
 
-def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
+def run(config: DynamicsConfig, out: Path | str, stage: Progress = lambda name, share, note: None) -> Path:
     """Measure and write the page to `out`; returns its path."""
     table = trajectories(config, stage)
     together, leads = correlations(table), lead(table)
@@ -83,7 +83,7 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
             ),
             figure=figures.correlations(together) if together.r.notna().any() else None,
             caption=f"With {runs} runs the least p that is possible is "
-            f"{1 / min(math.factorial(runs), MOST_PERMUTATIONS):.4f}.",
+            f"{1 / min(math.factorial(runs), MAX_PERMUTATIONS):.4f}.",
             table=together,
             shown=_shown(together, "r (p)", _correlation),
         ),
@@ -93,7 +93,7 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
             (
                 "The step at which each curve has come half of its way from its first to its greatest value; the lead "
                 f"is how many doublings of training the variable is before the family's behaviour, mean over runs with "
-                f"a 95 % t interval. A curve that rises by less than {LEAST_RISE} in any run has none. A lead may "
+                f"a 95 % t interval. A curve that rises by less than {MIN_RISE} in any run has none. A lead may "
                 "only say that what any state needs is learned early: the last column is by how many doublings the "
                 "machine's states are readable before those of the alternative machine in the same runs.",
             ),
@@ -111,17 +111,17 @@ def run(config: DynamicsConfig, out: Path | str, stage: Stage = lambda name, sha
     return report.write(report.Report("Readability over training", summary(together, leads), sections, about), out)
 
 
-def trajectories(config: DynamicsConfig, stage: Stage = lambda name, share, note: None) -> pd.DataFrame:
+def trajectories(config: DynamicsConfig, stage: Progress = lambda name, share, note: None) -> pd.DataFrame:
     """A row per (run, step, measure): kind "completion" (name: a family), "probe" or "alternative" (name: a variable),
     score, NaN where no probe could be fitted. ValueError where a run has no snapshots, or runs differ in more than
     their seeds."""
-    place = chosen(config.device)
+    place = resolve_device(config.device)
     runs = [checkpoint.load(source) for source in config.runs]
     snapshots = [checkpoint.snapshots(source) for source in config.runs]
     _check(config.runs, runs, snapshots)
     examples = draw(runs[0].mixture, config.programs, config.seed)
     machine = alternatives(examples.programs[:1000], _MACHINES, config.seed, candidates=12 * _MACHINES)[_MACHINES // 2]
-    targets = [Target(variable, 0, name) for name in (TRUE, machine.name) for variable in VARIABLES]
+    targets = [Target(variable, 0, name) for name in (TRUE_MACHINE, machine.name) for variable in VARIABLES]
     rows, done = [], 0
     stage("snapshots", 0.0, "")
     for source, trained, kept in zip(config.runs, runs, snapshots, strict=True):
@@ -170,7 +170,7 @@ def _read(model: Model, examples: Examples, targets: list[Target], machine: Alte
         n = found.counts.right_all[k].sum()
         fitted = n and k not in found.readouts[TRAINED, site].problems
         score = found.tallies[TRAINED, site].right_all[k].sum() / n if fitted else np.nan
-        kind = "probe" if target.machine == TRUE else "alternative"
+        kind = "probe" if target.machine == TRUE_MACHINE else "alternative"
         rows.append({"kind": kind, "name": target.name, "score": float(score), "site": site})
     return rows
 

@@ -15,8 +15,8 @@ from analyses.studies.state import study as state
 from analyses.studies.state import summary as state_summary
 from cadmus import DEFAULT_MODEL
 from cadmus.runtime import artifacts
-from cadmus.runtime.devices import chosen
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.devices import resolve_device
+from cadmus.runtime.progress import Progress
 from cadmus.training import checkpoint
 from cadmus.training.completion import evaluate
 
@@ -34,7 +34,7 @@ class ModelReportConfig:
     device: str = "auto"
 
 
-def run(config: ModelReportConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
+def run(config: ModelReportConfig, out: Path | str, stage: Progress = lambda name, share, note: None) -> Path:
     """Measure and write the page to `out`; returns its path. The paper's figures are of compare programs: a model of a
     mixture without them has none."""
     trained = checkpoint.load(config.run)
@@ -51,18 +51,22 @@ def run(config: ModelReportConfig, out: Path | str, stage: Stage = lambda name, 
         measured, said, about = paper_page.sections(found), paper_page.summary(found), paper_page.about(found)
     else:
         accuracies = _completed(trained, config, stage)
-        measured, said, about = (behaviour.completion(accuracies),), (behaviour.completes(accuracies),), {}
+        measured, said, about = (
+            (behaviour.completion_section(accuracies),),
+            (behaviour.completion_sentence(accuracies),),
+            {},
+        )
     asked = state.StateConfig(config.run, config.programs, seed=config.seed, device=config.device)
     held = state.run(asked, stage)
-    sections = (*measured, *state_page.sections(held), behaviour.training(trained))
+    sections = (*measured, *state_page.sections(held), behaviour.training_section(trained))
     about = {"command": _command(config), **about, **state_page.about(held), **_made(trained)}
     said += state_summary.statements(held)
     return report.write(report.Report(_title(trained, config), said, sections, about), out)
 
 
-def _completed(trained: checkpoint.Checkpoint, config: ModelReportConfig, stage: Stage) -> pd.DataFrame:
+def _completed(trained: checkpoint.Checkpoint, config: ModelReportConfig, stage: Progress) -> pd.DataFrame:
     rows = evaluate(
-        trained.model.to(chosen(config.device)),
+        trained.model.to(resolve_device(config.device)),
         trained.mixture,
         programs=config.eval_programs,
         seed=config.seed,

@@ -13,8 +13,8 @@ from analyses.reporting import behaviour, report
 from analyses.studies.paper import figures, study
 from cadmus import DEFAULT_MODEL
 from cadmus.programs.families import Compare
-from cadmus.runtime.devices import chosen
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.devices import resolve_device
+from cadmus.runtime.progress import Progress
 from cadmus.statistics.proportions import wilson
 from cadmus.training import checkpoint
 from cadmus.training.completion import evaluate
@@ -35,7 +35,7 @@ class PaperConfig:
 
 
 @dataclass(frozen=True)
-class Paper:
+class PaperResults:
     """Tidy tables: accuracies (Table 3), plane (Figure 1), numbers (Figure 2)."""
 
     config: PaperConfig
@@ -46,19 +46,21 @@ class Paper:
     numbers: pd.DataFrame
 
 
-def run(config: PaperConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
+def run(config: PaperConfig, out: Path | str, stage: Progress = lambda name, share, note: None) -> Path:
     """Measure and write the page to `out`; returns its path. ValueError where the mixture has no compare."""
     found = measure(config, stage)
     title = f"Table 3 and Figures 1 and 2 of the paper: {Path(config.run).name}"
-    page = report.Report(title, summary(found), (*sections(found), behaviour.training(found.trained)), about(found))
+    page = report.Report(
+        title, summary(found), (*sections(found), behaviour.training_section(found.trained)), about(found)
+    )
     return report.write(page, out)
 
 
-def measure(config: PaperConfig, stage: Stage = lambda name, share, note: None) -> Paper:
+def measure(config: PaperConfig, stage: Progress = lambda name, share, note: None) -> PaperResults:
     """Complete, answer and probe. ValueError where the mixture has no compare."""
     trained = checkpoint.load(config.run)
     family = trained.mixture.family("compare")
-    trained.model.to(chosen(config.device)).eval()
+    trained.model.to(resolve_device(config.device)).eval()
     accuracies = evaluate(
         trained.model,
         trained.mixture,
@@ -84,15 +86,15 @@ def measure(config: PaperConfig, stage: Stage = lambda name, share, note: None) 
     )
     identity = {"run": trained.fingerprint, "corpus": trained.record["corpus"]["fingerprint"]}
     accuracies = pd.DataFrame([row.to_dict() for row in accuracies])
-    return Paper(config, trained, family, *(table.assign(**identity) for table in (accuracies, plane, numbers)))
+    return PaperResults(config, trained, family, *(table.assign(**identity) for table in (accuracies, plane, numbers)))
 
 
-def summary(found: Paper) -> tuple[str, ...]:
+def summary(found: PaperResults) -> tuple[str, ...]:
     """What may be said, in statements that the tables support."""
-    return behaviour.completes(found.accuracies), _tells(by_region(found.plane)), _holds(found.numbers)
+    return behaviour.completion_sentence(found.accuracies), _tells(by_region(found.plane)), _holds(found.numbers)
 
 
-def about(found: Paper) -> dict[str, str]:
+def about(found: PaperResults) -> dict[str, str]:
     """How the tables were made."""
     config, trained = found.config, found.trained
     return {
@@ -100,17 +102,17 @@ def about(found: Paper) -> dict[str, str]:
         f"--number-programs {config.number_programs} --eval-programs {config.eval_programs} --seed {config.seed}",
         "model": trained.fingerprint,
         "mixture": f"{trained.mixture.name}; {trained.mixture.fingerprint}",
-        "corpus": f"{behaviour.size(trained.record['corpus'])}; {trained.record['corpus']['fingerprint']}",
+        "corpus": f"{behaviour.corpus_size(trained.record['corpus'])}; {trained.record['corpus']['fingerprint']}",
         "seeds": f"training {trained.seed}, measuring {config.seed}",
     }
 
 
-def sections(found: Paper) -> tuple[report.Section, ...]:
+def sections(found: PaperResults) -> tuple[report.Section, ...]:
     """Table 3, Figure 1 and Figure 2."""
-    return behaviour.completion(found.accuracies), _plane(found), _numbers(found)
+    return behaviour.completion_section(found.accuracies), _plane(found), _numbers(found)
 
 
-def _plane(found: Paper) -> report.Section:
+def _plane(found: PaperResults) -> report.Section:
     family, config, regions = found.family, found.config, by_region(found.plane)
     return report.Section(
         "figure1",
@@ -131,7 +133,7 @@ def _plane(found: Paper) -> report.Section:
     )
 
 
-def _numbers(found: Paper) -> report.Section:
+def _numbers(found: PaperResults) -> report.Section:
     table, family = found.numbers, found.family
     names = study.token_names(family)
     ends = [len(names) // 2, len(names) - 1, len(names)]

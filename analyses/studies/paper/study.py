@@ -28,7 +28,7 @@ from cadmus.runtime.seeds import generator
 from cadmus.runtime.threads import on_threads
 from cadmus.states import variables
 from cadmus.statistics import clustered
-from probes.data.activations import harvest, residual_sites
+from probes.data.activations import batches, residual_sites
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 from probes.solvers.linear import ridge
 from probes.solvers.logistic import fit_on_validation
@@ -39,7 +39,7 @@ REGIONS = ("inside", "outside, X = Y", "outside, X and Y differ")  # of the plan
 
 _TEST = [skeletons.SPLITS.index(split) for split in ("test", "test_skeleton")]
 _BATCH = 8192  # programs read at once
-_MOST_ROUNDS = 200  # of drawing programs for cells that have few
+_MAX_ROUNDS = 200  # of drawing programs for cells that have few
 
 # --- Figure 1 --------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ def _plane(
     left = np.full(len(cells), each)
     found: list[tuple[np.ndarray, np.ndarray]] = []
     known: set[int] = set()
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         wanting = np.flatnonzero(left)
         if not len(wanting):
             break
@@ -180,7 +180,7 @@ def figure2(
     for done, (name, model) in enumerate(models.items()):
         sites = residual_sites(model)
         activations = {site: np.empty((programs, width, model.cfg.d_model), np.float32) for site in sites}
-        for batch, cache in harvest(model, drawn, sites):
+        for batch, cache in batches(model, drawn, sites):
             for site in sites:
                 activations[site][batch] = cache[site][:, 1 : width + 1].cpu().numpy()
         cells = [

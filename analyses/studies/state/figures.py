@@ -1,4 +1,4 @@
-"""Figures of the state report, from its tidy tables (`analyses.studies.state.study.State`)."""
+"""Figures of the state report, from its tidy tables (`analyses.studies.state.study.StateResults`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, INTERVAL, MARKERS, error, legend, panels, theme
-from analyses.reporting.sites import MOST_NAMED, SiteAxis
+from analyses.reporting.sites import MAX_NAMED, SiteAxis
 from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS
 from analyses.studies.state.tables import at_best_sites, breakdown, headline, main_probe
 from probes.measurement.measure import TRAINED, UNTRAINED
@@ -74,7 +74,7 @@ def _map(
     fontsize: float = 6.5,
 ) -> None:
     table = rows.pivot(index=index, columns="site", values=values).reindex(index=order, columns=sites.sites)
-    named = len(sites.sites) <= MOST_NAMED
+    named = len(sites.sites) <= MAX_NAMED
     _heatmap(ax, table, xticklabels=sites.labels, annot=named, annot_kws={"fontsize": fontsize}, **colors)
     if not named:
         ax.figure.colorbar(ax.collections[0], ax=ax, orientation="horizontal", location="top", shrink=0.5, aspect=30)

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 from analyses.reporting import figures, report
 from analyses.reporting.figures import INTERVAL, theme
-from analyses.reporting.sites import SiteAxis, places
+from analyses.reporting.sites import SiteAxis, location_column
 from analyses.studies.state import study, tables
 
 _COLUMNS = ("gap", "selectivity", "alternative_selectivity")  # of the table of gaps, each with its interval
 
 
-def by_distance(found: study.State) -> pd.DataFrame:
+def by_distance(found: study.StateResults) -> pd.DataFrame:
     """The gaps at each variable's best site, with the distance of the machine; no rows where no machine changes the
     states of any variable."""
     if found.gaps.empty:
@@ -31,7 +31,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "variable": table.variable,
-            **places(table),
+            **location_column(table),
             "machine": table.machine,
             "distance": table.distance.map(report.number),
             "labels that differ": table.differing.map("{:.0%}".format),

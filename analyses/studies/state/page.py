@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.reporting.sites import left_out, places
+from analyses.reporting.sites import location_column, omitted_note
 from analyses.studies.state import figures, gaps, probe_comparison, summary, tables
-from analyses.studies.state.study import State, StateConfig, run
-from cadmus.runtime.progress import Stage
+from analyses.studies.state.study import StateConfig, StateResults, run
+from cadmus.runtime.progress import Progress
 from probes.measurement.passes import SAMPLE_ROWS
 
 
-def make(config: StateConfig, out: Path | str, stage: Stage = lambda name, share, note: None) -> Path:
+def make(config: StateConfig, out: Path | str, stage: Progress = lambda name, share, note: None) -> Path:
     """Measure and write the page, its figures and tables to `out`; returns the page's path."""
     found = run(config, stage)
     page = report.Report(
@@ -27,7 +27,7 @@ def make(config: StateConfig, out: Path | str, stage: Stage = lambda name, share
     return report.write(page, out)
 
 
-def about(found: State) -> dict[str, str]:
+def about(found: StateResults) -> dict[str, str]:
     """How the tables were made."""
     return {
         "state, command": _command(found.config),
@@ -49,7 +49,7 @@ def _command(config: StateConfig) -> str:
     return " ".join([*words, *(["--full"] if config.full else [])])
 
 
-def sections(found: State) -> tuple[report.Section, ...]:
+def sections(found: StateResults) -> tuple[report.Section, ...]:
     """The sections of the page, those that have no data left out."""
     made = [
         _map(found),
@@ -79,7 +79,7 @@ _CONTROLS = {
 }
 
 
-def _map(found: State) -> report.Section:
+def _map(found: StateResults) -> report.Section:
     rows = tables.headline(found.scores)
     rows = tables.at_best_sites(rows[rows.score.notna()], found.scores)
     title = "Which variables are readable, and where"
@@ -89,7 +89,7 @@ def _map(found: State) -> report.Section:
     shown = pd.DataFrame(
         {
             "variable": rows.variable,
-            **places(rows),
+            **location_column(rows),
             "score": [report.with_interval(r.score, r.low, r.high) for r in rows.itertuples()],
             **{name: rows[name].map(report.number) for name in controls},
             "beyond the best": report.intervals(rows, "beyond"),
@@ -134,7 +134,7 @@ def _token_classes(scores: pd.DataFrame) -> report.Section | None:
             "chosen for each class. After an operator the top of the stack is no token of the input: it was computed.",
         ),
         figure=figures.by_token_class(scores),
-        caption="Score minus best control; classes with fewer than 20 test tokens are left out." + left_out(scores),
+        caption="Score minus best control; classes with fewer than 20 test tokens are left out." + omitted_note(scores),
     )
 
 
@@ -167,7 +167,7 @@ def _offsets(scores: pd.DataFrame) -> report.Section | None:
     )
 
 
-def _families(found: State) -> report.Section | None:
+def _families(found: StateResults) -> report.Section | None:
     if tables.breakdown(found.scores, "family").empty:
         return None
     families = found.config.families or [family.name for family in found.trained.mixture.families]
@@ -180,7 +180,7 @@ def _families(found: State) -> report.Section | None:
     )
 
 
-def _gaps(found: State) -> report.Section | None:
+def _gaps(found: StateResults) -> report.Section | None:
     if found.gaps.empty:
         return None
     described = "; ".join(
@@ -196,13 +196,13 @@ def _gaps(found: State) -> report.Section | None:
         ),
         figure=gaps.by_layer(found.gaps),
         caption="Selectivity: score minus that on permuted labels. Variables whose states no machine changes are left "
-        "out. Bands, or bars: 95 %." + left_out(found.gaps),
+        "out. Bands, or bars: 95 %." + omitted_note(found.gaps),
         table=found.gaps,
         shown=gaps.shown(gaps.by_distance(found)),
     )
 
 
-def _readers(found: State) -> report.Section | None:
+def _readers(found: StateResults) -> report.Section | None:
     if found.readers.empty:
         return None
     table = found.readers.assign(
@@ -225,7 +225,7 @@ def _readers(found: State) -> report.Section | None:
     )
 
 
-def _numbers(found: State) -> report.Section | None:
+def _numbers(found: StateResults) -> report.Section | None:
     if found.numbers.empty:
         return None
     return report.Section(
@@ -241,12 +241,12 @@ def _numbers(found: State) -> report.Section | None:
         figure=figures.numbers(found.numbers),
         caption="Filled: the model; hollow: the model before its training. The sampling variance of the means is "
         "subtracted, so that 1 is all there is; the axis is cut. Bars: 95 % over the values held out."
-        + left_out(found.numbers),
+        + omitted_note(found.numbers),
         table=found.numbers,
     )
 
 
-def _residues(found: State) -> report.Section | None:
+def _residues(found: StateResults) -> report.Section | None:
     if found.residues.empty:
         return None
     return report.Section(
@@ -261,7 +261,7 @@ def _residues(found: State) -> report.Section | None:
     )
 
 
-def _needed(found: State) -> report.Section | None:
+def _needed(found: StateResults) -> report.Section | None:
     table = found.dimensions
     if table.empty:
         return None

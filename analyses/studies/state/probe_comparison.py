@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from cadmus.statistics import clustered
-from probes.data.activations import stream
+from probes.data.activations import token_rows
 from probes.data.examples import Examples, Target, labelled
 from probes.solvers.estimators import DiscriminantProbe, LeastSquaresProbe
 from probes.solvers.logistic import LogisticProbe
 from probes.solvers.mlp import MLPClassifierProbe
-from probes.solvers.site_probes import FEWEST_OF_CLASS
+from probes.solvers.site_probes import MIN_OF_CLASS
 
 ROWS = {"train": 12_000, "validation": 4_000, "test": 8_000}  # tokens of each fold
 PENALTIES = {
@@ -49,7 +49,7 @@ def compare(
             folds[name].of(variable, site) for name in ("train", "validation", "test")
         )
         values, counts = np.unique(y, return_counts=True)
-        values = values[counts >= FEWEST_OF_CLASS]
+        values = values[counts >= MIN_OF_CLASS]
         often, known = np.isin(y, values), np.isin(y_held, values)
         if len(values) > 1 and known.any() and len(y_test):
             x, y = x[often], y[often]
@@ -92,7 +92,7 @@ def _tokens(model: Any, examples: Examples, sites: Mapping[str, str], rows: int)
     examples = examples[: max(1, int(np.searchsorted(examples.where.sum(1).cumsum(), rows, "right")))]
     targets = [Target(variable) for variable in sites]
     read = labelled(examples, targets)
-    batches = list(stream(model, examples.programs, list(dict.fromkeys(sites.values())), where=examples.where))
+    batches = list(token_rows(model, examples.programs, list(dict.fromkeys(sites.values())), where=examples.where))
     programs, positions = (np.concatenate([getattr(b, name) for b in batches]) for name in ("programs", "positions"))
     values, defined = read.at(programs, positions)
     labels = {v: (values[:, k], defined[:, read.mask_of[k]]) for k, v in enumerate(sites)}

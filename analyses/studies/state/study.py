@@ -19,21 +19,21 @@ from analyses.studies.state.tables import best_sites
 from cadmus import DEFAULT_MODEL
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.model import Model
-from cadmus.runtime.devices import chosen
-from cadmus.runtime.progress import Stage
+from cadmus.runtime.devices import resolve_device
+from cadmus.runtime.progress import Progress
 from cadmus.states import variables as labels
 from cadmus.states.alternatives import Alternative, alternatives
 from cadmus.training import checkpoint
 from probes.controls.untrained import untrained_twin
 from probes.data import activations
-from probes.data.activations import residual_sites, stream
+from probes.data.activations import residual_sites, token_rows
 from probes.data.examples import Examples, Labelled, Target, draw
 from probes.geometry import dimensions, number_bases
 from probes.geometry.residues import separability
 from probes.geometry.value_statistics import ValueStatistics
 from probes.measurement import scores
 from probes.measurement.measure import TRAINED, UNTRAINED, measure
-from probes.measurement.tally import Groups, token_classes
+from probes.measurement.tally import Breakdown, token_classes
 from probes.solvers import custom
 from probes.solvers.bank import Bank
 
@@ -49,8 +49,8 @@ DISTANCES = ("1", "2-3", "4-7", "8 or more")  # in how many tokens
 _SITES = ("hook_resid_mid", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "mlp.hook_post")  # of a block, with `full`
 _MACHINE_PROGRAMS = 1000  # that alternative machines are chosen on
 _FUNCTIONS = (3, 9)  # of the value, of each kind
-_FEWEST_VALUES = 20  # of a number, to say how it is held
-_FEWEST_ROWS = 100  # training tokens, to say in how many dimensions a variable is held
+_MIN_VALUES = 20  # of a number, to say how it is held
+_MIN_ROWS = 100  # training tokens, to say in how many dimensions a variable is held
 _FULL_MACHINES = 8
 _SHORTEST = ["1."]  # a program to try names on
 _NUMBER = re.compile(  # a number's name: what it is of, and its views
@@ -98,7 +98,7 @@ class StateConfig:
 
 
 @dataclass(frozen=True)
-class State:
+class StateResults:
     """Tidy tables: scores (`probes.measurement.scores.table`), gaps (against alternative machines), machines, numbers
     (how integers are held, `probes.geometry.number_bases.compare`), residues (of the same, `probes.geometry.residues`),
     dimensions (that a variable needs, and neurons: `probes.geometry.dimensions`), readers (several probes of a variable
@@ -118,10 +118,10 @@ class State:
     programs: int
 
 
-def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> State:
+def run(config: StateConfig, stage: Progress = lambda name, share, note: None) -> StateResults:
     """Draw, fit, read and score. ValueError for an unknown variable, site, family or device, before any work."""
     trained = checkpoint.load(config.run)
-    model = trained.model.to(chosen(config.device))
+    model = trained.model.to(resolve_device(config.device))
     probe = custom.load(config.probe) if config.probe else None
     variables, sites = _variables(config), _sites(config, model)
     for name in config.families:
@@ -131,7 +131,7 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
     machines = _alternatives(config, examples)
     stage("draw programs", 1.0, f"{len(examples):,} programs")
     targets = _targets(config, variables, [machine.name for machine in machines])
-    held = _Held(targets[: len(variables)], config.full)
+    held = _Geometry(targets[: len(variables)], config.full)
     measured = measure(
         model,
         examples,
@@ -162,7 +162,7 @@ def run(config: StateConfig, stage: Stage = lambda name, share, note: None) -> S
         "corpus": trained.record["corpus"]["fingerprint"],
     }
     tables = (found, gaps, _machines(machines), *held.tables(sites), compared)
-    return State(config, trained, *(table.assign(**about) for table in tables), len(examples))
+    return StateResults(config, trained, *(table.assign(**about) for table in tables), len(examples))
 
 
 def _canonical(name: str) -> str:
@@ -186,7 +186,7 @@ def _sites(config: StateConfig, model: Model) -> tuple[str, ...]:
     blocks = range(model.cfg.n_layers) if config.full else ()
     inner = [f"blocks.{block}.{site}" for block in blocks for site in _SITES]
     sites = config.sites or (*residual_sites(model), *inner)
-    stream(model, tokens.encode(_SHORTEST), sites)
+    token_rows(model, tokens.encode(_SHORTEST), sites)
     return sites
 
 
@@ -209,7 +209,7 @@ def _targets(config: StateConfig, variables: tuple[str, ...], machines: list[str
     return targets
 
 
-def _groups(examples: Examples, read: Labelled) -> Groups:
+def _groups(examples: Examples, read: Labelled) -> Breakdown:
     """What scores are broken down by: class of the token, family, stack depth, and, for a register's variables, whether
     it will be read again and how soon."""
     traces = kernel.traces(examples.programs)
@@ -226,13 +226,13 @@ def _groups(examples: Examples, read: Labelled) -> Groups:
         code = np.where(distance > 0, np.searchsorted([2, 4, 8], distance, side="right"), -1)
         shown[f"reg.{register}.live"] = (1 - live, LIVENESS)
         shown[f"reg.{register}.read_distance"] = (code, DISTANCES)
-    return Groups.of(**shown)
+    return Breakdown.of(**shown)
 
 
 _Frames = dict[tuple[str, str, str], pd.DataFrame]  # by site, variable and model
 
 
-class _Held:
+class _Geometry:
     """How the present states are held in the model and in its untrained twin, from the banks of each site before they
     are dropped."""
 
@@ -248,11 +248,11 @@ class _Held:
         every bank."""
         for k, name in enumerate(self.names):
             shared = np.intersect1d(train.classes(k), validation.classes(k))
-            if train.rows(k) < _FEWEST_ROWS or len(shared) < 2:
+            if train.rows(k) < _MIN_ROWS or len(shared) < 2:
                 continue
             about = {"model": model, "site": site, "layer": activations.layer_of(site), "variable": name}
             at = site, name, model
-            if name in self.numeric and len(train.classes(k)) >= _FEWEST_VALUES:
+            if name in self.numeric and len(train.classes(k)) >= _MIN_VALUES:
                 statistics = _statistics(train, k)
                 self._numbers[at] = number_bases.compare(statistics, _FUNCTIONS, permutations=2).assign(**about)
                 self._residues[at] = separability(statistics, permutations=2).assign(**about)
@@ -271,7 +271,7 @@ def _stacked(frames: _Frames, sites: Sequence[str], names: Sequence[str]) -> pd.
 def _statistics(train: Bank, k: int) -> ValueStatistics:
     """What the activations of a number's values add up to."""
     classes = train.classes(k)
-    at = classes + labels.LARGEST
+    at = classes + labels.MAX_ABS_VALUE
     return ValueStatistics(classes, train.counts[k, at], train.sums[k, at], train.xx[train.mask_of[k]])
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.reporting.sites import in_the_stream
+from analyses.reporting.sites import is_residual
 from analyses.studies.state import tables
-from analyses.studies.state.study import State
+from analyses.studies.state.study import StateResults
 from cadmus.statistics import clustered
 from probes.measurement.scores import CONTROLS, EMBEDDING, MARGIN
 
@@ -20,10 +20,10 @@ _NETWORK = "input, nonlinear"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _RAISED = re.compile(r"[^\W\d]\w*(:|$)")  # how the problem of a probe that raised begins: the exception's name
 _UNREAD = re.compile(r"nothing is read at (\d+) test tokens")
-_LONGEST = 200  # letters of a problem
+_MAX_LETTERS = 200  # letters of a problem
 
 
-def statements(found: State) -> tuple[str, ...]:
+def statements(found: StateResults) -> tuple[str, ...]:
     """What may be said: which variables are read, where, beyond which controls."""
     rows = tables.headline(found.scores)
     at = tables.at_best_sites(rows[rows.score.notna()], found.scores).set_index("variable")
@@ -62,10 +62,10 @@ def controls(rows: pd.DataFrame) -> list[str]:
 def one_line(problem: str) -> str:
     """What a probe raised, as it may stand in a sentence or in a cell of a table."""
     text = " ".join(problem.split())
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]} …"
 
 
-def _few(found: State) -> str:
+def _few(found: StateResults) -> str:
     if found.programs >= ENOUGH:
         return ""
     return (
@@ -83,7 +83,7 @@ def _beyond_linear(at: pd.DataFrame) -> str:
     """What is read beyond every control but the network, which computes from the tokens what no linear probe can."""
     named = [name for name in controls(at) if name != _NETWORK]
     others = at[named].max(axis=1)
-    sound = at.screen.eq("") & (at.clusters >= clustered.FEWEST_CLUSTERS)
+    sound = at.screen.eq("") & (at.clusters >= clustered.MIN_CLUSTERS)
     more = at[(at.low - others > MARGIN) & at.best_control.eq(_NETWORK) & at.read.ne(True) & sound]
     if more.empty:
         return ""
@@ -98,7 +98,7 @@ def _beyond_linear(at: pd.DataFrame) -> str:
     )
 
 
-def _beyond_machines(found: State) -> str:
+def _beyond_machines(found: StateResults) -> str:
     """Whose probe is more selective for the machine's states than for those of every alternative machine."""
     if found.gaps.empty:
         return ""
@@ -147,4 +147,4 @@ def _said(row: Any, name: str = "") -> str:
 def _place(row: Any) -> str:
     if row.site == EMBEDDING:
         return "in the embedding"
-    return f"after layer {row.layer}" if in_the_stream(row.site) else f"at {row.site}"
+    return f"after layer {row.layer}" if is_residual(row.site) else f"at {row.site}"

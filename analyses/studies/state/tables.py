@@ -6,8 +6,8 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.reporting.sites import places
-from probes.geometry.dimensions import needed
+from analyses.reporting.sites import location_column
+from probes.geometry.dimensions import smallest_sufficient
 from probes.measurement.measure import TRAINED, UNTRAINED
 
 # --- which rows ------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def residues(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "variable": own.variable,
-            **places(own),
+            **location_column(own),
             "residue of the value by": own.period,
             "told rightly, of values held out": told[0],
             "untrained model": told[1],
@@ -78,11 +78,11 @@ def dimensions(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     rows = at_best_sites(table, scores)
     own, twin = (rows[rows.model == model] for model in (TRAINED, UNTRAINED))
     first = own.drop_duplicates("variable")
-    least = {at: needed(part) or "" for at, part in own.groupby(["variable", "probe"])}
+    least = {at: smallest_sufficient(part) or "" for at, part in own.groupby(["variable", "probe"])}
     return pd.DataFrame(
         {
             "variable": first.variable,
-            **places(first),
+            **location_column(first),
             "R² of the one-hot values": first.full.map(report.number),
             "untrained model": first.variable.map(twin.groupby("variable").full.first()).map(report.number),
             "dimensions for 95 %": [least[variable, "reduced rank"] for variable in first.variable],

@@ -15,7 +15,7 @@ from cadmus.programs.parts.pieces import ids
 
 _ANY = vm.VOCAB.replace(vm.END, "")
 _BATCH = 1 << 18  # candidates drawn at once
-_MOST_ROUNDS = 2000
+_MAX_ROUNDS = 2000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Random(Family):
         lengths = rng.integers(self.min_length, self.max_length + 1, n)
         out = np.full((n, self.width), PAD, np.uint8)
         open_rows = np.arange(n)
-        for _ in range(_MOST_ROUNDS):
+        for _ in range(_MAX_ROUNDS):
             if not len(open_rows):
                 return out
             rows = np.repeat(open_rows, max(1, _BATCH // len(open_rows)))

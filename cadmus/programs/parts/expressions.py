@@ -20,8 +20,8 @@ from cadmus.programs.skeletons import skeletons
 DIGITS = "0123456789"
 OPERATORS = "+-*/%xn"  # the published ones
 UNARY = "~m"  # may stand in an expression too
-LISTED = 5  # instructions up to which a pool lists every expression
-LONGEST = 9
+MAX_ENUMERATED = 5  # instructions up to which a pool lists every expression
+MAX_LENGTH = 9
 
 _BINARY = {
     "+": np.add,
@@ -53,12 +53,12 @@ class Pool:
 
 @cache
 def pool(length: int, operators: str = OPERATORS) -> Pool:
-    """The pool of `length` instructions, 1 to `LONGEST`.
+    """The pool of `length` instructions, 1 to `MAX_LENGTH`.
 
     Five published instructions: 91,300 of 98,000 expressions have a value (the others divide by 0), from -81 to 729; 35
     have the value -20, 19,434 the value 0.
     """
-    if length > LISTED:
+    if length > MAX_ENUMERATED:
         parts = _parts(length, operators, 0.0, 0, 0.0)
         values, first = np.unique(parts.result, return_index=True)
         return Pool(length, operators, values, np.add.reduceat(parts.weight, first).astype(np.int64))
@@ -177,7 +177,7 @@ class _Source:
 def _source(length: int, operators: str, digit_skew: float, shapes: int, zipf: float) -> _Source:
     """The weighted expressions of one length; `shapes` and `zipf` are those of `_listed_weights`."""
     settings = (length, operators, digit_skew, shapes, zipf)
-    if length > LISTED:
+    if length > MAX_ENUMERATED:
         parts = _parts(*settings)
         result, weight, tokens = parts.result, parts.weight, None
     else:
@@ -225,7 +225,7 @@ def _by_coverage(shape: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _parts(length: int, operators: str, digit_skew: float, shapes: int, zipf: float) -> _Parts:
-    """Every (left value, right value, operator) of the expressions of `length` > `LISTED` instructions."""
+    """Every (left value, right value, operator) of the expressions of `length` > `MAX_ENUMERATED` instructions."""
     found = []
     for left_length in range(1, length):
         right_length = length - 1 - left_length
@@ -310,9 +310,11 @@ class Numbers:
 
     def listed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every expression in use with its value and weight: tokens uint8 [m, length], int64 [m], float [m]. ValueError
-        where they are of several lengths or longer than `LISTED`."""
-        if len(self.lengths) > 1 or self.lengths[0] > LISTED:
-            raise ValueError(f"expressions of {self.lengths} instructions are not listed; one length up to {LISTED} is")
+        where they are of several lengths or longer than `MAX_ENUMERATED`."""
+        if len(self.lengths) > 1 or self.lengths[0] > MAX_ENUMERATED:
+            raise ValueError(
+                f"expressions of {self.lengths} instructions are not listed; one length up to {MAX_ENUMERATED} is"
+            )
         source = self.source(self.lengths[0])
         return source.tokens, np.repeat(source.values, np.diff(source.starts)), np.diff(source.ends)
 

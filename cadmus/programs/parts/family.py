@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cadmus.machine import kernel, tokens, vm
-from cadmus.programs.parts.pieces import LARGEST_LITERAL, literal
+from cadmus.programs.parts.pieces import MAX_LITERAL, literal
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def check_zipf(family: Family) -> None:
 
 def check_literals(family: Family) -> None:
     """ValueError unless [low, high] can be written as literals."""
-    most = LARGEST_LITERAL
+    most = MAX_LITERAL
     if not -most <= family.low <= family.high <= most:
         raise ValueError(
             f"{family.name}: [low, high] = [{family.low}, {family.high}] must lie in [-{most}, {most}], low first"
@@ -176,5 +176,5 @@ def statement_cuts(body: str, count: int, cut: Callable[[str], int | None]) -> t
 def decide_literal(stack: tuple[vm.Value, ...]) -> str | None:
     """The literal of the Int on top of the stack and `=`; None where there is none that a family would write."""
     value = stack[-1] if stack else vm.NAN
-    written = isinstance(value, vm.Int) and abs(value.v) <= LARGEST_LITERAL
+    written = isinstance(value, vm.Int) and abs(value.v) <= MAX_LITERAL
     return literal(value.v) + "=" if written else None

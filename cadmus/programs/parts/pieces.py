@@ -99,7 +99,7 @@ def literal(value: int) -> str:
     return digits[0] + "".join(f"{digit}+" for digit in digits[1:]) + ("~" if value < 0 else "")
 
 
-LARGEST_LITERAL = 81  # in magnitude, that a family writes
+MAX_LITERAL = 81  # in magnitude, that a family writes
 LITERAL = r"[0-9](?:[0-9]\+)*~?"  # what `literal` writes, and a little more
 
 

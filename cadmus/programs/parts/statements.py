@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cadmus.machine import vm
-from cadmus.programs.parts.expressions import LISTED, LONGEST, OPERATORS, UNARY, Numbers, read_expressions
+from cadmus.programs.parts.expressions import MAX_ENUMERATED, MAX_LENGTH, OPERATORS, UNARY, Numbers, read_expressions
 from cadmus.programs.parts.family import Family, body_of, check_between, check_tokens, check_zipf, knob, statement_cuts
 from cadmus.programs.parts.pieces import Piece, join, same
 
@@ -31,17 +31,17 @@ class Computed(Family):
     assertions: int = knob(1, "statements per program, each with its own decision position")
 
     def __post_init__(self) -> None:
-        check_between(self, "length", 1, LONGEST)
+        check_between(self, "length", 1, MAX_LENGTH)
         if self.min_length and not 1 <= self.min_length <= self.length:
             raise ValueError(f"{self.name}: min_length = {self.min_length} must be 0 or lie in 1..{self.length}")
         if self.operators or self.length > 1:  # a digit needs none
             check_tokens(self, "operators", OPERATORS + UNARY)
         check_between(self, "assertions", 1, 8)
         check_zipf(self)
-        if (self.skeletons or self.zipf) and self.length > LISTED:
+        if (self.skeletons or self.zipf) and self.length > MAX_ENUMERATED:
             raise ValueError(
                 f"{self.name}: skeletons and zipf choose among listed expressions, so length = {self.length} must be "
-                f"{LISTED} or less"
+                f"{MAX_ENUMERATED} or less"
             )
         self.numbers.require(self.name)
 

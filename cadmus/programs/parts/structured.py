@@ -12,7 +12,7 @@ from cadmus.machine import kernel, tokens
 from cadmus.programs.parts.family import Family, check_zipf
 
 _TRIES, _FEW_TRIES = 40, 8  # fillings of a program's first structure, and of each that takes its place
-_MOST_ROUNDS = 2000  # of redrawing, where next to nothing comes out right
+_MAX_ROUNDS = 2000  # of redrawing, where next to nothing comes out right
 _BANK_ROUNDS = 20  # of drawing structures to choose from
 
 
@@ -38,7 +38,7 @@ class Structured(Family):
         structures = self._some_structures(n, rng)
         out = np.full((n, self.width), tokens.PAD, np.uint8)
         open_rows = np.arange(n)
-        for attempt in range(1, _MOST_ROUNDS + 1):
+        for attempt in range(1, _MAX_ROUNDS + 1):
             if not len(open_rows):
                 return out
             programs, fine = self.fill(structures[open_rows], rng)
@@ -49,19 +49,19 @@ class Structured(Family):
         if not len(open_rows):
             return out
         raise ValueError(
-            f"{self.name}: {len(open_rows)} of {n} programs were not found in {_MOST_ROUNDS} tries; most structures "
+            f"{self.name}: {len(open_rows)} of {n} programs were not found in {_MAX_ROUNDS} tries; most structures "
             "that these knobs ask for have none: widen low and high, or ask for fewer steps, stores or assertions"
         )
 
     def _some_structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
         if not self.skeletons:
             return self.structures(n, rng)
-        bank, weights = _bank(self)
+        bank, weights = _skeleton_pool(self)
         return bank[rng.choice(len(bank), n, p=weights)]
 
 
 @lru_cache(maxsize=32)
-def _bank(family: Structured) -> tuple[np.ndarray, np.ndarray]:
+def _skeleton_pool(family: Structured) -> tuple[np.ndarray, np.ndarray]:
     """`family.skeletons` structures that have a program, in the order that zipf counts, and their weights (sum 1).
 
     They are the first different ones that a fixed generator draws, so common ones are likelier among them. A structure

@@ -13,12 +13,12 @@ from tests.studies import FIRST, save_run
 
 def said_of(record: dict) -> str:
     trained = replace(checkpoint.load("cadmus-micro"), record={**checkpoint.load("cadmus-micro").record, **record})
-    return behaviour.training(trained).paragraphs[0]
+    return behaviour.training_section(trained).paragraphs[0]
 
 
 def test_a_record_that_was_just_written_is_told(tmp_path) -> None:
     trained = checkpoint.load(save_run(tmp_path / "run", FIRST))
-    text = behaviour.training(trained).paragraphs[0]
+    text = behaviour.training_section(trained).paragraphs[0]
     (stretch,) = trained.record["stretches"]
     assert f"tokens per second on {stretch['threads']} threads of {stretch['device']}, fp32; " in text
     assert f"{trained.record['share_of_peak']:.0%} of what a large matrix product reaches" in text

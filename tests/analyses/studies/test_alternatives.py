@@ -11,7 +11,7 @@ import pytest
 from analyses.cli import main
 from analyses.reporting.report import with_interval
 from analyses.studies.alternatives import study
-from analyses.studies.alternatives.study import SemanticsConfig
+from analyses.studies.alternatives.study import AlternativesConfig
 from tests.studies import save_run
 
 
@@ -39,7 +39,7 @@ def test_the_sentence_says_which_machines_are_read_worse() -> None:
 
 def test_no_machine_is_refused() -> None:
     with pytest.raises(ValueError, match="machines = 0 must be 1 or more"):
-        SemanticsConfig(machines=0)
+        AlternativesConfig(machines=0)
 
 
 def test_the_page_compares_every_machine_at_the_best_site(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -16,7 +16,7 @@ from scipy import stats as scipy_stats
 from analyses.cli import main
 from analyses.reporting.report import number
 from analyses.studies.dynamics import study
-from analyses.studies.dynamics.relations import correlations, lead, within
+from analyses.studies.dynamics.relations import correlation_within_steps, correlations, lead
 from analyses.studies.dynamics.study import VARIABLES, DynamicsConfig
 from cadmus.corpora.build import build
 from cadmus.models.model import ModelConfig
@@ -24,7 +24,7 @@ from cadmus.programs.families import Compare, Register
 from cadmus.programs.mixture import Component, Mixture
 from cadmus.training import checkpoint
 from cadmus.training.loop import TrainConfig
-from cadmus.training.recipe import Recipe, changed, follow
+from cadmus.training.recipe import Recipe, train_recipe, with_changes
 
 MIXTURE = Mixture("m", (Component(Compare(low=-9, high=9, length=3)), Component(Register())))
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=MIXTURE.width + 1)
@@ -58,7 +58,7 @@ def test_what_time_alone_relates_is_not_found() -> None:
     for _ in range(200):
         a, b = (curve + rng.normal(0, 0.05, (5, 11)) for _ in range(2))
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9, "over time both rise"
-        r, found = within(a, b)
+        r, found = correlation_within_steps(a, b)
         assert abs(r) < 0.6
         p.append(found)
     assert np.mean(np.array(p) <= 0.05) <= 0.09, "level 5 % over 200 draws"
@@ -69,8 +69,8 @@ def test_a_relation_over_runs_is_found_with_the_least_p() -> None:
     rng = np.random.default_rng(0)
     curve, better = np.linspace(0, 1, 11), np.array([[0, 0.1, 0.2, 0.3, 0.9]]).T
     a, b = (curve + better + rng.normal(0, 0.01, (5, 11)) for _ in range(2))
-    assert within(a, b) == (pytest.approx(1, abs=0.01), pytest.approx(1 / 120))
-    r, p = within(a, -b)
+    assert correlation_within_steps(a, b) == (pytest.approx(1, abs=0.01), pytest.approx(1 / 120))
+    r, p = correlation_within_steps(a, -b)
     assert r < -0.98
     assert p == pytest.approx(1 / 120)
 
@@ -80,7 +80,7 @@ def test_within_is_the_plain_correlation_over_all_permutations() -> None:
     a, b = rng.normal(size=(2, 5, 4)) + rng.normal(size=(2, 5, 1))
     centred = [x - x.mean(0) for x in (a, b)]
     rs = [np.corrcoef(centred[0][list(order)].ravel(), centred[1].ravel())[0, 1] for order in permutations(range(5))]
-    r, p = within(a, b)
+    r, p = correlation_within_steps(a, b)
     assert r == pytest.approx(rs[0])
     assert p == pytest.approx(np.mean(np.abs(rs) >= abs(rs[0]) - 1e-9))
 
@@ -88,15 +88,19 @@ def test_within_is_the_plain_correlation_over_all_permutations() -> None:
 def test_more_runs_than_can_be_permuted_are_permuted_at_random() -> None:
     rng = np.random.default_rng(2)
     a = np.linspace(0, 1, 6) + 0.3 * np.arange(9)[:, None] + rng.normal(0, 0.01, (9, 6))
-    assert within(a, a, most=500) == within(a, a, most=500) == (pytest.approx(1), pytest.approx(1 / 500))
+    assert (
+        correlation_within_steps(a, a, most=500)
+        == correlation_within_steps(a, a, most=500)
+        == (pytest.approx(1), pytest.approx(1 / 500))
+    )
 
 
 def test_no_relation_where_nothing_varies_or_something_is_missing() -> None:
     rng = np.random.default_rng(3)
     a = rng.normal(size=(5, 4))
-    assert np.isnan(within(a, np.ones((5, 4)))).all()
+    assert np.isnan(correlation_within_steps(a, np.ones((5, 4)))).all()
     missing = np.where(np.arange(4) == 2, np.nan, a)
-    assert np.isnan(within(a, missing)).all(), "not the least p"
+    assert np.isnan(correlation_within_steps(a, missing)).all(), "not the least p"
 
 
 def test_a_lead_is_the_number_of_doublings_between_two_curves() -> None:
@@ -169,7 +173,7 @@ def test_correlations_have_a_row_per_kind_variable_and_family() -> None:
     found = correlations(table_of(**{name: (kind, scores[name]) for name, kind in kinds.items()})).set_index("variable")
     assert found.loc["linked", ["kind", "family", "runs"]].tolist() == ["probe", "family", 5]
     assert found.r["linked"] > 0.9
-    assert (found.r["free"], found.p["free"]) == within(scores["free"], scores["family"])
+    assert (found.r["free"], found.p["free"]) == correlation_within_steps(scores["free"], scores["family"])
 
 
 # --- real ------------------------------------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ def test_correlations_have_a_row_per_kind_variable_and_family() -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     folder, made = tmp_path_factory.mktemp("runs"), build(MIXTURE, 256)
     for seed in range(5):
-        follow(changed(RECIPE, seed=seed), folder / str(seed), corpus=made)
+        train_recipe(with_changes(RECIPE, seed=seed), folder / str(seed), corpus=made)
     return tuple(str(folder / str(seed)) for seed in range(5))
 
 
@@ -225,10 +229,10 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[str, ...], tmp_path: Pat
         "plain": replace(RECIPE, train=replace(RECIPE.train, snapshots=0)),
         "mixture": replace(RECIPE, mixture=other),
         "width": replace(RECIPE, cfg=replace(CFG, d_mlp=64)),
-        "steps": changed(RECIPE, steps=9),
+        "steps": with_changes(RECIPE, steps=9),
     }
     for name, recipe in recipes.items():
-        follow(recipe, tmp_path / name, corpus=build(recipe.mixture, 64))
+        train_recipe(recipe, tmp_path / name, corpus=build(recipe.mixture, 64))
     cases = {
         "plain": "has no snapshots; train it with snapshots = 24 in its recipe, as dynamics has",
         "mixture": f"has another mixture than {runs[0]}; give runs of one recipe",

@@ -12,16 +12,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analyses.cli import main
 from analyses.reporting import report
-from analyses.reporting.sites import MOST_NAMED, SiteAxis, left_out, places
+from analyses.reporting.sites import MAX_NAMED, SiteAxis, location_column, omitted_note
 from analyses.studies.state import figures, study, summary
 from analyses.studies.state import gaps as gaps_of_machines
 from analyses.studies.state import page as state_page
 from analyses.studies.state import tables as state_tables
-from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS, VARIABLES, State, StateConfig
+from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS, VARIABLES, StateConfig, StateResults
 from cadmus.machine import tokens
 from cadmus.machine.tokens import TOKEN_CLASSES
 from cadmus.models import lens
-from cadmus.states.variables import is_prospect
+from cadmus.states.variables import depends_on_future
 from cadmus.training import checkpoint
 from probes.data.activations import layer_of
 from probes.data.examples import Examples
@@ -37,11 +37,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def found(run: str) -> State:
+def found(run: str) -> StateResults:
     return study.run(StateConfig(run, programs=400, offsets=(-1, 2)))
 
 
-def test_tables_have_a_row_per_site_variable_offset_and_group(found: State) -> None:
+def test_tables_have_a_row_per_site_variable_offset_and_group(found: StateResults) -> None:
     scores = found.scores
     keys = ["site", "variable", "offset", "by", "group", "probe", "metric"]
     assert not scores.duplicated(keys).any()
@@ -51,7 +51,7 @@ def test_tables_have_a_row_per_site_variable_offset_and_group(found: State) -> N
     assert list(everywhere.variable.unique()) == list(VARIABLES)
     assert set(everywhere.offset) == {0, -1, 2}, "the present state is always among them"
     assert set(scores[scores.by != "all"].offset) == {0}
-    known = [not is_prospect(v, offset) for v, offset in zip(everywhere.variable, everywhere.offset, strict=True)]
+    known = [not depends_on_future(v, offset) for v, offset in zip(everywhere.variable, everywhere.offset, strict=True)]
     assert (everywhere.determined == known).all()
     assert set(scores[scores.probe == "ridge"].metric) == {"exact match", "R2"}
     for table in (scores, found.gaps, found.machines, found.numbers, found.residues, found.dimensions, found.readers):
@@ -62,7 +62,7 @@ def test_tables_have_a_row_per_site_variable_offset_and_group(found: State) -> N
         assert "programs" not in table, "which would be read as those drawn"
 
 
-def test_every_score_stands_beside_its_interval_and_controls(found: State) -> None:
+def test_every_score_stands_beside_its_interval_and_controls(found: StateResults) -> None:
     rows = found.scores[found.scores.score.notna()]
     assert (rows.problem == "").all()
     assert (rows.low <= rows.score + 1e-9).all()
@@ -81,7 +81,7 @@ def test_every_score_stands_beside_its_interval_and_controls(found: State) -> No
     assert ((claimed.beyond_low > MARGIN) & (claimed.screen == "")).all()
 
 
-def test_breakdowns_add_up_and_are_of_the_right_register(found: State) -> None:
+def test_breakdowns_add_up_and_are_of_the_right_register(found: StateResults) -> None:
     rows = state_tables.main_probe(found.scores)
     rows = rows[(rows.offset == 0) & (rows.site == SITES[1])]
     names = {by: list(part.group.unique()) for by, part in rows.groupby("by")}
@@ -120,7 +120,7 @@ def test_groups_say_what_the_machine_does() -> None:
     assert group("token class")[1:5] == ["digit", "store", "digit", "store"]
 
 
-def test_alternative_machines_are_measured_beside_the_machine(found: State) -> None:
+def test_alternative_machines_are_measured_beside_the_machine(found: StateResults) -> None:
     assert list(found.machines.name) == ["alternative 1", "alternative 2"]
     assert found.machines.distance.is_monotonic_increasing
     assert found.machines.distance.iloc[0] == pytest.approx(found.machines.distance.iloc[1] / 2, rel=0.5)
@@ -138,7 +138,7 @@ def test_alternative_machines_are_measured_beside_the_machine(found: State) -> N
     assert same.selectivity_x.to_numpy() == pytest.approx(same.selectivity_y.to_numpy())
 
 
-def test_how_states_are_held_is_of_the_machines_own(found: State) -> None:
+def test_how_states_are_held_is_of_the_machines_own(found: StateResults) -> None:
     for table in (found.numbers, found.residues):
         assert set(table.variable) == {"stack.0.value"}
         assert set(zip(table.model, table.site, strict=True)) == set(product(("trained", "untrained"), SITES))
@@ -149,7 +149,7 @@ def test_how_states_are_held_is_of_the_machines_own(found: State) -> None:
     assert (own.full.to_numpy() != twin.full.to_numpy()).all(), "different weights"
 
 
-def test_the_untrained_model_stands_beside_the_model(found: State) -> None:
+def test_the_untrained_model_stands_beside_the_model(found: StateResults) -> None:
     """In the tables and in the figure, each at the site where the trained model is read best."""
     best = state_tables.best_sites(found.scores)
     shown = state_tables.residues(found.residues, found.scores).set_index("residue of the value by")
@@ -172,7 +172,7 @@ def test_the_untrained_model_stands_beside_the_model(found: State) -> None:
     assert drawn == pytest.approx(sorted(part.score))
 
 
-def test_each_table_of_how_integers_are_held_is_saved(found: State, tmp_path) -> None:
+def test_each_table_of_how_integers_are_held_is_saved(found: StateResults, tmp_path) -> None:
     page = report.Report("held", ("held",), state_page.sections(found))
     report.write(page, tmp_path / "page")
     for name in ("numbers", "residues", "dimensions"):
@@ -183,7 +183,7 @@ def test_each_table_of_how_integers_are_held_is_saved(found: State, tmp_path) ->
     assert "residue of the value by" in text.split("[CSV](tables/residues.csv)")[0].rsplit("\n## ", 1)[1]
 
 
-def test_sites_are_chosen_on_validation_programs(found: State) -> None:
+def test_sites_are_chosen_on_validation_programs(found: StateResults) -> None:
     rows = state_tables.headline(found.scores)
     worst = rows.validation.rank(method="first").to_numpy()  # the test scores have no say in it
     planted = found.scores.copy()
@@ -194,7 +194,7 @@ def test_sites_are_chosen_on_validation_programs(found: State) -> None:
             assert best[variable] == part.loc[part.validation.idxmax(), "site"]
 
 
-def test_sentences_agree_with_the_table(found: State) -> None:
+def test_sentences_agree_with_the_table(found: StateResults) -> None:
     scores = found.scores.copy()
     rows = state_tables.headline(scores)
     best = state_tables.best_sites(scores)
@@ -230,7 +230,7 @@ def test_sentences_agree_with_the_table(found: State) -> None:
     assert "At single classes" not in " ".join(summary.statements(replace(found, scores=scores)))
 
 
-def test_controls_are_counted(found: State) -> None:
+def test_controls_are_counted(found: StateResults) -> None:
     scores = found.scores.copy()
     scores["embedding"] = float("nan")
     without = replace(found, scores=scores, programs=10_000)
@@ -284,10 +284,10 @@ def test_sites_outside_the_residual_stream_go_by_their_names(run: str, tmp_path)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")  # what matplotlib says where not everything fits
-def test_figures_hold_all_variables_and_sites(found: State) -> None:
+def test_figures_hold_all_variables_and_sites(found: StateResults) -> None:
     scores = found.scores
     one = scores[scores.site == SITES[1]]
-    many = pd.concat([one.assign(site=f"blocks.{k}.hook_mlp_out") for k in range(MOST_NAMED + 1)], ignore_index=True)
+    many = pd.concat([one.assign(site=f"blocks.{k}.hook_mlp_out") for k in range(MAX_NAMED + 1)], ignore_index=True)
     maps = figures.maps(many)
     FigureCanvasAgg(maps).draw()
     assert len(maps.axes) == 4, "too many sites for numbers in the cells: colours are explained"
@@ -325,13 +325,13 @@ def test_an_axis_has_layers_where_these_name_the_sites() -> None:
     mixed = SiteAxis.of(table(*stream[:2], *INSIDE))
     assert (mixed.labels, mixed.name) == ([*stream[:2], *INSIDE], "site")
     assert mixed.rows(table(*INSIDE, *stream[:2])).site.tolist() == [*stream[:2], *INSIDE]
-    assert left_out(table(*stream[:2], *INSIDE)) == ""
-    many = table(*stream, *(f"blocks.{k}.hook_mlp_out" for k in range(MOST_NAMED)))
+    assert omitted_note(table(*stream[:2], *INSIDE)) == ""
+    many = table(*stream, *(f"blocks.{k}.hook_mlp_out" for k in range(MAX_NAMED)))
     assert SiteAxis.of(many).sites == list(stream)
-    assert left_out(many) == " 12 other sites are in the table only."
+    assert omitted_note(many) == " 12 other sites are in the table only."
     assert SiteAxis.every(many).sites == list(many.site)
-    assert list(places(table(*stream))) == ["layer"]
-    assert list(places(table(*stream, INSIDE[0]))) == ["site"]
+    assert list(location_column(table(*stream))) == ["layer"]
+    assert list(location_column(table(*stream, INSIDE[0]))) == ["site"]
 
 
 def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> None:

@@ -59,7 +59,7 @@ ONE = Mixture(  # a small one of its own, for what is built dozens of times
 @pytest.fixture(autouse=True, scope="module")
 def many_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "MOST_DRAWS", DRAWS)
+        patch.setattr(shards, "MAX_DRAWS", DRAWS)
         yield
 
 
@@ -255,8 +255,8 @@ def test_progress_is_told_how_many_are_there_of_which_family() -> None:
 
 
 def test_shards_without_anything_new_are_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "FEWEST_DRAWS", 64)
-    monkeypatch.setattr(shards, "MOST_DRAWS", 64)
+    monkeypatch.setattr(shards, "MIN_DRAWS", 64)
+    monkeypatch.setattr(shards, "MAX_DRAWS", 64)
     empty = 0
     for seed in range(30):
         folder = tmp_path / str(seed)
@@ -358,7 +358,7 @@ def test_a_set_that_overlaps_with_training_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_sets_of_the_default_mixture_are_unlike_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "MOST_DRAWS", 1 << 18)
+    monkeypatch.setattr(shards, "MAX_DRAWS", 1 << 18)
     default = mixture.load("default")
     made = build(default, 30_000)
     inside = set(texts(made))
@@ -422,7 +422,7 @@ from cadmus.corpora import shards
 from cadmus.corpora.build import build
 from cadmus.programs.families import Compare, Equality, Register
 from cadmus.programs.mixture import Component, HoldOut, Mixture, OutOfDistribution, Phase
-shards.MOST_DRAWS = {DRAWS}  # in workers too
+shards.MAX_DRAWS = {DRAWS}  # in workers too
 def make(folder, workers, progress=lambda n, family: print(n, family, flush=True)):
     build({CURRICULUM}, {SIZE}, folder=folder, workers=int(workers), progress=progress)
 if __name__ == "__main__":

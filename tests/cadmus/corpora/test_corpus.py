@@ -43,7 +43,7 @@ WIDTHS = Mixture(  # four families of four widths, in two phases
 def many_shards() -> Iterator[None]:
     """Several per family, of a corpus of a few thousand programs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "MOST_DRAWS", 1024)
+        patch.setattr(shards, "MAX_DRAWS", 1024)
         yield
 
 

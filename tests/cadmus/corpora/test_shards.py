@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cadmus.corpora import shards
-from cadmus.corpora.membership import SeenHashes, find, program_hashes
-from cadmus.corpora.shards import Section, draw_shard, sections, stack_programs, stream, train_only
+from cadmus.corpora.membership import HashSet, contains, program_hashes
+from cadmus.corpora.shards import Section, draw_shard, sections, stack_programs, stream_programs, train_only
 from cadmus.machine import tokens, vm
 from cadmus.programs import mixture, skeletons
 from cadmus.programs.families import FAMILIES, Compare, Equality, Family, Register
@@ -78,8 +78,8 @@ def test_names_of_sections_differ() -> None:
 @pytest.mark.parametrize("count", [1, 100, 1000, 10_000, 10_000_000])
 def test_a_shard_is_neither_tiny_nor_huge(count: int) -> None:
     draws = section(count=count).draws
-    assert shards.FEWEST_DRAWS <= draws <= shards.MOST_DRAWS
-    assert draws >= min(shards.MOST_DRAWS, 1.4 * count), "one shard does where one can"
+    assert shards.MIN_DRAWS <= draws <= shards.MAX_DRAWS
+    assert draws >= min(shards.MAX_DRAWS, 1.4 * count), "one shard does where one can"
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------
@@ -162,15 +162,15 @@ def same(left, right) -> bool:
 
 @pytest.mark.usefixtures("small_batches")
 def test_a_stream_goes_on_anywhere() -> None:
-    whole = list(stream(FIRST, 5, batches=6))
+    whole = list(stream_programs(FIRST, 5, batches=6))
     assert len(whole) == 6
-    assert same(stream(FIRST, 5, batches=6), whole)
-    assert same(stream(FIRST, 5, start=4, batches=6), whole[4:])
-    assert same(islice(stream(FIRST, 5), 6), whole)
-    assert same(islice(stream(FIRST, 5, start=2), 3), whole[2:5])
-    assert list(stream(FIRST, 5, start=6, batches=6)) == []
+    assert same(stream_programs(FIRST, 5, batches=6), whole)
+    assert same(stream_programs(FIRST, 5, start=4, batches=6), whole[4:])
+    assert same(islice(stream_programs(FIRST, 5), 6), whole)
+    assert same(islice(stream_programs(FIRST, 5, start=2), 3), whole[2:5])
+    assert list(stream_programs(FIRST, 5, start=6, batches=6)) == []
     first = {text for programs, _ in whole[:1] for text in tokens.decode(programs)}
-    for other in (*whole[1:], next(stream(FIRST, 6))):
+    for other in (*whole[1:], next(stream_programs(FIRST, 6))):
         texts = set(tokens.decode(other[0]))
         assert len(texts & first) < 0.3 * len(texts)
 
@@ -178,7 +178,7 @@ def test_a_stream_goes_on_anywhere() -> None:
 @pytest.mark.usefixtures("small_batches")
 def test_a_stream_holds_true_train_programs_of_its_families() -> None:
     recipe = replace(FIRST, hold_out=HoldOut(pairs=("*0",)))
-    for programs, which in stream(recipe, 1, batches=2):
+    for programs, which in stream_programs(recipe, 1, batches=2):
         assert (programs.dtype, which.dtype) == (np.uint8, np.uint8)
         assert len(programs) == len(which) > 1000
         for text, k in zip(tokens.decode(programs), which, strict=True):
@@ -190,7 +190,7 @@ def test_a_stream_holds_true_train_programs_of_its_families() -> None:
 
 def test_a_stream_has_families_in_their_shares_and_mixed() -> None:
     """Shares of what is drawn; what is train shifts them a little."""
-    programs, which = next(stream(FIRST))
+    programs, which = next(stream_programs(FIRST))
     assert len(programs) > 0.6 * shards.STREAM_DRAWS
     for share, count in zip(FIRST.shares, np.bincount(which, minlength=3), strict=True):
         assert abs(count / len(which) - share) < 0.05
@@ -206,45 +206,45 @@ def test_the_phases_of_a_stream_follow_its_progress() -> None:
         (Component(Compare(low=-9, high=18, length=3)), Component(Equality(), 3.0)),
         phases=(Phase(0.5, early),),
     )
-    batches = list(stream(recipe, batches=4))
+    batches = list(stream_programs(recipe, batches=4))
     for programs, which in batches[:2]:
         assert set(which) == {0}
         assert all(early[0].family.accepts(text) for text in tokens.decode(programs))
     for programs, which in batches[2:]:
         assert 0.15 < (which == 0).mean() < 0.35
         assert all(recipe.families[k].accepts(text) for text, k in zip(tokens.decode(programs), which, strict=True))
-    assert same(stream(recipe, start=2, batches=4), batches[2:])
+    assert same(stream_programs(recipe, start=2, batches=4), batches[2:])
     with pytest.raises(
         ValueError, match=r"^mixture 'phases' has phases, so a stream needs to know its length: pass batches=$"
     ):
-        next(stream(recipe))
+        next(stream_programs(recipe))
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_a_family_may_have_no_program_in_a_batch(family: type[Family], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "STREAM_DRAWS", 64)
     common = Equality() if family is Compare else Compare()
-    programs, which = next(stream(Mixture("rare", (Component(common, 1.0), Component(family(), 1e-9)))))
+    programs, which = next(stream_programs(Mixture("rare", (Component(common, 1.0), Component(family(), 1e-9)))))
     assert len(programs) > 20
     assert set(which) == {0}
 
 
 def test_workers_of_a_stream_draw_the_same() -> None:
-    assert same(stream(FIRST, 2, start=1, batches=5, workers=1), stream(FIRST, 2, start=1, batches=5))
+    assert same(stream_programs(FIRST, 2, start=1, batches=5, workers=1), stream_programs(FIRST, 2, start=1, batches=5))
 
 
 def test_a_stream_with_workers_can_be_left() -> None:
-    batches = stream(FIRST, 2, workers=1)
+    batches = stream_programs(FIRST, 2, workers=1)
     first = next(batches)
     batches.close()
-    assert same([first], stream(FIRST, 2, batches=1))
+    assert same([first], stream_programs(FIRST, 2, batches=1))
 
 
 # --- a set of hashes -------------------------------------------------------------------------------------------------
 
 
 class PlainSet:
-    """`SeenHashes` over a Python set; 0 and 1 are one hash."""
+    """`HashSet` over a Python set; 0 and 1 are one hash."""
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
@@ -271,7 +271,7 @@ some_hashes = st.one_of(
 @relaxed
 @given(st.lists(st.tuples(st.lists(some_hashes, max_size=60), st.integers(0, 40)), max_size=12))
 def test_seen_hashes_against_a_set(calls: list[tuple[list[int], int]]) -> None:
-    seen, plain = SeenHashes(500), PlainSet()
+    seen, plain = HashSet(500), PlainSet()
     for hashes, limit in calls:
         array = np.array(hashes, np.uint64)
         found = seen.add(array, limit)
@@ -284,19 +284,19 @@ def test_a_set_takes_as_many_as_it_was_made_for(capacity: int) -> None:
     """All at one place of the table, and anywhere."""
     crowded = np.arange(1, capacity + 1, dtype=np.uint64) << np.uint64(40)
     for hashes in (crowded, np.random.default_rng(0).integers(1, 2**64, capacity, np.uint64)):
-        seen = SeenHashes(capacity)
+        seen = HashSet(capacity)
         assert seen.add(hashes, capacity).all()
         assert not seen.add(hashes, capacity).any()
         assert not seen.add(hashes[::-1], capacity).any()
 
 
 def test_zero_and_one_are_one_hash() -> None:
-    assert SeenHashes(9).add(np.array([0, 0, 1, 2, 0], np.uint64), 9).tolist() == [True, False, False, True, False]
-    assert SeenHashes(9).add(np.array([1, 0, 2], np.uint64), 9).tolist() == [True, False, True]
+    assert HashSet(9).add(np.array([0, 0, 1, 2, 0], np.uint64), 9).tolist() == [True, False, False, True, False]
+    assert HashSet(9).add(np.array([1, 0, 2], np.uint64), 9).tolist() == [True, False, True]
 
 
 def test_the_limit_counts_what_is_new() -> None:
-    seen = SeenHashes(9)
+    seen = HashSet(9)
     hashes = np.array([5, 5, 6, 5, 7, 8], np.uint64)
     assert seen.add(hashes, 2).tolist() == [True, False, True, False, False, False]
     assert seen.add(hashes, 0).tolist() == [False] * 6
@@ -329,25 +329,25 @@ def test_find_against_brute_force(seed: int) -> None:
         wanted = rng.choice(np.array([0, 1, 2, 11, 10], np.uint8), (400, 2 * width))
         for array in (wanted, wanted[:, :width], wanted[::3, ::2], np.asfortranarray(wanted)):
             truth = [text_of(row) in there for row in array]
-            assert find(programs, array).tolist() == truth
+            assert contains(programs, array).tolist() == truth
             answers.update(truth)
-    assert find(programs, programs).all()
+    assert contains(programs, programs).all()
     assert min(answers.values()) > 50, "both answers must be asked for"
 
 
 def test_find_in_nothing_and_of_nothing() -> None:
     programs = rows(np.random.default_rng(0), 5, 4)
-    assert find(np.zeros((0, 4), np.uint8), programs).tolist() == [False] * 5
-    assert find(programs, np.zeros((0, 4), np.uint8)).shape == (0,)
-    assert find(tokens.encode(["."]), np.zeros((2, 0), np.uint8)).tolist() == [True, True]
-    assert find(tokens.encode(["1."]), np.zeros((2, 0), np.uint8)).tolist() == [False, False]
+    assert contains(np.zeros((0, 4), np.uint8), programs).tolist() == [False] * 5
+    assert contains(programs, np.zeros((0, 4), np.uint8)).shape == (0,)
+    assert contains(tokens.encode(["."]), np.zeros((2, 0), np.uint8)).tolist() == [True, True]
+    assert contains(tokens.encode(["1."]), np.zeros((2, 0), np.uint8)).tolist() == [False, False]
 
 
 def test_find_reads_what_cannot_be_written_to() -> None:
     programs = rows(np.random.default_rng(0), 50, 4)
     programs = programs[np.argsort(program_hashes(programs))]
     programs.flags.writeable = False
-    assert find(programs, programs).all()
-    assert find(programs[:, :3], programs[:, :3]).sum() == sum(
+    assert contains(programs, programs).all()
+    assert contains(programs[:, :3], programs[:, :3]).sum() == sum(
         text_of(row) in {text_of(other) for other in programs if tokens.PAD in other[:3]} for row in programs[:, :3]
     )

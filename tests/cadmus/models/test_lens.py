@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cadmus.machine import tokens
 from cadmus.models import backends, lens
 from cadmus.models.model import Model, ModelConfig, next_token_loss
-from probes.data.activations import harvest, residual_sites
+from probes.data.activations import batches, residual_sites
 from tests.models import far_from_trivial
 
 VERSION = metadata.version("transformer-lens")
@@ -181,7 +181,7 @@ def derive(one: Any, reference: Model) -> dict[str, lens.Capability]:
 @pytest.mark.parametrize("kind", ["cadmus", KIND])
 def test_the_table_is_what_reading_and_editing_each_site_shows(config: str, kind: str) -> None:
     one = copy.deepcopy(model(config)) if kind == "cadmus" else converted(config)
-    assert lens.kind(one) == kind
+    assert lens.backend(one) == kind
     table = lens.capabilities(kind, rotary="rotary" in config)
     derived = derive(one, model(config))
     assert derived == {site: table[site] for site in derived}
@@ -200,7 +200,7 @@ def test_capabilities_by_kind() -> None:
     assert bridge["blocks.hook_resid_mid"] == (True, False)
     bridge.clear()
     assert lens.capabilities("transformer_bridge"), "the table itself was handed out"
-    message = "kind 'pyvene' is none of cadmus, hooked_transformer, transformer_bridge; lens.kind(model) says which"
+    message = "kind 'pyvene' is none of cadmus, hooked_transformer, transformer_bridge; lens.backend(model) says which"
     with pytest.raises(ValueError, match=re.escape(message)):
         lens.capabilities("pyvene")
 
@@ -248,8 +248,8 @@ def test_what_the_table_does_not_list_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"'blocks\.0\.attn\.hook_attn_scores' is not readable on a transformer_bridge"
     ):
-        next(harvest(converted(), PROGRAMS, ["blocks.0.attn.hook_attn_scores"]))
-    assert "blocks.0.hook_resid_mid" in next(harvest(converted(), PROGRAMS, ["blocks.0.hook_resid_mid"]))[1]
+        next(batches(converted(), PROGRAMS, ["blocks.0.attn.hook_attn_scores"]))
+    assert "blocks.0.hook_resid_mid" in next(batches(converted(), PROGRAMS, ["blocks.0.hook_resid_mid"]))[1]
 
 
 def test_unknown_sites_are_refused(either: Any) -> None:
@@ -263,7 +263,7 @@ def test_unknown_sites_are_refused(either: Any) -> None:
         for run in (
             lambda site=site: lens.run_with_cache(either, sequences(), ["hook_embed", site]),
             lambda site=site: lens.run_with_hooks(either, sequences(), [("hook_embed", never), (site, never)]),
-            lambda site=site: next(harvest(either, PROGRAMS, [site])),
+            lambda site=site: next(batches(either, PROGRAMS, [site])),
             lambda site=site: lens.check_editable(either, site),
         ):
             with pytest.raises(ValueError, match=message + see):
@@ -278,7 +278,7 @@ def test_other_models_are_of_no_kind(one: Any) -> None:
         f"a {type(one).__name__} is none of the kinds cadmus, hooked_transformer, transformer_bridge: take a "
         "cadmus.models.model.Model, or what lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
     )
-    for check in (lens.kind, lens.sites, lambda one: lens.run_with_cache(one, sequences())):
+    for check in (lens.backend, lens.sites, lambda one: lens.run_with_cache(one, sequences())):
         with pytest.raises(ValueError, match=re.escape(message)):
             check(one)
 
@@ -287,7 +287,7 @@ def test_other_models_are_of_no_kind(one: Any) -> None:
 def test_a_processed_hooked_transformer_is_refused() -> None:
     folded = convert(model())
     folded.load_and_process_state_dict(copy.deepcopy(model().state_dict()))
-    for check in (lens.kind, lens.from_hooked_transformer):
+    for check in (lens.backend, lens.from_hooked_transformer):
         with pytest.raises(ValueError, match="a HookedTransformer with normalization_type = 'LNPre' is none of the"):
             check(folded)
 
@@ -308,7 +308,7 @@ def test_a_bridge_of_the_older_version_is_refused() -> None:
 
     older = TransformerBridge.boot_native(TransformerBridgeConfig(**model().cfg.to_dict()))
     with pytest.raises(ValueError, match=re.escape(f"a TransformerBridge of transformer-lens {VERSION} is none of")):
-        lens.kind(older)
+        lens.backend(older)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def test_a_hook_that_never_fired_is_an_error() -> None:
 def test_harvest_is_the_same_of_every_kind(config: str) -> None:
     sites = [*residual_sites(converted(config)), "blocks.1.attn.hook_pattern", "blocks.0.mlp.hook_post"]
     assert sites[:3] == residual_sites(model(config))
-    batches = [list(harvest(one, PROGRAMS, sites, batch_size=3)) for one in (model(config), converted(config))]
+    batches = [list(batches(one, PROGRAMS, sites, batch_size=3)) for one in (model(config), converted(config))]
     assert (
         [rows for rows, _ in batches[0]] == [rows for rows, _ in batches[1]] == [slice(0, 3), slice(3, 6), slice(6, 7)]
     )

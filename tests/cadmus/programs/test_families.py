@@ -31,7 +31,7 @@ from cadmus.programs.families import (
 )
 from cadmus.programs.parts.family import knobs
 from cadmus.programs.parts.statements import Statements
-from cadmus.programs.parts.structured import _bank
+from cadmus.programs.parts.structured import _skeleton_pool
 
 SETTINGS = [
     Arith(),
@@ -284,7 +284,7 @@ def test_skeletons_are_as_many_as_asked_for(family: Family, count: int) -> None:
 @pytest.mark.parametrize("zipf", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize("family", STRUCTURED, ids=str)
 def test_zipf_multiplies_the_weights_of_the_chosen_skeletons(family: Family, zipf: float) -> None:
-    natural, weights = (_bank(replace(family, skeletons=4, zipf=exponent))[1] for exponent in (0.0, zipf))
+    natural, weights = (_skeleton_pool(replace(family, skeletons=4, zipf=exponent))[1] for exponent in (0.0, zipf))
     assert np.allclose(weights / weights[0], natural / natural[0] * np.arange(1, 5) ** -zipf)
     found = Counter(template(family, text) for text in texts(replace(family, skeletons=4, zipf=zipf), 2000))
     counts = sorted(found.values(), reverse=True)
@@ -296,7 +296,7 @@ def test_zipf_multiplies_the_weights_of_the_chosen_skeletons(family: Family, zip
 @pytest.mark.parametrize("family", [Sequence(), SequenceAdvanced(), Stack(), Register(), Induce()], ids=str)
 def test_a_limit_on_skeletons_leaves_programs_as_they_are_on_average(family: Family, count: int) -> None:
     """The chosen ones stand for all: over the structures, lengths are what they are without the limit."""
-    bank, weights = _bank(replace(family, skeletons=count))
+    bank, weights = _skeleton_pool(replace(family, skeletons=count))
     rng = np.random.default_rng(0)
     lengths = [tokens.lengths(family.fill(some, rng)[0]) for some in (bank, family.structures(4000, rng))]
     chosen, all_of_them = weights @ lengths[0], lengths[1].mean()

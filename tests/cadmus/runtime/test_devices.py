@@ -83,4 +83,4 @@ def test_what_is_not_there_is_refused_with_the_reason() -> None:
     if torch.backends.mps.is_built():
         pytest.skip("this PyTorch has it")
     with pytest.raises(ValueError, match=r"device 'mps' is not there \(this PyTorch is built without it\); "):
-        devices.chosen("mps")
+        devices.resolve_device("mps")

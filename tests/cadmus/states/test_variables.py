@@ -177,7 +177,7 @@ def _texts(seed: int, n: int) -> list[str]:
 def test_hindsight_is_what_each_prefix_says() -> None:
     texts = [*_texts(1, 600), *(text for text in programs.stream(9, 300) if len(text) < 80)]
     array = tokens.encode(texts, 80)
-    found = hindsight.hindsight(array)
+    found = hindsight.undetermined(array)
     assert found.shape == (len(texts), 81)
     assert found.dtype == np.bool_
     expected = [[_waits(text[:length]) for length in range(len(text) + 1)] for text in texts]
@@ -191,7 +191,7 @@ def test_hindsight_is_what_each_prefix_says() -> None:
 def test_without_hindsight_no_later_token_matters() -> None:
     r = Random(2)
     texts = [text for text in _texts(3, 400) if len(text) > 1]
-    found = hindsight.hindsight(tokens.encode(texts))
+    found = hindsight.undetermined(tokens.encode(texts))
     compared = changed = 0
     for row, text in enumerate(texts):
         at = r.randrange(len(text))
@@ -222,7 +222,7 @@ def test_without_hindsight_no_later_token_matters() -> None:
 )
 def test_with_hindsight_a_later_definition_matters(prefix: str, first: str, second: str) -> None:
     at = len(prefix) - 1
-    assert hindsight.hindsight(tokens.encode([prefix]))[0, -1]
+    assert hindsight.undetermined(tokens.encode([prefix]))[0, -1]
     assert vm.run(prefix + first).states[at] != vm.run(prefix + second).states[at]
 
 
@@ -230,7 +230,7 @@ def test_hindsight_by_hand() -> None:
     """Position 0 is the marker; a call inside a definition that nothing calls waits for nothing."""
 
     def found(text: str) -> str:
-        return "".join(str(int(waits)) for waits in hindsight.hindsight(tokens.encode([text]))[0])
+        return "".join(str(int(waits)) for waits in hindsight.undetermined(tokens.encode([text]))[0])
 
     assert found("3f{1+}=.") == "001111000"
     assert found("{1+}3f=.") == "000000000"
@@ -239,9 +239,9 @@ def test_hindsight_by_hand() -> None:
     assert found("3f..") == "00100"
     assert found("1{}{}{}{}3g") == "0" * 12
     assert found("") == "0"
-    assert hindsight.hindsight(np.zeros((0, 3), np.uint8)).shape == (0, 4)
+    assert hindsight.undetermined(np.zeros((0, 3), np.uint8)).shape == (0, 4)
     with pytest.raises(ValueError, match="programs must be a uint8 array"):
-        hindsight.hindsight(np.zeros((2, 3)))
+        hindsight.undetermined(np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -261,5 +261,5 @@ def test_hindsight_by_hand() -> None:
     ],
 )
 def test_prospects(name: str, offset: int, expected: bool) -> None:
-    assert variables.is_prospect(name, offset) is expected
+    assert variables.depends_on_future(name, offset) is expected
     variables.read(kernel.traces(tokens.encode(["12"])), name, offset=offset)  # it is a variable

@@ -18,13 +18,13 @@ from cadmus.models.model import Model
 from cadmus.runtime import artifacts
 from cadmus.runtime.artifacts import ArtifactError
 from cadmus.training import checkpoint
-from cadmus.training.recipe import Recipe, follow
+from cadmus.training.recipe import Recipe, train_recipe
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     config = replace(QUICK, steps=3, seed=5)
-    made = follow(Recipe("mixed", MIXED, CFG, config), tmp_path / "model")
+    made = train_recipe(Recipe("mixed", MIXED, CFG, config), tmp_path / "model")
     again = checkpoint.load(tmp_path / "model")
     sequences = torch.from_numpy(tokens.sequences(programs().programs(np.arange(20))))
     with torch.no_grad():

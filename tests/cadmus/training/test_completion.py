@@ -17,7 +17,7 @@ from cadmus.programs import mixture
 from cadmus.programs.families import Compare, Equality, Family, Register
 from cadmus.programs.mixture import Component
 from cadmus.training import completion
-from cadmus.training.completion import Accuracy, complete, score
+from cadmus.training.completion import CompletionAccuracy, complete, score_family
 from cadmus.training.loop import train
 from tests.training import CFG, MIXED, QUICK, programs
 
@@ -79,16 +79,16 @@ def test_completion_of_many_prompts_keeps_their_order() -> None:
 )
 def test_scores_by_hand(family: Family, texts: list[str], ending: str, expected: tuple[float, ...]) -> None:
     (at,) = {cut for text in texts for cut in family.decisions(text)}
-    found = score(writes(ending, at), family, "test", texts, seed=4)
+    found = score_family(writes(ending, at), family, "test", texts, seed=4)
     assert (found.accuracy, found.true_rate, found.canonical) == pytest.approx(expected)
     assert (found.family, found.split, found.n, found.seed) == (family.name, "test", len(texts), 4)
 
 
 def test_a_completion_that_does_not_stop_is_not_right() -> None:
     """`43>` is true and of the form, but the context ends before a `.` is written."""
-    found = score(writes(">", 2, n_ctx=4), DIGITS, "test", ["43>.", "92>."], 0)
+    found = score_family(writes(">", 2, n_ctx=4), DIGITS, "test", ["43>.", "92>."], 0)
     assert (found.accuracy, found.true_rate, found.canonical) == (0, 1, 0)
-    assert score(writes(">", 2, n_ctx=5), DIGITS, "test", ["43>.", "92>."], 0).accuracy == 1
+    assert score_family(writes(">", 2, n_ctx=5), DIGITS, "test", ["43>.", "92>."], 0).accuracy == 1
 
 
 @cache
@@ -111,7 +111,7 @@ def test_scores_are_the_plain_machines(family: Family) -> None:
         done.startswith(text[:cut] + family.answer(text, cut))
         for (text, cut), done in zip(prompts, completed, strict=True)
     ]
-    found = score(learned(), family, "test", texts, 0)
+    found = score_family(learned(), family, "test", texts, 0)
     assert found.n == len(prompts) == 200 * len(family.decisions(texts[0]))
     assert found.accuracy == np.mean(right)
     assert found.true_rate == np.mean(true)
@@ -128,7 +128,7 @@ def wilson(k: int, n: int) -> tuple[float, float]:
 @pytest.mark.parametrize("right", [0, 1, 17, 40])
 def test_interval_is_wilsons_and_holds_the_estimate(right: int) -> None:
     texts = ["43>."] * right + ["34<."] * (40 - right)
-    found = score(writes(">", 2), DIGITS, "test", texts, 0)
+    found = score_family(writes(">", 2), DIGITS, "test", texts, 0)
     assert found.accuracy == right / 40
     assert (found.low, found.high) == pytest.approx(wilson(right, 40), abs=1e-5)
     assert found.low - 1e-12 <= found.accuracy <= found.high + 1e-12
@@ -147,9 +147,9 @@ def test_evaluation_is_a_row_per_family_and_split() -> None:
         assert row.seed == 2
         assert 0 <= row.low <= row.accuracy <= row.high <= 1
         assert row.accuracy <= row.true_rate
-        assert Accuracy(**row.to_dict()) == row
+        assert CompletionAccuracy(**row.to_dict()) == row
     texts = tokens.decode(held_out.held_out(MIXED.families[1], "test_skeleton", 100, 2))
-    assert score(learned(), MIXED.families[1], "test_skeleton", texts, 2) == rows[3]
+    assert score_family(learned(), MIXED.families[1], "test_skeleton", texts, 2) == rows[3]
     (alone,) = completion.evaluate(
         learned(), mixture.Mixture("m", MIXED.components[:1]), splits=("test",), programs=100, seed=2
     )
@@ -160,7 +160,7 @@ def test_what_has_no_answer_of_its_own_earns_no_credit() -> None:
     """Behind the first `=` of `33=44=.` nothing need follow: only the answer behind the second is counted."""
     family = Equality(low=0, high=9, length=1, assertions=2)
     for ending, canonical in ((".", 1.0), ("!", 0.0)):
-        found = score(writes(ending, 6), family, "test", ["33=44=."], 0)
+        found = score_family(writes(ending, 6), family, "test", ["33=44=."], 0)
         assert found.n == 2
         assert found.canonical == canonical
 

@@ -21,7 +21,7 @@ from cadmus.training import checkpoint
 from cadmus.training import loop as training
 from cadmus.training.loop import TrainConfig, train
 from cadmus.training.muon import Muon, orthogonalize
-from cadmus.training.recipe import Recipe, follow
+from cadmus.training.recipe import Recipe, train_recipe
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_training_lowers_the_loss(precision: str) -> None:
 
 def test_rotary_models_train_and_come_back(tmp_path: Path) -> None:
     cfg = replace(CFG, positional_embedding_type="rotary")
-    made = follow(Recipe("rotary", MIXED, cfg, QUICK, programs=1500), tmp_path / "model")
+    made = train_recipe(Recipe("rotary", MIXED, cfg, QUICK, programs=1500), tmp_path / "model")
     first, last = (made.record["log"][i]["loss"] for i in (0, -1))
     assert last < 0.8 * first
     again = checkpoint.load(tmp_path / "model").model

@@ -19,7 +19,7 @@ from cadmus.runtime import artifacts, devices
 from cadmus.training import checkpoint, cost
 from cadmus.training.distributed import processes, rank, world
 from cadmus.training.loop import TrainConfig, train
-from cadmus.training.recipe import Recipe, changed, follow, load
+from cadmus.training.recipe import Recipe, load, train_recipe, with_changes
 
 MIXED = Mixture("mixed", (Component(Equality()),))
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=64, n_ctx=MIXED.width + 1)
@@ -106,13 +106,13 @@ def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
 
 
 def test_options_take_the_place_of_what_a_recipe_says() -> None:
-    assert changed(RECIPE) == RECIPE
-    assert changed(RECIPE, steps=9, seed=3).train == replace(QUICK, steps=9, seed=3)
-    deep = changed(RECIPE, layers=5).cfg
+    assert with_changes(RECIPE) == RECIPE
+    assert with_changes(RECIPE, steps=9, seed=3).train == replace(QUICK, steps=9, seed=3)
+    deep = with_changes(RECIPE, layers=5).cfg
     assert (deep.n_layers, deep.d_model, deep.d_head, deep.d_mlp) == (5, 32, 16, 64)
-    wide = changed(RECIPE, width=96).cfg
+    wide = with_changes(RECIPE, width=96).cfg
     assert (wide.n_layers, wide.d_model, wide.n_heads, wide.d_head, wide.d_mlp) == (2, 96, 3, 32, 384)
-    longer = changed(RECIPE, mixture=load("first").mixture)
+    longer = with_changes(RECIPE, mixture=load("first").mixture)
     assert longer.cfg.n_ctx > longer.mixture.width
 
 
@@ -135,25 +135,25 @@ def test_heads_divide_the_width_whichever_is_stated(tmp_path: Path) -> None:
 
 
 def test_a_longer_context_than_needed_stays(tmp_path: Path) -> None:
-    assert changed(load("mini"), layers=8, width=256).cfg.n_ctx == load("mini").cfg.n_ctx == 104
+    assert with_changes(load("mini"), layers=8, width=256).cfg.n_ctx == load("mini").cfg.n_ctx == 104
 
 
 def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> None:
-    first = follow(RECIPE, tmp_path)
+    first = train_recipe(RECIPE, tmp_path)
     told = []
-    again = follow(RECIPE, tmp_path, stage=lambda name, share, note: told.append(name))
+    again = train_recipe(RECIPE, tmp_path, stage=lambda name, share, note: told.append(name))
     assert again.fingerprint == first.fingerprint
     assert told == []
     message = r"holds the finished model of another run \(seed, programs differ\); choose another folder, or delete it"
     with pytest.raises(artifacts.ArtifactError, match=message):
-        follow(changed(RECIPE, seed=1), tmp_path)
+        train_recipe(with_changes(RECIPE, seed=1), tmp_path)
     with pytest.raises(artifacts.ArtifactError, match=r"another run \(programs differ\)"):
-        follow(RECIPE, tmp_path, corpus=build(MIXED, 256, seed=9))
+        train_recipe(RECIPE, tmp_path, corpus=build(MIXED, 256, seed=9))
     assert checkpoint.load(tmp_path).fingerprint == first.fingerprint
 
 
 def test_training_does_not_begin_in_the_folder_of_a_finished_model(tmp_path: Path) -> None:
-    follow(replace(RECIPE, train=replace(QUICK, snapshots=2)), tmp_path)
+    train_recipe(replace(RECIPE, train=replace(QUICK, snapshots=2)), tmp_path)
     kept = sorted((tmp_path / "snapshots").iterdir())
     with pytest.raises(ValueError, match="holds a finished model, which has no state to go on from; choose another"):
         train(Model(CFG), build(MIXED, 256), QUICK, folder=tmp_path)
@@ -164,7 +164,7 @@ def test_training_does_not_begin_in_the_folder_of_a_finished_model(tmp_path: Pat
 def test_a_corpus_is_not_replaced_by_a_model(tmp_path: Path) -> None:
     build(MIXED, 64, folder=tmp_path)
     with pytest.raises(artifacts.ArtifactError, match="holds a corpus, which a model would replace; choose another"):
-        follow(RECIPE, tmp_path)
+        train_recipe(RECIPE, tmp_path)
 
 
 def test_a_stored_corpus_is_trained_on(tmp_path: Path, capsys) -> None:
@@ -187,7 +187,7 @@ def test_a_stored_corpus_is_trained_on(tmp_path: Path, capsys) -> None:
 def test_a_recipe_is_followed_to_a_saved_model(stream: bool, tmp_path: Path) -> None:
     told = []
     one = replace(RECIPE, stream=stream)
-    made = follow(one, tmp_path, stage=lambda name, share, note: told.append((name, share, note)))
+    made = train_recipe(one, tmp_path, stage=lambda name, share, note: told.append((name, share, note)))
     assert made is not None
     assert made.record["recipe"] == "quick"
     again = checkpoint.load(tmp_path)
@@ -201,7 +201,7 @@ def test_a_recipe_is_followed_to_a_saved_model(stream: bool, tmp_path: Path) -> 
 def test_an_ordinary_recipe_trains_on_the_twin_of_its_corpus(tmp_path: Path) -> None:
     one = replace(RECIPE, ordinary=True, programs=256)
     told = []
-    made = follow(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
+    made = train_recipe(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
     corpus = build(MIXED, 256)
     expected = twin(corpus)
     assert made.record["corpus"] == expected.about
@@ -212,12 +212,12 @@ def test_an_ordinary_recipe_trains_on_the_twin_of_its_corpus(tmp_path: Path) -> 
         assert torch.equal(made.model.state_dict()[name], weights), name
     assert told.index("exchange the answers") < told.index("train")
     told.clear()
-    follow(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
-    follow(one, tmp_path / "twin", corpus=corpus, stage=lambda name, share, note: told.append(name))
+    train_recipe(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
+    train_recipe(one, tmp_path / "twin", corpus=corpus, stage=lambda name, share, note: told.append(name))
     assert told == [], "it is finished, and of the same programs whether they are built or given"
-    assert follow(one, tmp_path / "given", corpus=corpus).record["corpus"] == expected.about
+    assert train_recipe(one, tmp_path / "given", corpus=corpus).record["corpus"] == expected.about
     with pytest.raises(artifacts.ArtifactError, match=r"another run \(programs differ\)"):
-        follow(replace(one, ordinary=False), tmp_path / "twin")
+        train_recipe(replace(one, ordinary=False), tmp_path / "twin")
 
 
 def test_the_ordinary_recipe_is_micro_but_for_the_truth() -> None:
@@ -226,23 +226,23 @@ def test_the_ordinary_recipe_is_micro_but_for_the_truth() -> None:
 
 
 def test_training_begins_with_the_weights_of_another_model(tmp_path: Path, capsys) -> None:
-    first = follow(RECIPE, tmp_path / "first")
+    first = train_recipe(RECIPE, tmp_path / "first")
     nothing = replace(QUICK, steps=1, lr=1e-30, warmup_steps=0)
-    second = follow(replace(RECIPE, start=str(tmp_path / "first"), train=nothing), tmp_path / "second")
+    second = train_recipe(replace(RECIPE, start=str(tmp_path / "first"), train=nothing), tmp_path / "second")
     for name, weights in first.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], weights), name
     assert second.record["start"] == first.fingerprint
     assert first.record["start"] == ""
     with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(start differ\)"):
-        follow(replace(RECIPE, train=nothing), tmp_path / "second")
+        train_recipe(replace(RECIPE, train=nothing), tmp_path / "second")
     with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(precision differ\)"):
-        follow(replace(RECIPE, train=replace(QUICK, precision="bf16")), tmp_path / "first")
-    assert follow(replace(RECIPE, train=replace(QUICK, precision="auto")), tmp_path / "first").fingerprint
+        train_recipe(replace(RECIPE, train=replace(QUICK, precision="bf16")), tmp_path / "first")
+    assert train_recipe(replace(RECIPE, train=replace(QUICK, precision="auto")), tmp_path / "first").fingerprint
     (tmp_path / "beside.toml").write_text('name = "x"\nmixture = "first"\nstart = "first"\n')
     assert load(tmp_path / "beside.toml").start == str(tmp_path / "first"), "a folder beside the recipe"
     wider = replace(RECIPE, start=str(tmp_path / "first"), cfg=replace(CFG, d_mlp=128))
     with pytest.raises(ValueError, match=r"is of another architecture \(d_mlp differ\); make \[model\] the same, or"):
-        follow(wider, tmp_path / "third")
+        train_recipe(wider, tmp_path / "third")
     capsys.readouterr()
     assert main(["train", "--start", "nowhere", "--out", str(tmp_path / "fourth")]) == 2
     said = capsys.readouterr().err

@@ -206,7 +206,7 @@ def test_evaluations_on_the_way_are_of_the_averaged_weights(monkeypatch: pytest.
 
 
 def test_cores_give_the_bits_of_parts_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_LEAST_TOKENS", 1)
+    monkeypatch.setattr(training, "_MIN_TOKENS", 1)
     monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": 300})
     batch, before = programs().programs(np.arange(150)), torch.get_num_threads()
     found, used = [], set()

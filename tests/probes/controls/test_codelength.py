@@ -10,7 +10,7 @@ from scipy.linalg import eigh
 from scipy.stats import multivariate_normal
 from sklearn.covariance import OAS
 
-from probes.controls.codelength import EXPONENTS, FRACTIONS, FREQUENCY_SHARE, online_code_length, shrunk
+from probes.controls.codelength import EXPONENTS, FRACTIONS, FREQUENCY_SHARE, oas_shrinkage, online_code_length
 
 
 def planted(n: int, classes: int, distance: float, features: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def fitted(x: np.ndarray, seen: dict[int, np.ndarray]) -> dict:
         return {}
     mean, scale = x.mean(0), x.std(0)
     residuals = np.concatenate([rows - rows.mean(0) for rows in there]) / scale
-    within = shrunk(residuals.T @ residuals / (n - k), n - k) + 1e-5 * np.eye(d)
+    within = oas_shrinkage(residuals.T @ residuals / (n - k), n - k) + 1e-5 * np.eye(d)
     between = sum(len(rows) * np.outer(*[(rows.mean(0) - mean) / scale] * 2) for rows in there)
     values, vectors = eigh(between, within)
     edge = (d**0.5 + (k - 1) ** 0.5) ** 2
@@ -88,8 +88,8 @@ def test_shrinkage_is_scikit_learns() -> None:
     for n, d in ((8, 20), (30, 20), (500, 5)):
         x = rng.normal(size=(n, d)) * np.linspace(1, 3, d)
         expected = OAS(assume_centered=True).fit(x).covariance_
-        assert np.allclose(shrunk(x.T @ x / n, n), expected)
-    assert np.array_equal(shrunk(np.eye(3), 10), np.eye(3))
+        assert np.allclose(oas_shrinkage(x.T @ x / n, n), expected)
+    assert np.array_equal(oas_shrinkage(np.eye(3), 10), np.eye(3))
 
 
 # --- planted truths --------------------------------------------------------------------------------------------------

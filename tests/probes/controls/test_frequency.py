@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from cadmus.models.model import Model, ModelConfig
 from probes.controls.frequency import Majority, NGram, contexts
 from probes.controls.untrained import untrained_twin
-from probes.data.folds import leaked
+from probes.data.folds import check_no_leak
 from probes.data.permuted import control_labels
 
 # --- control labels --------------------------------------------------------------------------------------------------
@@ -79,15 +79,15 @@ def test_control_labels_want_a_token_for_each_row() -> None:
 
 def test_a_leaked_skeleton_is_named() -> None:
     train = np.uint64(2**63) + np.array([1, 2, 3, 3], np.uint64)
-    assert leaked(train, train + np.uint64(3)) is None
+    assert check_no_leak(train, train + np.uint64(3)) is None
     with pytest.raises(
         ValueError, match=r"^1 of 2 test skeletons are in the training data too \(9223372036854775811 for "
     ):
-        leaked(train, train[[3, 3]] + np.array([0, 3], np.uint64))
+        check_no_leak(train, train[[3, 3]] + np.array([0, 3], np.uint64))
     with pytest.raises(
         ValueError, match=r"\(\[0=\.\] for one\); split by skeleton, as probes.data.folds.skeleton_folds"
     ):
-        leaked(np.array(["[0=.]"]), np.array(["[00+.]", "[0=.]"]))
+        check_no_leak(np.array(["[0=.]"]), np.array(["[00+.]", "[0=.]"]))
 
 
 # --- majorities and n-grams ------------------------------------------------------------------------------------------

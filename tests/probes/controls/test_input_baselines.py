@@ -128,7 +128,7 @@ def test_what_cannot_be_fitted_is_not_read_and_the_rest_is() -> None:
 
 
 def test_no_more_training_tokens_are_kept_than_are_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_baselines, "_MOST_ROWS", 300)
+    monkeypatch.setattr(input_baselines, "_MAX_ROWS", 300)
     made, part = Baselines(TARGETS, OWN), examples().fold("train")
     for begin in range(0, 60, 10):
         piece = part[begin : begin + 10]

@@ -11,9 +11,9 @@ from sklearn.metrics import r2_score
 
 from cadmus.machine import tokens
 from probes.controls import input_network
-from probes.controls.input_network import BEFORE, Target, TokenBaseline, window
+from probes.controls.input_network import BEFORE, Output, TokenBaseline, window
 
-Targets = dict[str, Target]
+Targets = dict[str, Output]
 
 
 def test_the_window_holds_the_last_tokens_and_the_position() -> None:
@@ -50,13 +50,13 @@ def planted_tokens(n: int, seed: int) -> tuple[np.ndarray, Targets]:
     a, b = features[:, 0].astype(int), features[:, 1].astype(int)
     product, everywhere, rare = (2 * a - 9) * (2 * b - 9), np.ones(n, np.bool_), rng.random(n) < 0.15
     return features, {
-        "parity": Target((a + b) % 2 + 5, everywhere, "category"),
-        "product": Target(product, everywhere, "number"),
-        "rare": Target(np.where(rare, product - 1000, 10**6), rare, "number"),
-        "rare remainder": Target(np.where(rare, (a + b) % 3, -7), rare, "category"),
-        "position": Target(features[:, 8], everywhere, "category"),
-        "noise": Target(rng.integers(-9, 10, n), everywhere, "number"),
-        "coin": Target(rng.choice(["heads", "tails"], n, p=[0.7, 0.3]), everywhere, "category"),
+        "parity": Output((a + b) % 2 + 5, everywhere, "category"),
+        "product": Output(product, everywhere, "number"),
+        "rare": Output(np.where(rare, product - 1000, 10**6), rare, "number"),
+        "rare remainder": Output(np.where(rare, (a + b) % 3, -7), rare, "category"),
+        "position": Output(features[:, 8], everywhere, "category"),
+        "noise": Output(rng.integers(-9, 10, n), everywhere, "number"),
+        "coin": Output(rng.choice(["heads", "tails"], n, p=[0.7, 0.3]), everywhere, "category"),
     }
 
 
@@ -105,7 +105,7 @@ def test_what_training_lacked_counts_for_nothing() -> None:
     """Ids between those of training, and beyond them, are predicted alike."""
     features, targets = planted_tokens(2000, 0)
     features[features[:, 2] == 4, 2] = 3
-    held = {"product": targets["product"], "coin": Target(targets["coin"].labels.copy(), *targets["coin"][1:])}
+    held = {"product": targets["product"], "coin": Output(targets["coin"].labels.copy(), *targets["coin"][1:])}
     held["coin"].labels[:500] = "edge"
     baseline = TokenBaseline(hidden=16, epochs=3).fit(
         features, {name: targets[name] for name in held}, validation=(features, held)
@@ -123,7 +123,7 @@ def test_the_baseline_refuses_what_it_cannot_fit() -> None:
     features, targets = planted_tokens(40, 0)
     coin, n = targets["coin"], len(features)
     nowhere, once = np.zeros(n, np.bool_), np.arange(n) == 3
-    other = {"coin": Target(np.full(n, "edge"), coin.defined, "category")}
+    other = {"coin": Output(np.full(n, "edge"), coin.defined, "category")}
     shape = r"\(40, 9\); expected integers \[rows, 9\], 0 or more, as window\(\) gives them"
     cases = [
         (

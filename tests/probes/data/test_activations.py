@@ -27,7 +27,7 @@ from cadmus.programs import mixture
 from cadmus.runtime import artifacts
 from cadmus.runtime.artifacts import ArtifactError
 from probes.data import activation_cache, activations
-from probes.data.activations import Batch, stream, tokens_of
+from probes.data.activations import Batch, token_rows, tokens_of
 from probes.data.folds import skeleton_ids
 from tests.models import far_from_trivial
 
@@ -108,7 +108,7 @@ def test_every_site_is_the_models_on_either_kind(config: str) -> None:
     chosen = [site for site in with_rows if "pattern" not in site] + ["blocks.1.hook_mlp_in"]
     assert len(chosen) > 25
     for one in (model(config), converted(config)):
-        found = gathered(stream(one, programs(), chosen, rows_per_batch=300))
+        found = gathered(token_rows(one, programs(), chosen, rows_per_batch=300))
         assert list(found.activations) == chosen
         for site in chosen:
             assert found.activations[site].dtype == np.float32
@@ -117,16 +117,16 @@ def test_every_site_is_the_models_on_either_kind(config: str) -> None:
 
 def test_what_is_computed_on_demand_is_the_models() -> None:
     chosen = [site for site in model().sites(on_demand=True) if site != "hook_tokens"]
-    found = gathered(stream(model(), programs(), chosen))
+    found = gathered(token_rows(model(), programs(), chosen))
     assert found.activations["blocks.0.attn.hook_result"].shape == (len(found.programs), 4 * 32)
     for site in chosen:
         assert same(found.activations[site], expected(found, site)), site
-    ids = gathered(stream(model(), programs(), "hook_tokens"))
+    ids = gathered(token_rows(model(), programs(), "hook_tokens"))
     assert np.array_equal(ids.activations["hook_tokens"][:, 0], tokens_of(programs(), ids).token)
 
 
 def test_the_rows_are_the_tokens_through_the_end() -> None:
-    found = gathered(stream(model(), programs(), SITES))
+    found = gathered(token_rows(model(), programs(), SITES))
     rows = sorted(zip(found.programs.tolist(), found.positions.tolist(), strict=True))
     texts = tokens.decode(programs())
     assert not texts[-1].endswith("."), "the program without an end is gone"
@@ -137,7 +137,7 @@ def test_the_rows_are_the_tokens_through_the_end() -> None:
 @pytest.mark.parametrize("rows_per_batch", [1, 7, 100, 10**6])
 def test_any_positions_in_batches_of_any_size(either: Any, rows_per_batch: int) -> None:
     where = random_positions()
-    batches = list(stream(either, programs(), SITES, where=where, rows_per_batch=rows_per_batch))
+    batches = list(token_rows(either, programs(), SITES, where=where, rows_per_batch=rows_per_batch))
     for batch in batches:
         assert len(batch.programs) <= rows_per_batch or len(set(batch.programs.tolist())) == 1
     assert all(len(a.programs) + len(b.programs) > rows_per_batch for a, b in pairwise(batches))
@@ -145,7 +145,7 @@ def test_any_positions_in_batches_of_any_size(either: Any, rows_per_batch: int) 
     assert sorted(zip(found.programs, found.positions, strict=True)) == list(zip(*np.nonzero(where), strict=True))
     for site in SITES:
         assert same(found.activations[site], expected(found, site)), site
-    again = gathered(stream(either, programs(), SITES[:1], where=where))
+    again = gathered(token_rows(either, programs(), SITES[:1], where=where))
     assert np.array_equal(again.programs, found.programs)
     assert np.array_equal(again.positions, found.positions)
 
@@ -158,7 +158,7 @@ def test_a_pass_is_small_and_holds_little_padding(monkeypatch: pytest.MonkeyPatc
     last[np.arange(len(last)), tokens.lengths(programs())] = True
     needed = int((tokens.lengths(programs()) + 1).sum())
     with model().hooks([("hook_embed", lambda tensor, hook: ran.append(tuple(tensor.shape[:2])))]):
-        found = gathered(stream(model(), programs(), SITES, where=last))
+        found = gathered(token_rows(model(), programs(), SITES, where=last))
     assert same(found.activations[SITES[0]], expected(found, SITES[0]))
     assert len(ran) > 3
     assert max(n * width for n, width in ran) <= 256
@@ -181,25 +181,25 @@ def test_nothing_behind_the_last_site_runs() -> None:
         ran.clear()
         sites = model().sites()
         with model().hooks([(set(sites).__contains__, told)]):
-            list(stream(model(), programs(), chosen))
+            list(token_rows(model(), programs(), chosen))
         assert ran == set(sites[: sites.index(last) + 1]), chosen
 
 
 def test_bf16_is_close_and_comes_as_float32(either: Any) -> None:
-    exact, rough = (gathered(stream(either, programs(), SITES, precision=one)) for one in ("fp32", "bf16"))
+    exact, rough = (gathered(token_rows(either, programs(), SITES, precision=one)) for one in ("fp32", "bf16"))
     for site in SITES:
         error = np.square(rough.activations[site] - exact.activations[site]).mean() ** 0.5
         assert rough.activations[site].dtype == np.float32
         assert 1e-4 < error / exact.activations[site].std() < 0.05, site
     with torch.autocast("cpu", torch.bfloat16):  # what surrounds it does not matter
-        assert same(gathered(stream(either, programs(), SITES)).activations[SITES[0]], exact.activations[SITES[0]])
+        assert same(gathered(token_rows(either, programs(), SITES)).activations[SITES[0]], exact.activations[SITES[0]])
 
 
 def test_nan_is_passed_on() -> None:
     broken = far_from_trivial(CONFIGS["learned"])
     with torch.no_grad():
         broken.embed.W_E[tokens.encode(["7"])[0, 0]] = torch.nan
-    found = gathered(stream(broken, programs(), ["hook_embed"]))
+    found = gathered(token_rows(broken, programs(), ["hook_embed"]))
     is_nan = np.isnan(found.activations["hook_embed"])
     assert np.array_equal(is_nan.all(1), tokens.decode(tokens_of(programs(), found).token[:, None]) == np.array("7"))
     assert np.array_equal(is_nan.any(1), is_nan.all(1))
@@ -207,7 +207,7 @@ def test_nan_is_passed_on() -> None:
 
 def test_no_gradients_are_kept(either: Any) -> None:
     before = torch.is_grad_enabled()
-    next(stream(either, programs(), SITES))
+    next(token_rows(either, programs(), SITES))
     assert torch.is_grad_enabled() == before
     assert all(parameter.grad is None for parameter in either.parameters())
 
@@ -222,7 +222,7 @@ def test_refusals_come_before_anything_runs() -> None:
         (
             {"sites": ["hook_embed", "blocks.1.attn.hook_pattern"]},
             r"site 'blocks\.1\.attn\.hook_pattern' has a number per head, query and key, not a row per token: "
-            r"stream 'blocks\.1\.attn\.hook_z', or read it with probes\.harvest\.harvest",
+            r"stream 'blocks\.1\.attn\.hook_z', or read it with probes\.data\.activations\.harvest",
         ),
         ({"sites": "blocks.0.attn.hook_attn_scores"}, r"'blocks\.0\.attn\.hook_attn_scores' has a number per head"),
         (
@@ -235,7 +235,7 @@ def test_refusals_come_before_anything_runs() -> None:
         ({"where": where.astype(int)}, r"where is int64 \(61, 41\); expected bool \(61, 41\)"),
     ]:
         with pytest.raises(ValueError, match=message) as caught:
-            stream(model(), programs(), **{"sites": SITES, **arguments})
+            token_rows(model(), programs(), **{"sites": SITES, **arguments})
         assert "\n" not in str(caught.value)
     for texts, found in [
         (["34+7=."], "a list"),
@@ -243,20 +243,22 @@ def test_refusals_come_before_anything_runs() -> None:
         (programs()[0], r"uint8 \(40,\)"),
         (programs().astype(int), r"int64 \(61, 40\)"),
     ]:
-        message = rf"^programs are {found}; expected uint8 \[n, width\]: encode texts with cadmus\.tokens\.encode$"
-        for read in (stream, lambda *arguments: next(activations.harvest(*arguments))):
+        message = (
+            rf"^programs are {found}; expected uint8 \[n, width\]: encode texts with cadmus\.machine\.tokens\.encode$"
+        )
+        for read in (token_rows, lambda *arguments: next(activations.batches(*arguments))):
             with pytest.raises(ValueError, match=message):
                 read(model(), texts, SITES)
     short = Model(ModelConfig(**SMALL | {"n_ctx": 30}))
     with pytest.raises(ValueError, match=r"41 positions are wanted, but the model has n_ctx = 30: leave longer"):
-        stream(short, programs(), SITES)
+        token_rows(short, programs(), SITES)
     early = np.arange(41) < np.full((61, 1), 30)
-    assert gathered(stream(short, programs(), SITES, where=early)).positions.max() == 29
+    assert gathered(token_rows(short, programs(), SITES, where=early)).positions.max() == 29
 
 
 def test_nothing_wanted_gives_nothing(either: Any) -> None:
-    assert list(stream(either, programs()[:0], SITES)) == []
-    assert list(stream(either, programs(), SITES, where=np.zeros((61, 41), np.bool_))) == []
+    assert list(token_rows(either, programs()[:0], SITES)) == []
+    assert list(token_rows(either, programs(), SITES, where=np.zeros((61, 41), np.bool_))) == []
 
 
 # --- memory and progress ---------------------------------------------------------------------------------------------
@@ -282,18 +284,18 @@ def test_memory_does_not_grow_with_the_programs(stored: bool, tmp_path: Path) ->
     many = np.repeat(few, 10, 0)
     arguments = {"sites": [*SITES, "blocks.0.attn.hook_result"], "rows_per_batch": 512}
     arguments["cache"] = tmp_path if stored else None
-    list(stream(model(), few, SITES))  # what is done only once
-    small, large = (peak(stream(model(), drawn, **arguments)) for drawn in (few, many))
+    list(token_rows(model(), few, SITES))  # what is done only once
+    small, large = (peak(token_rows(model(), drawn, **arguments)) for drawn in (few, many))
     assert large < 1.25 * small, (small, large)
     if stored:
-        small, large = (peak(stream(model(), drawn, **arguments)) for drawn in (few, many))
+        small, large = (peak(token_rows(model(), drawn, **arguments)) for drawn in (few, many))
         assert large < 1.25 * small, (small, large)
-    assert peak(all_at_once(stream(model(), many, **arguments))) > 5 * large
+    assert peak(all_at_once(token_rows(model(), many, **arguments))) > 5 * large
 
 
 def test_a_batch_that_the_caller_drops_is_gone(tmp_path: Path) -> None:
     for folder in (None, tmp_path, tmp_path):
-        batches = stream(model(), programs(), SITES, rows_per_batch=100, cache=folder)
+        batches = token_rows(model(), programs(), SITES, rows_per_batch=100, cache=folder)
         batch = next(batches)
         array = weakref.ref(batch.activations[SITES[0]])
         del batch
@@ -306,7 +308,7 @@ def test_progress_is_the_share_of_rows(tmp_path: Path) -> None:
         told: list[float] = []
         sizes = [
             len(batch.programs)
-            for batch in stream(model(), programs(), SITES, rows_per_batch=100, cache=folder, progress=told.append)
+            for batch in token_rows(model(), programs(), SITES, rows_per_batch=100, cache=folder, progress=told.append)
         ]
         assert told == pytest.approx(np.cumsum(sizes) / sum(sizes))
 
@@ -317,7 +319,7 @@ def test_progress_is_the_share_of_rows(tmp_path: Path) -> None:
 def test_tokens_of_a_batch() -> None:
     where = random_positions()
     texts = tokens.decode(programs())
-    for batch in stream(model(), programs(), ["hook_embed"], where=where, rows_per_batch=50):
+    for batch in token_rows(model(), programs(), ["hook_embed"], where=where, rows_per_batch=50):
         found = tokens_of(programs(), batch)
         ids = skeleton_ids(programs())
         for row, (program, position) in enumerate(zip(batch.programs, batch.positions, strict=True)):
@@ -351,7 +353,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def read(folder: Path | None, sites: list[str] = SITES, one: Any = None, **arguments: Any) -> Batch:
     arguments = {"programs": programs(), "rows_per_batch": ROWS, **arguments}
-    return gathered(stream(one or model(), sites=sites, cache=folder, **arguments))
+    return gathered(token_rows(one or model(), sites=sites, cache=folder, **arguments))
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -421,7 +423,7 @@ def test_other_content_is_run_anew(tmp_path: Path, passes: list) -> None:
 @pytest.mark.parametrize("interruption", ["closed", "exception", "kill"])
 def test_a_run_that_is_cut_short_counts_as_nothing(interruption: str, tmp_path: Path, passes: list) -> None:
     folder, killed = tmp_path / "cache", tmp_path / "killed"
-    batches = stream(model(), programs(), SITES, rows_per_batch=ROWS, cache=folder)
+    batches = token_rows(model(), programs(), SITES, rows_per_batch=ROWS, cache=folder)
     next(batches), next(batches)
     assert len(list(folder.rglob("*.safetensors"))) == 2 * len(SITES)
     if interruption == "kill":  # what lies on the disk at this moment

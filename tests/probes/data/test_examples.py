@@ -14,7 +14,7 @@ from cadmus.programs.families import Compare, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture
 from cadmus.states import hindsight, variables
-from probes.data.examples import TRUE, Examples, Labelled, Target, draw, is_category, labelled
+from probes.data.examples import TRUE_MACHINE, Examples, Labelled, Target, draw, is_category, labelled
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 
 OTHER = vm.Semantics({"+": "-", "-": "+"})
@@ -102,7 +102,7 @@ def test_the_tokens_probed_are_a_programs_own_without_hindsight() -> None:
     texts = ["3a+4=.", "f12={3}.", "f{3}3=.", "{3}f3=.", "12==."]
     programs = tokens.encode(texts)
     examples = Examples.of(programs)
-    behind = hindsight.hindsight(programs)
+    behind = hindsight.undetermined(programs)
     assert behind.any()
     assert not behind.all(1).any()
     for row, text in enumerate(texts):
@@ -165,7 +165,10 @@ VARIABLES = (
     my_all_true,
 )
 TARGETS = tuple(
-    Target(variable, offset, machine) for variable in VARIABLES for offset in (0, -1, 2) for machine in (TRUE, "other")
+    Target(variable, offset, machine)
+    for variable in VARIABLES
+    for offset in (0, -1, 2)
+    for machine in (TRUE_MACHINE, "other")
 )
 
 
@@ -191,7 +194,7 @@ def test_labels_are_those_of_the_states() -> None:
         taken = np.flatnonzero(found.taken()[k]) - 99
         assert taken.tolist() == np.unique(values[defined]).tolist()
     assert found.outside.max() > 0
-    true, other = (found.of(TARGETS.index(Target("stack.0.value", 0, name)))[0] for name in (TRUE, "other"))
+    true, other = (found.of(TARGETS.index(Target("stack.0.value", 0, name)))[0] for name in (TRUE_MACHINE, "other"))
     assert (true != other).any()
 
 

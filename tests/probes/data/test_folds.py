@@ -15,7 +15,7 @@ from cadmus.machine import tokens
 from cadmus.models.model import Model, ModelConfig
 from cadmus.programs import mixture, skeletons
 from cadmus.programs.families import Compare, Register
-from probes.data.activations import harvest, residual_sites
+from probes.data.activations import batches, residual_sites
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 
 CFG = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, d_mlp=48, n_ctx=32, initializer_range=0.3)
@@ -32,7 +32,7 @@ def test_harvested_activations_are_the_models() -> None:
     _, whole = model.run_with_cache(torch.from_numpy(tokens.sequences(programs())))
     for batch_size in (7, 50, 512):
         covered = []
-        for rows, activations in harvest(model, programs(), sites, batch_size=batch_size):
+        for rows, activations in batches(model, programs(), sites, batch_size=batch_size):
             assert list(activations) == sites
             assert rows.stop - rows.start <= batch_size
             covered += range(rows.start, rows.stop)
@@ -46,9 +46,9 @@ def test_harvested_activations_are_the_models() -> None:
 
 def test_harvest_of_nothing_and_of_unknown_sites() -> None:
     model = Model(CFG)
-    assert list(harvest(model, programs()[:0], residual_sites(model))) == []
+    assert list(batches(model, programs()[:0], residual_sites(model))) == []
     with pytest.raises(ValueError, match=r"site 'blocks\.2\.hook_resid_post' does not exist .*see model\.sites\(\)"):
-        next(harvest(model, programs(), ["hook_embed", "blocks.2.hook_resid_post"]))
+        next(batches(model, programs(), ["hook_embed", "blocks.2.hook_resid_post"]))
 
 
 def test_residual_sites_are_the_depths() -> None:

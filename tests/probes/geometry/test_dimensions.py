@@ -12,7 +12,14 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, OrthogonalMatchingPursuit, Ridge
 from sklearn.metrics import r2_score
 
-from probes.geometry.dimensions import by_components, by_neurons, by_rank, needed, reduced_rank, select_neurons
+from probes.geometry.dimensions import (
+    by_components,
+    by_neurons,
+    by_rank,
+    reduced_rank,
+    select_neurons,
+    smallest_sufficient,
+)
 from probes.solvers.moments import Moments
 
 
@@ -149,7 +156,7 @@ def test_a_planted_rank_is_found(rank: int) -> None:
     y = x @ into @ out.T + 0.05 * rng.normal(size=(4000, 10))
     train, validation = halves(x, y)
     table = by_rank(train, validation, range(1, 11))
-    assert needed(table) == rank
+    assert smallest_sufficient(table) == rank
     assert (table.control[: rank - 1] < table.score[: rank - 1] / 2).all()
     space = reduced_rank(train, rank).coef
     cosines = np.linalg.svd(np.linalg.qr(into)[0].T @ np.linalg.svd(space)[0][:, :rank])[1]
@@ -167,7 +174,7 @@ def test_classes_on_a_circle_need_two_dimensions_and_a_line_of_numbers_one() -> 
     for points, dimensions in ((circle, 2), (line, 1)):
         x = points + 0.05 * rng.normal(size=(6000, 16))
         table = by_rank(*halves(x, one_hot), range(1, 7))
-        assert needed(table) == dimensions
+        assert smallest_sufficient(table) == dimensions
     train, validation = halves(x, one_hot)
     value = np.arange(7.0)[:, None]
     (row,) = by_rank(train.mapped(value), validation.mapped(value)).itertuples()
@@ -185,7 +192,7 @@ def test_planted_neurons_are_found(k: int) -> None:
     y = x[:, planted] @ weights + 0.05 * rng.normal(size=(6000, 2))
     table = by_neurons(*halves(x, y), range(1, 17))
     assert set(table.neurons[k - 1]) == set(planted.tolist())
-    assert needed(table, 0.99) == k
+    assert smallest_sufficient(table, 0.99) == k
     assert (table.control[:k] < 0.5 * table.score[:k]).all()
     assert (table.control_low <= table.control).all()
     assert (table.control <= table.control_high).all()
@@ -196,8 +203,8 @@ def test_a_rotated_signal_needs_many_neurons_and_one_dimension() -> None:
     x = rng.normal(size=(6000, 32))
     y = x @ np.ones((32, 1)) + 0.05 * rng.normal(size=(6000, 1))
     train, validation = halves(x, y)
-    assert needed(by_rank(train, validation)) == 1
-    assert needed(by_neurons(train, validation, range(1, 33))) == 31
+    assert smallest_sufficient(by_rank(train, validation)) == 1
+    assert smallest_sufficient(by_neurons(train, validation, range(1, 33))) == 31
 
 
 def test_components_tell_where_in_the_variance_a_number_lies() -> None:
@@ -207,7 +214,7 @@ def test_components_tell_where_in_the_variance_a_number_lies() -> None:
     x = (latent * scales) @ basis.T
     for component in (0, 4, 9):
         y = latent[:, [component]] + 0.05 * rng.normal(size=(6000, 1))
-        assert needed(by_components(*halves(x, y), range(1, 11))) == component + 1
+        assert smallest_sufficient(by_components(*halves(x, y), range(1, 11))) == component + 1
 
 
 def test_noise_needs_nothing() -> None:
@@ -216,7 +223,7 @@ def test_noise_needs_nothing() -> None:
     for variant in (by_rank, by_components, by_neurons):
         table = variant(*moments)
         assert table.score.max() < 0.05
-        assert needed(table) is None
+        assert smallest_sufficient(table) is None
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
@@ -234,20 +241,24 @@ def test_controls_are_drawn_from_the_seed() -> None:
 def test_tables_of_all_kinds_stack() -> None:
     moments = halves(*correlated(100, 12, 2))
     table = pd.concat([by_rank(*moments), by_components(*moments), by_neurons(*moments)])
-    assert set(table.groupby("probe").apply(needed).index) == {"reduced rank", "principal components", "neurons"}
+    assert set(table.groupby("probe").apply(smallest_sufficient).index) == {
+        "reduced rank",
+        "principal components",
+        "neurons",
+    }
     with pytest.raises(ValueError, match=r"no or several measurements; give the rows of one.*group the table first"):
-        needed(table)
+        smallest_sufficient(table)
 
 
 def test_needed_is_the_least_that_reaches_its_share() -> None:
     table = pd.DataFrame({"probe": "neurons", "full": 0.8, "k": [1, 2, 4, 8], "score": [0.3, 0.77, 0.75, 0.8]})
-    assert needed(table) == 2
-    assert needed(table, 1.0) == 8
-    assert needed(table, 0.3) == 1
-    assert needed(table[:1]) is None
-    assert needed(table.assign(full=-0.1)) is None
+    assert smallest_sufficient(table) == 2
+    assert smallest_sufficient(table, 1.0) == 8
+    assert smallest_sufficient(table, 0.3) == 1
+    assert smallest_sufficient(table[:1]) is None
+    assert smallest_sufficient(table.assign(full=-0.1)) is None
     with pytest.raises(ValueError, match=r"share = 95 must be above 0 and at most 1"):
-        needed(table, 95)
+        smallest_sufficient(table, 95)
 
 
 def test_dependent_neurons_come_last() -> None:

@@ -14,11 +14,11 @@ from sklearn.linear_model import Ridge
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.model import Model, ModelConfig
 from probes.controls.untrained import untrained_twin
-from probes.data.activations import residual_sites, stream
+from probes.data.activations import residual_sites, token_rows
 from probes.data.examples import Examples, Target, labelled
 from probes.data.folds import FOLDS
 from probes.measurement import passes, scores
-from probes.measurement.measure import TRAINED, UNTRAINED, Measured, measure
+from probes.measurement.measure import TRAINED, UNTRAINED, Measurement, measure
 from tests.planted import AFTER, BEFORE, CFG, PRESENT, TARGETS, VARIABLES, Planted, a_variable, examples, measured
 
 # --- planted truth ---------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def test_the_tallies_are_what_the_probes_read_token_by_token() -> None:
     found, test = measured(), examples().fold("test")
     labels, twin = labelled(test, TARGETS), untrained_twin(Model(CFG), 3)
     for name, model in ((TRAINED, Planted()), (UNTRAINED, twin)):
-        (batch,) = stream(model, test.programs, residual_sites(model), where=test.where)
+        (batch,) = token_rows(model, test.programs, residual_sites(model), where=test.where)
         values, defined = labels.at(batch.programs, batch.positions)
         chosen = np.arange(len(TARGETS)) if name == TRAINED else np.array(found.own)
         shown = defined[:, labels.mask_of[chosen]]
@@ -67,7 +67,7 @@ def test_the_tallies_are_what_the_probes_read_token_by_token() -> None:
 def test_a_pass_per_group_of_sites_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = quick(TARGETS, residual_sites(Planted()), Planted(), examples())
     monkeypatch.setattr(passes, "BANK_BYTES", 0)
-    task = passes.Task(
+    task = passes.Plan(
         {TRAINED: Planted()}, examples(), tuple(TARGETS), (BEFORE, AFTER), {}, 0, lambda stage, share: None
     )
     assert passes.site_groups(task) == [(BEFORE,), (AFTER,)]
@@ -88,7 +88,7 @@ def test_probes_are_fitted_on_training_programs_and_chosen_on_validation_program
     parts = {}
     for fold in ("train", "validation"):
         part = examples().fold(fold)
-        (batch,) = stream(model, part.programs, [BEFORE], where=part.where)
+        (batch,) = token_rows(model, part.programs, [BEFORE], where=part.where)
         values, defined = labelled(part, TARGETS[k : k + 1]).at(batch.programs, batch.positions)
         parts[fold] = batch.activations[BEFORE][defined[:, 0]].astype(float), values[defined[:, 0], 0]
     found = measured().readouts[TRAINED, BEFORE]
@@ -119,7 +119,9 @@ def small() -> Examples:
     return examples()[:160]
 
 
-def quick(targets, sites=(BEFORE,), model: Model | None = None, part: Examples | None = None, **arguments) -> Measured:
+def quick(
+    targets, sites=(BEFORE,), model: Model | None = None, part: Examples | None = None, **arguments
+) -> Measurement:
     model = Model(CFG).eval() if model is None else model
     return measure(model, small() if part is None else part, targets, sites, **{"controls": False, **arguments})
 
@@ -221,7 +223,7 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @cache
-def bad() -> Measured:
+def bad() -> Measurement:
     """Of a model whose second site is NaN everywhere, the first where the token is a 7."""
     model = Model(CFG).eval()
     with torch.no_grad():
@@ -331,10 +333,10 @@ def test_a_users_probe_is_run_in_place_of_ours(later: bool) -> None:
     for site in (BEFORE, AFTER):
         assert table.problem[site].tolist() == ["RuntimeError: negative numbers", "RuntimeError: negative numbers", ""]
     rows, part = labelled(small().fold("train"), targets[2:3]), small().fold("train")
-    (batch,) = stream(model, part.programs, [AFTER], where=part.where)
+    (batch,) = token_rows(model, part.programs, [AFTER], where=part.where)
     peer = Ridge(1.0).fit(batch.activations[AFTER], rows.at(batch.programs, batch.positions)[0][:, 0])
     test = small().fold("test")
-    (batch,) = stream(model, test.programs, [AFTER], where=test.where)
+    (batch,) = token_rows(model, test.programs, [AFTER], where=test.where)
     values = labelled(test, targets).at(batch.programs, batch.positions)[0][:, 2]
     assert table.score[AFTER]["depth"] == pytest.approx(
         (np.rint(peer.predict(batch.activations[AFTER])) == values).mean(), abs=0.01

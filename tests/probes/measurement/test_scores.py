@@ -13,10 +13,10 @@ from cadmus.statistics import clustered
 from probes.data import activations
 from probes.data.examples import Target
 from probes.measurement import scores
-from probes.measurement.measure import TRAINED, UNTRAINED, Measured
+from probes.measurement.measure import TRAINED, UNTRAINED, Measurement
 from probes.measurement.tally import ALL, Tally
-from probes.solvers.custom import EstimatorReadouts
-from probes.solvers.site_probes import Readouts
+from probes.solvers.custom import CustomSiteProbes
+from probes.solvers.site_probes import SiteProbes
 
 SITES = (scores.EMBEDDING, "blocks.0.hook_resid_post")
 OWN = (Target("reg.a.value"), Target("reg.a.value", as_number=True), Target("all_true"))
@@ -69,10 +69,10 @@ class World:
         columns = (part[:, :targets] for part in (read, self.values, self.shown))
         return tally.add(*columns, self.clusters, self.groups)
 
-    def measured(self) -> Measured:
-        readouts = Readouts(len(TARGETS), None, np.array([], int), (), self.problems, self.notes)
+    def measured(self) -> Measurement:
+        readouts = SiteProbes(len(TARGETS), None, np.array([], int), (), self.problems, self.notes)
         own = len(OWN)
-        return Measured(
+        return Measurement(
             targets=TARGETS,
             sites=SITES,
             groups=GROUPS,
@@ -84,7 +84,7 @@ class World:
             },
             baselines={name: self.tally(self.said[name], own) for name in scores.CONTROLS[:5]},
             readouts={(TRAINED, site): readouts for site in SITES}
-            | {(UNTRAINED, site): Readouts(own, None, np.array([], int), ()) for site in SITES},
+            | {(UNTRAINED, site): SiteProbes(own, None, np.array([], int), ()) for site in SITES},
             validation=dict.fromkeys(SITES, np.arange(len(TARGETS)) / 10),
             bits=dict.fromkeys(SITES, np.stack([np.arange(len(TARGETS)) / 2, np.arange(len(TARGETS)) + 9.0], 1)),
             outside=np.arange(len(TARGETS)),
@@ -317,14 +317,14 @@ def test_nothing_is_claimed_of_few_clusters(monkeypatch: pytest.MonkeyPatch) -> 
     measured = World(noise={SITES[1]: 0.0}).measured()
     read = scores.table(measured).query("site == @SITES[1] and variable == 'reg.a.value'").read
     assert read.any()
-    monkeypatch.setattr(clustered, "FEWEST_CLUSTERS", CLUSTERS + 1)
+    monkeypatch.setattr(clustered, "MIN_CLUSTERS", CLUSTERS + 1)
     assert not scores.table(measured).read.eq(True).any()
     assert scores.gaps(measured).empty
 
 
 def test_a_users_probe_gives_its_name() -> None:
     measured = World().measured()
-    custom = EstimatorReadouts((None,) * len(TARGETS), {2: "RuntimeError: no"}, {}, "Nearest")
+    custom = CustomSiteProbes((None,) * len(TARGETS), {2: "RuntimeError: no"}, {}, "Nearest")
     table = scores.table(replace(measured, readouts=measured.readouts | {(TRAINED, SITES[1]): custom}))
     assert set(table[table.site == SITES[1]].probe) == {"Nearest"}
     assert cell(table, SITES[1], "all_true", "accuracy").problem == "RuntimeError: no"

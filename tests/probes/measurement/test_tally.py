@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cadmus.machine import tokens
-from probes.measurement.tally import ALL, Groups, Tally, clusters_of, token_classes
+from probes.measurement.tally import ALL, Breakdown, Tally, clusters_of, token_classes
 
 DETAILED = np.array([-1, 1, 0])
 
@@ -58,7 +58,7 @@ def test_without_detailed_targets_or_groups() -> None:
 
 def test_groups_are_numbered_through() -> None:
     first, second = np.array([[0, 1, -1]]), np.array([[2, -1, 0]])
-    groups = Groups.of(token_class=(first, ("digit", "stack")), family=(second, ("a", "b", "c")))
+    groups = Breakdown.of(token_class=(first, ("digit", "stack")), family=(second, ("a", "b", "c")))
     assert groups.names == (
         (ALL, ALL),
         *(("token class", "digit"), ("token class", "stack")),
@@ -66,11 +66,11 @@ def test_groups_are_numbered_through() -> None:
     )
     assert groups.codes.tolist() == [[[1, 5], [2, -1], [-1, 3]]]
     assert groups.codes.dtype == np.int16
-    none = Groups.none((4, 7))
+    none = Breakdown.none((4, 7))
     assert none.names == ((ALL, ALL),)
     assert none.codes.shape == (4, 7, 0)
     with pytest.raises(ValueError, match=r"no breakdown is given; Groups\.none says that there is none"):
-        Groups.of()
+        Breakdown.of()
 
 
 def test_few_skeletons_are_clustered_by_program() -> None:

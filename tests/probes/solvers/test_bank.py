@@ -9,7 +9,7 @@ import pytest
 
 from probes.solvers.bank import Bank, OneHotBank
 from probes.solvers.moments import Moments
-from probes.solvers.rows import Rows
+from probes.solvers.rows import BatchLabels
 
 MASK_OF = np.array([0, 1, 1, 2])  # of four targets; mask 3 has none
 
@@ -30,7 +30,7 @@ def activations(n: int = 400, features: int = 7, seed: int = 1) -> np.ndarray:
 def banked(x: np.ndarray, values: np.ndarray, defined: np.ndarray, cuts: tuple[int, ...] = ()) -> Bank:
     bank = Bank(x.shape[1], MASK_OF, masks=defined.shape[1])
     for part in zip(*(np.split(array, cuts) for array in (x, values, defined)), strict=True):
-        bank.update(part[0], Rows.of(*part[1:], MASK_OF))
+        bank.update(part[0], BatchLabels.of(*part[1:], MASK_OF))
     return bank
 
 
@@ -70,7 +70,7 @@ def test_a_bank_holds_the_sums_over_all_rows(cuts: tuple[int, ...]) -> None:
 def test_second_moments_are_formed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probes.solvers.bank._PRODUCT_BYTES", 3 * 4 * 7**2)  # of eight parts
     x, (values, defined) = activations(), labels()
-    assert Rows.of(values, defined, MASK_OF).products.weights.shape[1] >= 8
+    assert BatchLabels.of(values, defined, MASK_OF).products.weights.shape[1] >= 8
     check_bank(banked(x, values, defined), x, values, defined)
 
 
@@ -151,8 +151,8 @@ def test_values_beyond_99_are_refused() -> None:
     values, defined = np.array([[5, -100], [99, 3]]), np.ones((2, 1), np.bool_)
     message = r"target 1 has the value -100; numbers are probed on \|v\| <= 99: leave such rows out of its mask"
     with pytest.raises(ValueError, match=message):
-        Rows.of(values, defined, np.array([0, 0]))
-    Rows.of(values, np.array([[True, False], [True, True]]), np.array([0, 1]))
+        BatchLabels.of(values, defined, np.array([0, 0]))
+    BatchLabels.of(values, np.array([[True, False], [True, True]]), np.array([0, 1]))
 
 
 def test_one_hot_features_are_never_made() -> None:
@@ -165,7 +165,7 @@ def test_one_hot_features_are_never_made() -> None:
     bank = OneHotBank(15, MASK_OF, masks=4)
     parts = [OneHotBank(15, MASK_OF, masks=4) for _ in range(2)]
     for part in (slice(0, 130), slice(130, 400)):
-        rows = Rows.of(values[part], defined[part], MASK_OF)
+        rows = BatchLabels.of(values[part], defined[part], MASK_OF)
         bank.update(ids[part], rows)
         parts[part.start > 0].update(ids[part], rows)
     check_bank(bank, x[:, :15], values, defined)
@@ -175,7 +175,7 @@ def test_one_hot_features_are_never_made() -> None:
 
 def test_memory_does_not_grow_with_the_rows() -> None:
     values, defined = labels(2000)
-    x, rows = activations(2000, 64), Rows.of(values, defined, MASK_OF)
+    x, rows = activations(2000, 64), BatchLabels.of(values, defined, MASK_OF)
     bank = Bank(64, MASK_OF, masks=4).update(x, rows)  # compiled, and its arrays made
     peaks = []
     for batches in (2, 10):

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probes.solvers.custom import EstimatorReadouts, Probe, fresh, load
+from probes.solvers.custom import CustomSiteProbes, Probe, fresh, load
 
 SOURCE = '''
 import numpy as np
@@ -122,7 +122,7 @@ class Constant:
         probe = load("here/mine.py:Constant")
     assert sys.path == [*before, str(tmp_path / "here")]
     monkeypatch.chdir("/")
-    assert (EstimatorReadouts.fit(probe, x, values, shown).predict(x)[:, 0] == 7).all()
+    assert (CustomSiteProbes.fit(probe, x, values, shown).predict(x)[:, 0] == 7).all()
 
 
 def test_a_file_that_exits_or_says_much_is_told_in_one_line(tmp_path: Path, path_kept: None) -> None:
@@ -146,7 +146,7 @@ def test_a_file_that_exits_or_says_much_is_told_in_one_line(tmp_path: Path, path
 )
 def test_a_fresh_copy_reads_each_target(probe: object, tmp_path: Path) -> None:
     probe, (x, values, shown) = load(f"{write(tmp_path)}:Nearest") if probe == "file" else probe, data()
-    found = EstimatorReadouts.fit(probe, x, values, shown)
+    found = CustomSiteProbes.fit(probe, x, values, shown)
     assert found.problems == {
         2: "constant (7) on the training tokens",
         3: "49 training tokens; a probe needs 50",
@@ -213,7 +213,7 @@ class Awkward:
 )
 def test_a_probe_that_fails_is_marked_and_the_rest_kept(how: str, problem: str) -> None:
     x, values, shown = data()
-    found = EstimatorReadouts.fit(Awkward(how), x, values, shown)
+    found = CustomSiteProbes.fit(Awkward(how), x, values, shown)
     assert found.problems[1] == problem
     assert found.fitted[1] is None
     read = found.predict(x)
@@ -224,7 +224,7 @@ def test_a_probe_that_fails_is_marked_and_the_rest_kept(how: str, problem: str) 
 @pytest.mark.parametrize(("how", "problem"), [("raises later", "KeyError: 'tired'"), ("exits later", "SystemExit: 3")])
 def test_a_probe_that_fails_later_is_marked_then(how: str, problem: str) -> None:
     x, values, shown = data()
-    found = EstimatorReadouts.fit(Awkward(how), x, values, shown)
+    found = CustomSiteProbes.fit(Awkward(how), x, values, shown)
     assert (found.predict(x)[:, 1] == 0).all()
     assert 1 not in found.problems
     for _ in range(2):
@@ -236,8 +236,8 @@ def test_a_probe_that_fails_later_is_marked_then(how: str, problem: str) -> None
 def test_an_interruption_passes_through() -> None:
     x, values, shown = data()
     with pytest.raises(KeyboardInterrupt):
-        EstimatorReadouts.fit(Awkward("is interrupted in fit"), x, values, shown)
-    found = EstimatorReadouts.fit(Awkward("is interrupted later"), x, values, shown)
+        CustomSiteProbes.fit(Awkward("is interrupted in fit"), x, values, shown)
+    found = CustomSiteProbes.fit(Awkward("is interrupted later"), x, values, shown)
     found.predict(x)
     with pytest.raises(KeyboardInterrupt):
         found.predict(x)
@@ -246,12 +246,12 @@ def test_an_interruption_passes_through() -> None:
 def test_rows_that_are_not_finite_are_kept_from_the_probe() -> None:
     x, values, shown = data()
     x[:30, 0] = np.nan
-    found = EstimatorReadouts.fit(LinearRegression(), x, values, shown)
+    found = CustomSiteProbes.fit(LinearRegression(), x, values, shown)
     told = "30 training tokens left out: activations not finite"
     assert found.notes == {0: told, 1: told}
     assert found.problems[3] == f"19 training tokens; a probe needs 50 ({told})"
     read = found.predict(x)
     assert np.isnan(read[:30]).all()
     assert np.isfinite(read[30:, 0]).all()
-    few = EstimatorReadouts.fit(LinearRegression(), np.tile(x[30:90], 20), values[30:90], shown[30:90])
+    few = CustomSiteProbes.fit(LinearRegression(), np.tile(x[30:90], 20), values[30:90], shown[30:90])
     assert few.notes[0] == "60 training tokens for 120 dimensions"

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from probes.solvers.bank import Bank
 from probes.solvers.linear import ALPHAS, SHRINKAGES, discriminant, ridge, solve_ridge
 from probes.solvers.moments import Moments
-from probes.solvers.rows import Rows
+from probes.solvers.rows import BatchLabels
 
 
 def regression(n: int, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,7 @@ def test_numbers_of_one_mask_are_probed_at_once_from_streamed_sums() -> None:
     defined, mask_of = rng.random((3000, 2)) < [0.5, 1.0], np.array([0, 0, 1])
     banks = []
     for part in (slice(0, 2000), slice(2000, 3000)):
-        rows = Rows.of(y[part][:, [0, 1, 1]], defined[part], mask_of)
+        rows = BatchLabels.of(y[part][:, [0, 1, 1]], defined[part], mask_of)
         banks.append(Bank(8, mask_of).update(x[part], rows))
     probe = ridge(banks[0].numbers([0, 1]), validation=banks[1].numbers([0, 1]))
     train = defined[:, 0] & (np.arange(3000) < 2000)
@@ -175,7 +175,7 @@ def test_a_covariance_that_is_singular_in_single_precision_wants_more_shrinkage(
     codes = rng.integers(0, 3, 4000)
     massive = np.linalg.qr(rng.normal(size=(64, 64)))[0][0] * 1e5 * rng.normal(size=(4000, 1))
     x = (rng.normal(size=(4000, 64)) * 1e-3 + massive).astype(np.float32)
-    rows = Rows.of(codes[:, None], np.ones((4000, 1), np.bool_), np.zeros(1, int))
+    rows = BatchLabels.of(codes[:, None], np.ones((4000, 1), np.bool_), np.zeros(1, int))
     moments = Bank(64, np.zeros(1, int)).update(x, rows).moments(0, np.arange(3))
     with pytest.raises(ValueError, match="the covariance within classes is singular in single precision, shrunk by 0 "):
         discriminant(moments, (0.0,))

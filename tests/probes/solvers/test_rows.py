@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from probes.solvers.rows import Products, Rows
+from probes.solvers.rows import BatchLabels, MaskProducts
 
 
-def sums(products: Products, numbers: np.ndarray) -> np.ndarray:
+def sums(products: MaskProducts, numbers: np.ndarray) -> np.ndarray:
     """By mask, the sum of a number per row, as the products are added up."""
     parts = [numbers[products.order[begin:end]].sum() for begin, end in itertools.pairwise(products.bounds)]
     return products.weights @ np.array(parts, float)
@@ -29,7 +29,7 @@ def similar(masks: int = 40, rows: int = 300, seed: int = 1) -> np.ndarray:
     return defined
 
 
-@pytest.mark.parametrize("way", [Products.of, Products.partition, Products.differences])
+@pytest.mark.parametrize("way", [MaskProducts.of, MaskProducts.partition, MaskProducts.differences])
 @pytest.mark.parametrize(
     "defined",
     [independent(), similar(), np.zeros((3, 20), np.bool_), np.ones((3, 20), np.bool_), np.ones((1, 0), np.bool_)],
@@ -42,8 +42,8 @@ def test_every_mask_gets_the_sum_over_its_rows(way, defined: np.ndarray) -> None
 
 def test_independent_masks_share_rows_and_similar_ones_differences() -> None:
     few, many = independent(3), similar(rows=3000)
-    assert len(Products.of(few).order) == few.any(0).sum(), "each row once"
-    chosen, parts = Products.of(many), Products.partition(many)
+    assert len(MaskProducts.of(few).order) == few.any(0).sum(), "each row once"
+    chosen, parts = MaskProducts.of(many), MaskProducts.partition(many)
     assert len(chosen.order) < 0.2 * many.sum()
     assert len(chosen.order) + chosen.weights.size < 0.5 * (len(parts.order) + parts.weights.size)
 
@@ -51,7 +51,7 @@ def test_independent_masks_share_rows_and_similar_ones_differences() -> None:
 def test_rows_without_some_are_those_of_the_rest() -> None:
     values = np.random.default_rng(4).integers(-9, 10, (300, 40))
     defined, left_out = similar(), np.arange(300) % 7 == 0
-    rows = Rows.of(values, defined.T, np.arange(40)).without(left_out)
+    rows = BatchLabels.of(values, defined.T, np.arange(40)).without(left_out)
     assert np.array_equal(rows.defined, defined & ~left_out)
     assert np.array_equal(rows.codes, np.where(rows.defined.T, values + 99, -1))
     assert np.array_equal(sums(rows.products, np.arange(300)), rows.defined @ np.arange(300))

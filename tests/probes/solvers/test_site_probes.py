@@ -7,12 +7,12 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
-from cadmus.states.variables import LARGEST
+from cadmus.states.variables import MAX_ABS_VALUE
 from probes.data.examples import Target
 from probes.solvers import site_probes
 from probes.solvers.bank import Bank
 from probes.solvers.linear import ALPHAS, SHRINKAGES
-from probes.solvers.rows import Rows
+from probes.solvers.rows import BatchLabels
 
 TARGETS = (
     *(Target("number", as_number=True), Target("other", as_number=True), Target("number")),
@@ -36,15 +36,15 @@ def rows(n: int, seed: int, features: int = 12) -> tuple[np.ndarray, np.ndarray,
 
 
 def banked(x: np.ndarray, values: np.ndarray, defined: np.ndarray) -> Bank:
-    return Bank(x.shape[1], MASK_OF, defined.shape[1]).update(x, Rows.of(values, defined, MASK_OF))
+    return Bank(x.shape[1], MASK_OF, defined.shape[1]).update(x, BatchLabels.of(values, defined, MASK_OF))
 
 
 @pytest.fixture(scope="module")
-def found() -> site_probes.Readouts:
+def found() -> site_probes.SiteProbes:
     return site_probes.fit(banked(*rows(1500, 0)), banked(*rows(600, 1)), TARGETS)
 
 
-def test_each_target_is_read_as_by_a_probe_of_its_own(found: site_probes.Readouts) -> None:
+def test_each_target_is_read_as_by_a_probe_of_its_own(found: site_probes.SiteProbes) -> None:
     (x, values, defined), (x_test, *_) = rows(1500, 0), rows(400, 2)
     read = found.predict(x_test)
     assert read.shape == (400, 8)
@@ -59,7 +59,7 @@ def test_each_target_is_read_as_by_a_probe_of_its_own(found: site_probes.Readout
         assert (read[:, k] == peer.predict(x_test)).mean() > 0.995
 
 
-def test_what_cannot_be_fitted_is_told_by_target(found: site_probes.Readouts) -> None:
+def test_what_cannot_be_fitted_is_told_by_target(found: site_probes.SiteProbes) -> None:
     assert found.problems == {
         4: "40 training and 40 validation tokens; a probe needs 50 of each",
         5: "constant (4) on the training tokens",
@@ -70,7 +70,7 @@ def test_what_cannot_be_fitted_is_told_by_target(found: site_probes.Readouts) ->
     assert all(np.isnan(found.penalty(k)) for k in found.problems)
 
 
-def test_a_row_that_is_not_finite_is_not_read(found: site_probes.Readouts) -> None:
+def test_a_row_that_is_not_finite_is_not_read(found: site_probes.SiteProbes) -> None:
     x = rows(9, 2)[0]
     expected = found.predict(x)
     x[3, 1], x[5, 0] = np.nan, np.inf
@@ -138,9 +138,9 @@ def test_a_shrinkage_that_is_too_little_for_a_target_is_chosen_anew(monkeypatch:
 
 def test_numbers_need_no_value_twice() -> None:
     rng = np.random.default_rng(0)
-    y = rng.permutation(2 * LARGEST + 1)[:, None] - LARGEST
+    y = rng.permutation(2 * MAX_ABS_VALUE + 1)[:, None] - MAX_ABS_VALUE
     x = (y * rng.normal(size=(1, 4)) + rng.normal(size=(len(y), 4))).astype(np.float32)
-    bank = Bank(4, np.zeros(1, int)).update(x, Rows.of(y, np.ones((len(y), 1), np.bool_), np.zeros(1, int)))
+    bank = Bank(4, np.zeros(1, int)).update(x, BatchLabels.of(y, np.ones((len(y), 1), np.bool_), np.zeros(1, int)))
     found = site_probes.fit(bank, bank, [Target("number", as_number=True)])
     assert np.corrcoef(found.predict(x)[:, 0], y[:, 0])[0, 1] > 0.99
     assert not found.problems
