@@ -222,7 +222,7 @@ def test_refusals_come_before_anything_runs() -> None:
         (
             {"sites": ["hook_embed", "blocks.1.attn.hook_pattern"]},
             r"site 'blocks\.1\.attn\.hook_pattern' has a number per head, query and key, not a row per token: "
-            r"stream 'blocks\.1\.attn\.hook_z', or read it with probes\.data\.activations\.harvest",
+            r"stream 'blocks\.1\.attn\.hook_z', or read it with probes\.data\.activations\.batches",
         ),
         ({"sites": "blocks.0.attn.hook_attn_scores"}, r"'blocks\.0\.attn\.hook_attn_scores' has a number per head"),
         (
