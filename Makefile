@@ -4,20 +4,28 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 LENS4 ?= .venv-lens4
 
-.PHONY: report test test-lens4 lint format agreement clean
+.PHONY: report test test-all test-lens4 lint format coverage agreement fuzz clean
 
 report: $(VENV)/installed  ## all about the model that ships: reports/index.html (five minutes on two cores)
 	$(BIN)/cadmus-probe report --out reports
 
-test: $(VENV)/installed  ## every test
-	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest
+test: $(VENV)/installed  ## what one runs before each commit: no training, no processes, no pages
+	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow" --durations=10
+
+test-all: $(VENV)/installed  ## every test
+	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope --durations=10
+
+coverage: $(VENV)/installed  ## every test, and the statements that they reach (compiled functions count as not reached)
+	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope \
+		--cov=cadmus --cov=probes --cov=analyses --cov-report=term
 
 test-lens4: $(LENS4)/installed  ## conversions to transformer-lens 4, which needs an environment of its own
 	EXPECTED_TRANSFORMER_LENS=4 $(LENS4)/bin/python -m pytest tests/cadmus/models/test_lens.py
 
-lint: $(VENV)/installed  ## style and formatting
+lint: $(VENV)/installed  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
@@ -25,6 +33,9 @@ format: $(VENV)/installed
 
 agreement: $(VENV)/installed  ## interpreter and compiled machine on a million programs
 	$(BIN)/python -m tests.agreement 1000000
+
+fuzz: $(VENV)/installed  ## the properties that hypothesis looks for, with fifty times the examples
+	EXAMPLES=50 $(BIN)/python -m pytest -n auto -m hypothesis
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
@@ -37,7 +48,7 @@ $(LENS4)/installed: constraints.txt constraints-lens4.txt
 	$(PYTHON) -m venv $(LENS4)
 	grep -v '^transformer-lens==' constraints.txt | cat - constraints-lens4.txt > $(LENS4)/constraints.txt
 	$(LENS4)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
-		--constraint $(LENS4)/constraints.txt einops numba pytest transformer-lens
+		--constraint $(LENS4)/constraints.txt einops lazy-loader numba pytest transformer-lens
 	touch $@
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -16,7 +17,6 @@ from analyses.commands.terminal import paragraphs
 from analyses.commands.training import training
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -26,6 +26,13 @@ app.add_typer(machine)
 app.add_typer(training)
 app.add_typer(studies)
 app.add_typer(data, name="data")
+
+
+def _print_version(asked_for: bool) -> None:
+    """The callback of --version."""
+    if asked_for:
+        print(f"cadmus-probe {metadata.version('cadmus-probe')}")
+        raise typer.Exit
 
 
 @app.callback(
@@ -40,12 +47,15 @@ app.add_typer(data, name="data")
 )
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; any place will do.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    """`main` takes --debug out of the arguments, wherever it stands; it is declared here for the help."""
+    """Declare the options for the help; `main` takes --debug out of the arguments, wherever it stands."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; its exit code: 2 after an error, told in one line on standard error; 130 after Ctrl-C."""
+    """Run the command and return its exit code: 2 after an error, with one line on standard error; 130 after Ctrl-C."""
     # Read when torch loads: threads that wait for each other spin only briefly, then sleep. With libgomp's own setting
     # training took 10 times as long beside another busy process; alone it is as fast either way.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -75,8 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> list[str]:
-    """The command that the arguments name: `train`, `data build`; nothing where they name none."""
-    group, words = typer.main.get_command(app), []
+    """The words of the arguments that name a command, `train` or `data build`; empty where they name none."""
+    group = typer.main.get_command(app)
+    words: list[str] = []
     for argument in arguments:
         commands = getattr(group, "commands", {})
         if argument not in commands:
@@ -87,6 +98,7 @@ def _command(arguments: list[str]) -> list[str]:
 
 
 def _describe(error: ValueError | OSError | FloatingPointError) -> str:
+    """What happened to which file, and the remedy; the error's own text where it is not the system's."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     remedy = {
@@ -100,16 +112,13 @@ def _describe(error: ValueError | OSError | FloatingPointError) -> str:
         "EEXIST": "a file stands where a folder is needed; choose another path",
         "ENOENT": "check the path",
         "EISDIR": "name a file, not a folder",
-    }.get(_errno_name(error), "check the path")
+    }.get(errno.errorcode.get(error.errno or 0, ""), "check the path")
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{error.strerror}; {remedy}"
 
 
-def _errno_name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, "")
-
-
 def _fail(message: str) -> int:
+    """Print an error on one line and return its exit code."""
     line = " ".join(message.split())
     print(f"cadmus-probe: error: {line}", file=sys.stderr)
     return 2

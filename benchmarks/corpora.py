@@ -17,14 +17,14 @@ from cadmus.machine import tokens
 from cadmus.programs import mixture
 from cadmus.programs.mixture import Mixture
 
-PLAIN = 6_000  # programs that the plain generator draws
-SMALL = 4_000_000  # programs of the small corpus
+PLAIN_PROGRAMS = 6_000  # that the plain generator draws
+CORPUS_PROGRAMS = 4_000_000  # of the small corpus
 
 
 @benchmark("programs")
 def programs() -> list[Measurement]:
     """Four million programs of the paper mixture against a plain Python generator (>= 50 x)."""
-    return _corpus("programs", SMALL)
+    return _corpus("programs", CORPUS_PROGRAMS)
 
 
 @benchmark("programs-paper", slow=True)
@@ -34,8 +34,9 @@ def programs_paper() -> list[Measurement]:
     rows = _corpus("programs-paper", size)
     minutes = size / rows[0].ours / 60
     # the peak of this process and, as if all of them had it at once, of the largest worker
-    own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    peak = (own + _cores() * workers) / 2**20
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    largest_worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    peak = (own + _cores() * largest_worker) / 2**20
     return [
         *rows,
         Measurement("programs-paper, time", minutes, 5, 5 / minutes, "<= 5", "minutes", minutes <= 5, "peer: target"),
@@ -48,28 +49,29 @@ def _cores() -> int:
 
 
 def _corpus(name: str, size: int) -> list[Measurement]:
-    chosen = mixture.load("paper")
-    plain = _plain_rate(chosen)
-    build(chosen, 20_000)  # compiled before it is timed
+    paper = mixture.load("paper")
+    plain = _plain_rate(paper)
+    build(paper, 20_000)  # compiled before it is timed
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        build(chosen, size, folder=folder, workers=_cores())
+        build(paper, size, folder=folder, workers=_cores())
         ours = size / (time.perf_counter() - start)
     note = f"{size:,} distinct programs, stored and checked, {_cores()} cores; peer: one at a time, one core"
     return [Measurement(name, ours, plain, ours / plain, ">= 50 x", "programs/s", ours / plain >= 50, note)]
 
 
-def _plain_rate(chosen: Mixture) -> float:
-    """Distinct programs a second, one at a time, in the mixture's proportions."""
-    rng, seen = random.Random(0), set()
-    names = [family.name for family in chosen.families]
+def _plain_rate(paper: Mixture) -> float:
+    """Distinct programs a second, drawn one at a time, in the mixture's proportions."""
+    rng = random.Random(0)
+    texts: set[str] = set()
+    names = [family.name for family in paper.families]
     for name in names:
         plain_programs.draw(name, rng)  # pools, and what is compiled to make them, are there before it is timed
     start = time.perf_counter()
-    while len(seen) < PLAIN:
-        (name,) = rng.choices(names, chosen.shares)
-        seen.add(plain_programs.draw(name, rng))
-    return PLAIN / (time.perf_counter() - start)
+    while len(texts) < PLAIN_PROGRAMS:
+        (name,) = rng.choices(names, paper.shares)
+        texts.add(plain_programs.draw(name, rng))
+    return PLAIN_PROGRAMS / (time.perf_counter() - start)
 
 
 @benchmark("stream")
@@ -77,18 +79,22 @@ def streaming() -> list[Measurement]:
     """Programs streamed by one process against what training consumes on all cores (>= 3 x)."""
     import torch
 
-    from cadmus.models.model import Model, ModelConfig
-    from cadmus.training.loop import TrainConfig, train
+    from cadmus.models.config import ModelConfig
+    from cadmus.models.model import Model
+    from cadmus.training.config import TrainConfig
+    from cadmus.training.loop import train
 
-    chosen = mixture.load("default")
-    next(stream_programs(chosen))
-    start, counted = time.perf_counter(), 0
-    for batch, _ in islice(stream_programs(chosen, start=1), 10):
-        counted += int(tokens.lengths(batch).sum()) + len(batch)
-    supply = counted / (time.perf_counter() - start)
+    default = mixture.load("default")
+    next(stream_programs(default))
+    n_tokens = 0
+    start = time.perf_counter()
+    for batch, _ in islice(stream_programs(default, start=1), 10):
+        n_tokens += int(tokens.lengths(batch).sum()) + len(batch)
+    supply = n_tokens / (time.perf_counter() - start)
     torch.set_num_threads(_cores())
-    cfg = ModelConfig(n_layers=4, d_model=128, n_heads=4, d_head=32, d_mlp=512, n_ctx=8 * -(-(chosen.width + 1) // 8))
-    corpus = build(chosen, 20_000)
+    n_ctx = 8 * -(-(default.width + 1) // 8)
+    cfg = ModelConfig(n_layers=4, d_model=128, n_heads=4, d_head=32, d_mlp=512, n_ctx=n_ctx)
+    corpus = build(default, 20_000)
     steps = TrainConfig(steps=12)
     train(Model(cfg, seed=0), corpus, TrainConfig(steps=2))
     record = train(Model(cfg, seed=0), corpus, steps)

@@ -18,8 +18,9 @@ def generation() -> list[Measurement]:
     """Greedy completion with a key-value cache against plain recomputation, 6 layers of width 192 (>= 5 x)."""
     import torch
 
+    from cadmus.models.config import ModelConfig
     from cadmus.models.generation import generate
-    from cadmus.models.model import Model, ModelConfig
+    from cadmus.models.model import Model
 
     cfg = ModelConfig(n_layers=6, d_model=192, n_heads=6, d_head=32, d_mlp=768, n_ctx=96, initializer_range=0.1)
     model = Model(cfg).eval()
@@ -27,18 +28,21 @@ def generation() -> list[Measurement]:
     lengths = torch.randint(6, 42, (PROMPTS,), generator=random)  # 5 to 40 tokens and the marker
     prompts = torch.randint(PAD, (PROMPTS, 41), generator=random)
     prompts[:, 0] = PAD
-    going, ending = torch.ones(2, cfg.d_vocab, dtype=torch.bool)
-    going[PAD], ending[:PAD], ending[PAD + 1 :] = False, False, False
+    but_end = torch.ones(cfg.d_vocab, dtype=torch.bool)
+    but_end[PAD] = False
 
-    def never(batch: torch.Tensor) -> torch.Tensor:
-        return going.expand(len(batch), -1)
+    def never_ends(batch: torch.Tensor) -> torch.Tensor:
+        return but_end.expand(len(batch), -1)
 
-    def at_total(batch: torch.Tensor) -> torch.Tensor:
+    def ends_at_total(batch: torch.Tensor) -> torch.Tensor:
         written = 1 + (batch != PAD).sum(1)
-        return torch.where((written >= TOTAL - 1)[:, None], ending, going)
+        return torch.where((written >= TOTAL - 1)[:, None], ~but_end, but_end)
 
     rows = []
-    for note, mask in ((f"{NEW} tokens each", never), (f"5 to {NEW} tokens each, finished rows dropped", at_total)):
+    for note, mask in (
+        (f"{NEW} tokens each", never_ends),
+        (f"5 to {NEW} tokens each, finished rows dropped", ends_at_total),
+    ):
         generate(model, prompts[:PLAIN], lengths[:PLAIN], 1, mask)
         start = time.perf_counter()
         ours = generate(model, prompts, lengths, NEW, mask)
@@ -50,27 +54,28 @@ def generation() -> list[Measurement]:
         peer = float(new) / (time.perf_counter() - start)
         assert (plain == ours[:PLAIN, : plain.shape[1]]).all(), "the two ways disagree"
         name, ratio = f"generation, {note}", rate / peer
-        told = f"{PROMPTS} prompts of 5 to 40 tokens, {torch.get_num_threads()} threads; peer: {PLAIN} of them"
-        rows.append(Measurement(name, rate, peer, ratio, ">= 5 x", "tokens/s", ratio >= 5, told))
+        setting = f"{PROMPTS} prompts of 5 to 40 tokens, {torch.get_num_threads()} threads; peer: {PLAIN} of them"
+        rows.append(Measurement(name, rate, peer, ratio, ">= 5 x", "tokens/s", ratio >= 5, setting))
     return rows
 
 
 def _without_cache(model, prompts, lengths, mask):
-    """Every pass reads all that the rows hold which go on: int64 [row, pos]."""
+    """Complete the prompts, each pass reading all that the unfinished rows hold: int64 [row, pos]."""
     import torch
 
-    lengths, going = lengths.clone(), torch.arange(len(prompts))
+    lengths = lengths.clone()
+    rows = torch.arange(len(prompts))  # unfinished
     out = torch.full((len(prompts), int(lengths.max()) + NEW), PAD)
-    given = torch.arange(prompts.shape[1]) < lengths[:, None]
-    out[:, : prompts.shape[1]][given] = prompts[given]
+    in_prompt = torch.arange(prompts.shape[1]) < lengths[:, None]
+    out[:, : prompts.shape[1]][in_prompt] = prompts[in_prompt]
     for _ in range(NEW):
-        last = lengths[going] - 1
+        last = lengths[rows] - 1
         with torch.no_grad():
-            logits = model(out[going, : int(last.max()) + 1])[torch.arange(len(going)), last]
-        token = logits.masked_fill(~mask(out[going]), -torch.inf).argmax(-1)
-        out[going, lengths[going]] = token
-        lengths[going] += 1
-        going = going[token != PAD]
-        if not len(going):
+            logits = model(out[rows, : int(last.max()) + 1])[torch.arange(len(rows)), last]
+        token = logits.masked_fill(~mask(out[rows]), -torch.inf).argmax(-1)
+        out[rows, lengths[rows]] = token
+        lengths[rows] += 1
+        rows = rows[token != PAD]
+        if not len(rows):
             break
     return out

@@ -25,7 +25,9 @@ from cadmus.programs import mixture
 from probes.data.activations import Batch, token_rows
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-PROGRAMS, FEW, ROUNDS = 1500, 1500, 7
+PROGRAMS = 1500
+FEW = 1500  # programs, where memory is measured; then ten times as many
+ROUNDS = 7
 BATCH = 128  # programs: what HookedTransformer is fastest with on a CPU, among 32, 128 and 512
 _CORPUS = 20_000
 _ROWS = 4096  # in a batch where memory is measured, so that few programs fill several
@@ -34,8 +36,9 @@ _ROWS = 4096  # in a batch where memory is measured, so that few programs fill s
 def _programs(model: Model, n: int) -> np.ndarray:
     """Programs of the default mixture in random order: uint8 [n, width]."""
     corpus = build(mixture.load("default"), _CORPUS)
-    drawn = corpus.programs(np.random.default_rng(0).permutation(_CORPUS))
-    return np.ascontiguousarray(drawn[tokens.lengths(drawn) + 2 <= model.cfg.n_ctx][:n, : model.cfg.n_ctx - 1])
+    programs = corpus.programs(np.random.default_rng(0).permutation(_CORPUS))
+    fitting = programs[tokens.lengths(programs) + 2 <= model.cfg.n_ctx]
+    return np.ascontiguousarray(fitting[:n, : model.cfg.n_ctx - 1])
 
 
 def _sites(model: Model) -> list[str]:
@@ -45,7 +48,7 @@ def _sites(model: Model) -> list[str]:
 
 @benchmark("harvest")
 def harvest() -> list[Measurement]:
-    """Streamed activations against HookedTransformer.run_with_cache in plain batches (>= 1.2 x), flat memory."""
+    """Activations by token_rows against HookedTransformer.run_with_cache in plain batches (>= 1.2 x), flat memory."""
     model = cadmus.load_model().to(DEVICE)
     peer, sites, programs = lens.to_hooked_transformer(model), _sites(model), _programs(model, PROGRAMS)
     rows = _checked(model, programs, sites, peer)
@@ -60,18 +63,19 @@ def harvest() -> list[Measurement]:
         f"equal values, {DEVICE.type}, {torch.get_num_threads()} threads, {ROUNDS} rounds in turn; peer: "
         f"HookedTransformer, fp32, batches of {BATCH}, each padded to its longest, rows not gathered"
     )
-    made = []
+    measurements = []
     for k, (name, target) in enumerate([("fp32", 1.2), ("bf16", None)]):
         ratio = float(np.median(seconds[:, 2] / seconds[:, k]))
         rate = rows / float(np.median(seconds[:, k]))
-        wanted, passed = ("-", True) if target is None else (f">= {target} x", ratio >= target)
-        made.append(Measurement(f"harvest, {name}", rate, rate / ratio, ratio, wanted, "tokens/s", passed, note))
-    return [*made, *_memory()]
+        bound, passed = ("-", True) if target is None else (f">= {target} x", ratio >= target)
+        measurements.append(Measurement(f"harvest, {name}", rate, rate / ratio, ratio, bound, "tokens/s", passed, note))
+    return [*measurements, *_memory()]
 
 
 def _checked(model: Model, programs: np.ndarray, sites: list[str], peer: Any) -> int:
     """The number of rows; AssertionError unless both sides have equal values in all of them."""
-    total, last = 0, sites[-3:]  # of the last layer, where all that differs before would show
+    total = 0
+    last = sites[-3:]  # of the last layer, where all that differs before would show
     theirs = list(_plain(peer, programs, last))
     for batch in token_rows(model, programs, last):
         total += len(batch.programs)
@@ -103,12 +107,13 @@ def _exhaust(batches: Iterator[Batch] | Iterator[dict[str, Tensor]]) -> None:
 
 
 def _in_turns(*actions: Callable[[], None]) -> np.ndarray:
-    """Seconds that each takes [round, action], in rounds of shuffled order: a machine that slows down slows all."""
-    seconds, order = np.zeros((ROUNDS, len(actions))), np.random.default_rng(0)
+    """Seconds of each action [round, action], in rounds of shuffled order: a machine that slows down slows all."""
+    seconds = np.zeros((ROUNDS, len(actions)))
+    rng = np.random.default_rng(0)
     for action in actions:
         action()
     for row in seconds:
-        for k in order.permutation(len(actions)):
+        for k in rng.permutation(len(actions)):
             begin = time.perf_counter()
             actions[k]()
             row[k] = time.perf_counter() - begin
@@ -116,27 +121,27 @@ def _in_turns(*actions: Callable[[], None]) -> np.ndarray:
 
 
 def _memory() -> list[Measurement]:
-    """The most memory that a process takes which streams few programs, and ten times as many.
+    """The peak memory of a process that reads the activations of few programs, and of ten times as many.
 
-    Beside it the same where glibc is told to give back what is freed, which says what streaming itself needs: left to
-    itself it keeps a share, the more the more different shapes there were.
+    Beside it the same where glibc must give back freed memory at once, which shows what reading itself needs: by
+    default it keeps a share, the larger the more different shapes there were.
     """
-    made = []
+    measurements = []
     for name, settings in (("", {}), (", freed memory given back", {"MALLOC_TRIM_THRESHOLD_": str(2**20)})):
         with (
             mock.patch.dict(os.environ, settings),
             ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes,
         ):
             few, many = (processes.submit(_peak, n).result() / 2**20 for n in (FEW, 10 * FEW))
-        note = f"{10 * FEW} programs, everything that is loaded included, batches of {_ROWS} rows; peer: {FEW} programs"
-        made.append(
+        note = f"{10 * FEW} programs, all that is loaded included, batches of {_ROWS} rows; peer: {FEW} programs"
+        measurements.append(
             Measurement(f"harvest, memory{name}", many, few, few / many, "<= 1.1 x", "MiB", many <= 1.1 * few, note)
         )
-    return made
+    return measurements
 
 
 def _peak(n: int) -> int:
-    """Bytes: the most memory that this process has held once it has streamed n programs (Linux)."""
+    """The peak memory of this process, in bytes, once it has read the activations of n programs (Linux)."""
     model = cadmus.load_model().to(DEVICE)
     _exhaust(token_rows(model, _programs(model, n), _sites(model), rows_per_batch=_ROWS))
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))

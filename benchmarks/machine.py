@@ -1,4 +1,4 @@
-"""The compiled machine against the plain interpreter."""
+"""The compiled machine against the plain one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from benchmarks.measure import Measurement, benchmark, best_time
 from cadmus.machine import kernel, tokens, vm
 from cadmus.programs.families import Compare, Register
 
-PLAIN = 4_000  # programs that the plain interpreter runs
+PLAIN = 4_000  # programs that the plain machine runs
 COMPILED = 400_000  # programs that the compiled one runs
 
 
@@ -48,22 +49,23 @@ def sequence_programs(n: int) -> np.ndarray:
     return tokens.encode(texts)
 
 
-def verdicts(name: str, draw, target: float) -> list[Measurement]:
-    few, many = draw(PLAIN), draw(20_000)
-    many = np.resize(many, (COMPILED, many.shape[1]))
-    texts = [text.rstrip(".") for text in tokens.decode(few)]
-    kernel.verdicts(few)  # compiled before it is timed
+def verdicts(name: str, draw: Callable[[int], np.ndarray], target: float) -> list[Measurement]:
+    """Programs a second of both machines; the compiled one must be `target` times as fast on all cores."""
+    plain_programs, compiled_programs = draw(PLAIN), draw(20_000)
+    compiled_programs = np.resize(compiled_programs, (COMPILED, compiled_programs.shape[1]))
+    texts = [text.rstrip(".") for text in tokens.decode(plain_programs)]
+    kernel.verdicts(plain_programs)  # compiled before it is timed
     expected = np.array([vm.verdict(text) for text in texts])
-    assert (kernel.verdicts(few) == expected).all(), "the two machines disagree"
-    executed = instructions(few)
+    assert (kernel.verdicts(plain_programs) == expected).all(), "the two machines disagree"
+    executed = instructions(plain_programs)
     plain = PLAIN / best_time(lambda: [vm.verdict(text) for text in texts])
     rows = []
     for threads, label in ((None, "all cores"), (1, "one core")):
-        ours = COMPILED / best_time(lambda threads=threads: kernel.verdicts(many, threads=threads))
+        ours = COMPILED / best_time(lambda threads=threads: kernel.verdicts(compiled_programs, threads=threads))
         note = f"{label}: {ours * executed / 1e6:.0f} M instructions/s; plain {plain * executed / 1e6:.2f} M"
         passed = ours / plain >= target or threads == 1
-        wanted = f">= {target:.0f} x" if threads is None else "-"
-        rows.append(Measurement(f"{name}, {label}", ours, plain, ours / plain, wanted, "programs/s", passed, note))
+        goal = f">= {target:.0f} x" if threads is None else "-"
+        rows.append(Measurement(f"{name}, {label}", ours, plain, ours / plain, goal, "programs/s", passed, note))
     return rows
 
 
@@ -74,19 +76,19 @@ def instructions(programs: np.ndarray) -> float:
 
 @benchmark("verdicts-integer")
 def verdicts_integer() -> list[Measurement]:
-    """Verdicts of integer programs, compiled against the plain interpreter (>= 100 x)."""
+    """Verdicts of integer programs, compiled against the plain machine (>= 100 x)."""
     return verdicts("verdicts-integer", integer_programs, 100)
 
 
 @benchmark("verdicts-sequence")
 def verdicts_sequence() -> list[Measurement]:
-    """Verdicts of sequence programs, compiled against the plain interpreter (>= 30 x)."""
+    """Verdicts of sequence programs, compiled against the plain machine (>= 30 x)."""
     return verdicts("verdicts-sequence", sequence_programs, 30)
 
 
 @benchmark("traces")
 def traces() -> list[Measurement]:
-    """Traces of one million positions (<= 2 s), against the states of the plain interpreter."""
+    """Traces of one million positions (<= 2 s), against the states of the plain machine."""
     rows = []
     for kind, draw, contents in (("integer", integer_programs, False), ("sequence", sequence_programs, True)):
         programs = draw(20_000)

@@ -9,19 +9,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line. `ratio` is how many times better ours is than the peer; `passed` compares `value` with the target.
-
-    ours and peer are in `unit`; `target` is text, as a person reads it; `note` says what was measured on.
-    """
+    """One line of the table of benchmarks."""
 
     name: str
+    """What was measured."""
+
     ours: float
+    """Our figure, in `unit`."""
+
     peer: float
+    """The peer's figure, in `unit`."""
+
     ratio: float
+    """How many times better ours is than the peer's."""
+
     target: str
+    """What is aimed at, as a person reads it."""
+
     unit: str
+    """Of both figures."""
+
     passed: bool
+    """Whether the target is reached."""
+
     note: str
+    """What it was measured on, and against whom."""
 
 
 Benchmark = Callable[[], list[Measurement]]

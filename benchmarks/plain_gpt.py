@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cadmus.models.model import ModelConfig
+from cadmus.models.config import ModelConfig
 
 
 class _Attention(nn.Module):
@@ -19,7 +19,10 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, positions, width = x.shape
         shape = batch, positions, self.n_heads, width // self.n_heads
-        q, k, v = (part.view(shape).transpose(1, 2) for part in self.qkv(x).split(width, dim=2))
+        q, k, v = self.qkv(x).split(width, dim=2)  # [batch, pos, width]
+        q = q.view(shape).transpose(1, 2)  # [batch, head, pos, d_head]
+        k = k.view(shape).transpose(1, 2)
+        v = v.view(shape).transpose(1, 2)
         z = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # [batch, head, pos, d_head]
         return self.out(z.transpose(1, 2).reshape(batch, positions, width))
 
@@ -27,8 +30,9 @@ class _Attention(nn.Module):
 class _Block(nn.Module):
     def __init__(self, cfg: ModelConfig):
         super().__init__()
-        self.ln1, self.ln2 = nn.LayerNorm(cfg.d_model), nn.LayerNorm(cfg.d_model)
+        self.ln1 = nn.LayerNorm(cfg.d_model)
         self.attention = _Attention(cfg)
+        self.ln2 = nn.LayerNorm(cfg.d_model)
         self.mlp = nn.Sequential(nn.Linear(cfg.d_model, cfg.d_mlp), nn.GELU(), nn.Linear(cfg.d_mlp, cfg.d_model))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,9 +45,11 @@ class PlainGPT(nn.Module):
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
-        self.embed, self.positions = nn.Embedding(cfg.d_vocab, cfg.d_model), nn.Embedding(cfg.n_ctx, cfg.d_model)
+        self.embed = nn.Embedding(cfg.d_vocab, cfg.d_model)
+        self.positions = nn.Embedding(cfg.n_ctx, cfg.d_model)
         self.blocks = nn.Sequential(*(_Block(cfg) for _ in range(cfg.n_layers)))
-        self.norm, self.unembed = nn.LayerNorm(cfg.d_model), nn.Linear(cfg.d_model, cfg.d_vocab)
+        self.norm = nn.LayerNorm(cfg.d_model)
+        self.unembed = nn.Linear(cfg.d_model, cfg.d_vocab)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens.long()) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))

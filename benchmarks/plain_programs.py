@@ -1,7 +1,7 @@
 """The peer of the compiled generators: the families of the `paper` mixture, one program at a time, in plain Python.
 
-What somebody would write first: pick, run on the plain interpreter, try again. It is let off lightly: expressions of up
-to five instructions are looked up by value in the ready pool, and `arith` does not balance its values.
+What somebody would write first: pick, run on the plain machine, try again. It has an easier task: expressions of up to
+five instructions are looked up by value in the ready pool, and `arith` does not balance its values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PREDICATES = ["#_>", "#_<", "#_=", "S_>", "S_<", "S2%", "X_>", "X_<", "~X~_>", "
 
 
 def draw(family: str, rng: random.Random) -> str:
-    """One true-program of the family, of the split `train`."""
+    """Draw one true-program of the family, of the split `train`."""
     while True:
         text = FAMILIES[family](rng)
         if text is not None and vm.verdict(text) and _is_train(text):
@@ -44,13 +44,15 @@ def _value(text: str) -> int | None:
 
 @cache
 def _by_value(length: int) -> dict[int, list[str]]:
-    listed = pool(length)
-    texts = tokens.decode(listed.tokens)
-    return {int(v): texts[a:b] for v, a, b in zip(listed.values, listed.starts, listed.starts[1:])}
+    expressions = pool(length)
+    texts = tokens.decode(expressions.tokens)
+    spans = zip(expressions.starts, expressions.starts[1:])
+    return {int(value): texts[start:end] for value, (start, end) in zip(expressions.values, spans)}
 
 
 def _number(rng: random.Random, value: int, lengths: tuple[int, ...]) -> str:
-    return rng.choice(_by_value(rng.choice([k for k in lengths if value in _by_value(k)]))[value])
+    length = rng.choice([k for k in lengths if value in _by_value(k)])
+    return rng.choice(_by_value(length)[value])
 
 
 def _expression(rng: random.Random, length: int) -> str:
@@ -88,8 +90,8 @@ def _subroutine(rng: random.Random) -> str | None:
     return f"{rest}{{{body}}}." if rng.random() < 0.5 else f"{{{body}}}{rest}."
 
 
-def _list(rng: random.Random, least: int, most: int) -> str:
-    return "(" + "".join(rng.choice(DIGITS) + "," for _ in range(rng.randint(least, most)))
+def _list(rng: random.Random, minimum: int, maximum: int) -> str:
+    return "(" + "".join(rng.choice(DIGITS) + "," for _ in range(rng.randint(minimum, maximum)))
 
 
 def _read(rng: random.Random, text: str, readings: str) -> str | None:
@@ -119,11 +121,11 @@ def _predicate(rng: random.Random) -> str:
     return "{" + rng.choice(PREDICATES).replace("_", rng.choice(DIGITS)) + "}"
 
 
-def _example(rng: random.Random, predicate: str, wanted: bool) -> tuple[str, bool]:
+def _example(rng: random.Random, predicate: str, requested: bool) -> tuple[str, bool]:
     for _ in range(12):
         text = _list(rng, 1, 4) + "f"
         label = vm.verdict(predicate + text)
-        if label == wanted:
+        if label == requested:
             break
     return text, label
 

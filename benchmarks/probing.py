@@ -19,12 +19,12 @@ from cadmus.corpora import held_out
 from cadmus.corpora.shards import stack_programs
 from cadmus.machine import kernel, tokens
 from cadmus.programs import mixture
-from cadmus.states import variables as labels
+from cadmus.states import variables
 from probes.data.activations import batches, residual_sites
 from probes.solvers.logistic import LogisticProbe, fit_many
 
 _PROGRAMS, _TOKENS = 2000, 3  # programs, and random tokens of each
-_LARGEST = 20  # numbers of larger size are left out
+_MAX_ABS_VALUE = 20  # larger numbers are left out
 _VARIABLES = ("stack.0.kind", "reg.a.live", "all_true", "depth", "stack.0.value", "reg.a.value")
 _SAME = 1e-4  # difference in the mean log-loss with its penalty up to which two fits are the same
 _TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -39,21 +39,22 @@ def _rows() -> tuple[Sites, Variables]:
     of the default mixture's families, in its shares, of skeletons that were never trained on."""
     model, default = cadmus.load_model(), mixture.load("default")
     shares = zip(default.families, default.shares, strict=True)
-    drawn = [held_out.held_out(family, "test_skeleton", round(_PROGRAMS * share), 0) for family, share in shares]
-    drawn = stack_programs(drawn)[:, : model.cfg.n_ctx - 1]
-    lengths = np.minimum(tokens.lengths(drawn), drawn.shape[1] - 1)
-    positions = np.random.default_rng(0).integers(1, lengths[:, None] + 2, (len(drawn), _TOKENS))  # the `.` included
+    by_family = [held_out.held_out(family, "test_skeleton", round(_PROGRAMS * share), 0) for family, share in shares]
+    programs = stack_programs(by_family)[:, : model.cfg.n_ctx - 1]
+    lengths = np.minimum(tokens.lengths(programs), programs.shape[1] - 1)
+    positions = np.random.default_rng(0).integers(1, lengths[:, None] + 2, (len(programs), _TOKENS))  # `.` included
     sites = residual_sites(model)[::3]  # the embedding, the middle and the last: the peer takes minutes for all
     activations: dict[str, list[np.ndarray]] = {site: [] for site in sites}
-    for rows, batch in batches(model, drawn, sites):
+    for rows, batch in batches(model, programs, sites):
         for site in sites:
             activations[site].append(np.take_along_axis(batch[site].numpy(), positions[rows, :, None], 1))
-    traces, variables = kernel.traces(drawn), {}
+    traces = kernel.traces(programs)
+    labels: Variables = {}
     for name in _VARIABLES:
-        read = labels.read(traces, name)
+        read = variables.read(traces, name)
         values, defined = (np.take_along_axis(array, positions, 1).ravel() for array in (read.values, read.defined))
-        variables[name] = np.ma.array(values, mask=~defined | (abs(values) > _LARGEST))
-    return {site: np.concatenate(x).reshape(-1, model.cfg.d_model) for site, x in activations.items()}, variables
+        labels[name] = np.ma.array(values, mask=~defined | (abs(values) > _MAX_ABS_VALUE))
+    return {site: np.concatenate(x).reshape(-1, model.cfg.d_model) for site, x in activations.items()}, labels
 
 
 def _standardized(activations: Sites) -> Sites:
@@ -73,14 +74,16 @@ def logistic() -> list[Measurement]:
 def _logistic(name: str, activations: Sites, variables: Variables) -> Measurement:
     """Ours on all cores, as it is called; the peer on one thread, which is its fastest: on both of two cores it
     takes 7 times as long."""
-    times, processor = [], []
+    times: list[float] = []
+    processor_times: list[float] = []
     for _ in range(3):
         started, before = time.perf_counter(), time.process_time()
         probes = fit_many(activations, variables)
         times.append(time.perf_counter() - started)
-        processor.append(time.process_time() - before)
+        processor_times.append(time.process_time() - before)
     ours = float(np.median(times))
-    worst, peers = 0.0, []
+    worst = 0.0
+    peers = []
     for (site, variable), probe in probes.items():
         defined = ~np.ma.getmaskarray(variables[variable])
         x, y = activations[site][defined], variables[variable].data[defined]
@@ -89,10 +92,10 @@ def _logistic(name: str, activations: Sites, variables: Variables) -> Measuremen
         peers.append(_scikit_learn(x, y, best))
     seconds, tolerances, distances = map(np.array, zip(*peers, strict=True))
     theirs, missed = float(seconds.sum()), int((distances > _SAME).sum())
-    about = ", ".join(f"{v} {len(np.unique(y.compressed()))} classes {y.count()} rows" for v, y in variables.items())
+    sizes = ", ".join(f"{v} {len(np.unique(y.compressed()))} classes {y.count()} rows" for v, y in variables.items())
     note = (
-        f"{len(activations)} sites x {len(variables)} variables ({about}), width {x.shape[1]}, {_PROGRAMS} programs; "
-        f"{cpu_count()} cores, {np.median(processor):.2g} s of processor time; log-loss with penalty at most "
+        f"{len(activations)} sites x {len(variables)} variables ({sizes}), width {x.shape[1]}, {_PROGRAMS} programs; "
+        f"{cpu_count()} cores, {np.median(processor_times):.2g} s of processor time; log-loss with penalty at most "
         f"{worst:.0e} above the optimum; peer: LogisticRegression, lbfgs, one thread, per problem the loosest tol "
         f"within {_SAME:g} of the optimum, {tolerances.max():g} to {tolerances.min():g}; {missed} of {len(peers)} "
         f"stall before, at most {distances.max():.0e} above it"
@@ -118,7 +121,7 @@ def _scikit_learn(x: np.ndarray, y: np.ndarray, best: LogisticProbe) -> tuple[fl
 
 
 def _distance(probe: LogisticProbe, best: LogisticProbe, x: np.ndarray, y: np.ndarray) -> float:
-    """How far the objective per row, the mean log-loss with its penalty, is above the optimum's."""
+    """How far the objective per row, the mean log-loss with its penalty, lies above the optimum."""
     losses = [log_loss(y, p.predict_proba(x.astype(np.float64)), labels=p.classes_) for p in (probe, best)]
     penalties = [float(np.square(p.coef_.astype(np.float64)).sum()) / (2 * len(y)) for p in (probe, best)]
     return losses[0] + penalties[0] - losses[1] - penalties[1]

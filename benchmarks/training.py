@@ -22,7 +22,8 @@ from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
 from cadmus.machine import tokens
 from cadmus.models import lens
-from cadmus.models.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model, loss_mask, next_token_loss
 from cadmus.programs import mixture
 from cadmus.programs.families import Compare
 from cadmus.programs.mixture import Component, Mixture
@@ -30,8 +31,10 @@ from cadmus.runtime import devices
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.training import checkpoint, recipe
 from cadmus.training.completion import evaluate
+from cadmus.training.config import TrainConfig
 from cadmus.training.cost import flops_per_token
-from cadmus.training.loop import TrainConfig, accumulate_gradient, train
+from cadmus.training.gradient import accumulate_gradient
+from cadmus.training.loop import train
 
 _SECONDS = 25.0  # that each side of a comparison is repeated for
 _GPU = torch.cuda.is_available()
@@ -61,7 +64,7 @@ def _batch() -> tuple[np.ndarray, int]:
 def _packed_step(model: Model, programs: np.ndarray, precision: str) -> Step:
     """A step of ours: gradient and AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-    return partial(_stepped, optimizer, lambda: accumulate_gradient(model, programs, precision))
+    return partial(_take_step, optimizer, lambda: accumulate_gradient(model, programs, precision))
 
 
 def _padded_step(model: nn.Module, programs: np.ndarray, precision: str) -> Step:
@@ -78,10 +81,10 @@ def _padded_step(model: nn.Module, programs: np.ndarray, precision: str) -> Step
                 logits = model(part.long())
             (next_token_loss(logits, part) * (loss_mask(part).sum() / lengths.sum())).backward()
 
-    return partial(_stepped, optimizer, gradient)
+    return partial(_take_step, optimizer, gradient)
 
 
-def _stepped(optimizer: torch.optim.Optimizer, gradient: Step) -> None:
+def _take_step(optimizer: torch.optim.Optimizer, gradient: Step) -> None:
     gradient()
     optimizer.step()
     optimizer.zero_grad()
@@ -93,7 +96,9 @@ def _in_turns(*actions: Step) -> np.ndarray:
     """Seconds that each takes [round, action], in rounds of shuffled order: a machine that slows down slows all."""
     for action in actions:
         action()
-    rounds, order, started = [], np.random.default_rng(0), time.perf_counter()
+    rounds: list[np.ndarray] = []
+    order = np.random.default_rng(0)
+    started = time.perf_counter()
     while time.perf_counter() - started < _SECONDS * len(actions) or len(rounds) < 5:
         rounds.append(np.zeros(len(actions)))
         for k in order.permutation(len(actions)):
@@ -104,10 +109,17 @@ def _in_turns(*actions: Step) -> np.ndarray:
 def _against(name: str, ours: np.ndarray, peer: np.ndarray, counted: int, target: float, note: str) -> Measurement:
     """A row of tokens a second, given the seconds of both sides in each round."""
     ratios = peer / ours
-    ratio, rate = float(np.median(ratios)), counted / float(np.median(ours))
+    ratio = float(np.median(ratios))
+    rate = counted / float(np.median(ours))
     spread = f"half of {len(ratios)} rounds within {np.quantile(ratios, 0.25):.2f}-{np.quantile(ratios, 0.75):.2f}"
     return Measurement(
-        *(name, rate, rate / ratio, ratio, f">= {target} x", "tokens/s", ratio >= target),
+        name,
+        rate,
+        rate / ratio,
+        ratio,
+        f">= {target} x",
+        "tokens/s",
+        ratio >= target,
         f"{_size(SHAPE)}, {DEVICE.type}, batches of {BATCH}, {spread}; {note}",
     )
 
@@ -124,7 +136,11 @@ def training_step() -> list[Measurement]:
     seconds = _in_turns(*sides)
     return [
         _against(
-            *(f"training-step, {name}", seconds[:, 0], seconds[:, k], counted, target),
+            f"training-step, {name}",
+            seconds[:, 0],
+            seconds[:, k],
+            counted,
+            target,
             f"{precision}; peer: {name} in {_PADDED_PARTS} padded parts",
         )
         for k, (name, target) in enumerate(zip(peers, targets, strict=True), 1)
@@ -135,19 +151,23 @@ def training_step() -> list[Measurement]:
 def training_precision() -> list[Measurement]:
     """A step in the precision that is chosen here against fp32 (never below 0.95 x), and packed against padded (with
     native bf16 >= 2 x)."""
-    chosen = devices.fast_precision(DEVICE)
+    precision = devices.fast_precision(DEVICE)
     programs, counted = _batch()
     seconds = _in_turns(
-        _packed_step(Model(SHAPE).to(DEVICE), programs, chosen),
+        _packed_step(Model(SHAPE).to(DEVICE), programs, precision),
         _packed_step(Model(SHAPE).to(DEVICE), programs, "fp32"),
-        _padded_step(Model(SHAPE).to(DEVICE), programs, chosen),
+        _padded_step(Model(SHAPE).to(DEVICE), programs, precision),
     )
-    padded = 2.0 if chosen == "bf16" else 1.0
+    packed_target = 2.0 if precision == "bf16" else 1.0
     return [
-        _against("training-precision", seconds[:, 0], seconds[:, 1], counted, 0.95, f"{chosen}; peer: fp32"),
+        _against("training-precision", seconds[:, 0], seconds[:, 1], counted, 0.95, f"{precision}; peer: fp32"),
         _against(
-            *("training-packed", seconds[:, 0], seconds[:, 2], counted, padded),
-            f"{chosen}; peer: the same model in {_PADDED_PARTS} padded parts",
+            "training-packed",
+            seconds[:, 0],
+            seconds[:, 2],
+            counted,
+            packed_target,
+            f"{precision}; peer: the same model in {_PADDED_PARTS} padded parts",
         ),
     ]
 
@@ -157,7 +177,9 @@ def training_loop() -> list[Measurement]:
     """Our loop against TransformerLens's own as shipped, same corpus, tokens that count (>= 2.5 x; GPU 5 x)."""
     from transformer_lens import train as theirs
 
-    corpus, batch, steps = build(mixture.load("default"), 20_000), 512, 3
+    corpus = build(mixture.load("default"), 20_000)
+    batch = 512  # programs
+    steps = 3
     config = TrainConfig(steps=steps, batch_size=batch, optimizer="adamw", lr=1e-4)
     train(Model(SHAPE).to(DEVICE), corpus, replace(config, steps=1))
     record = train(Model(SHAPE).to(DEVICE), corpus, config)
@@ -184,10 +206,10 @@ def training_loop() -> list[Measurement]:
 @benchmark("training-peak")
 def training_peak() -> list[Measurement]:
     """The share of a large matrix product's speed that a training step reaches (on a CPU: >= 60 % in fp32)."""
-    chosen = devices.fast_precision(DEVICE)
+    fast = devices.fast_precision(DEVICE)
     programs, counted = _batch()
     rows = []
-    for precision in dict.fromkeys((chosen if _GPU else "fp32", chosen)):
+    for precision in dict.fromkeys((fast if _GPU else "fp32", fast)):
         peak = devices.matmul_peak(DEVICE, precision)
         seconds = np.median(_in_turns(_packed_step(Model(SHAPE).to(DEVICE), programs, precision)))
         peak = max(peak, devices.matmul_peak(DEVICE, precision))
@@ -196,8 +218,14 @@ def training_peak() -> list[Measurement]:
         note = f"{_size(SHAPE)}, {precision}, {DEVICE.type}, batches of {BATCH}; peer: a large matrix product"
         rows.append(
             Measurement(
-                *(f"training-peak, {precision}", reached / 1e12, peak / 1e12, reached / peak),
-                *(f">= {target}", "TFLOP/s", reached >= target * peak, note),
+                f"training-peak, {precision}",
+                reached / 1e12,
+                peak / 1e12,
+                reached / peak,
+                f">= {target}",
+                "TFLOP/s",
+                reached >= target * peak,
+                note,
             )
         )
     return rows
@@ -216,18 +244,25 @@ def checkpoints() -> list[Measurement]:
             parameter.grad = torch.zeros_like(parameter)
         optimizers[0].step()
         progress = {"step": 1, "run": {}}
-        save = partial(checkpoint.save_state, Path(folder), {"model": model}, optimizers, progress)
-        load = partial(checkpoint.load_state, Path(folder), {"model": model}, optimizers, lambda step: {})
-        written, read = (min(_timed(action) for _ in range(5)) for action in (save, load))
+
+        def save() -> None:
+            checkpoint.save_state(Path(folder), {"model": model}, optimizers, progress)
+
+        def resume() -> None:
+            _, tensors = checkpoint.load_state(Path(folder))
+            checkpoint.restore(tensors, {"model": model}, optimizers)
+
+        write_seconds = min(_timed(save) for _ in range(5))
+        read_seconds = min(_timed(resume) for _ in range(5))
         size = (Path(folder) / checkpoint.STATE).stat().st_size / 1e6
     note = f"{size:.0f} MB: weights and AdamW's moments, written through to disk; peer: target"
     used = torch.cuda.max_memory_allocated() if _GPU else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    about = f"{_size(SHAPE)}, batches of 256, everything that is loaded included; peer: target"
+    memory_note = f"{_size(SHAPE)}, batches of 256, everything that is loaded included; peer: target"
     memory = used / 2**30
     return [
-        Measurement("training, memory", memory, 4.0, 4 / memory, "<= 4", "GiB", memory <= 4, about),
-        Measurement("checkpoint, write", written, 1.0, 1 / written, "<= 1", "s", written <= 1, note),
-        Measurement("checkpoint, resume", read, 1.0, 1 / read, "<= 1", "s", read <= 1, note),
+        Measurement("training, memory", memory, 4.0, 4 / memory, "<= 4", "GiB", memory <= 4, memory_note),
+        Measurement("checkpoint, write", write_seconds, 1.0, 1 / write_seconds, "<= 1", "s", write_seconds <= 1, note),
+        Measurement("checkpoint, resume", read_seconds, 1.0, 1 / read_seconds, "<= 1", "s", read_seconds <= 1, note),
     ]
 
 
@@ -239,7 +274,8 @@ def _timed(action: Callable[[], object]) -> float:
 
 # --- how long it takes to be right -----------------------------------------------------------------------------------
 
-RIGHT, _SEEDS = 0.95, (0, 1, 2)
+RIGHT = 0.95  # the accuracy to be reached
+_SEEDS = (0, 1, 2)
 _BUDGETS = (800, 1200, 1800, 2700, 4050)  # steps, each with its own warm-up and cosine
 _RATES = {"muon": 1e-2, "adamw": 3e-3}
 _TASK = Mixture("compare", (Component(Compare()),))
@@ -248,9 +284,9 @@ _TASK = Mixture("compare", (Component(Compare()),))
 @benchmark("time-to-95", slow=True)
 def time_to_right() -> list[Measurement]:
     """Training to 95 % of held-out compare, median of three seeds, against AdamW alone (>= 1.5 x; an hour)."""
-    found = {name: _all_seeds(name) for name in _RATES}
-    ours, theirs = (statistics.median(seconds for _, seconds in found[name]) for name in ("muon", "adamw"))
-    steps = {name: ", ".join(str(steps) for steps, _ in each) for name, each in found.items()}
+    results = {name: _all_seeds(name) for name in _RATES}
+    ours, theirs = (statistics.median(seconds for _, seconds in results[name]) for name in ("muon", "adamw"))
+    steps = {name: ", ".join(str(steps) for steps, _ in runs) for name, runs in results.items()}
     note = f"4 layers x 128, batches of 512; Muon, steps {steps['muon']}; peer: AdamW, steps {steps['adamw']}"
     return [Measurement("time-to-95", ours, theirs, theirs / ours, ">= 1.5 x", "s", theirs >= 1.5 * ours, note)]
 
@@ -260,21 +296,22 @@ def _all_seeds(optimizer: str) -> list[tuple[int, float]]:
 
     The search begins where the seed before ended: one budget less where that suffices, one more where it does not.
     """
-    found, at = [], 0
+    results = []
+    k = 0  # of the budgets
     for seed in _SEEDS:
         corpus = build(_TASK, 1_000_000, seed)
-        tried: dict[int, tuple[bool, float]] = {}
-        while 0 <= at < len(_BUDGETS) and at not in tried:
-            tried[at] = _trained(optimizer, corpus, seed, _BUDGETS[at])
-            at += -1 if tried[at][0] else 1
-        enough = [k for k, (right, _) in tried.items() if right]
-        found.append((_BUDGETS[min(enough)], tried[min(enough)][1]) if enough else (0, float("inf")))
-        at = min(enough) if enough else len(_BUDGETS) - 1
-    return found
+        tries: dict[int, tuple[bool, float]] = {}
+        while 0 <= k < len(_BUDGETS) and k not in tries:
+            tries[k] = _train_and_test(optimizer, corpus, seed, _BUDGETS[k])
+            k += -1 if tries[k][0] else 1
+        enough = [budget for budget, (suffices, _) in tries.items() if suffices]
+        results.append((_BUDGETS[min(enough)], tries[min(enough)][1]) if enough else (0, float("inf")))
+        k = min(enough) if enough else len(_BUDGETS) - 1
+    return results
 
 
-def _trained(optimizer: str, corpus: Corpus, seed: int, steps: int) -> tuple[bool, float]:
-    """Whether 95 % of 2000 validation programs are completed rightly after so many steps, and their seconds."""
+def _train_and_test(optimizer: str, corpus: Corpus, seed: int, steps: int) -> tuple[bool, float]:
+    """Whether 95 % of 2000 validation programs are completed correctly after so many steps, and their seconds."""
     model = Model(ModelConfig(n_ctx=16), seed=seed).to(DEVICE)
     config = TrainConfig(steps=steps, optimizer=optimizer, lr=_RATES[optimizer], seed=seed)
     seconds = train(model, corpus, config)["seconds"]

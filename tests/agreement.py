@@ -58,15 +58,15 @@ def _row(value: vm.Value) -> tuple[int, int, int, int]:
 def _rows(values: list[vm.Value]) -> np.ndarray:
     """int64 [n, 4]: kind, value, tag, length."""
     distinct = {id(value): value for value in values}  # states share their values
-    known = {key: _row(value) for key, value in distinct.items()}
-    return np.array([known[id(value)] for value in values], np.int64).reshape(-1, 4)
+    row_of = {key: _row(value) for key, value in distinct.items()}
+    return np.array([row_of[id(value)] for value in values], np.int64).reshape(-1, 4)
 
 
 def _elements(values: list[vm.Value]) -> np.ndarray:
     """int64 [elements of all Seqs, 2]: value, tag."""
     distinct = {id(value): value for value in values if isinstance(value, vm.Seq)}
-    known = {key: [(item.v, item.tag) for item in value] for key, value in distinct.items()}
-    return np.array([pair for value in values for pair in known.get(id(value), ())], np.int64).reshape(-1, 2)
+    elements_of = {key: [(item.v, item.tag) for item in value] for key, value in distinct.items()}
+    return np.array([pair for value in values for pair in elements_of.get(id(value), ())], np.int64).reshape(-1, 2)
 
 
 # --- what the compiled machine says, in the same form ----------------------------------------------------------------
@@ -158,12 +158,12 @@ def _describe(text: str, semantics: vm.Semantics | None, kernel_semantics: vm.Se
     lines = [f"the machines differ on {text!r} under {semantics}"]
     for position, state in enumerate(states):
         try:
-            found: vm.State | str = kernel_state(traces, 0, position)
+            kernel_state_or_error: vm.State | str = kernel_state(traces, 0, position)
         except ValueError as error:  # a value that no machine could hold
-            found = f"no state at all: {error}"
-        if state != found:
+            kernel_state_or_error = f"no state at all: {error}"
+        if state != kernel_state_or_error:
             what = "padding" if position == len(text) else repr(text[position])
-            lines += [f"after token {position} ({what}):", f"  vm      {state}", f"  kernel  {found}"]
+            lines += [f"after token {position} ({what}):", f"  vm      {state}", f"  kernel  {kernel_state_or_error}"]
             break
     verdict = bool(kernel.verdicts(array, kernel_semantics, threads=1)[0])
     lines.append(f"verdicts: vm {vm.verdict(text, semantics)}, kernel {verdict}")
@@ -183,34 +183,42 @@ def kernel_state(traces: kernel.Traces, row: int, position: int) -> vm.State:
 
 @dataclass(frozen=True)
 class Job:
-    """A chunk of programs: every `every`-th is compared state by state (0: none)."""
+    """A chunk of programs to draw and compare."""
 
     seed: int
+    """Fixes the programs."""
     size: int
+    """How many programs."""
     every: int
+    """One program in so many is compared state by state; 0: none."""
     kernel_semantics: vm.Semantics | None
+    """Another machine for the kernel, to plant a difference."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a `Job`: programs compared, how many of them with all states, how many true; the disagreement."""
+    """The outcome of a `Job`."""
 
     compared: int
+    """How many programs were compared."""
     with_states: int
+    """How many of them state by state."""
     true: int
+    """How many of them are true-programs."""
     disagreement: str | None
+    """The first difference, described; None where the machines agree."""
 
 
 def work(job: Job) -> Report:
     """Draw the programs of `job` and compare them, in this process alone."""
     texts = programs.stream(job.seed, job.size)
-    traced = texts[:: job.every] if job.every else []
-    rest = [text for i, text in enumerate(texts) if not (job.every and i % job.every == 0)]
-    found = None
-    for chosen, states in ((traced, True), (rest, False)):
-        found = found or disagreement(chosen, states=states, kernel_semantics=job.kernel_semantics)
-    true = 0 if found else int(kernel.verdicts(tokens.encode(texts), threads=1).sum())
-    return Report(len(texts), len(traced), true, found)
+    with_states = texts[:: job.every] if job.every else []
+    others = [text for i, text in enumerate(texts) if not (job.every and i % job.every == 0)]
+    message = None
+    for part, states in ((with_states, True), (others, False)):
+        message = message or disagreement(part, states=states, kernel_semantics=job.kernel_semantics)
+    true = 0 if message else int(kernel.verdicts(tokens.encode(texts), threads=1).sum())
+    return Report(len(texts), len(with_states), true, message)
 
 
 def _reports(jobs: list[Job], processes: int) -> Iterator[Report]:
@@ -245,10 +253,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.programs < 1 or options.processes < 1 or options.states < 0:
         parser.error("programs and --processes must be 1 or more, --states 0 or more")
 
-    planted = vm.Semantics({"+": "-", "-": "+"}) if options.plant else None
+    kernel_semantics = vm.Semantics({"+": "-", "-": "+"}) if options.plant else None
     sizes = [min(CHUNK, options.programs - at) for at in range(0, options.programs, CHUNK)]
-    jobs = [Job(options.seed * 10_000_000 + k, size, options.states, planted) for k, size in enumerate(sizes)]
-    compared = with_states = true = 0
+    jobs = [Job(options.seed * 10_000_000 + k, size, options.states, kernel_semantics) for k, size in enumerate(sizes)]
+    n_compared = n_with_states = n_true = 0
     columns = (TextColumn("programs"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("programs", total=options.programs)
@@ -257,13 +265,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 progress.stop()
                 print(report.disagreement)
                 return 1
-            compared += report.compared
-            with_states += report.with_states
-            true += report.true
-            progress.update(task, completed=compared)
+            n_compared += report.compared
+            n_with_states += report.with_states
+            n_true += report.true
+            progress.update(task, completed=n_compared)
     print(
-        f"{compared:,} of {options.programs:,} programs agreed (seed {options.seed}): "
-        f"verdict and outputs of all, every state of {with_states:,}; {true:,} are true-programs"
+        f"{n_compared:,} of {options.programs:,} programs agreed (seed {options.seed}): "
+        f"verdict and outputs of all, every state of {n_with_states:,}; {n_true:,} are true-programs"
     )
     return 0
 

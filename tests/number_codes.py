@@ -1,4 +1,4 @@
-"""Planted codes of integers: activations that are known functions of a value, for the tests of how one is held."""
+"""Planted codes of integers: activations that are known functions of a value, for the tests of how it is held."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from probes.geometry.value_statistics import ValueStatistics
 
 VALUES = np.arange(-60, 61)
 
+Code = Callable[[np.ndarray], list[np.ndarray]]
+"""Values [n] -> functions of them, [n] each."""
+
 
 def circle(v: np.ndarray, period: float) -> list[np.ndarray]:
+    """Cosine and sine of a period."""
     return [np.cos(2 * np.pi * v / period), np.sin(2 * np.pi * v / period)]
 
 
-CODES: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {
+CODES: dict[str, Code] = {
     "linear": lambda v: [v / 30],
     "sign and magnitude": lambda v: [np.sign(v), abs(v) / 20],
     "circular": lambda v: circle(v, 10),
@@ -27,14 +31,20 @@ CODES: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {
 
 
 def planted(
-    code: str, noise: float = 0.2, values: np.ndarray = VALUES, each: int = 15, features: int = 24, seed: int = 0
+    code: str | Code,
+    noise: float = 0.2,
+    values: np.ndarray = VALUES,
+    rows_per_value: int = 15,
+    features: int = 24,
+    seed: int = 0,
 ) -> ValueStatistics:
-    """The code's functions along random orthogonal directions, off centre, with noise in every feature."""
+    """The functions of a code, by name or given, along random orthogonal directions, off centre, with noise in every
+    feature."""
     rng = np.random.default_rng(seed)
-    v = rng.permuted(values.repeat(rng.integers(2, 2 * each, len(values))))
-    held = np.stack(CODES[code](v), 1).astype(float)
-    directions = np.linalg.qr(rng.normal(size=(features, features)))[0][: held.shape[1]]
-    x = held @ directions + rng.normal(size=features) + noise * rng.normal(size=(len(v), features))
+    v = rng.permuted(values.repeat(rng.integers(2, 2 * rows_per_value, len(values))))
+    functions = np.stack((CODES[code] if isinstance(code, str) else code)(v), 1).astype(float)
+    directions = np.linalg.qr(rng.normal(size=(features, features)))[0][: functions.shape[1]]
+    x = functions @ directions + rng.normal(size=features) + noise * rng.normal(size=(len(v), features))
     return ValueStatistics.from_rows(x.astype(np.float32), v)
 
 

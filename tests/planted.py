@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from cadmus.machine import kernel
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs import mixture
 from cadmus.states import variables
 from probes.controls.untrained import untrained_twin
 from probes.data.activations import residual_sites
-from probes.data.examples import Examples, Labelled, Target, draw
+from probes.data.examples import Examples, Labelled, draw
+from probes.data.targets import Target
 from probes.measurement.measure import Measurement, measure
-from probes.measurement.tally import Breakdown, token_classes
+from probes.measurement.tally import Breakdown, Grouping, token_classes
 
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=32)
 BEFORE, AFTER = "blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"
@@ -26,7 +28,7 @@ VARIABLES = ("stack.0.value", "stack.1.value", "depth", "reg.a.live", "stack.0.k
 PRESENT = tuple(map(Target, VARIABLES))
 TARGETS = (
     *PRESENT,
-    Target("stack.0.value", as_number=True),
+    Target("stack.0.value", regression=True),
     Target("depth", 1),
     *(Target(variable, permuted=True) for variable in VARIABLES),
 )
@@ -44,8 +46,8 @@ class Planted(Model):
 
     def run_with_hooks(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         states = variables.read(kernel.traces(tokens[:, 1:].numpy().astype(np.uint8)), self.variable)
-        known = states.defined & (abs(states.values) <= 99)
-        written = torch.from_numpy(known)[..., None] * self.codes[np.where(known, states.values, 0) + 99]
+        mask = states.defined & (abs(states.values) <= 99)
+        written = torch.from_numpy(mask)[..., None] * self.codes[np.where(mask, states.values, 0) + 99]
 
         def plant(tensor: Tensor, hook: object) -> Tensor:
             return tensor + written
@@ -56,38 +58,42 @@ class Planted(Model):
 
 @cache
 def examples(n: int = 500) -> Examples:
-    drawn = draw(mixture.load("first"), n)
-    return drawn[drawn.where[:, CFG.n_ctx :].sum(1) == 0]
+    """Programs that fit into the context of the models here."""
+    examples = draw(mixture.load("first"), n)
+    return examples[examples.where[:, CFG.n_ctx :].sum(1) == 0]
 
 
-def grouped(part: Examples, read: Labelled) -> Breakdown:
+def breakdown(part: Examples, labels: Labelled) -> Breakdown:
     family = np.broadcast_to(part.family[:, None].astype(int), part.where.shape)
-    live = variables.read(kernel.traces(part.programs), "reg.a.live").values
-    reg = {"reg.a.live": (1 - live, ("live", "dead"))}
-    return Breakdown.of(token_class=token_classes(part.sequences), family=(family, part.families), **reg)
+    live = variables.read(labels.traces, "reg.a.live").values
+    return Breakdown.of(
+        token_classes(part.sequences),
+        Grouping("family", family, part.families),
+        Grouping("live", 1 - live, ("live", "dead"), register="a"),
+    )
 
 
 @cache
 def measured() -> Measurement:
-    """Of the planted model, beside its untrained twin."""
+    """What is measured of the planted model, beside its untrained twin."""
     model = Planted()
     return measure(
         model,
         examples(),
         TARGETS,
         residual_sites(model),
-        twin=untrained_twin(Model(CFG), 3),
-        detailed=range(len(PRESENT)),
-        breakdowns=grouped,
+        untrained=untrained_twin(Model(CFG), 3),
+        broken_down=PRESENT,
+        breakdowns=breakdown,
     )
 
 
 def a_variable(values: Callable[[kernel.Traces], np.ndarray], defined: Any = True) -> variables.Variable:
-    """One of a user's own: values where `defined`, a column or an array of them."""
+    """A variable of a user's own: values where `defined`, which is an array, or a function of the traces."""
 
     def variable(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
         shape = traces.depth.shape
-        found = defined(traces) if callable(defined) else defined
-        return np.broadcast_to(values(traces), shape).astype(np.int64), np.broadcast_to(found, shape).copy()
+        mask = defined(traces) if callable(defined) else defined
+        return np.broadcast_to(values(traces), shape).astype(np.int64), np.broadcast_to(mask, shape).copy()
 
     return variable

@@ -143,9 +143,9 @@ class _Writer:
 
     def some(self, kind: str) -> str:
         """A text that leaves a value of this kind."""
-        held = [name for name, value in self.machine.registers.items() if kind_of(value) == kind]
-        if held and self.r.random() < 0.15:
-            return self.r.choice(held)
+        names = [name for name, value in self.machine.registers.items() if kind_of(value) == kind]
+        if names and self.r.random() < 0.15:
+            return self.r.choice(names)
         if kind == "int":
             return integer(self.r) if self.r.random() < 0.85 else "0"
         return sequence(self.r, self.r.choice((0, 1, 1, 2, 2, 3, 3, 4, 6)))
@@ -199,8 +199,8 @@ def layout(r: Random, main: str, bodies: list[str]) -> str:
     cuts = sorted(r.randrange(len(main) + 1) for _ in bodies)
     pieces = [main[a:b] for a, b in zip([0, *cuts], [*cuts, len(main)], strict=True)]
     text = pieces[0]
-    for one, piece in zip(bodies, pieces[1:], strict=True):
-        text += f"{{{one}}}{piece}"
+    for body_text, piece in zip(bodies, pieces[1:], strict=True):
+        text += f"{{{body_text}}}{piece}"
     ending = r.random()
     if ending < 0.05 and text.endswith(vm.CLOSE):
         text = text[:-1]  # unterminated: it runs to the end of the text
@@ -256,11 +256,11 @@ def extremes(r: Random) -> str:
         return BIGGEST + "A" + "".join(tail + ";" * (r.random() < 0.5) for tail in tails)
     if kind < 5:
         total = r.choice((30, 31, 32, 32, 32, 33, 33, 33, 34))
-        few = r.randrange(1, 8)
+        small = r.randrange(1, 8)
         if r.random() < 0.6:
-            one = r.choice((few, total // 2, total - vm.MAX_LENGTH if total > vm.MAX_LENGTH else 0))
-            return f"{number(one)}r{number(total - one)}rQ" + r.choice(("", "#", "1,", "R#"))
-        return f"{number(total - few)}r" + "5," * few + r.choice(("", "S", "1+", "O"))
+            first = r.choice((small, total // 2, total - vm.MAX_LENGTH if total > vm.MAX_LENGTH else 0))
+            return f"{number(first)}r{number(total - first)}rQ" + r.choice(("", "#", "1,", "R#"))
+        return f"{number(total - small)}r" + "5," * small + r.choice(("", "S", "1+", "O"))
     if kind == 5:
         tag = number(r.choice((-2, -1, -1, 0, 1, 5, 8, 9, 10, 10, 12)))
         return r.choice(("5", "3r", "(", "52'")) + tag + "'" + r.choice(("", '"', "1+"))
@@ -292,24 +292,24 @@ def exhausting(r: Random) -> str:
 
 def exact_fuel(r: Random) -> str:
     """Programs that execute 4095, 4096 or 4097 instructions: a long body mapped over sequences, then padding."""
-    one = r.choice(("1+", "2x", "9n", "m!", "{{", ":;", "~~", "Aa", "3+3-", "1;", "5'\"")) * r.randrange(6, 20)
-    writer = _Writer(r, [one])
+    body_text = r.choice(("1+", "2x", "9n", "m!", "{{", ":;", "~~", "Aa", "3+3-", "1;", "5'\"")) * r.randrange(6, 20)
+    writer = _Writer(r, [body_text])
     writer.put(r.choice(("", "5", "3r", "7B")))
-    wanted = r.choice((1, 0, 0, 0, -1))  # fuel left
+    fuel_left = r.choice((1, 0, 0, 0, -1))  # fuel left
     while True:
         for length in (vm.MAX_LENGTH, 8, 1):
-            cost = len(number(length)) + 2 + length * len(one) + 1
-            if writer.machine.fuel - wanted >= cost + 1:
+            cost = len(number(length)) + 2 + length * len(body_text) + 1
+            if writer.machine.fuel - fuel_left >= cost + 1:
                 writer.put(number(length) + "r" + r.choice("MW") + ";")
                 break
         else:
             break
     padding = r.choice(("}", "}", "5;"))
-    while writer.machine.fuel > max(wanted, 0):
-        writer.put(padding if writer.machine.fuel - wanted >= len(padding) else "}")
-    if wanted < 0:
+    while writer.machine.fuel > max(fuel_left, 0):
+        writer.put(padding if writer.machine.fuel - fuel_left >= len(padding) else "}")
+    if fuel_left < 0:
         writer.put(r.choice(("}", ";", "7")))
-    return layout(r, "".join(writer.text), [one])
+    return layout(r, "".join(writer.text), [body_text])
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

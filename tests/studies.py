@@ -1,34 +1,32 @@
-"""A small model of the mixture `first`, trained a few steps, which the tests of the studies read."""
+"""Models that the tests of the studies read: cadmus-micro, which ships with snapshots, and models that nothing
+trained."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cadmus.corpora.build import build
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture, load
 from cadmus.training import checkpoint
-from cadmus.training.loop import TrainConfig, train
 
-FIRST = load("first")
+MICRO = "cadmus-micro"
+FIRST = load("first")  # the mixture of cadmus-micro
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64, n_ctx=FIRST.width + 1)
-FEW_STEPS = TrainConfig(
-    steps=40,
-    **{"batch_size": 64, "lr": 1e-2, "warmup_steps": 5, "precision": "fp32", "log_every": 10},
-    **{"evaluate_every": 20, "evaluate_programs": 10},
-)
+SITES = ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_post")  # of CFG's residual stream
 
 
-@cache
-def _trained(mixture: Mixture) -> tuple[Model, dict[str, Any]]:
-    model = Model(CFG)
-    return model, train(model, build(mixture, 2000), FEW_STEPS)
+def save_untrained(
+    folder: Path, mixture: Mixture = FIRST, cfg: ModelConfig = CFG, seed: int = 0, steps: Sequence[int] = ()
+) -> str:
+    """Save random weights as `cadmus-probe train` would leave a model, and return the path, as studies take it.
 
-
-def save_run(folder: Path, mixture: Mixture = FIRST) -> str:
-    """The model as `cadmus-probe train` would leave it in `folder`; returns the path, as studies take it."""
-    model, record = _trained(mixture)
-    checkpoint.save(folder, model, mixture, record)
+    The record is that of cadmus-micro; a snapshot stands after each of `steps`, of weights as random.
+    """
+    record = checkpoint.load(MICRO).record
+    config = {**record["config"], "seed": seed}
+    for step in steps:
+        checkpoint.save_snapshot(folder, step, Model(cfg, seed=1000 * seed + step))
+    checkpoint.save(folder, Model(cfg, seed=seed), mixture, {**record, "config": config, "snapshots": list(steps)})
     return str(folder)

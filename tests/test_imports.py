@@ -5,10 +5,12 @@ import importlib
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import cadmus
 import probes
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +26,7 @@ ALLOWED = {
     "cadmus.runtime": MACHINE,
     "cadmus.statistics": MACHINE,
     "cadmus.shipped": set(),
-    "cadmus.models": MACHINE,
+    "cadmus.models": MACHINE | {"cadmus.runtime"},
     "cadmus.states": MACHINE | {"cadmus.runtime", "cadmus.statistics"},
     "cadmus.programs": MACHINE | {"cadmus.runtime", "cadmus.shipped"},
     "cadmus.corpora": PROGRAMS,
@@ -47,13 +49,14 @@ ALLOWED = {
     "probes.selftest": {
         "cadmus.machine",
         "cadmus.programs",
+        "cadmus.runtime",
         "cadmus.statistics",
         "probes.controls",
         "probes.data",
         "probes.solvers",
     },
     "analyses": set(),
-    "analyses.reporting": {"cadmus.runtime", "cadmus.training", "probes.data"},
+    "analyses.reporting": {"cadmus.runtime", "cadmus.statistics", "cadmus.training", "probes.data"},
     "analyses.studies": set(),
     "analyses.studies.paper": {
         *STUDY,
@@ -77,7 +80,7 @@ ALLOWED = {
         "probes.measurement",
         "probes.solvers",
     },
-    "analyses.studies.dynamics": STUDY | PROBED | {"cadmus.statistics", "probes.measurement"},
+    "analyses.studies.dynamics": STUDY | PROBED | {"cadmus.programs", "cadmus.statistics", "probes.measurement"},
     "analyses.studies.distribution": {
         *STUDY,
         "cadmus.corpora",
@@ -87,7 +90,13 @@ ALLOWED = {
         "cadmus.statistics",
     },
     # put together from other studies
-    "analyses.studies.alternatives": STUDY | {"cadmus", "analyses.studies.state"},
+    "analyses.studies.alternatives": {
+        *STUDY,
+        "cadmus",
+        "cadmus.statistics",
+        "cadmus.training",
+        "analyses.studies.state",
+    },
     "analyses.studies.model_report": {
         *STUDY,
         "cadmus",
@@ -244,6 +253,33 @@ def test_probes_loads_its_names_when_they_are_asked_for():
         _ = probes.Ridge
     with pytest.raises(ImportError, match="cannot import name 'Ridge'"):
         exec("from probes import Ridge", {})
+
+
+ROOMS = sorted(  # of cadmus and probes, whose modules load when they are used
+    ".".join(path.parent.relative_to(ROOT).parts)
+    for package in ("cadmus", "probes")
+    for path in (ROOT / package).rglob("__init__.py")
+    if path.parent.name not in ("probes", "families", "shipped")
+)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_module_of_a_room_is_an_attribute_of_it(name):
+    room = importlib.import_module(name)
+    folder = ROOT / Path(*name.split("."))
+    modules = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    missing = modules - {"__init__"} - set(dir(room))
+    assert not missing, f"list {sorted(missing)} among the submodules of {folder}/__init__.py"
+
+
+def test_cadmus_alone_is_enough_and_loads_what_is_used():
+    loads_none_of("import cadmus; cadmus.run('1.'); cadmus.machine.vm.verdict('1.')", "torch", "numba", "numpy")
+    assert {"load_model", "run", "explain", "__version__", "machine", "training"} <= set(dir(cadmus))
+    assert cadmus.run("3A4Bab+7=.").is_true
+    assert cadmus.explain is cadmus.machine.vm.explain
+    assert cadmus.__version__ == metadata.version("cadmus-probe")
+    with pytest.raises(AttributeError, match="No cadmus attribute semantics"):
+        _ = cadmus.semantics
 
 
 def test_lens_loads_without_transformer_lens():

@@ -10,9 +10,10 @@ import pytest
 import typer
 
 from analyses.cli import app, main
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs.mixture import load
-from cadmus.states import variables as labels
+from cadmus.states import variables
 from cadmus.training import checkpoint
 from probes.measurement import scores
 
@@ -87,11 +88,11 @@ def test_the_example_probe_runs_on_the_command_line(tmp_path, monkeypatch, capsy
 
 
 def test_the_page_on_probing_explains_every_column_and_variable():
-    columns, variables = PROBING.split("### What the columns mean")[1].split("## What to read")
+    columns, variables_section = PROBING.split("### What the columns mean")[1].split("## What to read")
     first = re.findall(r"^\| (.*?) \|", columns, re.MULTILINE)
     assert sorted(re.findall(r"`(.+?)`", " ".join(first))) == sorted(scores.COLUMNS)
-    for name in (*labels.FIELDS, *labels.FUTURE_FIELDS, *labels.NEEDED, *labels.VIEWS, "depth", "all_true"):
-        assert re.search(rf"`[\w.]*\b{re.escape(name)}`", variables), name
+    for name in (*variables.FIELDS, *variables.FUTURE_FIELDS, *variables.NEEDED, *variables.VIEWS, "depth", "all_true"):
+        assert re.search(rf"`[\w.]*\b{re.escape(name)}`", variables_section), name
 
 
 def commands(page):
@@ -124,8 +125,19 @@ def test_make_has_the_targets_of_the_readme():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/machine.md", "docs/probing.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_files_that_a_page_links_exist(page):
     path = ROOT / page
     for link in re.findall(r"\]\(((?!http)[^)]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link
+
+
+def test_the_map_has_a_line_for_every_file():
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    files = [path for package in ("cadmus", "probes", "analyses") for path in (ROOT / package).rglob("*.py")]
+    lines = [f"](../{path.relative_to(ROOT)})" for path in files if not path.name.startswith("__")]
+    assert len(lines) > 100
+    assert not [line for line in lines if line not in text]

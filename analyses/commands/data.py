@@ -15,6 +15,7 @@ from analyses.commands.terminal import (
     print_rows,
     progress_bars,
     save_table,
+    write_page,
 )
 
 data = typer.Typer(
@@ -53,24 +54,19 @@ def build(
     from cadmus.corpora.build import build as make
     from cadmus.programs.mixture import load
 
-    chosen = load(mixture)
-    size = programs or chosen.programs
+    mix = load(mixture)
+    size = programs or mix.programs
     if not size:
-        raise ValueError(f"mixture {chosen.name!r} does not say how many programs; pass --programs")
+        raise ValueError(f"mixture {mix.name!r} does not say how many programs; pass --programs")
     check_writable(out, "corpus")
     workers = workers or len(os.sched_getaffinity(0))
-    with progress_bars() as stage:
-        made = make(
-            *(chosen, size, seed),
-            folder=out,
-            workers=workers,
-            progress=lambda n, family: stage("build the corpus", n / size, f"{n:,} programs, {family}"),
-        )
+    with progress_bars() as progress:
+        corpus = make(mix, size, seed, folder=out, workers=workers, progress=progress)
     rows = [("family", "programs", "draws per program")]
-    rows += [(name, f"{n:,}", f"{made.repetition[name]:.2f}") for name, n in made.counts.items()]
-    print_rows([*rows, ("all", f"{len(made):,}", "")])
-    for name, drawn in made.out_of_distribution.items():
-        print(f"out of distribution: {name} ({len(drawn):,} programs, none in the corpus)")
+    rows += [(name, f"{n:,}", f"{corpus.repetition[name]:.2f}") for name, n in corpus.counts.items()]
+    print_rows([*rows, ("all", f"{len(corpus):,}", "")])
+    for name, members in corpus.out_of_distribution.items():
+        print(f"out of distribution: {name} ({len(members):,} programs, none in the corpus)")
     print(out)
 
 
@@ -91,17 +87,11 @@ def describe(
     programs: PerFamily = 20_000,
     seed: Seed = 0,
 ) -> None:
-    from analyses.studies.distribution.page import describe as make
-    from analyses.studies.distribution.study import open_source
+    from analyses.studies.distribution.page import make
+    from analyses.studies.distribution.study import DistributionConfig
 
-    out = out or Path("reports") / Path(source).stem
-    check_writable(out, "report")
-    with progress_bars() as stage:
-        stage("draw", 0.0, source)
-        opened = open_source(source, programs, seed)
-        stage("draw", 1.0, source)
-        page = make(opened, out, seed, stage)
-    print(page)
+    config = DistributionConfig(source=source, programs=programs, seed=seed)
+    write_page(make, config, out or Path("reports") / Path(source).stem)
 
 
 @data.command(
@@ -115,14 +105,14 @@ def describe(
 )
 def knobs(families: Annotated[list[str] | None, typer.Argument(help="Families; all where left out.")] = None) -> None:
     from cadmus.programs.families import FAMILIES
-    from cadmus.programs.parts.family import knobs as of
+    from cadmus.programs.parts.family import knobs as knobs_of
 
     for name in families or []:
         if name not in FAMILIES:
             raise ValueError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
     rows = [("family", "knob", "default", "effect")]
     for name in families or FAMILIES:
-        rows += [(name, knob.name, repr(knob.default), knob.doc) for knob in of(FAMILIES[name]).values()]
+        rows += [(name, knob.name, repr(knob.default), knob.doc) for knob in knobs_of(FAMILIES[name]).values()]
     print_rows(rows)
 
 
@@ -148,8 +138,8 @@ def sample(
     from analyses.studies.distribution.samples import take
 
     rows = [("family", "program", "decisions")]
-    for name, text, decided in take(source, family or [], n, split, out_of_distribution, seed):
-        rows.append((name, text, "  ".join(decided)))
+    for name, text, decisions in take(source, family or [], n, split, out_of_distribution, seed):
+        rows.append((name, text, "  ".join(decisions)))
     print_rows(rows)
 
 
@@ -174,15 +164,17 @@ def compare(
     programs: PerFamily = 20_000,
     seed: Seed = 0,
 ) -> None:
-    from analyses.studies.distribution.study import compare as measure
-    from analyses.studies.distribution.study import comparison_rows, open_source
+    from analyses.studies.distribution.comparison import compare as measure
+    from analyses.studies.distribution.comparison import comparison_rows
+    from analyses.studies.distribution.study import DistributionConfig, open_source
 
     check_table_path(out)
-    with progress_bars() as stage:
-        stage("draw", 0.0, f"{a}, {b}")
-        opened = [open_source(source, programs, seed) for source in (a, b)]
-        stage("draw", 1.0, f"{a}, {b}")
-        table = measure(*opened, families=family or None, seed=seed, stage=stage)
+    configs = [DistributionConfig(source=source, programs=programs, seed=seed) for source in (a, b)]
+    with progress_bars() as progress:
+        progress("draw", 0.0, f"{a}, {b}")
+        first, second = map(open_source, configs)
+        progress("draw", 1.0, f"{a}, {b}")
+        table = measure(first, second, families=family or None, seed=seed, progress=progress)
     print_rows(comparison_rows(table))
     if out is not None:
         print(save_table(table, out))

@@ -36,12 +36,12 @@ def vm(
     from cadmus.machine.vm import explain
     from cadmus.runtime.artifacts import read_text
 
-    if (program is None) == (file is None):
-        raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
-    if file is not None:
+    if program is not None and file is None:
+        text = sys.stdin.read() if program == "-" else program
+    elif file is not None and program is None:
         text = read_text(file)
     else:
-        text = sys.stdin.read() if program == "-" else program
+        raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]

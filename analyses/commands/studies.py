@@ -1,15 +1,14 @@
-"""The commands that study a trained model: `report`, `paper`, `probe`, `semantics`, `dynamics`, `selftest`."""
+"""The commands that study a trained model: `report`, `paper`, `probe`, `alternatives`, `dynamics`, `selftest`."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from analyses.commands.options import Device, Out, Programs, Run, Seed
-from analyses.commands.terminal import check_writable, paragraphs, print_rows, progress_bars
+from analyses.commands.terminal import paragraphs, print_rows, progress_bars, write_page
 from cadmus import DEFAULT_MODEL
 
 studies = typer.Typer()
@@ -36,13 +35,11 @@ def report(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
+    from analyses.studies.model_report.page import make
     from analyses.studies.model_report.study import ModelReportConfig
-    from analyses.studies.model_report.study import run as make
 
-    check_writable(out, "report")
-    with progress_bars() as stage:
-        page = make(ModelReportConfig(run, programs, eval_programs, seed=seed, device=device), out, stage)
-    print(page)
+    config = ModelReportConfig(run=run, programs=programs, eval_programs=eval_programs, seed=seed, device=device)
+    write_page(make, config, out)
 
 
 @studies.command(
@@ -69,13 +66,19 @@ def paper(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    from analyses.studies.paper.page import PaperConfig
-    from analyses.studies.paper.page import run as make
+    from analyses.studies.paper.page import make
+    from analyses.studies.paper.study import PaperConfig
 
-    check_writable(out, "report")
-    with progress_bars() as stage:
-        page = make(PaperConfig(run, eval_programs, reach, programs, number_programs, seed, device), out, stage)
-    print(page)
+    config = PaperConfig(
+        run=run,
+        eval_programs=eval_programs,
+        reach=reach,
+        programs=programs,
+        number_programs=number_programs,
+        seed=seed,
+        device=device,
+    )
+    write_page(make, config, out)
 
 
 @studies.command(
@@ -129,10 +132,7 @@ def probe(
         seed=seed,
         device=device,
     )
-    check_writable(out, "report")
-    with progress_bars() as stage:
-        page = make(config, out, stage)
-    print(page)
+    write_page(make, config, out)
 
 
 @studies.command(
@@ -141,25 +141,23 @@ def probe(
         Does the probe compute the state, or the model represent it? The same probes retrained on the states of eight
         other machines at graded distance (Jin & Rinard, arXiv 2305.11169).
 
-        Example: cadmus-probe semantics --out my-semantics
+        Example: cadmus-probe alternatives --out my-alternatives
         """
     )
 )
-def semantics(
+def alternatives(
     run: Run = DEFAULT_MODEL,
-    out: Out = Path("semantics"),
+    out: Out = Path("alternatives"),
     programs: Programs = 20_000,
     machines: Annotated[int, typer.Option(help="Alternative machines.", min=1)] = 8,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
+    from analyses.studies.alternatives.page import make
     from analyses.studies.alternatives.study import AlternativesConfig
-    from analyses.studies.alternatives.study import run as make
 
-    check_writable(out, "report")
-    with progress_bars() as stage:
-        page = make(AlternativesConfig(run, programs, machines, seed, device), out, stage)
-    print(page)
+    config = AlternativesConfig(run=run, programs=programs, machines=machines, seed=seed, device=device)
+    write_page(make, config, out)
 
 
 @studies.command(
@@ -185,14 +183,11 @@ def dynamics(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
+    from analyses.studies.dynamics.page import make
     from analyses.studies.dynamics.study import DynamicsConfig
-    from analyses.studies.dynamics.study import run as make
 
-    config = DynamicsConfig(tuple(runs), programs, eval_programs, seed, device)
-    check_writable(out, "report")
-    with progress_bars() as stage:
-        page = make(config, out, stage)
-    print(page)
+    config = DynamicsConfig(runs=tuple(runs), programs=programs, eval_programs=eval_programs, seed=seed, device=device)
+    write_page(make, config, out)
 
 
 @studies.command(
@@ -208,9 +203,11 @@ def dynamics(
 def selftest() -> None:
     from probes import selftest as harness
 
-    with progress_bars() as stage:
-        checks = harness.run(partial(stage, "self-test"))
+    with progress_bars() as progress:
+        checks = harness.run(progress)
     rows = [("check", "expected", "found", "")]
-    print_rows(rows + [(c.name, c.expected, c.found, "passed" if c.passed else "FAILED") for c in checks])
+    for check in checks:
+        rows.append((check.name, check.expected, check.result, "passed" if check.passed else "FAILED"))
+    print_rows(rows)
     if not all(check.passed for check in checks):
         raise typer.Exit(1)

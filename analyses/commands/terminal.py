@@ -1,4 +1,4 @@
-"""What commands share: help texts, progress bars, a look at whether the output folder can be written to, tables."""
+"""What commands share: help texts, a check that the output folder is writable, progress bars, pages and tables."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cadmus.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
+C = TypeVar("C")  # a study's config
+
 
 def paragraphs(text: str) -> str:
-    """Help text as written in the code: paragraphs apart by empty lines, their own line breaks free."""
+    """Make help text of a text in the code: empty lines part paragraphs, other line breaks are as good as spaces."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def check_writable(folder: Path, kind: str | None = None) -> None:
-    """OSError now, not after minutes of work, where nothing can be written to `folder`; ValueError where it holds an
-    artifact of another kind than the one to be written, or files that are not ours and would be overwritten.
-    The folder is not made yet: work that fails leaves no empty one."""
+    """Raise, before minutes of work, where `folder` cannot be written to; it is not made yet, so that work that fails
+    leaves no empty one.
+
+    OSError where nothing can be written; ValueError where the folder holds an artifact of another kind than `kind`, or
+    files that are not ours and would be overwritten.
+    """
     from cadmus.runtime.artifacts import check_free
 
     if kind is not None:
         check_free(folder, kind)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    probe = there / f".writable-{os.getpid()}"
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    probe = nearest / f".writable-{os.getpid()}"
     try:
         probe.touch()
         probe.unlink()
@@ -39,14 +44,15 @@ def check_writable(folder: Path, kind: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def progress_bars(*, shown: bool = True) -> Iterator[Progress]:
-    """Progress bars, one per stage: yields `stage(name, share done, note)`. Drawn on standard error, if at all; lines
-    where that is no terminal, but the log of a job."""
-    if shown and not sys.stderr.isatty():
+def progress_bars(*, visible: bool = True) -> Iterator[Progress]:
+    """Yield a progress callback that draws a bar per stage on standard error, or prints lines where that is not a
+    terminal, but the log of a job; nothing where not `visible`."""
+    if visible and not sys.stderr.isatty():
         yield _progress_lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description:<26}"),
@@ -55,50 +61,62 @@ def progress_bars(*, shown: bool = True) -> Iterator[Progress]:
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
     )
-    tasks: dict[str, int] = {}
-    bars = Progress(*columns, console=Console(stderr=True), disable=not shown)
+    tasks: dict[str, TaskID] = {}
+    bars = Bars(*columns, console=Console(stderr=True), disable=not visible)
 
-    def stage(name: str, share: float, note: str = "") -> None:
+    def progress(stage: str, fraction: float, note: str = "") -> None:
         if not tasks:
             bars.start()
-        if name not in tasks:
-            tasks[name] = bars.add_task(name, total=1.0, note="")
-        bars.update(tasks[name], completed=share, note=note)
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=1.0, note="")
+        bars.update(tasks[stage], completed=fraction, note=note)
 
     try:
-        yield stage
+        yield progress
     finally:
         if tasks:
             bars.stop()
 
 
-def _progress_lines(every: float = 60.0) -> Progress:
-    """A line when a stage ends, and meanwhile one in `every` seconds."""
-    started = told = time.monotonic()
-    ended: set[str] = set()
+def _progress_lines(interval: float = 60.0) -> Progress:
+    """Print a line when a stage ends, and meanwhile one in `interval` seconds."""
+    start = last = time.monotonic()
+    ended_stages: set[str] = set()
 
-    def stage(name: str, share: float, note: str = "") -> None:
-        nonlocal told
+    def progress(stage: str, fraction: float, note: str = "") -> None:
+        nonlocal last
         now = time.monotonic()
-        if name in ended or (share < 1 and now - told < every):
+        if stage in ended_stages or (fraction < 1 and now - last < interval):
             return
-        told = now
-        if share >= 1:
-            ended.add(name)
-        print(f"{now - started:7.1f} s  {name} {share:.0%}  {note}".rstrip(), file=sys.stderr, flush=True)
+        last = now
+        if fraction >= 1:
+            ended_stages.add(stage)
+        print(f"{now - start:7.1f} s  {stage} {fraction:.0%}  {note}".rstrip(), file=sys.stderr, flush=True)
 
-    return stage
+    return progress
 
 
-def print_rows(rows: list[tuple[str, ...]]) -> None:
-    """A table of text on standard output: the first row is its head; columns as wide as they need to be."""
+def write_page(make: Callable[[C, Path, Progress], Path], config: C, out: Path) -> None:
+    """Have a study make its page in `out`, with progress bars, and print where the page is.
+
+    make: a study's `page.make`; config: its config.
+    """
+    check_writable(out, "report")
+    with progress_bars() as progress:
+        page = make(config, out, progress)
+    print(page)
+
+
+def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table of text, the first row its head, with columns as wide as they need to be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def check_table_path(path: Path | None) -> None:
-    """ValueError or OSError, before the work is done, where a table cannot be written to `path`; None is fine."""
+    """Raise ValueError or OSError, before the work is done, where a table cannot be written to `path`, if there is
+    one."""
     if path is None:
         return
     if path.suffix not in (".csv", ".parquet"):
@@ -107,7 +125,7 @@ def check_table_path(path: Path | None) -> None:
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as .csv or .parquet, by the path's ending (ValueError for another)."""
+    """Write a table as .csv or .parquet, by the path's ending, and return the path. Raises ValueError for another."""
     from cadmus.runtime.artifacts import write_bytes
 
     check_table_path(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Annotated
@@ -84,25 +83,28 @@ def train(
         raise ValueError("--corpus is of a mixture already; leave out --mixture")
     recipe = with_changes(
         load_recipe(name),
-        **{"mixture": mixture and load_mixture(mixture), "steps": steps, "layers": layers, "width": width},
-        **{"seed": seed, "precision": precision, "start": start},
+        mixture=None if mixture is None else load_mixture(mixture),
+        steps=steps,
+        layers=layers,
+        width=width,
+        seed=seed,
+        precision=precision,
+        start=start,
     )
     stored = None if corpus is None else load(corpus)
     if stored is not None:
         recipe = with_changes(recipe, mixture=stored.mixture)
     out = out or Path("runs") / recipe.name
-    resolve_device(device)  # is it there?
+    resolve_device(device)  # ValueError, before any work, where it does not exist
     check_writable(out, "model")
-    with processes(device) as place, progress_bars(shown=rank() == 0) as stage:
-        note = _say if rank() == 0 else (lambda text: None)
-        trained = train_recipe(recipe, out, corpus=stored, device=place, workers=workers, stage=stage, note=note)
+    with processes(device) as place, progress_bars(visible=rank() == 0) as progress:
+        note = _print_note if rank() == 0 else (lambda text: None)
+        trained = train_recipe(recipe, out, corpus=stored, device=place, workers=workers, progress=progress, note=note)
     if trained is None:  # one of several processes, and not the first
         return
     trained.model.to(place)
-    with progress_bars() as stage:
-        rows = evaluate(
-            trained.model, trained.mixture, programs=500, seed=recipe.train.seed, progress=partial(stage, "evaluate")
-        )
+    with progress_bars() as progress:
+        rows = evaluate(trained.model, trained.mixture, programs=500, seed=recipe.train.seed, progress=progress)
     _print_accuracies(rows)
     print(out)
 
@@ -137,27 +139,25 @@ def evaluate_run(
     check_table_path(out)
     trained = checkpoint.load(run)
     trained.model.to(resolve_device(device))
-    with progress_bars() as stage:
-        rows = evaluate(
-            trained.model, trained.mixture, programs=programs, seed=seed, progress=partial(stage, "evaluate")
-        )
+    with progress_bars() as progress:
+        rows = evaluate(trained.model, trained.mixture, programs=programs, seed=seed, progress=progress)
     _print_accuracies(rows)
     if out is not None:
         table = pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
         print(save_table(table, out))
 
 
-def _say(text: str) -> None:
-    """A line on standard error, above the progress bars."""
+def _print_note(text: str) -> None:
+    """Print a line on standard error, above the progress bars."""
     print(text, file=sys.stderr, flush=True)
 
 
 def _print_accuracies(rows: list) -> None:
-    """Completion accuracies, rows of `cadmus.training.completion`, as a table."""
+    """Print completion accuracies, rows of `cadmus.training.completion`, as a table."""
     cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts", "")]
     for row in rows:
         interval = f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.n else ""
         shares = ("" if isnan(share) else f"{share:.3f}" for share in (row.true_rate, row.canonical, row.generalizes))
-        left_out = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
-        cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", left_out))
+        note = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
+        cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", note))
     print_rows(cells)

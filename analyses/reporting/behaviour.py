@@ -1,21 +1,32 @@
-"""What a trained model does and how it came to do it: the sections that every page about a model has."""
+"""What a trained model completes and how it was trained: the sections that every page about a model has."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from analyses.reporting import figures, report
+from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training import checkpoint
+from cadmus.training.completion import evaluate
+
+
+def completion_table(
+    trained: checkpoint.Checkpoint, programs: int, seed: int, progress: Progress = no_progress
+) -> pd.DataFrame:
+    """Complete `programs` held-out programs of each family and split: rows of `cadmus.training.completion`."""
+    rows = evaluate(trained.model, trained.mixture, programs=programs, seed=seed, progress=progress)
+    return pd.DataFrame([row.to_dict() for row in rows])
 
 
 def completion_section(table: pd.DataFrame) -> report.Section:
-    """The paper's Table 3: `table` holds rows of `cadmus.training.completion`, those of out-of-distribution sets
-    too."""
-    shown = pd.DataFrame(
+    """The paper's Table 3. table: rows of `cadmus.training.completion`, those of out-of-distribution sets too."""
+    display_table = pd.DataFrame(
         {
             "family": table.family,
             "programs": table.split,
-            "completion accuracy": [report.with_interval(r.accuracy, r.low, r.high) for r in table.itertuples()],
+            "completion accuracy": [
+                report.with_interval(row.accuracy, row.low, row.high) for row in table.itertuples()
+            ],
             "true at all": table.true_rate.map("{:.2f}".format),
             "the canonical answer": table.canonical.map(report.number),
             "generalizes": table.generalizes.map(report.number),
@@ -34,16 +45,16 @@ def completion_section(table: pd.DataFrame) -> report.Section:
             "on fresh inputs. Other names are sets unlike what was trained on. Intervals are 95 % (Wilson).",
         ),
         table=table,
-        shown=shown,
+        display_table=display_table,
     )
 
 
 def completion_sentence(table: pd.DataFrame) -> str:
-    """The table of `completion_section` in a sentence: new programs of skeletons that training saw, best family
+    """The table of `completion_section` in a sentence: new programs of skeletons that training saw, the best family
     first."""
     test = table[table.split == "test"].sort_values("accuracy", ascending=False)
-    said = ", ".join(f"{row.family} {row.accuracy:.2f}" for row in test.itertuples())
-    return f"Completed rightly, of programs that the model never saw: {said}."
+    accuracies = (f"{row.family} {report.with_interval(row.accuracy, row.low, row.high)}" for row in test.itertuples())
+    return f"The model completes held-out programs rightly (share by family, 95 % interval): {', '.join(accuracies)}."
 
 
 def training_section(trained: checkpoint.Checkpoint) -> report.Section:
@@ -55,32 +66,32 @@ def training_section(trained: checkpoint.Checkpoint) -> report.Section:
         "training",
         "Training",
         (
-            f"{record['parameters']:,} parameters, {record['tokens']:,} tokens in {_duration(record['seconds'])} "
-            f"({rate:,.0f} tokens per second on {_machines(record)}; {record['flops']:.2g} operations"
-            f"{_share_of_peak(record['share_of_peak'])}).",
+            f"The model has {record['parameters']:,} parameters and was trained on {record['tokens']:,} tokens in "
+            f"{_duration(record['seconds'])} ({rate:,.0f} tokens per second on {_machines(record)}; "
+            f"{record['flops']:.2g} operations{_share_of_peak(record['share_of_peak'])}).",
         ),
         figure=figures.learning_curve(log, evaluations),
-        caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0: "
-        "most tokens of a program are free."
+        caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0, since most "
+        "tokens of a program are free."
         + ("" if evaluations.empty else " Right: completion accuracy on held-out programs of the split validation."),
         table=log,
     )
 
 
 def _machines(record: dict) -> str:
-    """Where a model was trained, by its record: each device, its threads and the precision, in their order."""
+    """Where a model was trained, by its record: each device, its threads and its precision, in the order of use."""
     stretches = record.get("stretches") or [{**record, "precision": record["config"]["precision"]}]
-    said = (f"{one['threads']} threads of {one['device']}, {one['precision']}" for one in stretches)
-    return "; then ".join(dict.fromkeys(said))
+    machines = (f"{part['threads']} threads of {part['device']}, {part['precision']}" for part in stretches)
+    return "; then ".join(dict.fromkeys(machines))
 
 
 def _share_of_peak(share: float) -> str:
-    """Nothing of a share above 1, as records had it of CPUs that emulate bf16."""
+    """The share of the peak in words; empty above 1, as records had it of CPUs that emulate bf16."""
     return f", {share:.0%} of what a large matrix product reaches" if share <= 1 else ""
 
 
 def corpus_size(corpus: dict) -> str:
-    """How many programs a model was trained on, by its record."""
+    """How many programs a model was trained on, by its record, in words."""
     programs = corpus["programs"]
     return f"{programs:,} programs" if isinstance(programs, int) else programs
 

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-CONTROL = "0.45"  # grey of the untrained twin
+CONTROL = "0.45"  # grey of the untrained model and of other controls
 INTERVAL = 0.18  # opacity of a band
 MARKERS = "os^Dvp*XhP<>"  # of lines, in turn
 FIGURE_WIDTH = 9.2  # inches
@@ -20,16 +20,16 @@ _COLUMNS = 4  # panels side by side
 
 @contextlib.contextmanager
 def theme() -> Iterator[None]:
-    """The one theme: seaborn's white grid, paper context; global settings are left as they were."""
+    """Draw in the one theme, seaborn's white grid in the paper context; global settings are left as they were."""
     with sns.axes_style("whitegrid", {"grid.color": "0.92"}), sns.plotting_context("paper", font_scale=1.05):
         yield
 
 
 def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
-    """Training loss by tokens seen, and completion accuracy where the run evaluated itself: the tables `log` and
-    `evaluations` of the record of `cadmus.training.loop`."""
+    """Training loss by tokens trained on, and completion accuracy where the run evaluated itself: the tables `log` and
+    `evaluations` of the record that `cadmus.training.loop` keeps."""
     with theme():
-        figure = Figure(figsize=(9.2, 2.8 if evaluations.empty else 3.4), layout="constrained")
+        figure = Figure(figsize=(FIGURE_WIDTH, 2.8 if evaluations.empty else 3.4), layout="constrained")
         axes = figure.subplots(1, 1 if evaluations.empty else 2, squeeze=False)[0]
         axes[0].plot(log.tokens / 1e6, log.loss, color="C0", lw=1.6)
         axes[0].set(xlabel="tokens trained on (millions)", ylabel="training loss (nats per token)")
@@ -47,30 +47,30 @@ def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
 def panels(
     names: Sequence[str], height: float, *, xlabel: str, ylabel: str = "", sharey: bool = True, room: float = 0.0
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel of `height` inches per name, four to a row; the lowest of each column labels its x axis,
-    in `room` inches more."""
+    """A figure with a panel of `height` inches per name, four to a row, and the panels by name. The lowest of each
+    column labels its x axis, in `room` inches more."""
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
-    lines = 1 if len(names) % columns == 0 else 2  # of panels with labels beneath them
-    figure = Figure(figsize=(FIGURE_WIDTH, 0.5 + height * rows + room * lines), layout="constrained")
+    labelled_rows = 1 if len(names) % columns == 0 else 2  # of panels with labels beneath them
+    figure = Figure(figsize=(FIGURE_WIDTH, 0.5 + height * rows + room * labelled_rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
     for k, ax in enumerate(axes.flat):
         lowest = k + columns >= len(names)
         ax.set_visible(k < len(names))
         ax.tick_params(labelbottom=lowest)
         ax.set(xlabel=xlabel if lowest else "", ylabel=ylabel if k % columns == 0 else "")
-    shown = dict(zip(names, axes.flat))
-    for name, ax in shown.items():
+    by_name = dict(zip(names, axes.flat))
+    for name, ax in by_name.items():
         ax.set_title(name, fontsize=8)
-    return figure, shown
+    return figure, by_name
 
 
 def legend(figure: Figure, axes: Iterable[Axes], columns: int) -> None:
-    """One legend for all panels, beneath them: what stands in any."""
+    """Draw one legend beneath all panels, of whatever any of them holds."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def error(score: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
-    """How far the interval reaches below and above: [2, rows]."""
+    """How far each interval reaches below and above its score: float [2, rows], as matplotlib wants error bars."""
     return np.stack([score - low, high - score]).clip(min=0)

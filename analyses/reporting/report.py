@@ -12,38 +12,49 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cadmus.runtime import artifacts
+from cadmus.statistics import clustered
 
 _DPI = 160
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report. `table` is saved whole; `shown`, formatted for reading, stands on the page."""
+    """A part of a report."""
 
     name: str
+    """What its figure and table are called in figures/ and tables/."""
     title: str
+    """The heading."""
     paragraphs: tuple[str, ...] = ()
+    """The text beneath the heading."""
     figure: Figure | None = None
+    """Saved as PNG, and part of the page."""
     caption: str = ""
+    """The text beneath the figure."""
     table: pd.DataFrame | None = None
-    shown: pd.DataFrame | None = None
+    """Saved whole, as CSV and Parquet."""
+    display_table: pd.DataFrame | None = None
+    """What stands on the page of the table, formatted for reading."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page: what was found (`summary`, statement by statement), section by section, and how it was made (`about`:
-    name -> text)."""
+    """A page: its statements first, then section by section what they rest on."""
 
     title: str
+    """The heading of the page."""
     summary: tuple[str, ...]
+    """The statements that the page makes, in sentences."""
     sections: tuple[Section, ...]
+    """What the statements rest on."""
     about: dict[str, str] = field(default_factory=dict)
+    """How the page was made: name -> text. Stored in the manifest too."""
 
 
 def write(report: Report, folder: Path | str) -> Path:
     """Write index.html, report.md, figures/ and tables/ to `folder`, all or nothing; returns the page's path.
 
-    ArtifactError where `folder` holds files of these names that are of no earlier report.
+    Raises ArtifactError where `folder` holds files of these names that do not belong to an earlier report.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analyses.reporting"),
@@ -82,15 +93,15 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def number(value: float) -> str:
-    """`0.93`: a number as it stands in a table; nothing for one that was not measured, and no -0.00."""
+    """Format a number for a table, `0.93`: empty where it was not measured, and never -0.00."""
     return "" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"
 
 
 def with_interval(score: float, low: float, high: float) -> str:
-    """`0.93 [0.91, 0.95]`: a score as it stands in a table."""
+    """Format a score with its interval for a table or a sentence, `0.93 [0.91, 0.95]`."""
     return f"{number(score)} [{number(low)}, {number(high)}]"
 
 
 def intervals(table: pd.DataFrame, name: str) -> list[str]:
-    """The scores of a column `name` with the intervals of `name`_low and `name`_high."""
-    return [with_interval(*row) for row in table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]
+    """Format each row's `name` with the interval `name`_low .. `name`_high."""
+    return [with_interval(*row) for row in table[list(clustered.interval_names(name))].itertuples(index=False)]

@@ -1,4 +1,4 @@
-"""Corpora: distinct true-programs of a mixture, stored as uint8 arrays, and asked for exact membership.
+"""Corpora: distinct true-programs of a mixture, stored as uint8 arrays, with exact look-up of programs.
 
 Only programs of the split `train` enter, and none that the mixture holds out, so whatever `held_out` draws from another
 split, and whatever `out_of_distribution` draws, is unseen by construction. `cadmus.corpora.build` makes corpora.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,32 +23,47 @@ from cadmus.runtime.seeds import generator
 
 @dataclass(frozen=True)
 class Shard:
-    """Programs uint8 [n, width] of one family in one phase, sorted by hash; `family` indexes `Corpus.families`."""
+    """Programs of one family in one phase."""
 
     programs: np.ndarray
+    """The programs in the order of their hashes: uint8 [n, width]."""
+
     family: int
+    """Their family, as an index into `Corpus.families`."""
+
     phase: int
+    """Their phase of training, from 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Corpus:
-    """The programs of a mixture, shard after shard; program i is row i of their concatenation.
-
-    `out_of_distribution` holds the mixture's sets by name, uint8 [n, width], none of whose programs is in the corpus.
-    """
+    """The programs of a mixture, shard after shard; program i is row i of their concatenation."""
 
     mixture: Mixture
+    """What they were drawn from."""
+
     seed: int
+    """The seed that fixes them, with the mixture and their number."""
+
     shards: tuple[Shard, ...]
+    """The programs, phase after phase, and family after family in a phase."""
+
     eligible: dict[str, int]
     """Per family, how many drawn programs were fit to enter, duplicates counted."""
+
     out_of_distribution: dict[str, np.ndarray] = field(default_factory=dict)
+    """The mixture's sets by name, uint8 [n, width]; none of their programs is in the corpus."""
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def __repr__(self) -> str:
+        families = ", ".join(self.families)
+        return f"{type(self).__name__}({self.mixture.name!r}, {len(self):,} programs of {families}, seed={self.seed})"
+
     @cached_property
     def _starts(self) -> np.ndarray:
+        """The first program of each shard, and the number of all: int64 [shards + 1]."""
         return np.cumsum([0, *(len(shard.programs) for shard in self.shards)])
 
     @cached_property
@@ -93,20 +109,20 @@ class Corpus:
 
     def contains_programs(self, programs: np.ndarray) -> np.ndarray:
         """`contains` for a program array uint8 [n, width]: bool [n]."""
-        found = np.zeros(len(programs), np.bool_)
+        is_member = np.zeros(len(programs), np.bool_)
         for shard in self.shards:
-            found |= contains(shard.programs, programs)
-        return found
+            is_member |= contains(shard.programs, programs)
+        return is_member
 
     @property
     def counts(self) -> dict[str, int]:
         """Programs per family."""
-        found = np.bincount(self.family, minlength=len(self.families))
-        return {name: int(n) for name, n in zip(self.families, found, strict=True)}
+        counts = np.bincount(self.family, minlength=len(self.families))
+        return {name: int(n) for name, n in zip(self.families, counts, strict=True)}
 
     @property
     def repetition(self) -> dict[str, float]:
-        """Per family, how many eligible draws each kept program took: 1 where nothing was drawn twice."""
+        """Per family, how many eligible draws each program took: 1 where nothing was drawn twice."""
         return {name: self.eligible[name] / max(1, count) for name, count in self.counts.items()}
 
     @property
@@ -133,38 +149,50 @@ def fingerprint(mixture: Mixture, seed: int, size: int) -> str:
     return artifacts.fingerprint([mixture.fingerprint, seed, size, artifacts.machine_fingerprint()])
 
 
-# --- programs that are in no corpus ----------------------------------------------------------------------------------
-
-
 # --- on disk ---------------------------------------------------------------------------------------------------------
 
 
-def shard_file(section: str, shard: int) -> str:
-    """The path of a shard in its folder."""
-    return f"shards/{section}-{shard:05d}.npy"
-
-
 def load(folder: Path | str) -> Corpus:
-    """Open a corpus; its shards stay on disk until they are read. ArtifactError for one that is missing, half-written,
-    damaged (every checksum is compared) or of another machine version."""
+    """Open a corpus; its shards stay on disk until they are read. Raises ArtifactError for one that is missing,
+    half-written, damaged (every checksum is compared) or of another machine version."""
     manifest = artifacts.read_manifest(folder, "corpus")
     folder, mixture = Path(folder), from_dict(manifest["mixture"])
     families = mixture.family_names
-    shards, sets = [], {}
-    for name in manifest["files"]:
-        if name.startswith("shards/"):
-            phase, rest = Path(name).stem.split("-", 1)
-            programs = artifacts.read_array(folder / name)
-            shards.append(Shard(programs, families.index(rest.rsplit("-", 1)[0]), int(phase)))
-        elif name.startswith("out_of_distribution/"):
-            sets[Path(name).stem] = artifacts.read_array(folder / name)
-    shards.sort(key=lambda shard: (shard.phase, shard.family))  # files of one section are in order already
+    shard_rows, set_files = _manifest_rows(manifest)
+    shards = [
+        Shard(artifacts.read_array(folder / row["file"]), families.index(row["family"]), row["phase"])
+        for row in shard_rows
+    ]
+    shards.sort(key=lambda shard: (shard.phase, shard.family))  # those of one section are in order already
     eligible = {name: row["eligible_draws"] for name, row in manifest["families"].items()}
+    in_order_of_files = sorted(set_files.items(), key=lambda item: item[1])
+    sets = {name: artifacts.read_array(folder / file) for name, file in in_order_of_files}
     return Corpus(mixture, manifest["seed"], tuple(shards), eligible, sets)
 
 
+def _manifest_rows(manifest: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """What a manifest says of its files: of each shard its file, phase and family, and the file of each
+    out-of-distribution set by name.
+
+    Manifests of earlier versions list the files alone, whose names say the rest: `shards/PHASE-FAMILY-NUMBER.npy` and
+    `out_of_distribution/NAME.npy`.
+    """
+    if "shards" in manifest:
+        return manifest["shards"], manifest["out_of_distribution"]
+    shard_rows, set_files = [], {}
+    for file in manifest["files"]:
+        folder, name = Path(file).parent.name, Path(file).stem
+        if folder == "shards":
+            phase, rest = name.split("-", 1)
+            family, _ = rest.rsplit("-", 1)
+            shard_rows.append({"file": file, "phase": int(phase), "family": family})
+        elif folder == "out_of_distribution":
+            set_files[name] = file
+    return shard_rows, set_files
+
+
 def sample(corpus: Corpus, n: int, seed: int, family: str | None = None) -> np.ndarray:
-    """`n` random programs of the corpus (of one family), none twice; all where it has fewer: uint8 [m, width]."""
+    """Take `n` random programs of the corpus (of one family), none twice; all where it has fewer: uint8 [m, width]."""
     if family is not None and family not in corpus.families:
         raise ValueError(f"the corpus has no family {family!r}; it has {', '.join(corpus.families)}")
     rng = generator("sample", seed)
@@ -174,9 +202,9 @@ def sample(corpus: Corpus, n: int, seed: int, family: str | None = None) -> np.n
     if not shards:
         return np.empty((0, 1), np.uint8)
     ends = np.cumsum([len(programs) for programs in shards])
-    chosen = np.sort(rng.choice(ends[-1], min(n, ends[-1]), replace=False))
-    cuts = np.searchsorted(chosen, [0, *ends])
-    starts = [0, *ends[:-1]]
-    return stack_programs(
-        [programs[chosen[a:b] - start] for programs, a, b, start in zip(shards, cuts, cuts[1:], starts)]
-    )
+    rows = np.sort(rng.choice(ends[-1], min(n, ends[-1]), replace=False))
+    parts = []
+    for programs, end in zip(shards, ends):
+        start = end - len(programs)
+        parts.append(programs[rows[(start <= rows) & (rows < end)] - start])
+    return stack_programs(parts)

@@ -1,6 +1,8 @@
-"""Programs that are in no corpus: of the held-out splits, and of the out-of-distribution sets."""
+"""Programs that are in no corpus: those of the held-out splits, and the out-of-distribution sets."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,54 +13,60 @@ from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Mixture, OutOfDistribution
 from cadmus.runtime.seeds import generator
 
-_MAX_ROUNDS = 100  # of a held-out draw that finds nothing new
+_MAX_ROUNDS = 100  # draws in a row without a new program
 
 
 def held_out(family: Family, split: str, n: int, seed: int, hold_out: HoldOut | None = None) -> np.ndarray:
-    """`n` distinct programs of `family` that fall into `split`, uint8 [n, width]: drawn afresh, never in a corpus
-    unless `split` is "train". With `hold_out`, none that it holds out.
+    """Draw `n` distinct programs of `family` that fall into `split`, uint8 [n, width]: never in a corpus unless `split`
+    is "train". With `hold_out`, none that it holds out.
 
-    Raises ValueError for an unknown split, and where the family has too few programs."""
+    Raises ValueError for an unknown split, and where the family has too few programs.
+    """
     if split not in skeletons.SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(skeletons.SPLITS)}")
 
-    def wanted(programs: np.ndarray) -> np.ndarray:
-        fine = skeletons.splits(programs) == skeletons.SPLITS.index(split)
-        return fine & ~hold_out.held(programs) if hold_out else fine
+    def belongs(programs: np.ndarray) -> np.ndarray:
+        in_split = skeletons.splits(programs) == skeletons.SPLITS.index(split)
+        return in_split & ~hold_out.holds_out(programs) if hold_out else in_split
 
     rng = generator("held out", seed, skeletons.SPLITS.index(split))
-    return _distinct(family, n, rng, wanted, f"in split {split!r}")
+    return _draw_distinct(family, n, rng, belongs, f"in split {split!r}")
 
 
-def out_of_distribution(mixture: Mixture, one: OutOfDistribution, n: int, seed: int) -> np.ndarray:
-    """`n` distinct programs of an out-of-distribution set of the mixture, uint8 [n, width], of any split.
+def out_of_distribution(mixture: Mixture, ood: OutOfDistribution, n: int, seed: int) -> np.ndarray:
+    """Draw `n` distinct programs of an out-of-distribution set of the mixture, uint8 [n, width], of any split.
 
-    Raises ValueError where there are too few."""
+    Raises ValueError where there are too few.
+    """
 
-    def wanted(programs: np.ndarray) -> np.ndarray:
-        if one.held_out:
-            return mixture.hold_out.held(programs, one.held_out)
+    def belongs(programs: np.ndarray) -> np.ndarray:
+        if ood.held_out:
+            return mixture.hold_out.holds_out(programs, ood.held_out)
         return np.ones(len(programs), np.bool_)
 
-    rng = generator(f"out of distribution {one.name}", seed)
-    return _distinct(one.family, n, rng, wanted, f"for the out-of-distribution set {one.name!r}")
+    rng = generator(f"out of distribution {ood.name}", seed)
+    return _draw_distinct(ood.family, n, rng, belongs, f"for the out-of-distribution set {ood.name!r}")
 
 
-def _distinct(family: Family, n: int, rng: np.random.Generator, wanted, where: str) -> np.ndarray:
+def _draw_distinct(
+    family: Family, n: int, rng: np.random.Generator, belongs: Callable[[np.ndarray], np.ndarray], where: str
+) -> np.ndarray:
+    """Draw `n` distinct programs of which `belongs`, bool [m] of programs uint8 [m, width], is true; `where` says in
+    errors (ValueError) what they are for."""
     if n < 1:
         raise ValueError(f"{n} programs are asked for {where}; ask for one or more")
-    found: dict[int, np.ndarray] = {}
-    barren = 0
-    while len(found) < n:
+    by_hash: dict[int, np.ndarray] = {}
+    n_rounds_without_new = 0
+    while len(by_hash) < n:
         programs = family.generate(max(1024, 4 * n), rng)
-        programs = programs[wanted(programs)]
-        before = len(found)
+        programs = programs[belongs(programs)]
+        size_before = len(by_hash)
         for key, program in zip(program_hashes(programs).tolist(), programs, strict=True):
-            found.setdefault(key, program)
-        barren = barren + 1 if len(found) == before else 0
-        if barren == _MAX_ROUNDS:
+            by_hash.setdefault(key, program)
+        n_rounds_without_new = n_rounds_without_new + 1 if len(by_hash) == size_before else 0
+        if n_rounds_without_new == _MAX_ROUNDS:
             raise ValueError(
-                f"family {family.name} has only {len(found)} programs {where}, {n} are asked for; "
+                f"family {family.name} has only {len(by_hash)} programs {where}, {n} are asked for; "
                 "ask for fewer or widen its knobs"
             )
-    return np.stack(list(found.values())[:n])
+    return np.stack(list(by_hash.values())[:n])

@@ -29,7 +29,7 @@ _NEGATED = (Equality, Label)  # an answer is a `!`, or nothing
 _RELATION = re.compile("[<>=]")  # which ends every other answer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OrdinaryCorpus(Corpus):
     """A corpus whose assertions are true by chance only. Those of its programs that are true stand in the original too,
     so that a true-program held out from that is in neither; what is false falls into any split."""
@@ -52,23 +52,31 @@ def fingerprint(original: str) -> str:
 
 
 def twin(corpus: Corpus) -> OrdinaryCorpus:
-    """The ordinary twin of `corpus`, in memory, a pure function of it: each family of each phase is `scrambled`.
+    """The ordinary twin of `corpus`, in memory, a pure function of it: the answers of each family of each phase are
+    exchanged (`exchange_answers`).
 
     It lacks the programs with an answer that there is none to exchange for. Sets out of distribution stay as they are.
     Where families overlap, a few programs may come twice.
     """
     shards = []
-    for phase, family in sorted({(shard.phase, shard.family) for shard in corpus.shards}):
-        parts = [shard.programs for shard in corpus.shards if (shard.phase, shard.family) == (phase, family)]
-        known = corpus.mixture.parts[phase][1].family(corpus.families[family])
-        programs = scrambled(stack_programs(parts), known, generator("ordinary", corpus.seed, phase, family))
-        shards.append(Shard(programs[np.argsort(program_hashes(programs), kind="stable")], family, phase))
-    about = (corpus.mixture, corpus.seed, tuple(shards), corpus.eligible, corpus.out_of_distribution)
-    return OrdinaryCorpus(*about, original=corpus.fingerprint)
+    for phase, index in sorted({(shard.phase, shard.family) for shard in corpus.shards}):
+        parts = [shard.programs for shard in corpus.shards if (shard.phase, shard.family) == (phase, index)]
+        family = corpus.mixture.parts[phase][1].family(corpus.families[index])
+        rng = generator("ordinary", corpus.seed, phase, index)
+        programs = exchange_answers(stack_programs(parts), family, rng)
+        shards.append(Shard(programs[np.argsort(program_hashes(programs), kind="stable")], index, phase))
+    return OrdinaryCorpus(
+        corpus.mixture,
+        corpus.seed,
+        tuple(shards),
+        corpus.eligible,
+        corpus.out_of_distribution,
+        original=corpus.fingerprint,
+    )
 
 
-def scrambled(programs: np.ndarray, family: Family, rng: np.random.Generator) -> np.ndarray:
-    """The programs uint8 [n, width] of `family`, each answer replaced by that of another one: uint8 [m, width], in
+def exchange_answers(programs: np.ndarray, family: Family, rng: np.random.Generator) -> np.ndarray:
+    """Replace each answer of the programs, uint8 [n, width] of `family`, by that of another one: uint8 [m, width], in
     their order, at least as wide as the family's programs may be.
 
     An answer is what stands between a decision position and the end of its assertion. Answers are exchanged within
@@ -81,110 +89,131 @@ def scrambled(programs: np.ndarray, family: Family, rng: np.random.Generator) ->
     Of `label` and `equality` an answer is `!` or nothing. Exchanged within one length nothing would change, so length
     does not count there, and the text behind moves by one token; it still fits into the family's width.
 
-    Programs of `random` and `induce`, and those where a definition is to be found, stay as they are. ValueError for a
-    program that is not of the family's form.
+    Programs of `random` and `induce`, and those where a definition is to be found, stay as they are. Raises ValueError
+    for a program that is not of the family's form.
     """
     if isinstance(family, _KEPT_AS_THEY_ARE) or not len(programs):
         return programs
     answers = _answers(programs, family)
-    kept = _with_company(answers, len(programs))
-    answers = answers.of(kept)
-    programs = np.ascontiguousarray(programs[kept])
+    exchangeable = _have_company(answers, len(programs))
+    answers = answers.of(exchangeable)
+    programs = np.ascontiguousarray(programs[exchangeable])
     out = np.full((len(programs), max(programs.shape[1], family.width)), PAD, np.uint8)
-    _exchange(programs, answers.program, answers.start, answers.end, _circles(answers.group, rng), out)
+    _write_exchanged(programs, answers.program, answers.start, answers.end, _circles(answers.group, rng), out)
     return out
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """The answers of some programs, in the order of the texts: answer i is `programs[program[i], start[i]:end[i]]`, and
-    those of one group are exchanged. All int64 [answers]."""
+    """The answers of some programs, in the order of the texts. All int64 [answers]."""
 
     program: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    group: np.ndarray
+    """The program that answer i stands in."""
 
-    def of(self, kept: np.ndarray) -> _Answers:
-        """Those of the programs that are `kept`, bool [n], numbered anew."""
-        mine = kept[self.program]
-        number = np.cumsum(kept) - 1
+    start: np.ndarray
+    """Where it begins there."""
+
+    end: np.ndarray
+    """Where it ends: it is `programs[program[i], start[i]:end[i]]`."""
+
+    group: np.ndarray
+    """Answers of one group are exchanged."""
+
+    def of(self, mask: np.ndarray) -> _Answers:
+        """The answers of the programs in the mask, bool [n], which are numbered anew."""
+        mine = mask[self.program]
+        number = np.cumsum(mask) - 1
         return _Answers(number[self.program[mine]], self.start[mine], self.end[mine], self.group[mine])
 
 
 def _answers(programs: np.ndarray, family: Family) -> _Answers:
     """Where the answers of programs uint8 [n, width] are. That, and their groups, are read off one program of each
-    skeleton: of what answers are exchanged in, no digit changes the form."""
+    skeleton: in the families whose answers are exchanged, no digit changes the form."""
     hashes = skeletons.skeleton_hashes(programs, "ordinary")
-    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
+    _, first, skeleton_of = np.unique(hashes, return_index=True, return_inverse=True)
+    rows, counts = _rows_of_skeletons(programs[first], family)
+    n_answers = counts[skeleton_of]  # of each program
+    first_row = (np.cumsum(counts) - counts)[skeleton_of]  # of its skeleton
+    nth = np.arange(n_answers.sum()) - np.repeat(np.cumsum(n_answers) - n_answers, n_answers)
+    start, end, group = rows[np.repeat(first_row, n_answers) + nth].T
+    return _Answers(np.repeat(np.arange(len(programs)), n_answers), start, end, group)
+
+
+def _rows_of_skeletons(programs: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:
+    """The answers of programs with one skeleton each, in their order: int64 [answers, 3] (start, end, group), and how
+    many each program has, int64 [n]."""
     groups: dict[str, int] = {}
-    rows, counts = [], np.zeros(len(first), np.int64)
-    forms = tokens.decode(skeletons.skeletons(programs[first]))
-    for k, (text, skeleton) in enumerate(zip(tokens.decode(programs[first]), forms, strict=True)):
-        look, read = "", 0
+    rows = []
+    counts = np.zeros(len(programs), np.int64)
+    forms = tokens.decode(skeletons.skeletons(programs))
+    for k, (text, skeleton) in enumerate(zip(tokens.decode(programs), forms, strict=True)):
+        group_text, last_end = "", 0  # what stands before an answer, and each answer before it as so many dots
         for start, end in _spans(text, family):
-            # one text for a group: what stands before, each answer as so many dots
-            look += skeleton[read:start] + "." * (1 if isinstance(family, _NEGATED) else end - start)
-            rows.append((start, end, groups.setdefault(look, len(groups))))
+            group_text += skeleton[last_end:start] + "." * (1 if isinstance(family, _NEGATED) else end - start)
+            rows.append((start, end, groups.setdefault(group_text, len(groups))))
             counts[k] += 1
-            read = end
-    number = counts[which]  # of each program's answers
-    before = np.cumsum(counts) - counts  # rows of the skeletons before
-    nth = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
-    table = np.array(rows, np.int64).reshape(-1, 3)[np.repeat(before[which], number) + nth]
-    return _Answers(np.repeat(np.arange(len(programs)), number), *table.T)
+            last_end = end
+    return np.array(rows, np.int64).reshape(-1, 3), counts
 
 
 def _spans(text: str, family: Family) -> list[tuple[int, int]]:
     """Where the answers of a text begin and end; none where a definition is to be found."""
-    cuts = family.decisions(text)
+    positions = family.decisions(text)
     if isinstance(family, _NEGATED):
-        return [(cut, cut + (text[cut : cut + 1] == "!")) for cut in cuts]
-    return [(cut, _RELATION.search(text, cut).end()) for cut in cuts if text[cut] != "{"]
+        return [(position, position + (text[position : position + 1] == "!")) for position in positions]
+    return [(position, _relation_end(text, position)) for position in positions if text[position] != "{"]
 
 
-def _with_company(answers: _Answers, n: int) -> np.ndarray:
+def _relation_end(text: str, start: int) -> int:
+    """Where the first relation of a text from `start` on ends."""
+    relation = _RELATION.search(text, start)
+    assert relation is not None, f"{text!r} has an answer without a relation"
+    return relation.end()
+
+
+def _have_company(answers: _Answers, n: int) -> np.ndarray:
     """Which of n programs have no answer that is alone in its group, once those that have are gone: bool [n]."""
-    kept = np.ones(n, np.bool_)
+    remaining = np.ones(n, np.bool_)
     while True:
-        here = kept[answers.program]
-        sizes = np.bincount(answers.group[here])
-        alone = answers.program[here][sizes[answers.group[here]] == 1]
+        mask = remaining[answers.program]
+        sizes = np.bincount(answers.group[mask])
+        alone = answers.program[mask][sizes[answers.group[mask]] == 1]
         if not len(alone):
-            return kept
-        kept[alone] = False
+            return remaining
+        remaining[alone] = False
 
 
 def _circles(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each answer the one that takes its place, int64 [answers]: the next in a random order of its group, the first
     one after the last."""
     order = np.lexsort((rng.random(len(group)), group))
-    begins = np.flatnonzero(np.diff(group[order], prepend=-1))
-    following = np.arange(1, len(group) + 1)
-    following[np.append(begins[1:], len(group))[: len(begins)] - 1] = begins
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))  # of the groups, in this order
+    ends = np.append(starts[1:], len(group))[: len(starts)]
+    successor = np.arange(1, len(group) + 1)
+    successor[ends - 1] = starts
     source = np.empty(len(group), np.int64)
-    source[order] = order[following]
+    source[order] = order[successor]
     return source
 
 
 @njit(cache=True, nogil=True)
-def _exchange(programs, program, start, end, source, out):
+def _write_exchanged(programs, program, start, end, source, out):
     """Write each program into `out`, with `source[i]` in the place of answer i."""
     i = 0
     for row in range(len(programs)):
-        at = read = 0
+        write_at = read_at = 0
         while i < len(program) and program[i] == row:
-            while read < start[i]:
-                out[row, at] = programs[row, read]
-                at += 1
-                read += 1
+            while read_at < start[i]:
+                out[row, write_at] = programs[row, read_at]
+                write_at += 1
+                read_at += 1
             other = source[i]
             for k in range(start[other], end[other]):
-                out[row, at] = programs[program[other], k]
-                at += 1
-            read = end[i]
+                out[row, write_at] = programs[program[other], k]
+                write_at += 1
+            read_at = end[i]
             i += 1
-        while read < programs.shape[1] and programs[row, read] != PAD:
-            out[row, at] = programs[row, read]
-            at += 1
-            read += 1
+        while read_at < programs.shape[1] and programs[row, read_at] != PAD:
+            out[row, write_at] = programs[row, read_at]
+            write_at += 1
+            read_at += 1

@@ -6,13 +6,14 @@ holds out, in the order of their hashes (which is as good as random), each once.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 
 import numba
@@ -33,63 +34,75 @@ STREAM_DRAWS = 1 << 16  # programs drawn per batch of a stream
 
 @dataclass(frozen=True)
 class Section:
-    """`count` programs of one family in one phase. draws: programs drawn per shard, before anything is taken out."""
+    """The programs of one family in one phase."""
 
     phase: int
+    """The phase of training, from 0."""
+
     component: int
+    """The family's place in the phase."""
+
     family: Family
+    """The family, its knobs set."""
+
     keeps_duplicates: bool
+    """Whether what is drawn again is kept."""
+
     hold_out: HoldOut
+    """What is kept out of training."""
+
     count: int
+    """How many programs the corpus has of it."""
 
     @property
     def draws(self) -> int:
+        """Programs drawn per shard, before anything is taken out."""
         return min(MAX_DRAWS, max(MIN_DRAWS, 1 << int(1.4 * self.count).bit_length()))
-
-    @property
-    def name(self) -> str:
-        return f"{self.phase}-{self.family.name}"
 
 
 def sections(mixture: Mixture, size: int) -> list[Section]:
     """The sections of a corpus of `size` programs: every phase and family has its share, exactly."""
-    shares, found = [], []
+    shares, empty_sections = [], []
     for phase, (share, part) in enumerate(mixture.parts):
         for i, component in enumerate(part.components):
             shares.append(share * part.shares[i])
-            found.append((phase, i, component.family, component.duplicates == "keep", mixture.hold_out))
+            keeps_duplicates = component.duplicates == "keep"
+            empty_sections.append(Section(phase, i, component.family, keeps_duplicates, mixture.hold_out, count=0))
     exact = np.array(shares) / sum(shares) * size
     counts = np.floor(exact + 1e-9).astype(np.int64)
-    most_missing = np.argsort(counts - exact, kind="stable")
-    counts[most_missing[: size - counts.sum()]] += 1
-    return [Section(*parts, int(count)) for parts, count in zip(found, counts)]
+    largest_remainders = np.argsort(counts - exact, kind="stable")
+    counts[largest_remainders[: size - counts.sum()]] += 1
+    return [replace(section, count=int(count)) for section, count in zip(empty_sections, counts)]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A shard as drawn. programs uint8 [n, width], sorted by hash; eligible: how many were fit to enter before
-    duplicates were taken out."""
+class DrawnShard:
+    """A shard as drawn, before it is compared with others."""
 
     programs: np.ndarray
+    """Programs in the order of their hashes: uint8 [n, width]."""
+
     eligible: int
+    """How many were fit to enter before duplicates were taken out."""
 
 
-def draw_shard(section: Section, seed: int, shard: int) -> Drawn:
-    """Shard number `shard` of a section."""
+def draw_shard(section: Section, seed: int, shard: int) -> DrawnShard:
+    """Draw shard number `shard` of a section."""
     rng = generator("shard", seed, section.phase, section.component, shard)
     programs = train_only(section.family.generate(section.draws, rng), section.hold_out)
-    eligible, hashes = len(programs), program_hashes(programs)
+    hashes = program_hashes(programs)
     order = np.argsort(hashes, kind="stable")
     if not section.keeps_duplicates:
         hashes = hashes[order]
-        order = order[np.append(True, hashes[1:] != hashes[:-1])[: len(order)]]
-    return Drawn(programs[order], eligible)
+        is_first = np.append(True, hashes[1:] != hashes[:-1])[: len(order)]
+        order = order[is_first]
+    return DrawnShard(programs[order], eligible=len(programs))
 
 
 def train_only(programs: np.ndarray, hold_out: HoldOut) -> np.ndarray:
-    """Those of the split `train` that no rule holds out."""
+    """Keep the programs, uint8 [n, width], of split `train` that no hold-out rule excludes."""
     programs = programs[skeletons.splits(programs) == skeletons.SPLITS.index("train")]
-    return programs[~hold_out.held(programs)] if hold_out.rules else programs
+    return programs[~hold_out.holds_out(programs)] if hold_out.rules else programs
 
 
 # --- without a disk --------------------------------------------------------------------------------------------------
@@ -98,71 +111,85 @@ def train_only(programs: np.ndarray, hold_out: HoldOut) -> np.ndarray:
 def stream_programs(
     mixture: Mixture, seed: int = 0, *, start: int = 0, batches: int | None = None, workers: int = 0
 ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-    """Programs for training without a corpus: (programs uint8 [n, width], family uint8 [n], as an index into
-    `mixture.family_names`), batch after batch.
+    """Draw programs for training without a corpus, batch after batch.
 
-    Batch k is a pure function of (mixture, seed, k), so a stream goes on anywhere (`start`). With `batches` it ends
-    there, and phases follow one another by the share of them that is done; a mixture with phases needs it. Programs
-    come again by chance: nothing is remembered. `workers` processes draw ahead; 0 draws in this one.
+    Batch k is a pure function of (mixture, seed, k). Programs come again by chance: nothing is remembered.
+
+    Args:
+        mixture: What is drawn from.
+        seed: Fixes every batch.
+        start: The first batch; a stream goes on anywhere.
+        batches: Where the stream ends; phases follow one another by the share of them that is done. None: never,
+            which a mixture without phases allows.
+        workers: Processes that draw ahead; 0 draws in this one.
+
+    Returns:
+        Pairs of programs uint8 [n, width] and their families uint8 [n], as indices into `mixture.family_names`.
+
+    Raises:
+        ValueError: The mixture has phases, and `batches` is None.
     """
     if mixture.phases and batches is None:
         raise ValueError(f"mixture {mixture.name!r} has phases, so a stream needs to know its length: pass batches=")
-    numbers = iter(range(start, batches)) if batches is not None else iter(range(start, 1 << 62))
+    batch_numbers = range(start, batches) if batches is not None else itertools.count(start)
+    arguments = ((mixture, k / batches if batches else 0.0, seed, k) for k in batch_numbers)
     if not workers:
-        yield from (draw_batch(mixture, k / batches if batches else 0.0, seed, k) for k in numbers)
+        yield from itertools.starmap(draw_batch, arguments)
         return
     with worker_pool(workers) as pool:
-        ahead: deque[Future] = deque()
-        for k in numbers:
-            ahead.append(pool.submit(draw_batch, mixture, k / batches if batches else 0.0, seed, k))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        pending: deque[Future] = deque()
+        for batch_arguments in arguments:
+            pending.append(pool.submit(draw_batch, *batch_arguments))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def draw_batch(mixture: Mixture, progress: float, seed: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """One batch of a stream, from the phase in force at `progress` (0 to 1), families mixed in random order;
-    `STREAM_DRAWS` are drawn, what is not for training is left out. The family index is into `family_names`."""
-    part = mixture.at(progress)
+def draw_batch(mixture: Mixture, fraction: float, seed: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one batch of a stream, from the phase in force when this fraction of training (0 to 1) is done, its families
+    mixed in random order: (programs uint8 [n, width], family uint8 [n], as an index into `family_names`).
+    `STREAM_DRAWS` are drawn; what is not for training is left out."""
+    part = mixture.at(fraction)
     rng = generator("batch", seed, batch)
     counts = rng.multinomial(STREAM_DRAWS, part.shares)
-    drawn = [train_only(family.generate(int(n), rng), mixture.hold_out) for family, n in zip(part.families, counts)]
-    programs = stack_programs(drawn)
-    names = [mixture.family_names.index(family.name) for family in part.families]
-    which = np.repeat(np.array(names, np.uint8), [len(programs) for programs in drawn])
+    by_family = [train_only(family.generate(int(n), rng), mixture.hold_out) for family, n in zip(part.families, counts)]
+    programs = stack_programs(by_family)
+    family_indices = [mixture.family_names.index(family.name) for family in part.families]
+    families = np.repeat(np.array(family_indices, np.uint8), [len(programs) for programs in by_family])
     order = rng.permutation(len(programs))
-    return programs[order], which[order]
+    return programs[order], families[order]
 
 
 def stack_programs(parts: list[np.ndarray]) -> np.ndarray:
-    """Program arrays of several widths as one, padded with `.`."""
+    """Stack program arrays uint8 [n, width] of several widths into one, padded with `.`."""
     width = max((part.shape[1] for part in parts), default=1)
-    out = np.full((sum(map(len, parts)), width), tokens.PAD, np.uint8)
-    at = 0
+    out = np.full((sum(len(part) for part in parts), width), tokens.PAD, np.uint8)
+    start = 0
     for part in parts:
-        out[at : at + len(part), : part.shape[1]] = part
-        at += len(part)
+        out[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
     return out
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that draw programs, one thread each. They start afresh, so nothing of this process is copied into them;
-    a script that asks for some must have its own work under `if __name__ == "__main__":`."""
+    """Start processes that draw programs, one thread each. They start afresh, so nothing of this process is copied into
+    them; a script that asks for some must have its own work under `if __name__ == "__main__":`."""
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
-    # All start at the first submit, as where they are forked. A submit that starts one while the pool finds another
-    # dead fails in several ways, and the pool may then wait for ever for the one just started.
-    pool._safe_to_dynamically_spawn_children = False
+    # Start all at the first submit: a pool that starts one while another dies may wait for it for ever.
+    pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]  # of CPython, private
     return pool
 
 
 def _start_worker() -> None:
-    numba.config.NUMBA_NUM_THREADS = 1
+    numba.config.NUMBA_NUM_THREADS = 1  # type: ignore[attr-defined]  # numba sets its options at run time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its workers
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _follow_parent() -> None:
-    """End with the parent, even where it was killed: a worker that waits for work would never notice."""
-    parent_process().join()
+def _end_with_parent() -> None:
+    """End when the parent does, even where it was killed: a worker that waits for work would never notice."""
+    parent = parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
     os._exit(1)

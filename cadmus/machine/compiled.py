@@ -1,4 +1,4 @@
-"""The compiled interpreter: `cadmus.machine.vm` again, instruction for instruction, in numba over packed 64-bit values.
+"""The compiled machine: `cadmus.machine.vm` again, instruction for instruction, in numba over packed 64-bit values.
 
 A value is one int64, so moving, copying and storing values is moving integers, and a sequence is never changed:
 
@@ -46,7 +46,7 @@ for _id, _row in enumerate(vm.INSTRUCTIONS.values()):
         _TYPES[_id, _k] = {"int": _INT, "seq": _SEQ}.get(_type, 0)
 
 # machine[...]: stack pointer, fuel, arena top, whether fuel ran out, what the last advance did first to each register
-_SP, _FUEL_LEFT, _TOP, _SPENT, _TOUCHED = range(5)
+_SP, _FUEL_LEFT, _TOP, _SPENT, _FIRST_ACCESS = range(5)
 READ_FIRST, WRITTEN_FIRST = 1, 2  # two bits a register, `a` the lowest; 0: left alone
 # frames[depth, ...]: what a call returns to, and for M and W the sequence walked and the results so far
 _PC, _STOP, _BASE, _MODE, _FROM, _COUNT, _AT, _OUT, _KEPT, _BODY = range(10)
@@ -90,6 +90,7 @@ def _binary(op, a, b):
 
 @_compile
 def _unary(op, a):
+    """The pervasive operation `op` on one integer; it always has a result."""
     if op == _NOT:
         return np.int64(a == 0)
     return -a if op == _NEGATE else abs(a)
@@ -97,11 +98,13 @@ def _unary(op, a):
 
 @_compile
 def _pack(v):
+    """A plain Int."""
     return v << 8 | _INT
 
 
 @_compile
 def _pack_seq(start, length):
+    """The Seq of the `length` packed Ints at arena[start:]."""
     return start << 8 | length << 2 | _SEQ
 
 
@@ -112,6 +115,7 @@ def _seq_length(value):
 
 @_compile
 def _truth(value, arena):
+    """Whether a packed value is true: as `cadmus.machine.values.truth`."""
     if value & 3 == _INT:
         return value >> 8 != 0
     if value & 3 == _SEQ:
@@ -142,6 +146,7 @@ def _pervasive_binary(op, a, b, arena, top):
 
 @_compile
 def _copy(arena, start, length, top):
+    """Copy the elements at arena[start:] to arena[top:]."""
     for i in range(length):
         arena[top + i] = arena[start + i]
 
@@ -197,23 +202,23 @@ def _sequence_with_value(op, s, a, arena, top):
         i = a >> 8
         return (arena[start + i] if 0 <= i < length else _NAN), top
     if op == _CONTAINS:
-        found = 0
+        occurs = 0
         for i in range(length):
             if arena[start + i] >> 8 == a >> 8:
-                found = 1
-        return _pack(found), top
+                occurs = 1
+        return _pack(occurs), top
     if op == _APPEND:
         if length == _MAX_LENGTH:
             return _NAN, top
         _copy(arena, start, length, top)
         arena[top + length] = a
         return _pack_seq(top, length + 1), top + length + 1
-    more = _seq_length(a)  # _CONCATENATE
-    if length + more > _MAX_LENGTH:
+    other_length = _seq_length(a)  # _CONCATENATE
+    if length + other_length > _MAX_LENGTH:
         return _NAN, top
     _copy(arena, start, length, top)
-    _copy(arena, a >> 8, more, top + length)
-    return _pack_seq(top, length + more), top + length + more
+    _copy(arena, a >> 8, other_length, top + length)
+    return _pack_seq(top, length + other_length), top + length + other_length
 
 
 @_compile
@@ -230,7 +235,7 @@ def _tagged(op, a, k, arena, top):
     return _pack_seq(top, length), top + length
 
 
-# --- the interpreter -------------------------------------------------------------------------------------------------
+# --- the machine -----------------------------------------------------------------------------------------------------
 
 
 @_compile
@@ -240,7 +245,7 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
     The state lies in `stack` and `machine`, `registers`, `arena`. Out of fuel, the stack becomes a single NAN.
     """
     sp, fuel, top = machine[_SP], machine[_FUEL_LEFT], machine[_TOP]
-    depth = base = touched = 0
+    depth = base = first_access = 0
     while True:
         if pc >= stop:
             if depth == 0:
@@ -250,12 +255,12 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
             sp = base
             frame = frames[depth]
             mode = frame[_MODE]
-            again = False
+            goes_on = False
             if mode == _MODE_MAP:
                 if result & 3 == _INT:
                     arena[frame[_OUT] + frame[_AT]] = result
                     frame[_AT] += 1
-                    again = frame[_AT] < frame[_COUNT]
+                    goes_on = frame[_AT] < frame[_COUNT]
                     result = _pack_seq(frame[_OUT], frame[_COUNT])
                 else:
                     result = _NAN
@@ -264,9 +269,9 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
                     arena[frame[_OUT] + frame[_KEPT]] = arena[frame[_FROM] + frame[_AT]]
                     frame[_KEPT] += 1
                 frame[_AT] += 1
-                again = frame[_AT] < frame[_COUNT]
+                goes_on = frame[_AT] < frame[_COUNT]
                 result = _pack_seq(frame[_OUT], frame[_KEPT])
-            if again:
+            if goes_on:
                 pc = frame[_BODY]
                 stack[sp] = arena[frame[_FROM] + frame[_AT]]
             else:
@@ -298,8 +303,8 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
         if _LOAD <= op < _LOAD + 4:
             stack[sp] = registers[op - _LOAD]
             sp += 1
-            if touched >> 2 * (op - _LOAD) & 3 == 0:
-                touched |= READ_FIRST << 2 * (op - _LOAD)
+            if first_access >> 2 * (op - _LOAD) & 3 == 0:
+                first_access |= READ_FIRST << 2 * (op - _LOAD)
             continue
         if _STORE <= op < _STORE + 4:
             if sp > base:
@@ -307,23 +312,23 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
                 registers[op - _STORE] = stack[sp]
             else:
                 registers[op - _STORE] = _NAN
-            if touched >> 2 * (op - _STORE) & 3 == 0:
-                touched |= WRITTEN_FIRST << 2 * (op - _STORE)
+            if first_access >> 2 * (op - _STORE) & 3 == 0:
+                first_access |= WRITTEN_FIRST << 2 * (op - _STORE)
             continue
 
         # the uniform rules: a missing, NAN or ill-typed input makes every output NAN
         inputs = _INPUTS[op]
         first = sp - inputs
-        fine = first >= base
-        if fine:
+        valid = first >= base
+        if valid:
             for k in range(inputs):
                 value = stack[first + k]
-                wanted = _TYPES[op, k]
-                if value == _NAN or (wanted != 0 and value & 3 != wanted):
-                    fine = False
+                required_type = _TYPES[op, k]
+                if value == _NAN or (required_type != 0 and value & 3 != required_type):
+                    valid = False
         else:
             first = base
-        if not fine:
+        if not valid:
             for k in range(_OUTPUTS[op]):
                 stack[first + k] = _NAN
             sp = first + _OUTPUTS[op]
@@ -413,32 +418,32 @@ def _advance(tokens, pc, stop, meaning, bodies, stack, registers, arena, frames,
             sp = first + 1
         elif op != _OPEN and op != _CLOSE:  # in a body, braces do nothing
             stack[first], top = _sequence_to_value(op, stack[first], arena, top)
-    machine[_SP], machine[_FUEL_LEFT], machine[_TOP], machine[_TOUCHED] = sp, fuel, top, touched
+    machine[_SP], machine[_FUEL_LEFT], machine[_TOP], machine[_FIRST_ACCESS] = sp, fuel, top, first_access
 
 
 @_compile
 def _parse(tokens, bodies):
-    """Where the text ends; the start and stop of the bodies bound to f, g, h into `bodies` (-1: unbound)."""
+    """Write the start and stop of the bodies bound to f, g, h to `bodies` (-1: unbound); return where the text ends."""
     bodies[:] = -1
     end = 0
     while end < len(tokens) and tokens[end] != _END:
         end += 1
-    bound = pc = 0
+    n_bound = pc = 0
     while pc < end:
         if tokens[pc] == _OPEN:
             start = pc + 1
             while pc < end and tokens[pc] != _CLOSE:
                 pc += 1
-            if bound < 3:
-                bodies[bound, 0], bodies[bound, 1] = start, pc
-                bound += 1
+            if n_bound < 3:
+                bodies[n_bound, 0], bodies[n_bound, 1] = start, pc
+                n_bound += 1
         pc += 1
     return end
 
 
 @_compile
 def _scratch(length):
-    """Room for one program: bodies, stack, registers, arena, frames, machine."""
+    """Allocate room for one program of `length` tokens: bodies, stack, registers, arena, frames, machine."""
     return (
         np.empty((3, 2), np.int64),
         np.empty((_MAX_CALLS + 1) * (length + 2) + 2, np.int64),
@@ -451,12 +456,14 @@ def _scratch(length):
 
 @_compile
 def _reset(registers, machine):
+    """Bring the machine to the state before a program."""
     registers[:] = _NAN
     machine[_SP], machine[_FUEL_LEFT], machine[_TOP], machine[_SPENT] = 0, _FUEL, 0, 0
 
 
 @_compile
 def _all_true(stack, sp, arena):
+    """Whether the stack has one or more entries, all of them true."""
     for k in range(sp):
         if not _truth(stack[k], arena):
             return False
@@ -465,6 +472,10 @@ def _all_true(stack, sp, arena):
 
 @_compile
 def run_verdicts(tokens, meaning, out):
+    """Run every row of tokens uint8 [n, length]; whether it is a true-program to `out` bool [n].
+
+    meaning uint8 [tokens of the vocabulary]: the token whose instruction each token executes.
+    """
     bodies, stack, registers, arena, frames, machine = _scratch(tokens.shape[1])
     for row in range(len(tokens)):
         end = _parse(tokens[row], bodies)
@@ -475,6 +486,7 @@ def run_verdicts(tokens, meaning, out):
 
 @_compile
 def _unpack(value, kind, v, tag, length, at):
+    """Write a packed value to index `at` of the arrays."""
     low = value & 3
     kind[at], v[at], tag[at], length[at] = NAN_KIND, 0, 0, 0
     if low == _INT:
@@ -485,7 +497,7 @@ def _unpack(value, kind, v, tag, length, at):
 
 @_compile
 def run_tops(tokens, meaning, kind, v, tag, length):
-    """Run every row; what lies on top of the stack at the end."""
+    """Run every row, as `run_verdicts`; what lies on top of the stack at the end to kind, v, tag and length [n]."""
     bodies, stack, registers, arena, frames, machine = _scratch(tokens.shape[1])
     for row in range(len(tokens)):
         end = _parse(tokens[row], bodies)
@@ -499,6 +511,7 @@ def run_tops(tokens, meaning, kind, v, tag, length):
 
 @_compile
 def _write_contents(value, arena, offsets, at, elements, element_tags):
+    """Write the elements of a Seq to elements[offsets[at] :] and their tags to element_tags."""
     if value & 3 == _SEQ:
         for i in range(_seq_length(value)):
             item = arena[(value >> 8) + i]
@@ -514,7 +527,7 @@ def run_traces(
     depth,
     fuel,
     true,
-    touched,
+    first_access,
     kind,
     v,
     tag,
@@ -524,15 +537,19 @@ def run_traces(
     elements,
     element_tags,
 ):
-    """Run every row, recording the state after each token. Values lie as [row, position, entry], the stack's top
-    `entries` first, then the four registers. With `contents` only the sequences' elements are written, at `offsets`."""
+    """Run every row, as `run_verdicts`, recording the state after each token.
+
+    depth, fuel, true and first_access are [row, position]; kind, v, tag, length and offsets are [row, position, entry],
+    the stack's top `entries` first, then the four registers. With `contents` only the sequences' elements are written,
+    at `offsets`.
+    """
     bodies, stack, registers, arena, frames, machine = _scratch(tokens.shape[1])
     for row in range(len(tokens)):
         end = _parse(tokens[row], bodies)
         _reset(registers, machine)
         inside = False
         for pc in range(tokens.shape[1]):
-            machine[_TOUCHED] = 0
+            machine[_FIRST_ACCESS] = 0
             if pc < end:
                 token = tokens[row, pc]
                 if inside:
@@ -543,7 +560,7 @@ def run_traces(
                     _advance(tokens[row], pc, pc + 1, meaning, bodies, stack, registers, arena, frames, machine)
             sp = machine[_SP]
             if not contents:
-                depth[row, pc], fuel[row, pc], touched[row, pc] = sp, machine[_FUEL_LEFT], machine[_TOUCHED]
+                depth[row, pc], fuel[row, pc], first_access[row, pc] = sp, machine[_FUEL_LEFT], machine[_FIRST_ACCESS]
                 true[row, pc] = _all_true(stack, sp, arena)
             for k in range(entries + 4):
                 if k < entries and k >= sp:

@@ -23,7 +23,7 @@ SLOTS = "fgh"
 
 
 class NanCause(StrEnum):
-    """Why an instruction left NAN. `explain` prints it; tests count it."""
+    """Why an instruction left NAN. `vm.explain` prints it; tests count it."""
 
     UNDERFLOW = "an input is missing"
     NAN_INPUT = "an input is NAN"
@@ -83,10 +83,10 @@ def _pervasive(op: Callable[..., int]) -> Callable[..., tuple[Value]]:
     """Lift an operation on integers to Ints and Seqs: an Int meets every element, Seqs of one length go in step."""
 
     def effect(*inputs: Int | Seq) -> tuple[Value]:
-        lengths = [len(value) for value in inputs if isinstance(value, Seq)]
-        if not lengths:
-            return (_int(op(*[value.v for value in inputs])),)
-        length = lengths[0]
+        integers = [value.v for value in inputs if isinstance(value, Int)]
+        if len(integers) == len(inputs):
+            return (_int(op(*integers)),)
+        length, *lengths = [len(value) for value in inputs if isinstance(value, Seq)]
         if any(other != length for other in lengths):
             raise Undefined(NanCause.LENGTHS_DIFFER)
         columns = [value.items if isinstance(value, Seq) else (value,) * length for value in inputs]
@@ -168,14 +168,14 @@ def _map(machine: Machine, s: Seq) -> tuple[Value]:
 
 
 def _select(machine: Machine, s: Seq) -> tuple[Value]:
-    kept = []
+    items = []
     for item in s:
         result = machine.call("f", item)
         if result is NAN:
             raise Undefined(NanCause.BAD_RESULT)
         if truth(result):
-            kept.append(item)
-    return (Seq(tuple(kept)),)
+            items.append(item)
+    return (Seq(tuple(items)),)
 
 
 def _load(register: str) -> Callable[..., tuple[Value]]:
@@ -191,23 +191,30 @@ def _store(register: str) -> Callable[..., tuple]:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One row of the instruction table.
-
-    `signature` lists the types of the inputs and of the outputs, bottom of the stack first: `int`, `seq`, `any`
-    (either), `num` (either, met element by element), `bit` (as `num`, holding only 0 and 1). A word in brackets names a
-    part of the machine that is used and stands for no stack entry.
-    """
+    """One row of the instruction table."""
 
     token: str
+    """Its character in a program."""
     name: str
+    """Its name in words."""
     signature: str
+    """The types of the inputs and of the outputs, bottom of the stack first: `int`, `seq`, `any` (either), `num`
+    (either, met element by element), `bit` (as `num`, holding only 0 and 1). A word in brackets names a part of the
+    machine that is used and stands for no stack entry."""
     effect: Callable[..., tuple[Value, ...]] = field(repr=False)
+    """From the inputs to the outputs, bottom first; see "effects" above."""
     doc: str
-    takes_nan: bool = False  # a store receives NAN too: it writes it
+    """What it leaves, in the table of `docs/machine.md`."""
+    takes_nan: bool = False
+    """Whether it runs on a NAN or a missing input too: a store writes it."""
     inputs: int = field(init=False)
+    """How many entries it takes off the stack."""
     outputs: int = field(init=False)
+    """How many entries it leaves."""
     input_types: tuple[str, ...] = field(init=False, repr=False)
+    """The types of the inputs, bottom first."""
     uses_machine: bool = field(init=False, repr=False)
+    """Whether the effect takes the machine as its first argument: loads, stores and calls."""
 
     def __post_init__(self) -> None:
         before, after = (tuple(w for w in side.split() if w[0] != "[") for side in self.signature.split("->"))
@@ -301,19 +308,20 @@ INSTRUCTIONS: dict[str, Instruction] = {
 class Semantics:
     """Another machine: a permutation of instruction meanings within type signatures.
 
-    `meanings` maps a token to the token whose meaning it takes; tokens not named keep their own. Equal signatures keep
-    the stack depth after every prefix. Raises ValueError where the map is no permutation or crosses a signature.
+    Equal signatures keep the stack depth after every prefix. Raises ValueError where the map is not a permutation,
+    names an unknown instruction or crosses a signature.
     """
 
     meanings: Mapping[str, str] = field(default_factory=dict)
+    """From a token to the token whose meaning it takes; tokens not named keep their own."""
 
     def __post_init__(self) -> None:
         for token in {*self.meanings, *self.meanings.values()}:
             if token not in INSTRUCTIONS:
                 raise ValueError(f"semantics name {token!r}, which is not one of the {len(VOCAB)} instructions")
         if sorted(self.meanings) != sorted(self.meanings.values()):
-            lost = sorted(set(self.meanings) - set(self.meanings.values()))
-            raise ValueError(f"semantics must be a permutation: no token takes the meaning of {' '.join(lost)}")
+            meaningless = sorted(set(self.meanings) - set(self.meanings.values()))
+            raise ValueError(f"semantics must be a permutation: no token takes the meaning of {' '.join(meaningless)}")
         for token, other in self.meanings.items():
             mine, theirs = INSTRUCTIONS[token].signature, INSTRUCTIONS[other].signature
             if mine != theirs:

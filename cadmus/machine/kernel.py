@@ -1,14 +1,16 @@
 """The Cadmus machine over arrays of programs uint8 [n, length] (see `cadmus.machine.tokens`): `verdicts`, `tops`,
 `traces`.
 
-The same machine as `cadmus.machine.vm`, compiled (`cadmus.machine.compiled`). Rows are independent, so chunks of them
-run on threads: the compiled code does not hold Python's lock.
+The same machine as `cadmus.machine.vm`, compiled. Rows are independent, so chunks of them run on threads: the compiled
+code does not hold Python's lock. `kernel` is the compiled machine's one public name: it re-exports the codes of
+`Values.kind` and `Traces.first_access` from `cadmus.machine.compiled`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import config as numba_config
@@ -47,29 +49,41 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Values:
-    """Machine values as arrays of one shape; fields without meaning for a value's kind are 0.
-
-    kind uint8 (index into `KINDS`), value int32 and tag uint8 (of Ints), length uint8 (of Seqs). Where contents were
-    asked for, `offsets` (int64, same shape) says where a Seq's elements begin in `elements` int32 and `element_tags`
-    uint8, which are shared by all.
-    """
+    """Machine values as arrays of one shape; fields without meaning for a value's kind are 0."""
 
     kind: np.ndarray
+    """uint8: an index into `KINDS`."""
     value: np.ndarray
+    """int32: the value of an Int."""
     tag: np.ndarray
+    """uint8: the tag of an Int."""
     length: np.ndarray
+    """uint8: the length of a Seq."""
     offsets: np.ndarray | None = None
+    """int64: where a Seq's elements begin in `elements`; None unless the values were traced with contents."""
     elements: np.ndarray | None = None
+    """int32, one-dimensional: the elements of all Seqs."""
     element_tags: np.ndarray | None = None
+    """uint8, one-dimensional: the tags of `elements`."""
+
+    def __repr__(self) -> str:
+        return f"Values{list(self.kind.shape)}"
 
     def __getitem__(self, index) -> Values:
         """The values at a numpy index, on every array."""
-        arrays = (self.kind, self.value, self.tag, self.length, self.offsets)
-        return Values(*(a if a is None else a[index] for a in arrays), self.elements, self.element_tags)
+        return Values(
+            self.kind[index],
+            self.value[index],
+            self.tag[index],
+            self.length[index],
+            None if self.offsets is None else self.offsets[index],
+            self.elements,
+            self.element_tags,
+        )
 
     def at(self, *index: int) -> vm.Value | None:
-        """One value as `cadmus.machine.vm` has it; None where there is no entry. A Seq needs contents (else
-        ValueError)."""
+        """One value as `cadmus.machine.vm` has it; None where there is no entry. Raises ValueError for a Seq that was
+        traced without contents."""
         kind = self.kind[index]
         if kind == NONE_KIND:
             return None
@@ -77,47 +91,64 @@ class Values:
             return vm.NAN
         if kind == INT_KIND:
             return vm.Int(int(self.value[index]), int(self.tag[index]))
-        if self.offsets is None:
+        if self.offsets is None or self.elements is None or self.element_tags is None:
             raise ValueError("the contents of sequences were not recorded; trace with contents=True")
-        where = slice(self.offsets[index], self.offsets[index] + self.length[index])
-        pairs = zip(self.elements[where], self.element_tags[where], strict=True)
+        items = slice(self.offsets[index], self.offsets[index] + self.length[index])
+        pairs = zip(self.elements[items], self.element_tags[items], strict=True)
         return vm.Seq(tuple(vm.Int(int(v), int(tag)) for v, tag in pairs))
 
 
 @dataclass(frozen=True)
 class Traces:
-    """The state after every token of every program.
-
-    depth int32 [n, length]; fuel int16 [n, length]; all_true bool [n, length] (one or more entries, all true);
-    touched uint8 [n, length]: what the token, calls included, did first to each register, two bits a register with `a`
-    lowest (`READ_FIRST`, `WRITTEN_FIRST`, or 0 where it left it alone);
-    stack `Values` [n, length, entries], entry 0 the top; registers `Values` [n, length, 4], a to d.
-    """
+    """The state after every token of every program."""
 
     depth: np.ndarray
+    """int32 [n, length]: entries on the stack."""
     fuel: np.ndarray
+    """int16 [n, length]: instructions that may still be executed."""
     all_true: np.ndarray
-    touched: np.ndarray
+    """bool [n, length]: whether there are one or more entries, all of them true."""
+    first_access: np.ndarray
+    """uint8 [n, length]: what the token, calls included, did first to each register, two bits a register with `a`
+    lowest (`READ_FIRST`, `WRITTEN_FIRST`, or 0 where it left the register alone)."""
     stack: Values
+    """[n, length, entries], entry 0 the top."""
     registers: Values
+    """[n, length, 4], a to d."""
+
+    def __repr__(self) -> str:
+        n, length, entries = self.stack.kind.shape
+        contents = "without" if self.stack.offsets is None else "with"
+        return (
+            f"Traces({n:,} programs of {length} tokens, {entries} stack entries, {contents} the contents of sequences)"
+        )
 
 
 def verdicts(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threads: int | None = None) -> np.ndarray:
-    """Which programs are true: bool [n]. Tokens uint8 [n, length], without the leading marker, padded with `.`."""
-    tokens, meaning = check(tokens), _meaning(semantics)
-    out = np.empty(len(tokens), np.bool_)
-    _on_threads(len(tokens), threads, lambda rows: run_verdicts(tokens[rows], meaning, out[rows]))
-    return out
+    """Which programs are true: bool [n].
+
+    tokens uint8 [n, length], without the leading marker, padded with `.`; `threads`: all cores unless it is stated.
+    Raises ValueError for another array and for an unknown id.
+    """
+    tokens, meanings = check(tokens), _meanings(semantics)
+    is_true = np.empty(len(tokens), np.bool_)
+    _on_threads(len(tokens), threads, lambda rows: run_verdicts(tokens[rows], meanings, is_true[rows]))
+    return is_true
 
 
 def tops(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threads: int | None = None) -> Values:
-    """The top of the stack at the end of every program: `Values` [n], without the contents of sequences. Tokens as for
-    `verdicts`."""
-    tokens, meaning = check(tokens), _meaning(semantics)
-    n = len(tokens)
-    kind, v, tag, length = (np.empty(n, dtype) for dtype in (np.uint8, np.int32, np.uint8, np.uint8))
-    _on_threads(n, threads, lambda r: run_tops(tokens[r], meaning, kind[r], v[r], tag[r], length[r]))
-    return Values(kind, v, tag, length)
+    """The top of the stack at the end of every program: `Values` [n], without the contents of sequences.
+
+    Arguments and errors as for `verdicts`.
+    """
+    tokens, meanings = check(tokens), _meanings(semantics)
+    top = _empty_values(len(tokens))
+
+    def run(rows: slice) -> None:
+        run_tops(tokens[rows], meanings, top.kind[rows], top.value[rows], top.tag[rows], top.length[rows])
+
+    _on_threads(len(tokens), threads, run)
+    return top
 
 
 def traces(
@@ -128,44 +159,67 @@ def traces(
     contents: bool = False,
     threads: int | None = None,
 ) -> Traces:
-    """The state after every token: the top `entries` of the stack and the registers; `contents` adds the elements of
-    sequences. Tokens as for `verdicts`; after the closing `.` the last state goes on."""
+    """The state after every token: the top `entries` of the stack, and the registers.
+
+    `contents` adds the elements of sequences. After the closing `.` the last state goes on. Other arguments as for
+    `verdicts`. Raises ValueError for negative `entries` and as `verdicts` does.
+    """
     if entries < 0:
         raise ValueError(f"entries is {entries}; it counts stack entries from the top, so it must be 0 or more")
-    tokens, meaning = check(tokens), _meaning(semantics)
+    tokens, meanings = check(tokens), _meanings(semantics)
     n, width = tokens.shape
-    shape = (n, width, entries + 4)
-    dtypes = np.int32, np.int16, np.bool_, np.uint8
-    depth, fuel, true, touched = (np.empty((n, width), dtype) for dtype in dtypes)
-    kind, v, tag, length = (np.empty(shape, dtype) for dtype in (np.uint8, np.int32, np.uint8, np.uint8))
-    offsets = np.zeros((0, 0, 0), np.int64)
-    elements, element_tags = np.empty(0, np.int32), np.empty(0, np.uint8)
+    depth = np.empty((n, width), np.int32)
+    fuel = np.empty((n, width), np.int16)
+    all_true = np.empty((n, width), np.bool_)
+    first_access = np.empty((n, width), np.uint8)
+    values = _empty_values((n, width, entries + len(vm.REGISTERS)))
 
-    def record(contents: bool) -> None:
-        _on_threads(
-            n,
-            threads,
-            lambda r: run_traces(
-                *(tokens[r], meaning, entries, depth[r], fuel[r], true[r], touched[r]),
-                *(kind[r], v[r], tag[r], length[r], contents, offsets[r], elements, element_tags),
-            ),
-        )
+    def record(contents: bool, offsets: np.ndarray, elements: np.ndarray, element_tags: np.ndarray) -> None:
+        def run(rows: slice) -> None:
+            run_traces(
+                tokens[rows],
+                meanings,
+                entries,
+                depth[rows],
+                fuel[rows],
+                all_true[rows],
+                first_access[rows],
+                values.kind[rows],
+                values.value[rows],
+                values.tag[rows],
+                values.length[rows],
+                contents,
+                offsets[rows],
+                elements,
+                element_tags,
+            )
 
-    record(contents=False)
-    if contents:
-        ends = np.cumsum(length, dtype=np.int64)
-        offsets = (ends - length.ravel()).reshape(shape)
-        elements = np.empty(ends[-1] if len(ends) else 0, np.int32)
-        element_tags = np.empty(len(elements), np.uint8)
-        record(contents=True)
-        values = Values(kind, v, tag, length, offsets, elements, element_tags)
-    else:
-        values = Values(kind, v, tag, length)
-    return Traces(depth, fuel, true, touched, values[:, :, :entries], values[:, :, entries:])
+        _on_threads(n, threads, run)
+
+    record(False, np.zeros((0, 0, 0), np.int64), np.empty(0, np.int32), np.empty(0, np.uint8))
+    if contents:  # a second run, since only now it is known how many elements there are
+        ends = np.cumsum(values.length, dtype=np.int64)
+        n_elements = ends[-1] if len(ends) else 0
+        offsets = (ends - values.length.ravel()).reshape(values.length.shape)
+        elements = np.empty(n_elements, np.int32)
+        element_tags = np.empty(n_elements, np.uint8)
+        record(True, offsets, elements, element_tags)
+        values = replace(values, offsets=offsets, elements=elements, element_tags=element_tags)
+    return Traces(depth, fuel, all_true, first_access, values[:, :, :entries], values[:, :, entries:])
+
+
+def _empty_values(shape: int | tuple[int, ...]) -> Values:
+    """Values of that shape, to be written into."""
+    return Values(
+        kind=np.empty(shape, np.uint8),
+        value=np.empty(shape, np.int32),
+        tag=np.empty(shape, np.uint8),
+        length=np.empty(shape, np.uint8),
+    )
 
 
 def check(tokens: np.ndarray) -> np.ndarray:
-    """`tokens` as a C-contiguous uint8 [n, length] array of ids; ValueError says what is wrong with it."""
+    """`tokens` as a C-contiguous uint8 [n, length] array. Raises ValueError for another array or an unknown id."""
     tokens = np.asarray(tokens)
     if tokens.ndim != 2 or tokens.dtype != np.uint8:
         raise ValueError(
@@ -180,19 +234,21 @@ def check(tokens: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(tokens)
 
 
-def _meaning(semantics: vm.Semantics | None) -> np.ndarray:
+def _meanings(semantics: vm.Semantics | None) -> np.ndarray:
+    """The id of the token whose meaning each token has: uint8 [tokens of the vocabulary]."""
     rows = vm.INSTRUCTIONS if semantics is None else semantics
     return np.array([rows[token].id for token in vm.VOCAB], np.uint8)
 
 
-def _on_threads(n: int, threads: int | None, work) -> None:
-    """Call `work` on slices that cover range(n), on all cores unless `threads` says otherwise."""
-    threads = threads or numba_config.NUMBA_NUM_THREADS  # the cores this process may use
+def _on_threads(n: int, threads: int | None, run: Callable[[slice], None]) -> None:
+    """Call `run` on slices that cover range(n), on all cores unless `threads` says otherwise."""
+    # numba sets its options at run time; this one is the cores that this process may use
+    threads = threads or numba_config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     pieces = min(8 * threads, -(-n // 256))
     slices = [slice(n * i // pieces, n * (i + 1) // pieces) for i in range(pieces)]
     if threads == 1 or len(slices) == 1:
         for rows in slices:
-            work(rows)
+            run(rows)
         return
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, slices))
+        list(pool.map(run, slices))

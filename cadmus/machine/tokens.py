@@ -37,12 +37,12 @@ def encode(texts: Sequence[str], width: int | None = None) -> np.ndarray:
 
 
 def check(programs: np.ndarray) -> None:
-    """ValueError for what is no array of programs."""
-    array = isinstance(programs, np.ndarray)
-    if not array or programs.dtype != np.uint8 or programs.ndim != 2:
-        found = f"{programs.dtype} {programs.shape}" if array else f"a {type(programs).__name__}"
+    """Raise ValueError for what is not an array of programs."""
+    is_array = isinstance(programs, np.ndarray)
+    if not is_array or programs.dtype != np.uint8 or programs.ndim != 2:
+        description = f"{programs.dtype} {programs.shape}" if is_array else f"a {type(programs).__name__}"
         raise ValueError(
-            f"programs are {found}; expected uint8 [n, width]: encode texts with cadmus.machine.tokens.encode"
+            f"programs are {description}; expected uint8 [n, width]: encode texts with cadmus.machine.tokens.encode"
         )
 
 
@@ -79,7 +79,7 @@ def sequences(programs: np.ndarray) -> np.ndarray:
     return out
 
 
-# --- skeletons and splits --------------------------------------------------------------------------------------------
+# --- hashes ----------------------------------------------------------------------------------------------------------
 
 
 def hashes(programs: np.ndarray, key: str) -> np.ndarray:
@@ -93,13 +93,17 @@ def hashes(programs: np.ndarray, key: str) -> np.ndarray:
 
 
 def hash_start(key: str) -> np.uint64:
-    """Where the hash with this key begins."""
+    """The state that the hash with this key begins in: the first 64 bits of the key's SHA-256."""
     return np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
 
 
 @njit(cache=True, nogil=True)
 def hash_rows(programs, start, of_skeleton, out):
-    """The hash of every row (or of its skeleton) into `out` uint64 [n]; callable from compiled code."""
+    """Write the hash of every row (or of its skeleton) to `out` uint64 [n].
+
+    Compiled code may call it. Numba caches a caller in another file with a copy of this function, and watches the
+    caller's file alone: when this changes, change that too.
+    """
     for i in range(len(programs)):
         h = start
         for token in programs[i]:

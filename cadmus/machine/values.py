@@ -13,10 +13,12 @@ MAX_LENGTH = 32  # elements of a Seq
 
 @dataclass(frozen=True, slots=True)
 class Int:
-    """An integer `v` in [-MAX_INT, MAX_INT] with a decoration `tag` 0..9 (0: plain)."""
+    """An integer with a decoration. Raises ValueError for one outside its limits, TypeError for a float."""
 
     v: int
+    """The integer, in [-MAX_INT, MAX_INT]."""
     tag: int = 0
+    """The decoration, 0..9; 0: plain."""
 
     def __post_init__(self) -> None:
         for name in ("v", "tag"):
@@ -33,7 +35,7 @@ class Int:
 
 @dataclass(frozen=True, slots=True)
 class Seq:
-    """A sequence of at most 32 `Int`s; built from any iterable of `Int` or int."""
+    """A sequence of at most 32 `Int`s, built from any iterable of `Int` or int; ValueError for a longer one."""
 
     items: tuple[Int, ...] = ()
 
@@ -70,6 +72,8 @@ class _Nan:
 
 NAN = _Nan()
 Value = Int | Seq | _Nan
+ValueLike = Value | int | Iterable[int | Int]
+"""What `as_value` converts."""
 
 
 def truth(value: Value) -> bool:
@@ -81,11 +85,13 @@ def truth(value: Value) -> bool:
     return False
 
 
-def as_value(value: Value | int | Iterable[int | Int]) -> Value:
-    """`value` as a machine value: an int becomes a plain Int, another iterable of integers a Seq."""
+def as_value(value: ValueLike) -> Value:
+    """`value` as a machine value: an int becomes a plain Int, an iterable of integers a Seq."""
     if isinstance(value, (Int, Seq, _Nan)):
         return value
-    return Seq(tuple(value)) if isinstance(value, Iterable) else Int(value)
+    if isinstance(value, Iterable):
+        return Seq(tuple(item if isinstance(item, Int) else Int(item) for item in value))
+    return Int(value)
 
 
 def all_true(values: Iterable[Value]) -> bool:

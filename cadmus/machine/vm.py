@@ -1,15 +1,18 @@
-"""The Cadmus virtual machine in plain Python: the readable truth that everything else is held against.
+"""The Cadmus virtual machine in plain Python: the readable truth that everything else is compared with.
 
 A postfix integer machine of 65 one-character instructions (Webb & Ramapuram, arXiv 2602.09112; `docs/machine.md`). Any
-text over `VOCAB` runs and nothing raises: what cannot be computed is `NAN`. The values lie in `cadmus.machine.values`,
-the instruction table in `cadmus.machine.instructions`; both are at hand here. This module has the states, the machine,
+text over `VOCAB` runs and nothing raises: what cannot be computed is `NAN`. This module has the states, the machine,
 and the four ways to use it: `run`, `verdict`, `resume`, `explain`. `cadmus.machine.kernel` is the same machine
 compiled.
+
+`vm` is the machine's one public name: it re-exports the values (`vm.Int`, `vm.NAN`, ...; `cadmus.machine.values`) and
+the instruction table (`vm.VOCAB`, `vm.INSTRUCTIONS`, ...; `cadmus.machine.instructions`), which lie in modules of their
+own only so that each is one page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cadmus.machine.instructions import (
@@ -25,7 +28,20 @@ from cadmus.machine.instructions import (
     Semantics,
     Undefined,
 )
-from cadmus.machine.values import MAX_INT, MAX_LENGTH, MAX_TAG, NAN, Int, Seq, Value, all_true, as_value, truth
+from cadmus.machine.notebook import trace_table
+from cadmus.machine.values import (
+    MAX_INT,
+    MAX_LENGTH,
+    MAX_TAG,
+    NAN,
+    Int,
+    Seq,
+    Value,
+    ValueLike,
+    all_true,
+    as_value,
+    truth,
+)
 
 __all__ = [
     "CLOSE",
@@ -54,6 +70,7 @@ __all__ = [
     "State",
     "Undefined",
     "Value",
+    "ValueLike",
     "all_true",
     "as_value",
     "check",
@@ -78,12 +95,12 @@ class Registers(Mapping[str, Value]):
 
     __slots__ = ("_values",)
 
-    def __init__(self, a: Value = NAN, b: Value = NAN, c: Value = NAN, d: Value = NAN):
+    def __init__(self, a: ValueLike = NAN, b: ValueLike = NAN, c: ValueLike = NAN, d: ValueLike = NAN):
         self._values = tuple(map(as_value, (a, b, c, d)))
 
     def __getitem__(self, name: str) -> Value:
         if name not in tuple(REGISTERS):
-            raise KeyError(f"there is no register {name!r}; the registers are a, b, c, d")
+            raise KeyError(f"unknown register {name!r}; the registers are a, b, c, d")
         return self._values[REGISTERS.index(name)]
 
     def __iter__(self) -> Iterator[str]:
@@ -101,14 +118,14 @@ class Registers(Mapping[str, Value]):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The machine between two tokens: the data stack (top last), the registers, the fuel left.
-
-    Ints and iterables of ints are converted on the way in.
-    """
+    """The machine between two tokens. Ints and iterables of ints are converted on the way in."""
 
     stack: tuple[Value, ...] = ()
+    """The data stack, its top last."""
     registers: Registers = field(default_factory=Registers)
+    """The values of a, b, c, d; a mapping is converted too."""
     fuel: int = FUEL
+    """How many instructions may still be executed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stack", tuple(map(as_value, self.stack)))
@@ -117,39 +134,49 @@ class State:
         if not 0 <= self.fuel <= FUEL:
             raise ValueError(f"fuel {self.fuel} is outside 0..{FUEL}")
 
-    def with_register(self, name: str, value: Value | int | Iterable[int | Int]) -> State:
+    def with_register(self, name: str, value: ValueLike) -> State:
         """This state with register `name` holding `value` (an int or an iterable of ints is converted)."""
         if name not in tuple(REGISTERS):
-            raise ValueError(f"there is no register {name!r}; the registers are a, b, c, d")
+            raise ValueError(f"unknown register {name!r}; the registers are a, b, c, d")
         return replace(self, registers=Registers(**{**self.registers, name: value}))
 
-    def with_stack(self, stack: Iterable[Value | int | Iterable[int | Int]]) -> State:
+    def with_stack(self, stack: Iterable[ValueLike]) -> State:
         """This state with the data stack `stack`, top last (ints and iterables of ints are converted)."""
-        return replace(self, stack=tuple(stack))
+        return replace(self, stack=tuple(map(as_value, stack)))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: the outputs (bottom first) and the state after every token of the text."""
+    """What a run leaves."""
 
     outputs: tuple[Value, ...]
+    """The stack at the end, bottom first."""
     states: tuple[State, ...]
+    """The state after every token of the text."""
+    text: str = field(default="", compare=False)
+    """The program itself, as it was given."""
 
     @property
     def is_true(self) -> bool:
         """Whether the program is a true-program: one or more outputs, all true."""
         return all_true(self.outputs)
 
+    def __repr__(self) -> str:
+        return f"Result(outputs={self.outputs}, {len(self.states)} states)"
+
+    def _repr_html_(self) -> str:
+        return trace_table(self.text, self.states, self.is_true)
+
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
 class OutOfFuel(Exception):
-    """An instruction is due and no fuel is left."""
+    """Raised where an instruction is due and no fuel is left."""
 
 
 def check(text: str) -> str:
-    """`text`, if every character is an instruction; else ValueError naming the first that is not and its position."""
+    """Return `text`. Raises ValueError, naming the first character that is not an instruction and its position."""
     for position, character in enumerate(text):
         if character not in INSTRUCTIONS:
             raise ValueError(
@@ -160,9 +187,11 @@ def check(text: str) -> str:
 
 
 def parse(text: str) -> tuple[list[int], dict[str, str]]:
-    """The positions that are executed, in order, and the bodies bound to f, g, h (hoisted: their place is free)."""
+    """The positions of the main text, in order, and the bodies bound to f, g, h (hoisted: their place is free)."""
     end = text.find(END) if END in text else len(text)
-    executed, bodies, position = [], [], 0
+    main_text: list[int] = []
+    bodies: list[str] = []
+    position = 0
     while position < end:
         if text[position] == OPEN:
             close = text.find(CLOSE, position, end)
@@ -170,9 +199,9 @@ def parse(text: str) -> tuple[list[int], dict[str, str]]:
             bodies.append(text[position + 1 : close])
             position = close + 1
         else:
-            executed.append(position)
+            main_text.append(position)
             position += 1
-    return executed, dict(zip(SLOTS, bodies, strict=False))
+    return main_text, dict(zip(SLOTS, bodies, strict=False))
 
 
 Observer = Callable[[str, tuple[Value, ...], tuple[Value, ...], NanCause | None], None]
@@ -181,8 +210,8 @@ Observer = Callable[[str, tuple[Value, ...], tuple[Value, ...], NanCause | None]
 class Machine:
     """A machine at work on one text.
 
-    `observer(token, inputs, outputs, cause)` is told of every executed instruction, after it. A missing input is absent
-    from `inputs`; `cause` says why the instruction had no result (None where it had one, be it a NAN that a body left).
+    `observer(token, inputs, outputs, cause)` is called after every executed instruction. A missing input is absent from
+    `inputs`; `cause` says why the instruction had no result (None where it had one, be it a NAN that a body left).
     """
 
     def __init__(self, text: str, semantics: Semantics | None = None, observer: Observer | None = None):
@@ -198,11 +227,16 @@ class Machine:
 
     @property
     def state(self) -> State:
+        """A snapshot of the stack, the registers and the fuel."""
         return State(tuple(self.stack), Registers(**self.registers), self.fuel)
 
     def restore(self, state: State) -> None:
-        self.stack, self.registers, self.fuel = list(state.stack), dict(state.registers), state.fuel
-        self.calls, self.out_of_fuel = 0, False
+        """Go on from `state`, outside all calls."""
+        self.stack = list(state.stack)
+        self.registers = dict(state.registers)
+        self.fuel = state.fuel
+        self.calls = 0
+        self.out_of_fuel = False
 
     def advance(self, position: int) -> None:
         """Execute the token at `position` of the main text. Out of fuel, the stack becomes a single NAN."""
@@ -213,6 +247,7 @@ class Machine:
             self.out_of_fuel = True
 
     def execute(self, token: str, stack: list[Value]) -> None:
+        """Execute one instruction on `stack`. Raises OutOfFuel."""
         if self.fuel == 0:
             raise OutOfFuel
         self.fuel -= 1
@@ -230,7 +265,10 @@ class Machine:
             self.observer(token, inputs, outputs, cause)
 
     def apply(self, instruction: Instruction, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-        """The uniform rules on missing, NAN and ill-typed inputs, then the instruction's own effect."""
+        """Apply the uniform rules on missing, NAN and ill-typed inputs, then the instruction's own effect.
+
+        Raises Undefined, with the cause, where there is no result.
+        """
         if instruction.takes_nan:
             inputs = inputs or (NAN,)
         elif len(inputs) < instruction.inputs:
@@ -244,16 +282,21 @@ class Machine:
         return instruction.effect(self, *inputs) if instruction.uses_machine else instruction.effect(*inputs)
 
     def load(self, register: str) -> Value:
+        """The value of the register. Raises Undefined where it is NAN."""
         if self.registers[register] is NAN:
             raise Undefined(NanCause.REGISTER_NAN)
         return self.registers[register]
 
-    def store(self, register: str, value: Value) -> tuple:
+    def store(self, register: str, value: Value) -> tuple[()]:
+        """Move the value, be it NAN, into the register; a store leaves nothing on the stack."""
         self.registers[register] = value
         return ()
 
     def call(self, slot: str, x: Value) -> Value:
-        """Run the body bound to `slot` on a new stack that holds only `x`; its top at the end is the result."""
+        """Run the body bound to `slot` on a new stack that holds only `x`; its top at the end is the result.
+
+        Raises Undefined for a slot without a body, for the ninth call and where nothing is left.
+        """
         if slot not in self.bodies:
             raise Undefined(NanCause.UNBOUND)
         if self.calls == MAX_CALLS:
@@ -278,32 +321,34 @@ def run(text: str, semantics: Semantics | None = None) -> Result:
     after a token of a definition, the closing `.` and whatever follows it, the state is the one before it. Raises
     ValueError for a character outside `VOCAB`.
     """
-    return _finish(Machine(text, semantics), -1, [])
+    return _finish(Machine(text, semantics), 0, [])
 
 
 def resume(text: str, at: int, state: State, semantics: Semantics | None = None) -> Result:
     """Go on after token `at` of `text` (-1: before the first) from `state`, edited or not, with its fuel.
 
     The states of the result before `at` are those of the unedited run, the one at `at` is `state` itself; so
-    `resume(text, i, run(text).states[i]) == run(text)`. Raises ValueError for a position outside the text.
+    `resume(text, i, run(text).states[i]) == run(text)`. Raises ValueError for a position outside the text and for a
+    character outside `VOCAB`.
     """
     if not -1 <= at < len(text):
         raise ValueError(f"cannot resume after token {at} of a text of {len(text)} (-1: before the first)")
     machine = Machine(text, semantics)
     machine.restore(state)
-    return _finish(machine, at, [] if at < 0 else [*run(text, semantics).states[:at], state])
+    states = [] if at < 0 else [*run(text, semantics).states[:at], state]
+    return _finish(machine, at + 1, states)
 
 
-def _finish(machine: Machine, after: int, states: list[State]) -> Result:
-    """Execute what stands after token `after`, adding the state after each of those tokens to `states`."""
-    executed = set(machine.positions)
+def _finish(machine: Machine, start: int, states: list[State]) -> Result:
+    """Execute the text from token `start` on, adding the state after each of those tokens to `states`."""
+    main_text = set(machine.positions)
     state = machine.state
-    for position in range(after + 1, len(machine.text)):
-        if position in executed:
+    for position in range(start, len(machine.text)):
+        if position in main_text:
             machine.advance(position)
             state = machine.state
         states.append(state)
-    return Result(state.stack, tuple(states))
+    return Result(state.stack, tuple(states), machine.text)
 
 
 def verdict(text: str, semantics: Semantics | None = None) -> bool:
@@ -317,36 +362,47 @@ def verdict(text: str, semantics: Semantics | None = None) -> bool:
 def explain(text: str, semantics: Semantics | None = None) -> str:
     """An aligned trace of `text`: per token its name, the stack after it (top right), the registers in use, and why a
     NAN arose. A token of a definition is marked `|`: it is passed over where it stands."""
-    why: list[str] = []
-
-    def note(token: str, inputs: tuple, outputs: tuple, cause: NanCause | None) -> None:
-        if cause is not None:
-            why.append(f"in {token!r} of a body: {cause}" if machine.calls else str(cause))
-        if not machine.calls:
-            if NAN in outputs:
-                if cause is not None:
-                    why.insert(0, why.pop())  # the instruction's own cause, then what happened in its calls, in order
-            else:
-                why.clear()
-
-    machine = Machine(text, semantics, note)
-    executed, end = set(machine.positions), text.find(END) if END in text else len(text)
+    events: list[_Event] = []  # what is executed at one token: the instructions in its calls, then its own
+    machine = Machine(
+        text, semantics, lambda token, inputs, outputs, cause: events.append((token, NAN in outputs, cause))
+    )
+    main_text = set(machine.positions)
+    end = text.find(END) if END in text else len(text)
     rows = [("", "token", "instruction", "fuel", "stack", "registers", "why NAN")]
     for position, token in enumerate(text):
-        why.clear()
-        if position in executed:
+        events.clear()
+        if position in main_text:
             machine.advance(position)
             name = machine.semantics[token].name
         else:
             name = "|" if position < end else "end" if position == end else "(not read)"
+        causes = [f"no fuel is left after {FUEL} instructions"] if machine.out_of_fuel else _causes(events)
+        if len(causes) > 2:
+            causes[2:] = [f"and {len(causes) - 2} more"]
         stack = " ".join(map(str, machine.stack)) or "-"
         registers = " ".join(f"{r}={v}" for r, v in machine.registers.items() if v is not NAN)
-        if machine.out_of_fuel:
-            why[:] = [f"no fuel is left after {FUEL} instructions"]
-        more = [f"and {len(why) - 2} more"] if len(why) > 2 else []
-        rows.append((str(position), token, name, str(machine.fuel), stack, registers, "; ".join(why[:2] + more)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows.append((str(position), token, name, str(machine.fuel), stack, registers, "; ".join(causes)))
     kind = "true-program" if all_true(machine.stack) else "false-program"
     outputs = " ".join(map(str, machine.stack)) or "none"
-    return "\n".join([*lines, "", f"outputs: {outputs}", f"verdict: {kind}"])
+    return "\n".join([*_aligned(rows), "", f"outputs: {outputs}", f"verdict: {kind}"])
+
+
+_Event = tuple[str, bool, NanCause | None]  # an executed token, whether it left NAN, and its own cause of that
+
+
+def _causes(events: list[_Event]) -> list[str]:
+    """Why the last event, an instruction of the main text, left NAN: its own cause, then those in its calls, in order.
+
+    Empty where it left none: a body may recover from a NAN.
+    """
+    if not events or not events[-1][1]:
+        return []
+    *in_calls, (_, _, own_cause) = events
+    causes = [] if own_cause is None else [str(own_cause)]
+    return causes + [f"in {token!r} of a body: {cause}" for token, _, cause in in_calls if cause is not None]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows as lines of text with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

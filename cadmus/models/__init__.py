@@ -1,3 +1,24 @@
-"""The transformer: `model` (HookedTransformer's names and shapes), `hooks`, `key_value_cache`, `generation`,
-`constraints`, the training form of its layers (`packed`, `fused`), TransformerLens (`lens`), and `backends` (what
-differs between these). uint8 [batch, position] enters, logits and activations leave."""
+"""The transformer: `config`, `layers` and `model` (HookedTransformer's names and shapes), `hooks`, `key_value_cache`,
+`generation`, `constraints`, the training form of its layers (`packed`, `fused`, `fused_loops`), `lens` (the face of
+TransformerLens) and `backends` (what differs between them). uint8 [batch, position] enters, logits and activations
+leave."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "backends",
+        "config",
+        "constraints",
+        "fused",
+        "fused_loops",
+        "generation",
+        "hooks",
+        "key_value_cache",
+        "layers",
+        "lens",
+        "model",
+        "packed",
+    ],
+)

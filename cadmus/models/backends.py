@@ -1,9 +1,10 @@
-"""The kinds of model that show our sites under our names, what may be read and edited on each, and runs that refuse the
-rest.
+"""Backends: the classes of model that show our sites under our names, what may be read and edited on each, and runs
+that refuse the rest.
 
-Beside our own `Model` these are TransformerLens's `HookedTransformer` and `TransformerBridge`. Of some sites the bridge
-shows something else than the model computes, or takes an edit and ignores it: `capabilities` says of which. Probes and
-interventions run models through `run_with_cache` and `run_with_hooks` here, and so on all three kinds alike.
+Beside our own `Model` these are TransformerLens's `HookedTransformer` and `TransformerBridge`. At some sites the bridge
+shows something else than the model computes, or takes an edit and ignores it: `capabilities` says at which. Probes and
+interventions run models through `run_with_cache` and `run_with_hooks`, and so on all three backends alike. `lens`, the
+face for users, offers all of this too.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ BACKENDS = ("cadmus", "hooked_transformer", "transformer_bridge")
 
 
 class Capability(NamedTuple):
-    """readable: the site holds our model's activation; editable: an edit there moves the logits as it moves ours."""
+    """What a site can be used for on a backend."""
 
     readable: bool
+    """The site holds our model's activation."""
+
     editable: bool
+    """An edit there moves the logits as it moves ours."""
 
 
 # Derived and compared by tests/cadmus/models/test_lens.py, for each version of TransformerLens. r: readable,
@@ -70,6 +74,7 @@ blocks.hook_mlp_in          re      re                  re                  re
 
 
 def _read_table(text: str) -> dict[str, dict[str, Capability]]:
+    """{column: {site: capability}}."""
     header, *rows = (line.split() for line in text.strip().splitlines())
     return {
         column: {row[0]: Capability("r" in row[i], "e" in row[i]) for row in rows}
@@ -93,7 +98,7 @@ _SWITCHES = {  # what is computed on demand, and the field of TransformerLens's 
 def capabilities(backend: str, rotary: bool = False) -> dict[str, Capability]:
     """What can be read and edited on a backend: {site without the block's number: Capability}.
 
-    `rotary` is for models with rotary positions. ValueError for a name that is none of `BACKENDS`.
+    rotary: of models with rotary positions. Raises ValueError for a name that is none of `BACKENDS`.
     """
     if backend not in BACKENDS:
         raise ValueError(
@@ -105,90 +110,99 @@ def capabilities(backend: str, rotary: bool = False) -> dict[str, Capability]:
 def backend(model: Any) -> str:
     """Which of `BACKENDS` a model is.
 
-    ValueError for anything else, and for models of TransformerLens whose weights were processed (LayerNorm folded,
-    compatibility mode) or that were not converted from ours: there the table does not hold.
+    Raises ValueError for anything else, and for models of TransformerLens whose weights were processed (LayerNorm
+    folded, compatibility mode) or that were not converted from ours: there the table does not hold.
     """
     if isinstance(model, Model):
         return "cadmus"
     classes = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.split(".")[0] == "transformer_lens"}
-    came = f"a {type(model).__name__}"
+    obstacle = ""
     if "HookedTransformer" in classes:
         if model.cfg.normalization_type == "LN":
             return "hooked_transformer"
-        came += f" with normalization_type = {model.cfg.normalization_type!r}"
+        obstacle = f" with normalization_type = {model.cfg.normalization_type!r}"
     elif "TransformerBridge" in classes:
         version = metadata.version("transformer-lens")
         if int(version.split(".")[0]) < 4:
-            came += f" of transformer-lens {version}"
+            obstacle = f" of transformer-lens {version}"
         elif model.cfg.architecture != "TransformerLensNative":
-            came += f" around {model.cfg.architecture}"
+            obstacle = f" around {model.cfg.architecture}"
         elif model.compatibility_mode or model._weights_processed:
-            came += " with processed weights"
+            obstacle = " with processed weights"
         else:
             return "transformer_bridge"
     raise ValueError(
-        f"{came} is none of the backends {', '.join(BACKENDS)}: take a cadmus.models.model.Model, or what "
-        "lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
+        f"a {type(model).__name__}{obstacle} is none of the backends {', '.join(BACKENDS)}: take a "
+        "cadmus.models.model.Model, or what lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
     )
 
 
 def sites(model: Any, on_demand: bool = False) -> list[str]:
-    """The sites of a model of any kind that Cadmus models have too, as `Model.sites`: with `on_demand`, those that a
-    run computes only where they are asked for."""
+    """The sites of a model of any backend that Cadmus models have too, as `Model.sites`.
+
+    With `on_demand`, those that a run computes only where a hook asks for them.
+    """
     if backend(model) == "cadmus":
         return model.sites(on_demand)
-    found: list[str] = []
+    names: list[str] = []
     patterns = [pattern for pattern in _CAPABILITIES["cadmus"] if (pattern in _SWITCHES) == on_demand]
     for in_block, group in groupby(patterns, lambda pattern: pattern.startswith("blocks.")):
-        names = list(group)
+        of_block = list(group)
         blocks = range(model.cfg.n_layers) if in_block else range(1)
-        found += [name.replace("blocks.", f"blocks.{i}.", 1) for i in blocks for name in names]
-    there = model.hook_dict
-    return [site for site in found if site in there]
+        names += [name.replace("blocks.", f"blocks.{i}.", 1) for i in blocks for name in of_block]
+    hook_points = model.hook_dict
+    return [name for name in names if name in hook_points]
 
 
 def match(model: Any, names: NamesFilter) -> list[str]:
-    """The sites that a names_filter selects on a model of any kind, as `Model.run_with_cache` takes it.
+    """The sites that a names_filter selects on a model of any backend, as `Model.run_with_cache` takes it.
 
-    ValueError for a name that does not exist, and for a predicate that selects nothing.
+    Raises ValueError for a name that does not exist, and for a predicate that selects nothing.
     """
     if names is None:
         return sites(model)
-    known = sites(model) + sites(model, on_demand=True)
+    every_site = sites(model) + sites(model, on_demand=True)
     see = "model.sites()" if isinstance(model, Model) else "lens.sites(model)"
-    several = [names] if callable(names) or isinstance(names, str) else names
-    return [site for chosen in several for site in resolve_sites(known, chosen, see)]
+    selectors = [names] if callable(names) or isinstance(names, str) else names
+    return [site for selector in selectors for site in resolve_sites(every_site, selector, see)]
 
 
 def check_readable(model: Any, names: NamesFilter) -> list[str]:
-    """The sites selected (None: every readable one). ValueError where one does not exist, or does not hold on this
-    kind of model what it holds on ours."""
+    """The selected sites (None: every readable one).
+
+    Raises ValueError where one does not exist, or does not hold on this backend what it holds on ours.
+    """
     return _check(model, names, "readable", "shows something else there than the model computes")
 
 
 def check_editable(model: Any, names: NamesFilter) -> list[str]:
-    """The sites selected (None: every editable one). ValueError where one does not exist, or an edit there does not
-    move the logits of this kind of model as it moves ours."""
+    """The selected sites (None: every editable one).
+
+    Raises ValueError where one does not exist, or an edit there does not move the logits of this backend as it moves
+    ours.
+    """
     return _check(model, names, "editable", "ignores such an edit, or applies it to a part of what follows only")
 
 
 def _check(model: Any, names: NamesFilter, ability: str, because: str) -> list[str]:
+    """The selected sites (None: all that have the ability); ValueError, with the reason, where one lacks it."""
     name = backend(model)
     table = capabilities(name, model.cfg.positional_embedding_type == "rotary")
-    chosen = match(model, names)
-    able = {site: getattr(table[_pattern(site)], ability) for site in chosen}
+    selection = match(model, names)
+    is_able = {site: getattr(table[_pattern(site)], ability) for site in selection}
     if names is None:
-        return [site for site in chosen if able[site]]
-    for site in chosen:
-        if not able[site]:
+        return [site for site in selection if is_able[site]]
+    for site in selection:
+        if not is_able[site]:
             raise ValueError(
                 f"site {site!r} is not {ability} on a {name}, which {because}: use the Cadmus model itself, "
                 f"or another site; see lens.capabilities({name!r})"
             )
-    return chosen
+    return selection
 
 
 def _pattern(site: str) -> str:
+    """The site without its block's number."""
     return re.sub(r"^blocks\.\d+\.", "blocks.", site)
 
 
@@ -198,16 +212,16 @@ def _pattern(site: str) -> str:
 def run_with_cache(
     model: Any, tokens: Tensor, names_filter: NamesFilter = None, return_type: str = "logits"
 ) -> tuple[Any, dict[str, Tensor]]:
-    """(output, {site: activation}) of a model of any kind, as `Model.run_with_cache`: None is every readable site.
+    """(output, {site: activation}) of a model of any backend, as `Model.run_with_cache`; None is every readable site.
 
-    tokens int [batch, pos], of any integer type and on any device. ValueError as of `check_readable`.
+    tokens int [batch, pos], of any integer type and on any device. Raises ValueError as `check_readable` does.
     """
     cache: dict[str, Tensor] = {}
 
-    def keep(tensor: Tensor, hook: Hook) -> None:
+    def store(tensor: Tensor, hook: Hook) -> None:
         cache[hook.name] = tensor.detach()
 
-    return _run(model, tokens, [(site, keep) for site in check_readable(model, names_filter)], return_type), cache
+    return _run(model, tokens, [(site, store) for site in check_readable(model, names_filter)], return_type), cache
 
 
 def run_with_hooks(
@@ -216,17 +230,17 @@ def run_with_hooks(
     fwd_hooks: Iterable[tuple[SiteSelector, HookFn]] = (),
     return_type: str = "logits",
 ) -> Any:
-    """One forward pass of a model of any kind with edits, as `Model.run_with_hooks`.
+    """One forward pass with edits of a model of any backend, as `Model.run_with_hooks`.
 
-    Every hook counts as an edit, whatever it returns: to look only, use `run_with_cache`. ValueError as of
-    `check_editable`, before anything runs.
+    Every hook counts as an edit, whatever it returns: to look only, use `run_with_cache`. Raises ValueError as
+    `check_editable` does, before anything runs.
     """
     hooks = [(site, fn) for names, fn in fwd_hooks for site in check_editable(model, names)]
     return _run(model, tokens, hooks, return_type)
 
 
 def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_type: str) -> Any:
-    """What the kinds need different: types, devices, the names that hooks are told, the loss."""
+    """Run the model, adapting dtype, device, hook names and loss to its backend."""
     tokens = tokens.to(next(model.parameters()).device)
     if isinstance(model, Model):
         return model.run_with_hooks(tokens, hooks, return_type)
@@ -236,16 +250,16 @@ def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_typ
         raise ValueError(f"{tokens.shape[1]} positions, but the model has n_ctx = {model.cfg.n_ctx}")
     fired: set[int] = set()
 
-    def told(number: int, site: str, fn: HookFn) -> Callable[..., Tensor | None]:
-        def listen(tensor: Tensor, hook: Any) -> Tensor | None:  # the bridge's hook has another name
+    def adapt(number: int, site: str, fn: HookFn) -> Callable[..., Tensor | None]:
+        def call(tensor: Tensor, hook: Any) -> Tensor | None:  # the bridge's hook has another name
             fired.add(number)
             return fn(tensor, Hook(site))
 
-        return listen
+        return call
 
-    theirs = [(site, told(number, site, fn)) for number, (site, fn) in enumerate(hooks)]
-    with _computed(model, [site for site, _ in hooks]):
-        logits = model.run_with_hooks(tokens.long(), fwd_hooks=theirs, return_type="logits")
+    adapted_hooks = [(site, adapt(number, site, fn)) for number, (site, fn) in enumerate(hooks)]
+    with _compute_on_demand(model, [site for site, _ in hooks]):
+        logits = model.run_with_hooks(tokens.long(), fwd_hooks=adapted_hooks, return_type="logits")
     silent = [site for number, (site, _) in enumerate(hooks) if number not in fired]
     if silent:
         raise ValueError(f"the hook at {silent[0]!r} never fired, so that nothing was read or edited there")
@@ -256,9 +270,9 @@ def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_typ
 
 
 @contextlib.contextmanager
-def _computed(model: Any, names: list[str]) -> Iterator[None]:
+def _compute_on_demand(model: Any, names: list[str]) -> Iterator[None]:
     """Within the context a model of TransformerLens computes these sites, on demand or not."""
-    switches = {_SWITCHES.get(_pattern(name)) for name in names} - {None}
+    switches = {switch for name in names if (switch := _SWITCHES.get(_pattern(name))) is not None}
     before = {switch: getattr(model.cfg, switch) for switch in switches}
     try:
         for switch in switches:

@@ -11,12 +11,14 @@ from cadmus.machine.tokens import PAD
 from cadmus.models.key_value_cache import KeyValueCache
 from cadmus.models.model import Model
 
-# tokens int64 [row, pos], the marker first, padded with `.` -> bool [row, d_vocab]: which tokens may come next. No row
-# holds another `.` than its marker and padding, so each says itself how long it is (`tokens.lengths`).
 LogitsMask = Callable[[Tensor], Tensor]
+"""tokens int64 [row, pos], the marker first, padded with `.` -> bool [row, d_vocab]: which tokens may come next.
 
-_ROWS_AT_ONCE = 128  # of prompts that are read
-_WORTH_DROPPING = 0.25  # the share of finished rows from which on it pays to copy the cache without them
+No row holds another `.` than its marker and padding, so `tokens.lengths` gives the length of each.
+"""
+
+_MAX_ROWS = 128  # prompts that are read at once
+_MIN_FINISHED = 0.25  # the share of finished rows from which on it pays to copy the cache without them
 
 
 @torch.no_grad()
@@ -34,17 +36,28 @@ def generate(
 ) -> Tensor:
     """Complete many prompts at once, each until its `.` or `max_new_tokens`.
 
-    prompts int [batch, pos], row i holding lengths[i] given tokens (the marker counted), the rest ignored -> int64
-    [batch, pos'], padded with `.`. At temperature 0 the likeliest token is taken; above, one is drawn by `generator`,
-    from the `top_k` likeliest and from the fewest whose probabilities sum to `top_p`, where given. What a row gets does
-    not depend on when others finish. `logits_mask(tokens)` says which tokens may come next (see `LogitsMask`, and
-    `cadmus.models.constraints` for masks that the machine decides).
+    What a row gets does not depend on when others finish. While a hook is set, nothing is cached: for each new token
+    the hook sees one pass over every position so far of all rows, finished ones too, so that an edit of a row and
+    position stays where it is.
 
-    While a hook is set, nothing is cached: for each new token the hook sees one pass over every position so far of all
-    rows, finished ones too, so that an edit of a row and position stays where it is.
+    Args:
+        model: the model.
+        prompts: int [batch, pos]; row i holds lengths[i] tokens (the marker counted), the rest is ignored.
+        lengths: int [batch].
+        max_new_tokens: tokens that a row gets at most.
+        logits_mask: which tokens may come next; see `LogitsMask`, and `cadmus.models.constraints` for masks that the
+            machine decides.
+        temperature: 0 takes the likeliest token; above, one is drawn by `generator`.
+        top_k: draw from the so many likeliest tokens only.
+        top_p: draw only from the fewest tokens whose probabilities sum to this.
+        generator: draws the tokens.
 
-    Raises ValueError where the model has too few positions, a prompt holds a `.` of its own, the mask allows nothing,
-    or the sampling parameters contradict one another.
+    Returns:
+        int64 [batch, pos']: prompts and completions, padded with `.`.
+
+    Raises:
+        ValueError: the model has too few positions, a prompt holds a `.` of its own, the mask allows nothing, or the
+            sampling parameters contradict one another.
     """
     _check_sampling(temperature, top_k, top_p, generator)
     if max_new_tokens < 0:
@@ -52,18 +65,18 @@ def generate(
     lengths = lengths.to(model.device).clone()
     out = _room(model, prompts, lengths, max_new_tokens)
     rows = torch.arange(len(out), device=model.device)  # those in the cache; some may be finished
-    going = torch.ones(len(out), dtype=torch.bool, device=model.device)
-    past = None if model.listening else KeyValueCache(len(out), out.shape[1], model.device)
+    unfinished = torch.ones(len(out), dtype=torch.bool, device=model.device)
+    kv_cache = None if model.has_hooks else KeyValueCache(len(out), out.shape[1], model.device)
     for step in range(max_new_tokens if len(out) else 0):
-        if past is None:
-            logits = model(out[:, : int(lengths.max())])[rows, lengths - 1]
+        if kv_cache is None:
+            logits = model(out[:, : int(lengths.max())])[rows, lengths - 1]  # [row, d_vocab]
         elif step == 0:
-            logits = _read_prompts(model, out, lengths, past)
+            logits = _read_prompts(model, out, lengths, kv_cache)
         else:  # all but the newest token has been read
-            past.lengths = lengths[rows] - 1
-            logits = model(out[rows, lengths[rows] - 1][:, None], past=past)[:, 0]
-        open_rows = rows[going[rows]]
-        scores = logits[going[rows]].float()
+            kv_cache.lengths = lengths[rows] - 1
+            logits = model(out[rows, lengths[rows] - 1][:, None], kv_cache=kv_cache)[:, 0]
+        open_rows = rows[unfinished[rows]]
+        scores = logits[unfinished[rows]].float()
         if logits_mask is not None:
             scores = _mask(scores, logits_mask(out[open_rows]), open_rows)
         if generator is None:
@@ -73,13 +86,13 @@ def generate(
             token = _sample(scores / temperature, noise.to(scores.device)[open_rows], top_k, top_p)
         out[open_rows, lengths[open_rows]] = token
         lengths[open_rows] += 1
-        going[open_rows] = token != PAD
-        if not going.any():
+        unfinished[open_rows] = token != PAD
+        if not unfinished.any():
             break
-        still = going[rows]
-        if past is not None and still.float().mean() <= 1 - _WORTH_DROPPING:
-            past.keep(still.nonzero()[:, 0])
-            rows = rows[still]
+        kept_rows = unfinished[rows]
+        if kv_cache is not None and kept_rows.float().mean() <= 1 - _MIN_FINISHED:
+            kv_cache.keep(kept_rows.nonzero()[:, 0])
+            rows = rows[kept_rows]
     return out
 
 
@@ -94,35 +107,37 @@ def _room(model: Model, prompts: Tensor, lengths: Tensor, max_new_tokens: int) -
     if width > model.cfg.n_ctx:
         raise ValueError(f"prompt and completion need {width} positions, the model has n_ctx = {model.cfg.n_ctx}")
     prompts = prompts.to(model.device).long()[:, :width]
-    given = torch.arange(prompts.shape[1], device=model.device) < lengths[:, None]
-    complete = (given & (prompts == PAD))[:, 1:]
-    if complete.any():
-        row, position = complete.nonzero()[0].tolist()
+    in_prompt = torch.arange(prompts.shape[1], device=model.device) < lengths[:, None]  # [batch, pos]
+    ends = (in_prompt & (prompts == PAD))[:, 1:]
+    if ends.any():
+        row, position = ends.nonzero()[0].tolist()
         raise ValueError(
             f"prompt {row} holds `.` at position {position + 1}: it is complete already; give what stands before it"
         )
     out = torch.full((len(prompts), width), PAD, dtype=torch.long, device=model.device)
-    out[:, : prompts.shape[1]][given] = prompts[given]
+    out[:, : prompts.shape[1]][in_prompt] = prompts[in_prompt]
     return out
 
 
-def _read_prompts(model: Model, out: Tensor, lengths: Tensor, past: KeyValueCache) -> Tensor:
-    """Logits behind every prompt [row, d_vocab]; prompts of like length are read together."""
+def _read_prompts(model: Model, out: Tensor, lengths: Tensor, kv_cache: KeyValueCache) -> Tensor:
+    """Logits behind every prompt [row, d_vocab]; prompts of similar length are read together."""
     order = lengths.argsort()
     logits = []
-    for rows in order.split(_ROWS_AT_ONCE):
-        past.rows, last = rows, lengths[rows] - 1
-        read = model(out[rows, : int(last.max()) + 1], past=past)
-        logits.append(read[torch.arange(len(rows), device=rows.device), last])
-    past.rows = None
+    for rows in order.split(_MAX_ROWS):
+        kv_cache.rows = rows
+        last = lengths[rows] - 1
+        batch_logits = model(out[rows, : int(last.max()) + 1], kv_cache=kv_cache)  # [row, pos, d_vocab]
+        logits.append(batch_logits[torch.arange(len(rows), device=rows.device), last])
+    kv_cache.rows = None
     return torch.cat(logits)[order.argsort()]
 
 
 def _mask(scores: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
-    none = ~allowed.any(-1)
-    if none.any():
+    """Scores [row, d_vocab], -inf where not allowed; ValueError, naming the prompt (of `rows`), where nothing is."""
+    stuck = ~allowed.any(-1)
+    if stuck.any():
         raise ValueError(
-            f"logits_mask allows no token for some prompt; it must leave one or more (prompt {int(rows[none][0])})"
+            f"logits_mask allows no token for some prompt; it must leave one or more (prompt {int(rows[stuck][0])})"
         )
     return scores.masked_fill(~allowed, -torch.inf)
 
@@ -130,10 +145,11 @@ def _mask(scores: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
 def _check_sampling(
     temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
 ) -> None:
+    """ValueError where the parameters of sampling contradict one another."""
     if temperature < 0 or (temperature > 0) != (generator is not None):
-        given = "with a generator" if generator is not None else "without a generator"
+        with_or_without = "with a generator" if generator is not None else "without a generator"
         raise ValueError(
-            f"temperature = {temperature} {given}: use 0 and none for greedy completion, "
+            f"temperature = {temperature} {with_or_without}: use 0 and none for greedy completion, "
             "or a temperature above 0 and a torch.Generator for sampling"
         )
     if temperature == 0 and (top_k is not None or top_p is not None):

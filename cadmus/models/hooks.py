@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from cadmus.runtime.tables import did_you_mean
+
 
 @dataclass(frozen=True)
 class Hook:
-    """What a hook function is told of its place, as TransformerLens's HookPoint."""
+    """Passed to hook functions, like TransformerLens's HookPoint: the name and layer of the site."""
 
     name: str
+    """The site."""
 
     def layer(self) -> int:
         """The block's number; ValueError for a site outside the blocks."""
@@ -24,24 +26,30 @@ class Hook:
 
 
 HookFn = Callable[[Tensor, Hook], Tensor | None]
-SiteSelector = str | Callable[[str], bool]  # a site, or a predicate on sites
+"""`fn(activation, hook)`: what it returns, unless None, takes the activation's place."""
+
+SiteSelector = str | Callable[[str], bool]
+"""A site, or a predicate on sites."""
+
 NamesFilter = None | SiteSelector | Iterable[str]
+"""A site, several, a predicate, or None for all of them."""
 
 
 class HookRegistry:
-    """The sites of a model and who listens there. A site that nobody listens to costs a lookup.
+    """Hook registry: which functions run at which site. A site without hooks costs one dictionary lookup.
 
-    `regular` and `on_demand` are names; the latter are computed only while somebody listens there.
+    `regular` are the sites that every forward pass computes, `on_demand` those computed only while a hook is set there.
     """
 
     def __init__(self, regular: list[str], on_demand: list[str]) -> None:
-        self.regular, self.on_demand = regular, on_demand
-        self.listeners: dict[str, list[HookFn]] = {}
-        self.active = False  # whether anybody listens anywhere: all that a compiled model looks at
+        self.regular = regular
+        self.on_demand = on_demand
+        self.functions: dict[str, list[HookFn]] = {}  # by site
+        self.active = False  # whether a hook is set anywhere: all that a compiled model looks at
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """Show the activation `tensor` to the listeners at `name`, one after the other; returns what they make of it"""
-        for fn in self.listeners.get(name, ()) if self.active else ():
+        """Hand the activation to the hooks at site `name`, one after the other; returns what they make of it."""
+        for fn in self.functions.get(name, ()) if self.active else ():
             result = fn(tensor, Hook(name))
             if result is not None and result.shape != tensor.shape:
                 raise ValueError(
@@ -51,66 +59,68 @@ class HookRegistry:
             tensor = tensor if result is None else result
         return tensor
 
-    def listened(self, *names: str) -> bool:
-        return self.active and any(name in self.listeners for name in names)
+    def has_hook(self, *names: str) -> bool:
+        """Whether a hook is set at one of these sites."""
+        return self.active and any(name in self.functions for name in names)
 
-    def match(self, chosen: SiteSelector) -> list[str]:
+    def resolve(self, selector: SiteSelector) -> list[str]:
         """`resolve_sites` among all sites, those on demand too."""
-        return resolve_sites(self.regular + self.on_demand, chosen)
+        return resolve_sites(self.regular + self.on_demand, selector)
 
     @contextlib.contextmanager
     def hooks(self, fwd_hooks: Iterable[tuple[SiteSelector, HookFn]]) -> Iterator[None]:
-        """Within the context, `fn(tensor, hook)` listens at each site chosen; see `Model.hooks`."""
+        """Within the context, call `fn(tensor, hook)` at each selected site; see `Model.hooks`."""
         fired: set[int] = set()
-        added: list[tuple[int, str, HookFn]] = []
-        for number, (chosen, fn) in enumerate(fwd_hooks):
+        additions: list[tuple[int, str, HookFn]] = []  # number of the hook, site, function
+        for number, (selector, fn) in enumerate(fwd_hooks):
 
-            def listen(tensor: Tensor, hook: Hook, fn: HookFn = fn, number: int = number) -> Tensor | None:
+            def call(tensor: Tensor, hook: Hook, fn: HookFn = fn, number: int = number) -> Tensor | None:
                 fired.add(number)
                 return fn(tensor, hook)
 
-            added += [(number, site, listen) for site in self.match(chosen)]
+            additions += [(number, site, call) for site in self.resolve(selector)]
         try:
-            for _, site, listen in added:
-                self.listeners.setdefault(site, []).append(listen)
-            self.active = bool(self.listeners)
+            for _, site, function in additions:
+                self.functions.setdefault(site, []).append(function)
+            self.active = bool(self.functions)
             yield
         finally:
-            for _, site, listen in added:
-                self.listeners[site].remove(listen)
-                if not self.listeners[site]:
-                    del self.listeners[site]
-            self.active = bool(self.listeners)
+            for _, site, function in additions:
+                self.functions[site].remove(function)
+                if not self.functions[site]:
+                    del self.functions[site]
+            self.active = bool(self.functions)
         silent: dict[int, list[str]] = {}
-        for number, site, _ in added:
+        for number, site, _ in additions:
             if number not in fired:
                 silent.setdefault(number, []).append(site)
         if silent:
-            raise ValueError(f"{_listed(silent.values())} never fired: no forward pass within the context came there")
+            raise ValueError(f"{_hooks_at(silent.values())} never fired: no forward pass within the context came there")
 
 
-def resolve_sites(known: list[str], chosen: SiteSelector, see: str = "model.sites()") -> list[str]:
-    """The site of that name, or all that the predicate selects, of those known; `see` says where they are listed.
+def resolve_sites(sites: list[str], selector: SiteSelector, see: str = "model.sites()") -> list[str]:
+    """The site of that name, or all of `sites` that the predicate selects; `see` says where sites are listed.
 
     ValueError for a name that does not exist, and for a predicate that selects nothing.
     """
-    if callable(chosen):
-        found = [site for site in known if chosen(site)]
-        if not found:
+    if callable(selector):
+        matches = [site for site in sites if selector(site)]
+        if not matches:
             raise ValueError(f"the names_filter selects no site; see {see}")
-        return found
-    if chosen not in known:
-        close = difflib.get_close_matches(chosen, known, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        layers = len({site.split(".")[1] for site in known if site.startswith("blocks.")})
+        return matches
+    if selector not in sites:
+        layers = len({site.split(".")[1] for site in sites if site.startswith("blocks.")})
         raise ValueError(
-            f"site {chosen!r} does not exist{hint}: the model has {layers} layers "
+            f"site {selector!r} does not exist{did_you_mean(selector, sites)}: the model has {layers} layers "
             f"(blocks.0 ... blocks.{layers - 1}); see {see}"
         )
-    return [chosen]
+    return [selector]
 
 
-def _listed(silent: Iterable[list[str]]) -> str:
-    """The hooks that never fired, each by its first site."""
-    said = [f"{sites[0]!r}" + (f" (and {len(sites) - 1} more)" if len(sites) > 1 else "") for sites in silent]
-    return ("the hook at " if len(said) == 1 else "the hooks at ") + ", ".join(said)
+def _hooks_at(silent: Iterable[list[str]]) -> str:
+    """Name hooks by their sites, each by its first: "the hooks at 'hook_embed', 'blocks.0.hook_mlp_out' (and 3 more)".
+
+    silent: the sites of each hook.
+    """
+    names = [f"{sites[0]!r}" + (f" (and {len(sites) - 1} more)" if len(sites) > 1 else "") for sites in silent]
+    return ("the hook at " if len(names) == 1 else "the hooks at ") + ", ".join(names)

@@ -20,7 +20,11 @@ class KeyValueCache:
         self.width = width
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.rows: Tensor | None = None
-        self._layers: dict[str, Tensor] = {}  # key and value, row, head, position, d_head
+        self.longest = 0  # positions of the longest row of the last pass
+        self.positions = torch.zeros(rows, 0, dtype=torch.long, device=device)  # of what that pass reads: [row, n]
+        self.visible = torch.zeros(rows, 1, 0, 0, dtype=torch.bool, device=device)  # [row, 1, query, key]
+        self._pass_rows = torch.arange(rows, device=device)
+        self._layers: dict[str, Tensor] = {}  # by layer [2 (key and value), row, head, position, d_head]
 
     def advance(self, n: int) -> Tensor:
         """Make ready for `n` more positions in every row; returns which they are: int64 [row, n].
@@ -29,26 +33,29 @@ class KeyValueCache:
         """
         if torch.is_grad_enabled():
             raise ValueError("a key-value cache holds no gradients; run the model within torch.no_grad()")
-        self._read = torch.arange(len(self.lengths), device=self.lengths.device) if self.rows is None else self.rows
-        before = self.lengths[self._read]
+        device = self.lengths.device
+        self._pass_rows = torch.arange(len(self.lengths), device=device) if self.rows is None else self.rows
+        before = self.lengths[self._pass_rows]
         self.longest = int(before.max()) + n
         if self.longest > self.width:
             raise ValueError(f"{self.longest} positions, but the cache has room for {self.width}; make it wider")
-        self.positions = before[:, None] + torch.arange(n, device=before.device)
-        self.lengths = self.lengths.index_put((self._read,), before + n)
-        keys = torch.arange(self.longest, device=before.device)
-        self.visible = keys <= self.positions[:, None, :, None]  # row, 1, query, key
+        self.positions = before[:, None] + torch.arange(n, device=device)
+        self.lengths = self.lengths.index_put((self._pass_rows,), before + n)
+        keys = torch.arange(self.longest, device=device)
+        self.visible = keys <= self.positions[:, None, :, None]
         return self.positions
 
     def append(self, layer: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v [row, head, n, d_head] of the new positions; returns those of all positions."""
         if layer not in self._layers:
             self._layers[layer] = k.new_zeros(2, len(self.lengths), k.shape[1], self.width, k.shape[-1])
-        stored = self._layers[layer]
-        for one, new in zip(stored, (k, v), strict=True):
-            one[self._read[:, None], :, self.positions] = rearrange(new, "row head n d -> row n head d")
-        held = stored[:, :, :, : self.longest]
-        return tuple(held if self.rows is None else held[:, self.rows])
+        keys, values = self._layers[layer]  # [row, head, position, d_head] each
+        rows = self._pass_rows[:, None]
+        keys[rows, :, self.positions] = rearrange(k, "row head n d -> row n head d")
+        values[rows, :, self.positions] = rearrange(v, "row head n d -> row n head d")
+        keys = keys[:, :, : self.longest]
+        values = values[:, :, : self.longest]
+        return (keys, values) if self.rows is None else (keys[self.rows], values[self.rows])
 
     def keep(self, rows: Tensor) -> None:
         """Forget all but these rows (indices)."""

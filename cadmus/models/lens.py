@@ -1,8 +1,9 @@
-"""Cadmus models as TransformerLens's models and back, and what may be read and edited on each kind.
+"""The face of TransformerLens, for users: Cadmus models as its models and back, and all that `backends` has.
 
-Up to 3.9 TransformerLens has `HookedTransformer`, from 4.0 on `TransformerBridge` in its place; each is built without
-processing the weights, so that logits and activations are ours. transformer_lens is imported inside functions only, as
-that takes seconds. What `cadmus.models.backends` knows of the kinds of models is offered here too.
+Scripts and notebooks import this module alone (`lens.run_with_cache`, `lens.sites`, `lens.capabilities`, ...); the
+names that are not defined here are defined in `cadmus.models.backends`. Up to 3.9 TransformerLens has
+`HookedTransformer`, from 4.0 on `TransformerBridge` in its place; each is built without processing the weights, so that
+logits and activations are ours. transformer_lens is imported inside functions only, as that takes seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -29,7 +29,8 @@ from cadmus.models.backends import (
     run_with_hooks,
     sites,
 )
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 
 __all__ = [
     "BACKENDS",
@@ -53,7 +54,7 @@ def to_hooked_transformer(model: Model) -> Any:
 
     ImportError where transformer_lens is missing or has no HookedTransformer.
     """
-    _require("to_hooked_transformer", "HookedTransformer", "3.9", lambda version: (3, 9) <= version < (4,))
+    _require("to_hooked_transformer", "HookedTransformer", "3.9")
     from transformer_lens import HookedTransformer
 
     with warnings.catch_warnings():
@@ -69,11 +70,28 @@ def to_hooked_transformer(model: Model) -> Any:
 def from_hooked_transformer(lens: Any) -> Model:
     """A `Model` with the cfg and a copy of the weights of a `HookedTransformer`, which stays as it is.
 
-    ValueError, naming the field, for one that computes something that our model cannot.
+    Raises ValueError, naming the field, for one that computes something that our model cannot.
     """
     if backend(lens) != "hooked_transformer":
         raise ValueError(f"from_hooked_transformer takes a HookedTransformer, not a {type(lens).__name__}")
-    theirs = lens.cfg
+    cfg = _model_config(lens.cfg)
+    expected = _hooked_config(cfg, _device(lens), _dtype(lens))
+    for field in dataclasses.fields(expected):
+        if field.name in _INERT or field.name.startswith(_INERT_PREFIXES):
+            continue
+        if field.name.startswith("rotary_") and cfg.positional_embedding_type != "rotary":
+            continue
+        theirs, ours = getattr(lens.cfg, field.name), getattr(expected, field.name)
+        if theirs != ours:
+            raise ValueError(_unlike(field.name, theirs, ours))
+    model = Model(cfg).to(device=_device(lens), dtype=_dtype(lens))
+    buffers = {name for name, _ in lens.named_buffers()}
+    model.load_state_dict({name: tensor for name, tensor in lens.state_dict().items() if name not in buffers})
+    return model.train(lens.training)
+
+
+def _model_config(theirs: Any) -> ModelConfig:
+    """Our fields of a HookedTransformerConfig; ValueError for values that our model cannot have."""
     rotary = theirs.positional_embedding_type == "rotary"
     names = [field.name for field in dataclasses.fields(ModelConfig)]
     fields = {name: getattr(theirs, name) for name in names if rotary or not name.startswith("rotary_")}
@@ -81,17 +99,7 @@ def from_hooked_transformer(lens: Any) -> Model:
         fields["rotary_dim"] = None  # all of a head: ours leaves that open, theirs fills it in
     if theirs.d_vocab != ModelConfig.d_vocab:
         raise ValueError(_unlike("d_vocab", theirs.d_vocab, ModelConfig.d_vocab))
-    cfg = ModelConfig(**fields)
-    expected = _hooked_config(cfg, _device(lens), _dtype(lens))
-    for field in dataclasses.fields(expected):
-        given, ours = getattr(theirs, field.name), getattr(expected, field.name)
-        inert = field.name in _INERT or field.name.startswith(_INERT_PREFIXES)
-        if not (inert or given == ours or (field.name.startswith("rotary_") and not rotary)):
-            raise ValueError(_unlike(field.name, given, ours))
-    model = Model(cfg).to(device=_device(lens), dtype=_dtype(lens))
-    buffers = {name for name, _ in lens.named_buffers()}
-    model.load_state_dict({name: tensor for name, tensor in lens.state_dict().items() if name not in buffers})
-    return model.train(lens.training)
+    return ModelConfig(**fields)
 
 
 def to_transformer_bridge(model: Model) -> Any:
@@ -100,8 +108,8 @@ def to_transformer_bridge(model: Model) -> Any:
     Its `b_U` lies in a buffer, so it does not learn. It turns neighbouring dimensions of rotary queries and keys, as
     LLaMA does, so these lie in another order there. ImportError where transformer_lens is missing or older.
     """
-    _require("to_transformer_bridge", "TransformerBridge", "4", lambda version: (4,) <= version < (5,))
-    from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    _require("to_transformer_bridge", "TransformerBridge", "4")
+    from transformer_lens import TransformerBridge, TransformerBridgeConfig  # type: ignore[attr-defined]  # 3 has none
     from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
     cfg = TransformerBridgeConfig(**model.cfg.to_dict(), init_weights=False)
@@ -114,6 +122,7 @@ def to_transformer_bridge(model: Model) -> Any:
 
 
 def _hooked_config(cfg: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    """The HookedTransformerConfig of a model of ours."""
     from transformer_lens import HookedTransformerConfig
 
     return HookedTransformerConfig(**cfg.to_dict(), device=str(device), dtype=dtype, init_weights=False)
@@ -121,18 +130,41 @@ def _hooked_config(cfg: ModelConfig, device: torch.device, dtype: torch.dtype) -
 
 # fields of HookedTransformerConfig that leave what a model computes as it is, given the others
 _INERT = {
-    *("device", "dtype", "seed", "init_mode", "init_weights", "n_params", "model_name", "original_architecture"),
-    *("from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "trust_remote_code"),
-    *("tokenizer_name", "tokenizer_prepends_bos", "default_prepend_bos", "decoder_start_token_id"),
-    *("use_attn_result", "use_attn_in", "use_split_qkv_input", "use_hook_mlp_in", "use_hook_tokens"),
-    *("window_size", "attn_types", "ungroup_grouped_query_attention", "train_seq_length", "norm_topk_prob"),
+    "attn_types",
+    "checkpoint_index",
+    "checkpoint_label_type",
+    "checkpoint_value",
+    "decoder_start_token_id",
+    "default_prepend_bos",
+    "device",
+    "dtype",
+    "from_checkpoint",
+    "init_mode",
+    "init_weights",
+    "model_name",
+    "n_params",
+    "norm_topk_prob",
+    "original_architecture",
+    "seed",
+    "tokenizer_name",
+    "tokenizer_prepends_bos",
+    "train_seq_length",
+    "trust_remote_code",
+    "ungroup_grouped_query_attention",
+    "use_attn_in",
+    "use_attn_result",
+    "use_hook_mlp_in",
+    "use_hook_tokens",
+    "use_split_qkv_input",
+    "window_size",
 }
 _INERT_PREFIXES = ("NTK_", "yarn_")  # of use_NTK_by_parts_rope and use_yarn_rope, which must be off
 
 
-def _unlike(field: str, given: Any, ours: Any) -> str:
+def _unlike(field: str, theirs: Any, ours: Any) -> str:
+    """The error for a HookedTransformer whose field has a value that our model cannot have."""
     return (
-        f"a HookedTransformer with {field} = {given!r} is no Cadmus model, which needs {ours!r}: "
+        f"a HookedTransformer with {field} = {theirs!r} is no Cadmus model, which needs {ours!r}: "
         "analyse it in TransformerLens itself, or train a Cadmus model"
     )
 
@@ -141,30 +173,37 @@ def _neighbours(name: str, tensor: Tensor, cfg: ModelConfig) -> Tensor:
     """Weights [.., d_head] of rotary queries and keys, pairs (i, i + rotary_dim / 2) brought side by side."""
     if cfg.positional_embedding_type != "rotary" or not name.endswith((".W_Q", ".W_K", ".b_Q", ".b_K")):
         return tensor
-    turned = cfg.rotary_dim or cfg.d_head
+    rotary_dim = cfg.rotary_dim or cfg.d_head
     order = torch.arange(cfg.d_head, device=tensor.device)
-    order[:turned] = order[:turned].view(2, -1).T.flatten()
+    order[:rotary_dim] = order[:rotary_dim].view(2, -1).T.flatten()
     return tensor[..., order]
 
 
-def _require(method: str, needed: str, wanted: str, fits: Callable[[tuple[int, ...]], bool]) -> None:
-    """ImportError, with the method to use instead, unless the version of transformer-lens installed fits."""
-    install = f"pip install 'transformer-lens=={wanted}.*'"
+_VERSIONS = {  # the versions of transformer-lens that each conversion works with: from, to below
+    "to_hooked_transformer": ((3, 9), (4,)),
+    "to_transformer_bridge": ((4,), (5,)),
+}
+
+
+def _require(method: str, cls: str, version: str) -> None:
+    """ImportError, with the method to use instead, unless the installed transformer-lens has the class it needs."""
+    install = f"pip install 'transformer-lens=={version}.*'"
     own = "the model's own run_with_cache and run_with_hooks"
     try:
-        version = metadata.version("transformer-lens")
+        installed_version = metadata.version("transformer-lens")
     except metadata.PackageNotFoundError:
         raise ImportError(
             f"{method} needs transformer-lens, which is not installed: use {own}, which have the same sites, "
             f"or {install}"
         ) from None
-    number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if fits(number):
+    number = tuple(int(part) for part in re.findall(r"\d+", installed_version)[:2])
+    methods = [name for name, (first, end) in _VERSIONS.items() if first <= number < end]
+    if method in methods:
         return
-    instead = {"lens.to_hooked_transformer": (3, 9) <= number < (4,), "lens.to_transformer_bridge": number[0] == 4}
-    use = next((name for name, there in instead.items() if there), own)
+    use = f"lens.{methods[0]}" if methods else own
     raise ImportError(
-        f"{method} needs {needed}, of transformer-lens {wanted}, but {version} is installed: use {use}, or {install}"
+        f"{method} needs {cls}, of transformer-lens {version}, but {installed_version} is installed: "
+        f"use {use}, or {install}"
     )
 
 

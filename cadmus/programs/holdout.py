@@ -16,10 +16,13 @@ class HoldOut:
 
     values: tuple[int, ...] = ()
     """No Int with one of these values is ever on top of the stack of the main text."""
+
     pairs: tuple[str, ...] = ()
     """None of these two-token texts stands anywhere in the program; `0` means any digit."""
+
     max_length: int = 0
-    """No program has more tokens than this, its `.` left out; 0: no limit."""
+    """No program has more tokens than this, its `.` not counted; 0: no limit."""
+
     skeletons: tuple[str, ...] = ()
     """No program has one of these skeletons (digits written as `0`)."""
 
@@ -31,7 +34,9 @@ class HoldOut:
                 raise ValueError(f"hold_out: pair {pair!r} names a digit; write 0 for any digit")
         for skeleton in self.skeletons:
             if not skeleton or skeleton != skeletons.skeleton(skeleton):
-                raise ValueError(f"hold_out: {skeleton!r} is no skeleton; write every digit as 0 and leave out the .")
+                raise ValueError(
+                    f"hold_out: {skeleton!r} is not a skeleton; write every digit as 0 and leave out the ."
+                )
         if self.max_length < 0:
             raise ValueError(f"hold_out: max_length = {self.max_length} must be 0 (no limit) or more")
 
@@ -40,10 +45,12 @@ class HoldOut:
         """The names of the rules that hold something out."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name))
 
-    def held(self, programs: np.ndarray, rule: str | None = None) -> np.ndarray:
-        """Which programs are held out, by one rule or by any: bool [n]. ValueError for a rule that there is not."""
-        if rule is not None and rule not in {field.name for field in fields(self)}:
-            raise ValueError(f"unknown rule {rule!r}; there are {', '.join(field.name for field in fields(self))}")
+    def holds_out(self, programs: np.ndarray, rule: str | None = None) -> np.ndarray:
+        """Which programs, uint8 [n, width], are held out, by one rule or by any: bool [n]. Raises ValueError for an
+        unknown rule."""
+        all_rules = [field.name for field in fields(self)]
+        if rule is not None and rule not in all_rules:
+            raise ValueError(f"unknown rule {rule!r}; there are {', '.join(all_rules)}")
         out = np.zeros(len(programs), np.bool_)
         for name in self.rules:
             if rule in (None, name):
@@ -66,5 +73,5 @@ class HoldOut:
         return tokens.lengths(programs) > self.max_length
 
     def _by_skeletons(self, programs: np.ndarray) -> np.ndarray:
-        wanted = tokens.hashes(tokens.encode(self.skeletons), "skeleton")
-        return np.isin(skeletons.skeleton_hashes(programs, "skeleton"), wanted)
+        held_out = tokens.hashes(tokens.encode(self.skeletons), "skeleton")
+        return np.isin(skeletons.skeleton_hashes(programs, "skeleton"), held_out)

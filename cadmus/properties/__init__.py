@@ -1,2 +1,6 @@
 """What programs are like, with intervals: `structure` (of the text), `behaviour` (of the run), `divergence` (of two
 sources)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["behaviour", "divergence", "structure"])

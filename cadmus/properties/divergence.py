@@ -14,11 +14,13 @@ _UNIT = "share"
 # name -> sizes of the compounds, alpha, what it is
 _DIVERGENCES = {
     "atom_divergence": (
-        *((1,), 0.5),
+        (1,),
+        0.5,
         "1 - sum of a^0.5 b^0.5 over tokens, digits as one; 0 for equal, 1 for disjoint use",
     ),
     "compound_divergence": (
-        *((2, 3), 0.1),
+        (2, 3),
+        0.1,
         "1 - sum of a^0.1 b^0.9 over adjacent pairs and triples of tokens, digits as one; high where b combines tokens "
         "as a never does",
     ),
@@ -26,7 +28,8 @@ _DIVERGENCES = {
 
 
 def divergence(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
-    """Atom and compound divergence of two samples of programs: a, what was trained on, and b, what is tested.
+    """Measure the atom and compound divergence of two samples of programs: a, what was trained on, and b, what is
+    tested.
 
     1 - the Chernoff coefficient (Keysers et al. 2020, arXiv 1912.09713, section 2.2), alpha 0.5 for atoms and 0.1 for
     compounds: compounds of b that a lacks count fully, their exact frequency in a counts little, so order matters.
@@ -36,34 +39,49 @@ def divergence(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
     Two samples of one distribution diverge by more than 0, the more the smaller they are: take samples of equal size,
     and read the value beside within_a and within_b, the divergence of two random halves of each sample.
     """
-    first = take_sample(a, seed)
-    second = take_sample(b, seed + 1)  # another seed, or equal samples would fall into equal groups
+    sample_a = take_sample(a, seed)
+    sample_b = take_sample(b, seed + 1)  # another seed, or equal samples would fall into equal groups
     rows = []
     for name, (sizes, alpha, doc) in _DIVERGENCES.items():
-        codes_a, codes_b = (_combined(sample, sizes) for sample in (first, second))
-        size = sum(_VOCABULARY**k for k in sizes)
-        pairs = zip(counts_without_each(*codes_a, size), counts_without_each(*codes_b, size))
-        values = np.array([1 - _chernoff(p, q, alpha) for p, q in pairs])
-        estimate = Estimate(np.maximum(values[0], 0), values[1:], 0)
-        within = [1 - _chernoff(*_halves(codes, groups, size), alpha) for codes, groups in (codes_a, codes_b)]
-        interval = interval_of(_UNIT, estimate)
-        rows.append((name, *interval, *within, _UNIT, len(first.programs), len(second.programs), doc))
-    columns = ["property", "value", "low", "high", "within_a", "within_b", "unit", "n_a", "n_b", "doc"]
-    return pd.DataFrame(rows, columns=columns)
+        codes_a, groups_a = _compounds_of_sizes(sample_a, sizes)
+        codes_b, groups_b = _compounds_of_sizes(sample_b, sizes)
+        n_codes = sum(_VOCABULARY**size for size in sizes)
+        counts_a = counts_without_each(codes_a, groups_a, n_codes)
+        counts_b = counts_without_each(codes_b, groups_b, n_codes)
+        values = np.array([1 - _chernoff(p, q, alpha) for p, q in zip(counts_a, counts_b)])
+        value, low, high = interval_of(_UNIT, Estimate(np.maximum(values[0], 0), values[1:], 0))
+        rows.append(
+            {
+                "property": name,
+                "value": value,
+                "low": low,
+                "high": high,
+                "within_a": 1 - _chernoff(*_counts_of_halves(codes_a, groups_a, n_codes), alpha),
+                "within_b": 1 - _chernoff(*_counts_of_halves(codes_b, groups_b, n_codes), alpha),
+                "unit": _UNIT,
+                "n_a": len(sample_a.programs),
+                "n_b": len(sample_b.programs),
+                "doc": doc,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def _combined(sample: Sample, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _compounds_of_sizes(sample: Sample, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The compounds of several sizes in one range of codes, and their groups: both [events]."""
-    parts, offset = [], 0
+    all_codes, all_groups, offset = [], [], 0
     for size in sizes:
         codes, groups = compounds(sample, size)
-        parts.append((codes + offset, groups))
+        all_codes.append(codes + offset)
+        all_groups.append(groups)
         offset += _VOCABULARY**size
-    return tuple(map(np.concatenate, zip(*parts)))
+    return np.concatenate(all_codes), np.concatenate(all_groups)
 
 
-def _halves(codes: np.ndarray, groups: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.bincount(codes[groups % 2 == half], minlength=size) for half in (0, 1))
+def _counts_of_halves(codes: np.ndarray, groups: np.ndarray, n_codes: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each code occurs in the groups of even and of odd number: int64 [n_codes] each."""
+    is_odd = groups % 2 == 1
+    return np.bincount(codes[~is_odd], minlength=n_codes), np.bincount(codes[is_odd], minlength=n_codes)
 
 
 def _chernoff(a: np.ndarray, b: np.ndarray, alpha: float) -> float:

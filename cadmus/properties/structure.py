@@ -41,11 +41,16 @@ _POSSIBLE_PAIRS = (_VOCABULARY - 1 - 9) ** 2  # any token may follow any; no `.`
 
 @dataclass(frozen=True)
 class Property:
-    """What a measured property is: `unit`, and in `doc`, one line, what makes it high or low."""
+    """What a measured property is."""
 
     name: str
+    """Its name, the row of the table."""
+
     unit: str
+    """The unit of its value."""
+
     doc: str
+    """What it is and what makes it high or low, in one line."""
 
 
 def _table(*rows: tuple[str, str, str]) -> dict[str, Property]:
@@ -60,7 +65,8 @@ PROPERTIES: dict[str, Property] = _table(
     ("skeletons", "skeletons", "distinct texts, digits apart, at this sample size; few templates make it low"),
     ("skeleton_entropy", "bits", "entropy of the skeletons; low where a few templates dominate"),
     (
-        *("zipf_slope", "exponent"),
+        "zipf_slope",
+        "exponent",
         "s in frequency ~ rank^-s of the skeletons seen 5 times or more (maximum likelihood over their ranks; NaN for "
         "fewer than 3 of them); 0 where all are equally frequent, high where a few dominate",
     ),
@@ -68,7 +74,8 @@ PROPERTIES: dict[str, Property] = _table(
     ("bigram_entropy", "bits/token", "entropy of a token given the one before; low where syntax is rigid"),
     ("trigram_entropy", "bits/token", "entropy of a token given the two before; low where syntax is rigid"),
     (
-        *("lempel_ziv", "ratio"),
+        "lempel_ziv",
+        "ratio",
         "LZ78 phrases of the programs written one after the other (200,000 tokens at most) / those of uniformly random "
         "tokens; 1 where nothing repeats, low where passages do (0.05 for one token repeated: LZ78 learns slowly)",
     ),
@@ -82,26 +89,31 @@ PROPERTIES: dict[str, Property] = _table(
     ("stores", "stores", "store instructions per program, definitions included"),
     ("loads", "loads", "load instructions per program, definitions included"),
     (
-        *("read_distance", "tokens"),
+        "read_distance",
+        "tokens",
         "mean tokens from a store to a load of its value (1: the next token), of main texts: what happens inside "
         "definitions is left out; high where values are kept for long",
     ),
     (
-        *("live_share", "share"),
+        "live_share",
+        "share",
         "stores read before they are overwritten or the program ends, of main texts, definitions left out",
     ),
     (
-        *("chain", "stores"),
+        "chain",
+        "stores",
         "mean over the stores of main texts of 1 + the longest chain of the registers loaded since the store before; "
         "1 where no stored value is made from a stored one",
     ),
     ("definitions", "definitions", "subroutine definitions per program"),
     (
-        *("definition_after_use", "share"),
+        "definition_after_use",
+        "share",
         "programs with a definition that stands behind the first call of its slot, of those that call what they define",
     ),
     (
-        *("behavioural_duplicates", "share"),
+        "behavioural_duplicates",
+        "share",
         "skeletons that leave what another skeleton of the sample leaves on 64 random fillings of their digits, a "
         "closing test seen through (5,000 skeletons at most); high where many templates say one thing",
     ),
@@ -109,34 +121,44 @@ PROPERTIES: dict[str, Property] = _table(
 
 
 def measure(programs: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
-    """The properties of a sample of programs, uint8 [n, width], ids without the leading marker, padded with `.`.
+    """Measure the properties of a sample of programs.
 
-    One row per property, in the order of `PROPERTIES`: property, value, low, high (95 %), unit, n, doc; n counts the
-    programs that the value rests on. `seed` chooses groups, refills and what is examined where there is a limit.
-    Raises ValueError for an array of another kind and for fewer than 40 programs.
+    Args:
+        programs: uint8 [n, width]: token ids without the leading marker, padded with `.`.
+        seed: Chooses groups, and what is examined where there is a limit.
+
+    Returns:
+        A table with one row per property, in the order of `PROPERTIES`, and the columns property, value, low, high
+        (95 %), unit, n (the programs that the value rests on) and doc.
+
+    Raises:
+        ValueError: The array is of another kind, or has fewer than 40 programs.
     """
     sample = take_sample(programs, seed)
-    estimates = {
-        **_of_texts(sample),
-        **_of_skeletons(sample, seed),
-        **_of_token_sequences(sample),
-        **_of_registers_and_states(sample),
-    }
-    rows = [
-        (about.name, *interval_of(about.unit, estimates[name]), about.unit, estimates[name].n, about.doc)
-        for name, about in PROPERTIES.items()
-    ]
+    estimates = (
+        _measure_texts(sample)
+        | _measure_skeletons(sample, seed)
+        | _measure_token_sequences(sample)
+        | _measure_registers_and_states(sample)
+    )
+    rows = []
+    for name, entry in PROPERTIES.items():
+        value, low, high = interval_of(entry.unit, estimates[name])
+        rows.append((name, value, low, high, entry.unit, estimates[name].n, entry.doc))
     return pd.DataFrame(rows, columns=["property", "value", "low", "high", "unit", "n", "doc"])
 
 
 # --- texts and skeletons ---------------------------------------------------------------------------------------------
 
 
-def _of_texts(sample: Sample) -> dict[str, Estimate]:
+def _measure_texts(sample: Sample) -> dict[str, Estimate]:
     n = len(sample.programs)
     kinds, codes = np.unique(tokens.hashes(sample.programs, "cadmus properties 1"), return_inverse=True)
     distinct, duplication = from_counts(
-        *(codes, sample.groups, len(kinds), n),
+        codes,
+        sample.groups,
+        len(kinds),
+        n,
         lambda counts: np.count_nonzero(counts) / counts.sum(),
         lambda counts: counts.sum() / np.count_nonzero(counts),
     )
@@ -148,10 +170,11 @@ def _of_texts(sample: Sample) -> dict[str, Estimate]:
     }
 
 
-def _of_skeletons(sample: Sample, seed: int) -> dict[str, Estimate]:
+def _measure_skeletons(sample: Sample, seed: int) -> dict[str, Estimate]:
     n = len(sample.programs)
     forms = skeletons.skeletons(sample.programs)
-    kinds, first, codes = np.unique(tokens.hashes(forms, "cadmus properties 1"), True, True)
+    hashes = tokens.hashes(forms, "cadmus properties 1")
+    kinds, first, codes = np.unique(hashes, return_index=True, return_inverse=True)
     distinct, entropy, slope = from_counts(
         codes, sample.groups, len(kinds), n, np.count_nonzero, entropy_of, _zipf_exponent
     )
@@ -164,8 +187,8 @@ def _of_skeletons(sample: Sample, seed: int) -> dict[str, Estimate]:
 
 
 def _zipf_exponent(counts: np.ndarray) -> float:
-    """The exponent s of P(rank) ~ rank^-s among the skeletons with ZIPF_FLOOR occurrences, by maximum likelihood: where
-    the expected log rank is the observed one."""
+    """Fit the exponent s of P(rank) ~ rank^-s among the skeletons with ZIPF_FLOOR occurrences by maximum likelihood:
+    where the expected log rank is the observed one."""
     counts = np.sort(counts[counts >= ZIPF_FLOOR])[::-1]
     if len(counts) < 3:
         return np.nan
@@ -180,13 +203,14 @@ def _zipf_exponent(counts: np.ndarray) -> float:
 
 
 def _behavioural_duplicates(sample: Sample, forms: np.ndarray, codes: np.ndarray, seed: int) -> Estimate:
-    """skeletons uint8 [distinct, width]; codes [n]: the skeleton of each program."""
+    """The share of skeletons that behave as another one of the sample: forms uint8 [distinct, width] are the skeletons,
+    codes [n] the skeleton of each program."""
     rng = np.random.default_rng([seed, 1])
     examined = rng.permutation(len(forms))[:SKELETONS_RUN]
     behaviours = behaviour.behaviours(forms[examined])
-    place = np.full(len(forms), -1)
-    place[examined] = np.arange(len(examined))
-    codes = place[codes]
+    place_of = np.full(len(forms), -1)  # among those examined
+    place_of[examined] = np.arange(len(examined))
+    codes = place_of[codes]
 
     def share(counts: np.ndarray) -> float:
         present = behaviours[counts > 0]
@@ -199,23 +223,29 @@ def _behavioural_duplicates(sample: Sample, forms: np.ndarray, codes: np.ndarray
 # --- token sequences -------------------------------------------------------------------------------------------------
 
 
-def _of_token_sequences(sample: Sample) -> dict[str, Estimate]:
+def _measure_token_sequences(sample: Sample) -> dict[str, Estimate]:
     n, width = sample.programs.shape
-    marked = np.full((n, width + 2), tokens.PAD, np.int64)  # the marker stands for both tokens before the first
-    marked[:, 2:] = sample.programs
-    predicted = np.arange(width) <= sample.lengths[:, None]  # the closing `.` too
-    groups = np.broadcast_to(sample.groups[:, None], (n, width))[predicted]
-    trigrams = ((marked[:, :-2] * _VOCABULARY + marked[:, 1:-1]) * _VOCABULARY + marked[:, 2:])[predicted]
-    unigram, bigram, trigram = from_counts(
-        *(trigrams, groups, _VOCABULARY**3, n),
+    texts = np.full((n, width + 2), tokens.PAD, np.int64)  # the marker stands for both tokens before the first
+    texts[:, 2:] = sample.programs
+    inside = np.arange(width) <= sample.lengths[:, None]  # the closing `.` too
+    groups = np.broadcast_to(sample.groups[:, None], (n, width))[inside]
+    trigrams = ((texts[:, :-2] * _VOCABULARY + texts[:, 1:-1]) * _VOCABULARY + texts[:, 2:])[inside]
+    unigram, bigram, trigram = from_counts(  # counts [65^3]: token before the last, last token, this token
+        trigrams,
+        groups,
+        _VOCABULARY**3,
+        n,
         lambda counts: entropy_of(counts.reshape(-1, _VOCABULARY).sum(0)),
         lambda counts: _conditional_entropy(counts.reshape(_VOCABULARY, -1).sum(0)),
         _conditional_entropy,
     )
     pairs, pair_groups = compounds(sample, 2)
-    pair_programs = int((sample.lengths > 1).sum())
-    observed, coverage = from_counts(
-        *(pairs, pair_groups, _VOCABULARY**2, pair_programs),
+    n_programs_with_pairs = int((sample.lengths > 1).sum())
+    n_pairs, coverage = from_counts(
+        pairs,
+        pair_groups,
+        _VOCABULARY**2,
+        n_programs_with_pairs,
         np.count_nonzero,
         lambda counts: np.count_nonzero(counts) / _POSSIBLE_PAIRS,
     )
@@ -224,28 +254,28 @@ def _of_token_sequences(sample: Sample) -> dict[str, Estimate]:
         "bigram_entropy": without_bias(bigram),
         "trigram_entropy": without_bias(trigram),
         "lempel_ziv": _lempel_ziv(sample),
-        "instruction_pairs": observed,
+        "instruction_pairs": n_pairs,
         "pair_coverage": coverage,
     }
 
 
 def _conditional_entropy(counts: np.ndarray) -> float:
-    """Of the last token given those before; counts [.. * 65], the last token's id varying fastest."""
+    """The entropy of the last token given those before; counts [.. * 65], the last token's id varying fastest."""
     return entropy_of(counts) - entropy_of(counts.reshape(-1, _VOCABULARY).sum(1))
 
 
 def _lempel_ziv(sample: Sample) -> Estimate:
-    """LZ78 (Ziv & Lempel 1978) phrases of the text over those of a uniformly random text of its length."""
+    """The LZ78 (Ziv & Lempel 1978) phrases of the text over those of a uniformly random text of its length."""
     sizes = sample.lengths + 1
     fits = np.cumsum(sizes) <= LEMPEL_ZIV_TOKENS
     fits[0] = True
     programs, sizes, groups = sample.programs[fits], sizes[fits], np.repeat(sample.groups[fits], sizes[fits])
     text = programs[np.arange(programs.shape[1]) < sizes[:, None]]
     random = np.random.default_rng(0).integers(0, _VOCABULARY, len(text), np.uint8)  # the same for every sample
-    of_random = _phrases(random)
+    phrases_of_random = _phrases(random)
 
     def ratio(text: np.ndarray) -> float:
-        return _phrases(text)[-1] / of_random[len(text) - 1]
+        return _phrases(text)[-1] / phrases_of_random[len(text) - 1]
 
     replicates = np.array([ratio(text[groups != group]) for group in range(GROUPS)])
     return Estimate(ratio(text), replicates, int(fits.sum()))
@@ -253,30 +283,30 @@ def _lempel_ziv(sample: Sample) -> Estimate:
 
 @njit(cache=True, nogil=True)
 def _phrases(text):
-    """LZ78 phrases begun by each token, int64 [tokens]: a phrase is the longest earlier phrase and one token more."""
-    begun = np.empty(len(text), np.int64)
+    """How many LZ78 phrases have begun at each token, int64 [tokens]: a phrase is the longest earlier phrase and one
+    token more."""
+    phrases = np.empty(len(text), np.int64)
     child = np.zeros((len(text) + 1, _VOCABULARY), np.int32)  # node 0 is the root
-    nodes, node, phrases = 1, 0, 0
+    nodes, node, n_phrases = 1, 0, 0
     for i in range(len(text)):
-        phrases += node == 0
-        begun[i] = phrases
-        following = child[node, text[i]]
-        if following == 0:
+        n_phrases += node == 0
+        phrases[i] = n_phrases
+        successor = child[node, text[i]]
+        if successor == 0:
             child[node, text[i]] = nodes
             nodes += 1
-        node = following
-    return begun
+        node = successor
+    return phrases
 
 
 # --- registers and states --------------------------------------------------------------------------------------------
 
 
-def _of_registers_and_states(sample: Sample) -> dict[str, Estimate]:
+def _measure_registers_and_states(sample: Sample) -> dict[str, Estimate]:
     texts = behaviour.structure(sample.programs)
     states = behaviour.states(sample.programs, texts.main)
     coverage = _value_counts(sample, states.values, states.rows, np.count_nonzero)
-    computed = states.computed
-    entropy = _value_counts(sample, states.values[computed], states.rows[computed], entropy_of)
+    entropy = _value_counts(sample, states.values[states.computed], states.rows[states.computed], entropy_of)
     return {
         "depth": ratio_of_sums(sample, states.depth),
         "executed": ratio_of_sums(sample, states.executed),
@@ -294,6 +324,6 @@ def _of_registers_and_states(sample: Sample) -> dict[str, Estimate]:
 
 
 def _value_counts(sample: Sample, values: np.ndarray, rows: np.ndarray, statistic: Statistic) -> Estimate:
-    """A statistic of how often each value occurs; values and the programs they belong to, rows, are [events]."""
+    """Estimate a statistic of how often each value occurs; values and their programs, rows, are [events]."""
     kinds, codes = np.unique(values, return_inverse=True)
     return from_counts(codes, sample.groups[rows], len(kinds), len(np.unique(rows)), statistic)[0]

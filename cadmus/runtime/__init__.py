@@ -1,2 +1,8 @@
 """What every stage runs on: `artifacts` (folders that are whole or absent), `seeds`, `devices` (what this machine is
-fast at), `threads` and `progress`."""
+fast at), `threads`, `progress`, `checks` (of configs) and `tables` (of TOML, as dataclasses)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["artifacts", "checks", "devices", "progress", "seeds", "tables", "threads"]
+)

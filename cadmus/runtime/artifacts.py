@@ -29,7 +29,7 @@ from cadmus.machine import vm
 MANIFEST = "manifest.json"
 _CHECKSUM = "checksum"  # the field of a manifest that covers all others
 _PARTIAL = ".partial-"
-_USUAL = {  # what a new folder of a kind holds in all likelihood: looked for before the work
+_USUAL_FILES = {  # files that such a folder usually holds, checked before any work is done
     "report": ("index.html", "report.md", "figures/*.png", "tables/*.csv", "tables/*.parquet"),
     "model": ("model.safetensors", "training.json"),
 }
@@ -45,7 +45,7 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
     try:
-        with _naming(path), os.fdopen(descriptor, "wb") as file:
+        with _file_named_in_errors(path), os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -59,8 +59,8 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let a write that fails (a full disk) say where: such an OSError names no file by itself."""
+def _file_named_in_errors(path: Path) -> Iterator[None]:
+    """Let a write that fails (a full disk) say where: such an OSError does not name the file by itself."""
     try:
         yield
     except OSError as error:
@@ -70,7 +70,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path | str) -> str:
-    """Read UTF-8 text; ArtifactError, naming the file, where it is not that."""
+    """Read UTF-8 text. Raises ArtifactError, naming the file, for anything else."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -85,7 +85,7 @@ def write_json(path: Path | str, value: Any) -> Path:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read JSON; ArtifactError where it is not that."""
+    """Read JSON. Raises ArtifactError for anything else."""
     try:
         return json.loads(Path(path).read_bytes())
     except ValueError as error:
@@ -94,11 +94,13 @@ def read_json(path: Path | str) -> Any:
 
 def write_arrays(path: Path | str, arrays: dict[str, np.ndarray]) -> Path:
     """Write named arrays as one safetensors file, atomically."""
-    return write_bytes(path, safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+    return write_bytes(
+        path, safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    )
 
 
 def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
-    """Read a safetensors file; ArtifactError where it is damaged."""
+    """Read a safetensors file. Raises ArtifactError for a damaged one."""
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
@@ -113,7 +115,7 @@ def write_array(path: Path | str, array: np.ndarray) -> Path:
 
 
 def read_array(path: Path | str) -> np.ndarray:
-    """Open a .npy file; its content is read from disk where it is used. ArtifactError where it is damaged."""
+    """Open a .npy file; its content is read from disk where it is used. Raises ArtifactError for a damaged one."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -121,19 +123,19 @@ def read_array(path: Path | str) -> np.ndarray:
 
 
 def fingerprint(value: Any) -> str:
-    """16 hexadecimal digits that name a JSON-able value: the same for the same content, whatever the key order."""
+    """16 hexadecimal digits that name a JSON-able value: the same for the same content, whatever its key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def machine_fingerprint() -> str:
-    """Names the machine: its version, tokens, signatures and limits. Stored with what was made by running it."""
+    """The fingerprint of the machine: its version, tokens, signatures and limits. Stored with what it computed."""
     rows = [(row.token, row.signature) for row in vm.INSTRUCTIONS.values()]
     return fingerprint([vm.VERSION, rows, vm.MAX_INT, vm.MAX_TAG, vm.MAX_LENGTH, vm.MAX_CALLS, vm.FUEL])
 
 
 def provenance() -> dict[str, Any]:
-    """What a result was made with: package versions and, in a checkout, the git revision."""
+    """What a result was computed with: package versions and, in a checkout, the git revision."""
     names = ("cadmus-probe", "torch", "numpy", "numba", "scikit-learn")
     versions = {}
     for name in names:
@@ -159,8 +161,8 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
     (`kind`, the keywords as they are then, the machine's fingerprint, every file's size and SHA-256) moves last; on
     failure nothing of it stays. With `resume`, which names the content, the hidden place stays after an
     interruption or a failed write (not after a ValueError), and a later call with the same name finds it as it was;
-    hidden files in it, a journal for instance, get no final name. ArtifactError where the folder holds another kind,
-    or a file that is not ours where one of the new ones would go.
+    hidden files in it, a journal for instance, get no final name. Raises ArtifactError where the folder holds another
+    kind, or a file that is not ours where one of the new ones would go.
     """
     check_free(folder, kind)
     folder = Path(folder)
@@ -170,30 +172,24 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
     else:
         partial = folder / f"{_PARTIAL}{resume}"
         partial.mkdir(exist_ok=True)
-        for cut in [*folder.glob(f"{_PARTIAL}*"), *partial.rglob(f"{_PARTIAL}*")]:
-            if cut.is_file():  # a file that was being written when an earlier call was killed
-                cut.unlink()
-    keep, moving = resume is not None, False
+        for path in [*folder.glob(f"{_PARTIAL}*"), *partial.rglob(f"{_PARTIAL}*")]:
+            if path.is_file():  # it was being written when an earlier call was killed
+                path.unlink()
+    keep = resume is not None
+    moving = False
     try:
-        with _naming(folder):
+        with _file_named_in_errors(folder):
             yield partial
-        paths = (path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
-        files = sorted({path.as_posix() for path in paths if not path.name.startswith(".")} - {MANIFEST})
-        listed = {name: describe_file(partial / name) for name in files}
-        _check_not_in_the_way(folder, kind, listed)
-        write_manifest(partial, {"kind": kind, "machine": machine_fingerprint(), **about, "files": listed})
+        files = _files_in(partial)
+        descriptions = {name: describe_file(partial / name) for name in files}
+        _check_not_in_the_way(folder, kind, descriptions)
+        write_manifest(partial, {"kind": kind, "machine": machine_fingerprint(), **about, "files": descriptions})
         moving = True
-        for name in _listed(folder, folder) - listed.keys():
-            (folder / name).unlink(missing_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial / name, folder / name)
-        os.replace(partial / MANIFEST, folder / MANIFEST)
+        _move(partial, folder, files)
         keep = moving = False
     except ArtifactError:
         raise
-    except ValueError:  # what is asked for cannot be had: going on would end here again
+    except ValueError:  # the request itself is at fault: going on would end here again
         keep = False
         raise
     finally:
@@ -201,35 +197,56 @@ def new_folder(folder: Path | str, kind: str, *, resume: str | None = None, **ab
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def _files_in(partial: Path) -> list[str]:
+    """The files that get a final name: all that are not hidden, the manifest left out."""
+    paths = (path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+    return sorted({path.as_posix() for path in paths if not path.name.startswith(".")} - {MANIFEST})
+
+
+def _move(partial: Path, folder: Path, files: list[str]) -> None:
+    """Put the files in place of those of the earlier manifest; the new manifest moves last."""
+    for name in _listed_files(folder, folder) - set(files):
+        (folder / name).unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial / name, folder / name)
+    os.replace(partial / MANIFEST, folder / MANIFEST)
+
+
 def check_free(folder: Path | str, kind: str) -> None:
-    """ArtifactError where a folder holds something of another kind, which `new_folder(folder, kind)` would replace, or
-    files that are not ours under names that it needs."""
+    """Raise ArtifactError where a folder holds something of another kind, which `new_folder(folder, kind)` would
+    replace, or files that are not ours under names that it needs."""
     folder = Path(folder)
-    found = _earlier(folder).get("kind", kind)
-    if found != kind:
-        raise ArtifactError(f"{folder} holds a {found}, which a {kind} would replace; choose another folder")
-    usual = [path.relative_to(folder).as_posix() for pattern in _USUAL.get(kind, ()) for path in folder.glob(pattern)]
+    present_kind = _earlier_manifest(folder).get("kind", kind)
+    if present_kind != kind:
+        raise ArtifactError(f"{folder} holds a {present_kind}, which a {kind} would replace; choose another folder")
+    patterns = _USUAL_FILES.get(kind, ())
+    usual = [path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)]
     _check_not_in_the_way(folder, kind, dict.fromkeys(sorted(usual)))
 
 
 def _check_not_in_the_way(folder: Path, kind: str, files: dict[str, dict[str, Any] | None]) -> None:
-    """ArtifactError for what lies where one of `files`, or the manifest, would go, and is in no manifest of ours. One
-    of a folder that was killed while its files moved lies in its hidden place. What is the same already may stay."""
-    blocked = {parent for name in files for parent in Path(name).parents if (folder / parent).is_file()}
-    there = [name for name in files if os.path.lexists(folder / name)] + sorted(map(Path.as_posix, blocked))
-    ours = [_listed(path.parent, folder) for path in sorted(folder.glob(f"{_PARTIAL}*/{MANIFEST}"))]
-    ours = set().union(*ours, _listed(folder, folder))  # read last: it may just have moved here
-    there = [name for name in there if name not in ours and not _same(folder / name, files.get(name))]
-    if os.path.lexists(folder / MANIFEST) and not _earlier(folder):
-        there.append(MANIFEST)
-    if there:
+    """Raise ArtifactError for what lies where one of `files`, or the manifest, would go, and is in no manifest of ours.
+
+    A manifest of ours may also lie in the hidden place of a folder that was killed while its files moved. What has the
+    same content already may stay.
+    """
+    parents = {parent for name in files for parent in Path(name).parents if (folder / parent).is_file()}
+    present = [name for name in files if os.path.lexists(folder / name)] + sorted(map(Path.as_posix, parents))
+    hidden = [_listed_files(path.parent, folder) for path in sorted(folder.glob(f"{_PARTIAL}*/{MANIFEST}"))]
+    ours = set().union(*hidden, _listed_files(folder, folder))  # this one read last: it may just have moved here
+    in_the_way = [name for name in present if name not in ours and not _is_same(folder / name, files.get(name))]
+    if os.path.lexists(folder / MANIFEST) and not _earlier_manifest(folder):
+        in_the_way.append(MANIFEST)
+    if in_the_way:
         raise ArtifactError(
-            f"{folder / there[0]} is not of a {kind} that cadmus-probe wrote, and would be overwritten; "
+            f"{folder / in_the_way[0]} is not of a {kind} that cadmus-probe wrote, and would be overwritten; "
             "choose another folder, or move it away"
         )
 
 
-def _same(path: Path, description: dict[str, Any] | None) -> bool:
+def _is_same(path: Path, description: dict[str, Any] | None) -> bool:
     return description is not None and describe_file(path) == description
 
 
@@ -251,7 +268,7 @@ def _checksum(content: dict[str, Any]) -> str:
 def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     """The manifest of a finished folder of this kind, with every file checked against it.
 
-    ArtifactError names what is missing, damaged, of another kind or made by another version of the machine.
+    Raises ArtifactError for what is missing, damaged, of another kind or made by another version of the machine.
     """
     folder = Path(folder)
     path = folder / MANIFEST
@@ -268,18 +285,18 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
         raise ArtifactError(f"{path} is damaged (wrong checksum); make the {kind} again")
     for name, expected in manifest["files"].items():
-        if not (folder / name).is_file():
+        description = describe_file(folder / name)
+        if description is None:
             raise ArtifactError(f"{folder / name} is missing; make the {kind} again")
-        found = describe_file(folder / name)
-        if found != expected:
-            same_size = isinstance(expected, dict) and expected.get("bytes") == found["bytes"]
+        if description != expected:
+            same_size = isinstance(expected, dict) and expected.get("bytes") == description["bytes"]
             difference = "checksum" if same_size else "size"
             raise ArtifactError(f"{folder / name} is damaged (wrong {difference}); make the {kind} again")
     return manifest
 
 
-def _earlier(folder: Path) -> dict[str, Any]:
-    """The folder's manifest; empty where it has no readable one of ours."""
+def _earlier_manifest(folder: Path) -> dict[str, Any]:
+    """The folder's manifest; empty where it does not have a readable one of ours."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
@@ -288,16 +305,16 @@ def _earlier(folder: Path) -> dict[str, Any]:
     return manifest if ours else {}
 
 
-def _listed(place: Path, folder: Path) -> set[str]:
+def _listed_files(place: Path, folder: Path) -> set[str]:
     """The files inside the folder that the manifest at `place` lists."""
-    files = _earlier(place).get("files")
+    files = _earlier_manifest(place).get("files")
     inside = folder.resolve()
     names = files if isinstance(files, dict) else {}
     return {name for name in names if (folder / name).resolve().is_relative_to(inside)}
 
 
 def describe_file(path: Path) -> dict[str, Any] | None:
-    """A file's size and SHA-256 as a manifest has them; None where there is no such file."""
+    """The size and SHA-256 of a file, as a manifest has them; None where the file does not exist."""
     if not path.is_file():
         return None
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How long work says how far it is: one callback for all stages."""
+"""How long work reports its progress: one callback for all stages."""
 
 from __future__ import annotations
 

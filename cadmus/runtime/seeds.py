@@ -8,6 +8,8 @@ import numpy as np
 
 
 def generator(purpose: str, seed: int, *numbers: int) -> np.random.Generator:
-    """The generator for `purpose` under `seed`; `numbers` (as many for one purpose at every call) tell its uses
-    apart."""
+    """The generator for `purpose` under `seed`.
+
+    `numbers`, as many for one purpose at every call, distinguish its uses: the index of a shard, for instance.
+    """
     return np.random.default_rng([crc32(purpose.encode()), seed, *numbers])

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 import torch
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
+from cadmus.runtime.progress import Progress, no_progress
+
+T = TypeVar("T")
+
 
 def on_threads(
-    work: Callable[..., Any], arguments: Sequence[tuple], progress: Callable[[float], None] = lambda share: None
-) -> list[Any]:
-    """`work` of each tuple of arguments, `progress` being told of the share that is done.
+    work: Callable[..., T], arguments: Sequence[tuple], stage: str = "", progress: Progress = no_progress
+) -> list[T]:
+    """Call `work` with each tuple of arguments, on all cores, and return the results in order.
 
-    Matrices as small as those of probes lose by being shared, and threads that wait for each other on a busy machine
-    stand still. Where one fails, those that run are waited for and the others left out: a process that ends while
-    threads are at work is aborted.
+    `progress(stage, fraction, note)` is called after each. Matrices as small as those of probes lose by being shared,
+    and threads that wait for each other on a busy machine stand still. Where one call fails, those that run are waited
+    for and the others are not begun: a process that ends while threads are at work is aborted.
     """
-    done, before = [], torch.get_num_threads()
+    results: list[T] = []
+    torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cpu_count()) as pool:
-            futures = [pool.submit(work, *one) for one in arguments]
+            futures = [pool.submit(work, *call) for call in arguments]
             try:
                 for future in futures:
-                    done.append(future.result())
-                    progress(len(done) / len(arguments))
+                    results.append(future.result())
+                    progress(stage, len(results) / len(arguments), "")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # leaving the context waits
                 raise
     finally:
-        torch.set_num_threads(before)
-    return done
+        torch.set_num_threads(torch_threads)
+    return results

@@ -1,4 +1,4 @@
-"""Tokens whose state is decided by tokens to come: inside brackets and quotes."""
+"""Tokens after which the state is known in hindsight only: a call stands before its definition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CALLS = np.array(  # the slot that a token calls, as the bit 1 << slot (M and W
 
 
 def undetermined(programs: np.ndarray) -> np.ndarray:
-    """Where the state may depend on tokens still to come: bool [n, positions], of programs uint8 [n, length].
+    """Where the state may depend on tokens still to come: bool [n, 1 + length], of programs uint8 [n, length].
 
     It may after token i where a call in the main text, at or before i, reaches a slot whose definition is not closed
     at i, directly or through calls in closed bodies. A slot that is never defined counts as not closed up to the
@@ -23,18 +23,18 @@ def undetermined(programs: np.ndarray) -> np.ndarray:
     count as made: False is certain, True is not.
     """
     programs = kernel.check(programs)
-    found = np.zeros((len(programs), programs.shape[1] + 1), np.bool_)
-    _hindsight(programs, _CALLS, found)
-    return found
+    mask = np.zeros((len(programs), programs.shape[1] + 1), np.bool_)
+    _fill_undetermined(programs, _CALLS, mask)
+    return mask
 
 
 @njit(cache=True, nogil=True)
-def _hindsight(programs, calls, found):
-    """Fill found [n, 1 + length], False before. Sets of slots are bits."""
-    called_by = np.zeros(3, np.int64)  # the slots that each closed body calls
+def _fill_undetermined(programs, calls, mask):
+    """Fill mask [n, 1 + length], False before. Sets of slots are bits."""
+    calls_of = np.zeros(3, np.int64)  # the slots that each closed body calls
     for row in range(len(programs)):
-        inside, definitions, closed = False, 0, 0
-        reached = callees = 0  # from the main text so far; by the body that is open
+        inside, definitions, closed_slots = False, 0, 0
+        reachable = callees = 0  # from the main text so far; by the body that is open
         for at in range(programs.shape[1]):
             token = programs[row, at]
             if token == _END:
@@ -42,17 +42,17 @@ def _hindsight(programs, calls, found):
             if inside and token == _CLOSE:
                 inside = False
                 if definitions <= 3:
-                    closed |= 1 << (definitions - 1)
-                    called_by[definitions - 1] = callees
+                    closed_slots |= 1 << (definitions - 1)
+                    calls_of[definitions - 1] = callees
             elif inside:
                 callees |= calls[token]
             elif token == _OPEN:
                 inside, callees = True, 0
                 definitions += 1
             else:
-                reached |= calls[token]
+                reachable |= calls[token]
             for _ in range(3):  # a chain through all slots takes no more
                 for slot in range(3):
-                    if reached & closed & 1 << slot:
-                        reached |= called_by[slot]
-            found[row, at + 1] = reached & ~closed & 7 != 0
+                    if reachable & closed_slots & 1 << slot:
+                        reachable |= calls_of[slot]
+            mask[row, at + 1] = reachable & ~closed_slots & 7 != 0

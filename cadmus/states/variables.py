@@ -12,8 +12,8 @@ What would make the program true next: `needed.value`, the Int that `=` would ha
 where the top entry (the two top entries) are Ints and everything beneath is true. That is known of traced Ints; of a
 Seq, or of what lies deeper than was traced, only where `all_true` holds, and elsewhere the variable is not defined.
 
-Which labels the tokens so far decide: `depends_on_future` tells the variables that look ahead, `hindsight` the tokens
-after which the state itself does, because a call stands before its definition.
+Which labels the tokens so far decide: `depends_on_future` tells which variables look ahead, `hindsight.undetermined`
+after which tokens the state itself is not decided, because a call stands before its definition.
 
 A variable of one's own is a function of the traces: `def sums(traces): ... return values, defined`, both [n, length],
 one column per token; `read(traces, sums)`.
@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,30 +42,36 @@ Variable = Callable[[kernel.Traces], tuple[np.ndarray, np.ndarray]]  # (values, 
 
 @dataclass(frozen=True)
 class Labels:
-    """One variable at every position of every program.
-
-    values int64 [n, positions]; defined bool [n, positions]: where the variable has a value at all (the `value` and
-    `tag` of something that is no Int, or an offset that leaves the positions, have none; there `values` is 0).
-    """
+    """One variable at every position of every program."""
 
     name: str
+    """The variable."""
     values: np.ndarray
+    """int64 [n, 1 + length]; 0 where the variable is not defined."""
     defined: np.ndarray
+    """bool [n, 1 + length]: where the variable has a value at all. The `value` and `tag` of what is not an Int have
+    none, nor has an offset that leaves the positions."""
+
+    def __repr__(self) -> str:
+        n, positions = self.values.shape
+        return f"Labels({self.name!r}, {n:,} programs of {positions} positions, {self.defined.mean():.0%} defined)"
 
 
-def variables(traces: kernel.Traces) -> list[str]:
-    """Every name that `read` takes on these traces, views left out."""
-    entries = [f"stack.{k}" for k in range(traces.stack.kind.shape[2])] + [f"reg.{r}" for r in vm.REGISTERS]
-    prospects = [f"reg.{r}.{prospect}" for r in vm.REGISTERS for prospect in FUTURE_FIELDS]
-    needed = [name for name, operands in NEEDED.items() if operands <= traces.stack.kind.shape[2]]
-    return ["depth", "all_true", *(f"{entry}.{field}" for entry in entries for field in FIELDS), *prospects, *needed]
+def names(traces: kernel.Traces) -> list[str]:
+    """The name of every variable that `read` takes on these traces, views left out."""
+    n_entries = traces.stack.kind.shape[2]
+    places = [f"stack.{k}" for k in range(n_entries)] + [f"reg.{register}" for register in vm.REGISTERS]
+    present = [f"{place}.{field}" for place in places for field in FIELDS]
+    future = [f"reg.{register}.{field}" for register in vm.REGISTERS for field in FUTURE_FIELDS]
+    needed = [name for name, operands in NEEDED.items() if operands <= n_entries]
+    return ["depth", "all_true", *present, *future, *needed]
 
 
 def depends_on_future(name: str, offset: int = 0) -> bool:
     """Whether the variable at that offset depends by definition on tokens to come: a state ahead (`offset` > 0), a
-    register's `live` and `read_distance`, and views of these. For present states see `hindsight`."""
-    while viewed := _VIEW.fullmatch(name):
-        name = viewed[1]
+    register's `live` and `read_distance`, and views of these. For present states see `hindsight.undetermined`."""
+    while view := _VIEW.fullmatch(name):
+        name = view[1]
     return offset > 0 or name.rpartition(".")[2] in FUTURE_FIELDS
 
 
@@ -73,69 +80,83 @@ def read(traces: kernel.Traces, variable: str | Variable, *, offset: int = 0) ->
 
     A function's variable has no value at position 0, before the program; its labels carry the function's name. Raises
     ValueError for an unknown name, listing what there is, for a stack entry that was not traced, for a view of what is
-    no number, and for a function whose arrays are not [n, length].
+    not a number, and for a function whose arrays are not [n, length].
     """
     if callable(variable):
-        name, (values, defined), initial, initially_defined = _name(variable), _called(variable, traces), 0, False
+        name = _name(variable)
+        states = _states_of_function(traces, variable)
     else:
-        name, (values, defined, initial, initially_defined) = variable, _states(traces, variable)
-    n, length = values.shape
+        name = variable
+        states = _states(traces, variable)
+    n, length = states.values.shape
+    values = np.empty((n, length + 1), np.int64)
+    values[:, 0] = states.initial
+    values[:, 1:] = np.where(states.defined, states.values, 0)
+    defined = np.empty((n, length + 1), np.bool_)
+    defined[:, 0] = states.initially_defined
+    defined[:, 1:] = states.defined
     positions = np.arange(length + 1) + offset
-    full, mask = np.empty((n, length + 1), np.int64), np.empty((n, length + 1), np.bool_)
-    full[:, 0], full[:, 1:] = initial, np.where(defined, values, 0)
-    mask[:, 0], mask[:, 1:] = initially_defined, defined
     inside = (positions >= 0) & (positions <= length)
     index = positions.clip(0, length)
-    mask = mask[:, index] & inside
-    return Labels(name, np.where(mask, full[:, index], 0), mask)
+    defined = defined[:, index] & inside
+    return Labels(name, np.where(defined, values[:, index], 0), defined)
+
+
+class _States(NamedTuple):
+    """A variable after each token, and before the program."""
+
+    values: np.ndarray
+    """Integers [n, length]."""
+    defined: np.ndarray
+    """bool [n, length]."""
+    initial: int | np.ndarray
+    """The value before the first token, one for all programs or [n]."""
+    initially_defined: bool | np.ndarray
 
 
 def _name(variable: Variable) -> str:
     return getattr(variable, "__name__", type(variable).__name__)
 
 
-def _called(variable: Variable, traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
+def _states_of_function(traces: kernel.Traces, variable: Variable) -> _States:
     shape = traces.depth.shape
     values, defined = map(np.asarray, variable(traces))
     if values.shape != shape or values.dtype.kind not in "iub":
         raise ValueError(f"{_name(variable)} gave {values.dtype} values {values.shape}; expected integers {shape}")
     if defined.shape != shape or defined.dtype != np.bool_:
         raise ValueError(f"{_name(variable)} gave {defined.dtype} defined {defined.shape}; expected bool {shape}")
-    return values, defined
+    return _States(values, defined, 0, False)
 
 
-_Found = tuple[np.ndarray, np.ndarray, int | np.ndarray, bool | np.ndarray]
-
-
-def _states(traces: kernel.Traces, name: str) -> _Found:
-    """(values after each token, where defined, the value before the first token, whether that is defined)."""
-    viewed = _VIEW.fullmatch(name)
-    if viewed:
-        base = viewed[1]
+def _states(traces: kernel.Traces, name: str) -> _States:
+    """The states of a variable by its name; ValueError for an unknown one."""
+    view = _VIEW.fullmatch(name)
+    if view:
+        base = view[1]
         if base in ("all_true", "needed.relation") or base.endswith((".kind", ".live")):
             raise ValueError(f"{name!r} is a view of {base!r}, which is a category; views are of numbers")
-        values, defined, initial, initially_defined = _states(traces, base)
-        return _view(viewed, values.astype(np.int64)), defined, _view(viewed, np.asarray(initial)), initially_defined
+        number = _states(traces, base)
+        return number._replace(
+            values=_apply_view(view, number.values.astype(np.int64)),
+            initial=_apply_view(view, np.asarray(number.initial)),
+        )
     everywhere = np.ones(traces.depth.shape, np.bool_)
     if name == "depth":
-        return traces.depth, everywhere, 0, True
+        return _States(traces.depth, everywhere, 0, True)
     if name == "all_true":
-        return traces.all_true, everywhere, 0, True
+        return _States(traces.all_true, everywhere, 0, True)
     if name in NEEDED:
         return _needed(traces, name)
     parts = name.split(".")
     parts = parts if len(parts) == 3 else [*parts, "value"]
-    if len(parts) == 3 and parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS) and parts[2] in FUTURE_FIELDS:
-        distance = _read_distance(traces.touched, vm.REGISTERS.index(parts[1]))
-        live = distance > 0
-        values, defined = (live, np.ones_like(live)) if parts[2] == "live" else (distance, live)
-        return values[:, 1:], defined[:, 1:], values[:, 0], defined[:, 0]
-    if len(parts) == 3 and parts[2] in FIELDS:
-        if parts[0] == "reg" and parts[1] in tuple(vm.REGISTERS):
-            return _field(traces.registers[:, :, vm.REGISTERS.index(parts[1])], parts[2], kernel.NAN_KIND)
-        if parts[0] == "stack" and parts[1].isdecimal():
-            _require_entry(traces, name, int(parts[1]))
-            return _field(traces.stack[:, :, int(parts[1])], parts[2], kernel.NONE_KIND)
+    match parts:
+        case ["reg", register, field] if register in tuple(vm.REGISTERS) and field in FUTURE_FIELDS:
+            return _future(traces.first_access, vm.REGISTERS.index(register), field)
+        case ["reg", register, field] if register in tuple(vm.REGISTERS) and field in FIELDS:
+            return _field(traces.registers[:, :, vm.REGISTERS.index(register)], field, kernel.NAN_KIND)
+        case ["stack", entry, field] if entry.isdecimal() and field in FIELDS:
+            _require_entry(traces, name, int(entry))
+            return _field(traces.stack[:, :, int(entry)], field, kernel.NONE_KIND)
     raise ValueError(
         f"unknown variable {name!r}; there are depth, all_true, stack.K.FIELD and reg.R.FIELD "
         f"with K = 0 (the top), 1, ..., R one of {', '.join(vm.REGISTERS)} and FIELD one of {', '.join(FIELDS)} "
@@ -145,45 +166,57 @@ def _states(traces: kernel.Traces, name: str) -> _Found:
 
 
 def _require_entry(traces: kernel.Traces, name: str, entry: int) -> None:
-    traced = traces.stack.kind.shape[2]
-    if entry >= traced:
-        upper = "stack.0" if traced == 1 else f"one of stack.0 ... stack.{traced - 1}"
+    n_entries = traces.stack.kind.shape[2]
+    if entry >= n_entries:
+        upper = "stack.0" if n_entries == 1 else f"one of stack.0 ... stack.{n_entries - 1}"
         raise ValueError(
-            f"{name!r} needs stack entry {entry}, but {traced} were traced; "
-            "raise entries= of kernel.traces in code of your own" + (f", or name {upper}" if traced else "")
+            f"{name!r} needs stack entry {entry}, but {n_entries} were traced; "
+            "raise entries= of kernel.traces in code of your own" + (f", or name {upper}" if n_entries else "")
         )
 
 
-def _view(viewed: re.Match, values: np.ndarray) -> np.ndarray:
-    _, view, modulus, digit = viewed.groups()
-    if view == "sign":
+def _apply_view(view: re.Match[str], values: np.ndarray) -> np.ndarray:
+    _, kind, modulus, digit = view.groups()
+    if kind == "sign":
         return np.sign(values)
-    if view == "magnitude":
+    if kind == "magnitude":
         return abs(values)
     if digit:
         return abs(values) // 10 ** int(digit) % 10
     return values % int(modulus or 2)
 
 
-def _needed(traces: kernel.Traces, name: str) -> _Found:
+def _needed(traces: kernel.Traces, name: str) -> _States:
     operands = NEEDED[name]
     _require_entry(traces, name, operands - 1)
-    traced = traces.stack.kind.shape[2]
-    kind, value = traces.stack.kind, traces.stack.value
+    kind, value = traces.stack.kind, traces.stack.value  # [n, length, entries]
+    n_entries = kind.shape[2]
     beneath = (kind[:, :, operands:] == kernel.INT_KIND) & (value[:, :, operands:] != 0)
     beneath |= kind[:, :, operands:] == kernel.NONE_KIND
-    true = traces.all_true | (beneath.all(2) & (traces.depth <= traced))
+    true = traces.all_true | (beneath.all(2) & (traces.depth <= n_entries))
     defined = true & (kind[:, :, :operands] == kernel.INT_KIND).all(2)
     if operands == 1:
-        return value[:, :, 0], defined, 0, False
-    return np.sign(value[:, :, 1].astype(np.int64) - value[:, :, 0]), defined, 0, False
+        return _States(value[:, :, 0], defined, 0, False)
+    return _States(np.sign(value[:, :, 1].astype(np.int64) - value[:, :, 0]), defined, 0, False)
 
 
-def _read_distance(touched: np.ndarray, register: int) -> np.ndarray:
-    """Tokens from each state, the one before the program first, to the next read of the register: int64 [n, length +
-    1]; 0 where it is overwritten before that or never touched again."""
-    n, length = touched.shape
-    event = touched >> 2 * register & 3
+def _future(first_access: np.ndarray, register: int, field: str) -> _States:
+    """A register's `live` or `read_distance`."""
+    distance = _read_distance(first_access, register)
+    live = distance > 0
+    if field == "live":
+        everywhere = np.ones_like(live)
+        return _States(live[:, 1:], everywhere[:, 1:], live[:, 0], everywhere[:, 0])
+    return _States(distance[:, 1:], live[:, 1:], distance[:, 0], live[:, 0])
+
+
+def _read_distance(first_access: np.ndarray, register: int) -> np.ndarray:
+    """Tokens from each state, the one before the program first, to the next read of the register.
+
+    int64 [n, 1 + length]; 0 where it is overwritten before that or never first_access again.
+    """
+    n, length = first_access.shape
+    event = first_access >> 2 * register & 3
     distance = np.zeros((n, length + 1), np.int64)
     for at in reversed(range(length)):
         later = np.where(distance[:, at + 1] > 0, distance[:, at + 1] + 1, 0)
@@ -193,12 +226,10 @@ def _read_distance(touched: np.ndarray, register: int) -> np.ndarray:
     return distance
 
 
-def _field(values: kernel.Values, field: str, initial_kind: int) -> _Found:
+def _field(values: kernel.Values, field: str, initial_kind: int) -> _States:
+    """A field of values [n, length] whose kind before the program is `initial_kind`."""
     if field == "kind":
-        return values.kind, np.ones(values.kind.shape, np.bool_), initial_kind, True
+        return _States(values.kind, np.ones(values.kind.shape, np.bool_), initial_kind, True)
     if field == "length":
-        return values.length, values.kind == kernel.SEQ_KIND, 0, False
-    return getattr(values, field), values.kind == kernel.INT_KIND, 0, False
-
-
-# --- states that later tokens decide ---------------------------------------------------------------------------------
+        return _States(values.length, values.kind == kernel.SEQ_KIND, 0, False)
+    return _States(getattr(values, field), values.kind == kernel.INT_KIND, 0, False)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import false_discovery_control, norm
+
+from cadmus.statistics.proportions import wilson
 
 RESAMPLES = 1000
 FLIPS = 2000
@@ -16,52 +19,60 @@ MIN_CLUSTERS = 30  # below it, programs are resampled in place of skeletons
 _CHUNK = 1 << 23  # numbers that an intermediate array may hold
 _TIE = 1e-4  # standard units; flips this near to what was observed count as ties, since they are summed in float32
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval and the number of clusters it rests on."""
+    """An estimate with its 95 % interval."""
 
     estimate: float
     low: float
     high: float
     clusters: int
+    """How many clusters the estimate rests on."""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Estimates of many cells with their 95 % intervals, float64 [cells], and the clusters that each rests on, int64
-    [cells]: those that add anything to it. NaN where a cell has no data."""
+    """Estimates of many cells with their 95 % intervals; NaN where a cell has no data."""
 
     estimate: np.ndarray
+    """float64 [cells]."""
     low: np.ndarray
+    """The lower bounds, float64 [cells]."""
     high: np.ndarray
+    """The upper bounds, float64 [cells]."""
     clusters: np.ndarray
+    """How many clusters each estimate rests on, those that add anything to it: int64 [cells]."""
 
 
 @dataclass(frozen=True)
 class SignFlip:
-    """One-sided p-values, float64 [cells]: of each cell alone, and corrected for the best of all cells (family-wise).
-
-    NaN where a cell has no data.
-    """
+    """One-sided p-values of many cells; NaN where a cell has no data."""
 
     p: np.ndarray
+    """Of each cell alone, float64 [cells]."""
     familywise: np.ndarray
+    """Corrected for the best of all cells (family-wise), float64 [cells]."""
 
     @property
     def somewhere(self) -> float:
         """The p-value of "somewhere in the map"; 1 where no cell has data."""
-        found = self.familywise[~np.isnan(self.familywise)]
-        return float(found.min()) if len(found) else 1.0
+        p_values = self.familywise[~np.isnan(self.familywise)]
+        return float(p_values.min()) if len(p_values) else 1.0
 
 
 def bootstrap(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """Percentile bootstrap over clusters. sums float [clusters, k]: what each cluster adds to k totals;
-    statistic maps totals [.., k] to the estimate [..]. Raises ValueError where there is no cluster."""
-    found = bootstrap_many(np.asarray(sums)[:, None], statistic, seed, resamples)
-    return Interval(float(found.estimate[0]), float(found.low[0]), float(found.high[0]), len(sums))
+    """The percentile bootstrap over clusters.
+
+    sums float [clusters, k]: what each cluster adds to the k totals; statistic maps totals [.., k] to the estimate
+    [..]. Raises ValueError where there is no cluster.
+    """
+    intervals = bootstrap_many(np.asarray(sums)[:, None], statistic, seed, resamples)
+    return Interval(float(intervals.estimate[0]), float(intervals.low[0]), float(intervals.high[0]), len(sums))
 
 
 def bootstrap_many(
@@ -80,30 +91,34 @@ def bootstrap_many(
     clusters, cells, k = sums.shape
     if not clusters:
         raise ValueError("no clusters to resample: the score rests on no data")
-    precision = np.float32 if sums.dtype == np.float32 else np.float64
+    precision: type[np.floating] = np.float32 if sums.dtype == np.float32 else np.float64
     weights = _resampling_weights(clusters, seed, resamples)
-    rows, columns_ = max(1, _CHUNK // clusters), max(1, _CHUNK // (resamples * k))
+    rows = max(1, _CHUNK // clusters)
+    width = max(1, _CHUNK // (resamples * k))
     bounds = np.full((2, cells), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         estimate = np.asarray(statistic(sums.sum(0, dtype=np.float64)), np.float64)
-        for first in range(0, cells, columns_):
-            part = sums[:, first : first + columns_].astype(precision, copy=False)
+        for first in range(0, cells, width):
+            part = sums[:, first : first + width].astype(precision, copy=False)
             draws = np.empty((part.shape[1], resamples))
             for start in range(0, resamples, rows):
-                drawn = weights[start : start + rows].astype(precision) @ part.reshape(clusters, -1)
-                draws[:, start : start + rows] = statistic(drawn.reshape(len(drawn), -1, k)).T
-            bounds[:, first : first + columns_] = _percentiles(draws)
-    return Intervals(estimate, *bounds, (sums != 0).any(2).sum(0))
+                # [rows, clusters] @ [clusters, width * k]
+                totals = weights[start : start + rows].astype(precision) @ part.reshape(clusters, -1)
+                draws[:, start : start + rows] = statistic(totals.reshape(len(totals), -1, k)).T
+            bounds[:, first : first + width] = _percentiles(draws)
+    low, high = bounds
+    return Intervals(estimate, low, high, (sums != 0).any(2).sum(0))
 
 
 def _percentiles(draws: np.ndarray) -> np.ndarray:
-    """The 2.5th and the 97.5th of draws [cells, resamples], NaN left out: [2, cells]."""
-    missing = np.isnan(draws)
-    whole, some = ~missing.any(1), missing.any(1) & ~missing.all(1)
+    """The 2.5th and the 97.5th percentile of draws [cells, resamples], NaN left out: [2, cells]."""
+    is_nan = np.isnan(draws)
+    complete = ~is_nan.any(1)
+    partial = is_nan.any(1) & ~is_nan.all(1)
     bounds = np.full((2, len(draws)), np.nan)
-    bounds[:, whole] = np.percentile(draws[whole], [2.5, 97.5], axis=1)
-    if some.any():  # slower by far
-        bounds[:, some] = np.nanpercentile(draws[some], [2.5, 97.5], axis=1)
+    bounds[:, complete] = np.percentile(draws[complete], [2.5, 97.5], axis=1)
+    if partial.any():  # slower by far
+        bounds[:, partial] = np.nanpercentile(draws[partial], [2.5, 97.5], axis=1)
     return bounds
 
 
@@ -111,7 +126,7 @@ def _percentiles(draws: np.ndarray) -> np.ndarray:
 def _resampling_weights(clusters: int, seed: int, resamples: int) -> np.ndarray:
     """How often each draw takes each cluster: uint8 [resamples, clusters]. Many scores rest on the same clusters.
 
-    A cluster is drawn once on average; that it is drawn 256 times in one resample does not happen.
+    A cluster is drawn once on average, and practically never 256 times in one resample.
     """
     rng = np.random.default_rng(seed)
     weights = np.empty((resamples, clusters), np.uint8)
@@ -135,58 +150,62 @@ def cluster_sums(values: np.ndarray, skeletons: np.ndarray, programs: np.ndarray
     return sums.reshape(len(labels), *values.shape[1:])
 
 
-def accuracy(right: np.ndarray, skeletons: np.ndarray, programs: np.ndarray, seed: int = 0) -> Interval:
-    """The share of `right` (bool [n]) with its interval; skeletons and programs [n] say what each row belongs to.
+def accuracy(correct: np.ndarray, skeletons: np.ndarray, programs: np.ndarray, seed: int = 0) -> Interval:
+    """The share of `correct` (bool [n]) with its interval; skeletons and programs [n] say what each row belongs to.
 
     Where every row agrees there is nothing to resample: the interval is then Wilson's, a cluster counted as one trial.
     """
-    values = np.stack([right, np.ones(len(right))], 1).astype(float)
-    found = accuracy_many(cluster_sums(values, skeletons, programs)[:, None], seed)
-    return Interval(float(found.estimate[0]), float(found.low[0]), float(found.high[0]), int(found.clusters[0]))
+    values = np.stack([correct, np.ones(len(correct))], 1).astype(float)
+    cell = accuracy_many(cluster_sums(values, skeletons, programs)[:, None], seed)
+    return Interval(float(cell.estimate[0]), float(cell.low[0]), float(cell.high[0]), int(cell.clusters[0]))
 
 
 def accuracy_many(sums: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Intervals:
-    """`accuracy` of many cells from sums [clusters, cells, (right, n)]."""
-    found = bootstrap_many(sums, lambda t: t[..., 0] / t[..., 1], seed, resamples)
-    margin = _wilson_margin(found.clusters)
-    low = np.where(found.estimate == 1, 1 - margin, found.low)
-    high = np.where(found.estimate == 0, margin, found.high)
-    return Intervals(found.estimate, low, high, found.clusters)
+    """`accuracy` of many cells from sums [clusters, cells, (correct, n)]."""
+    cells = bootstrap_many(sums, lambda t: t[..., 0] / t[..., 1], seed, resamples)
+    margin = _wilson_margin(cells.clusters)
+    low = np.where(cells.estimate == 1, 1 - margin, cells.low)
+    high = np.where(cells.estimate == 0, margin, cells.high)
+    return Intervals(cells.estimate, low, high, cells.clusters)
 
 
 def difference_many(sums: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Intervals:
-    """Score minus control, paired: both are resampled together. sums [clusters, cells, (right, control right, n)],
-    counted on the same rows.
+    """Score minus control, paired: both are resampled together.
+
+    sums [clusters, cells, (correct, control correct, n)], counted on the same rows.
 
     Where the difference is the same in every cluster there is nothing to resample: the interval then reaches as far to
     either side as Wilson's does from a perfect score, a cluster counted as one trial.
     """
-    found = bootstrap_many(sums, lambda t: (t[..., 0] - t[..., 1]) / t[..., 2], seed, resamples)
+    cells = bootstrap_many(sums, lambda t: (t[..., 0] - t[..., 1]) / t[..., 2], seed, resamples)
     n = sums[..., 2].astype(np.float64)
-    apart = abs(sums[..., 0] - sums[..., 1] - found.estimate * n) > 1e-6 * n
-    margin = np.where(apart.any(0), 0.0, _wilson_margin(found.clusters))
-    low, high = np.maximum(found.low - margin, -1), np.minimum(found.high + margin, 1)
-    return Intervals(found.estimate, low, high, found.clusters)
+    differs = abs(sums[..., 0] - sums[..., 1] - cells.estimate * n) > 1e-6 * n
+    margin = np.where(differs.any(0), 0.0, _wilson_margin(cells.clusters))
+    low = np.maximum(cells.low - margin, -1)
+    high = np.minimum(cells.high + margin, 1)
+    return Intervals(cells.estimate, low, high, cells.clusters)
 
 
 def simultaneous(estimate: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Bounds of 95 % intervals, float [cells], moved away from the estimates until they hold for all cells at once:
-    Bonferroni's, which asks nothing of how the cells depend on one another, with the tails of a normal distribution."""
+    """Move bounds of 95 % intervals, float [cells], away from the estimates until they hold for all cells at once.
+
+    Bonferroni's correction, which asks nothing of how the cells depend on one another, with the tails of a normal
+    distribution.
+    """
     cells = max(1, len(np.atleast_1d(bound)))
     return estimate + (bound - estimate) * norm.isf(0.025 / cells) / norm.isf(0.025)
 
 
 def _wilson_margin(trials: np.ndarray) -> np.ndarray:
-    """How far below 1 the lower bound of Wilson (1927) lies where all trials succeed; 1 where there are none."""
-    z = norm.ppf(0.975)
-    return z**2 / (trials + z**2)
+    """How far Wilson's interval reaches above 0 where no trial succeeds, or below 1 where all do."""
+    return wilson(np.zeros_like(trials), trials)[1]
 
 
 def sign_flip(differences: np.ndarray, flips: int = FLIPS, seed: int = 0) -> SignFlip:
     """Whether a score beats its control, by flipping the sign of each cluster's paired difference.
 
-    differences [clusters, cells]: rows right by the score minus rows right by the control, summed over a cluster (0 or
-    NaN where it has no such row). Were score and control as good, each cluster's difference might as well have come
+    differences [clusters, cells]: rows correct by the score minus rows correct by the control, summed over a cluster (0
+    or NaN where it has no such row). Were score and control as good, each cluster's difference might as well have come
     with the other sign, however its rows depend on one another. All cells share the flips, so that their dependence is
     kept: the family-wise p-value compares a cell, in units of its own standard error under flips, with the largest
     cell of every flip (Westfall & Young 1993, single step). One-sided; (1 + flips as extreme) / (1 + flips). Raises
@@ -198,13 +217,14 @@ def sign_flip(differences: np.ndarray, flips: int = FLIPS, seed: int = 0) -> Sig
     clusters, cells = differences.shape
     if not clusters:
         raise ValueError("no clusters to flip: the differences rest on no data")
-    lacking = np.isnan(differences).all(0)
-    known = np.nan_to_num(differences.astype(np.float64), nan=0.0)
-    error = np.sqrt((known**2).sum(0))  # no flip changes it
-    units = (known / np.where(error > 0, error, 1)).astype(np.float32)
+    no_data = np.isnan(differences).all(0)
+    sums = np.nan_to_num(differences.astype(np.float64), nan=0.0)
+    norms = np.sqrt((sums**2).sum(0))  # no flip changes it
+    units = (sums / np.where(norms > 0, norms, 1)).astype(np.float32)
     observed = units.sum(0, dtype=np.float64).astype(np.float32) - np.float32(_TIE)
     rng = np.random.default_rng(seed)
-    as_extreme, largest = np.zeros(cells, np.int64), np.full(flips, -np.inf, np.float32)
+    n_as_extreme = np.zeros(cells, np.int64)
+    largest = np.full(flips, -np.inf, np.float32)
     rows = max(1, _CHUNK // clusters)
     for start in range(0, flips, rows):
         size = min(rows, flips - start)
@@ -212,29 +232,29 @@ def sign_flip(differences: np.ndarray, flips: int = FLIPS, seed: int = 0) -> Sig
         width = max(1, _CHUNK // size)
         for first in range(0, cells, width):
             flipped = signs @ units[:, first : first + width]
-            as_extreme[first : first + width] += (flipped >= observed[first : first + width]).sum(0)
-            flipped[:, lacking[first : first + width]] = -np.inf
+            n_as_extreme[first : first + width] += (flipped >= observed[first : first + width]).sum(0)
+            flipped[:, no_data[first : first + width]] = -np.inf
             np.maximum(largest[start : start + size], flipped.max(1), out=largest[start : start + size])
-    p = (1 + as_extreme) / (1 + flips)
-    exceeding = flips - np.searchsorted(np.sort(largest), observed, side="left")
-    familywise = (1 + exceeding) / (1 + flips)
-    return SignFlip(np.where(lacking, np.nan, p), np.where(lacking, np.nan, familywise))
+    p = (1 + n_as_extreme) / (1 + flips)
+    n_exceeding = flips - np.searchsorted(np.sort(largest), observed, side="left")
+    familywise = (1 + n_exceeding) / (1 + flips)
+    return SignFlip(np.where(no_data, np.nan, p), np.where(no_data, np.nan, familywise))
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """p-values of a map, any shape, adjusted so that calling those up to q positive keeps the expected share of false
-    ones among the positives within q (Benjamini & Hochberg 1995). NaN cells are no tests and stay NaN."""
-    adjusted = np.array(p, np.float64)
-    tested = ~np.isnan(adjusted)
-    if tested.any():
-        adjusted[tested] = false_discovery_control(adjusted[tested])
-    return adjusted
+    """Adjust the p-values of a map, of any shape, so that calling those up to q positive keeps the expected share of
+    false ones among the positives within q (Benjamini & Hochberg 1995). NaN cells are not tests and stay NaN."""
+    adjusted_p = np.array(p, np.float64)
+    mask = ~np.isnan(adjusted_p)
+    if mask.any():
+        adjusted_p[mask] = false_discovery_control(adjusted_p[mask])
+    return adjusted_p
 
 
 def r_squared(
     y: np.ndarray, predicted: np.ndarray, skeletons: np.ndarray, programs: np.ndarray, seed: int = 0
 ) -> Interval:
-    """1 - squared error / variance of y, with its interval."""
+    """R^2, 1 - squared error / variance of y, with its interval; all arrays [n]."""
     values = np.stack([(y - predicted) ** 2, y, y**2, np.ones(len(y))], 1).astype(float)
     return bootstrap(
         cluster_sums(values, skeletons, programs),
@@ -244,7 +264,7 @@ def r_squared(
 
 
 def columns(probe: str, metric: str, interval: Interval) -> dict[str, object]:
-    """A score's columns in a tidy table."""
+    """The columns of a score in a tidy table."""
     return {
         "probe": probe,
         "metric": metric,
@@ -253,3 +273,13 @@ def columns(probe: str, metric: str, interval: Interval) -> dict[str, object]:
         "high": interval.high,
         "clusters": interval.clusters,
     }
+
+
+def interval_names(name: str) -> tuple[str, str, str]:
+    """The columns of a number with an interval in a tidy table: `gap`, `gap_low`, `gap_high`."""
+    return name, f"{name}_low", f"{name}_high"
+
+
+def interval_columns(name: str, estimate: T, low: T, high: T) -> dict[str, T]:
+    """A number (or a column of them) with its interval, under `interval_names(name)`."""
+    return dict(zip(interval_names(name), (estimate, low, high), strict=True))

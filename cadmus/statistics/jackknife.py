@@ -25,24 +25,36 @@ Statistic = Callable[[np.ndarray], float]
 
 @dataclass(frozen=True)
 class Sample:
-    """programs uint8 [n, longest + 1], only padding behind each text; lengths int64 [n]; groups int64 [n]."""
+    """Programs in a random order, each in one of the groups."""
 
     programs: np.ndarray
+    """uint8 [n, longest + 1], only padding behind each text."""
     lengths: np.ndarray
+    """Tokens of each program, its `.` left out: int64 [n]."""
     groups: np.ndarray
+    """Which group each program is in: int64 [n]."""
+
+    def __repr__(self) -> str:
+        return f"Sample({len(self.programs):,} programs in {GROUPS} groups)"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, what it is without each group (float [GROUPS]), and the number of programs that it rests on."""
+    """A statistic of a sample."""
 
     value: float
+    """The statistic of all programs."""
     replicates: np.ndarray
+    """The statistic without each group in turn: float [GROUPS]."""
     n: int
+    """How many programs it rests on."""
 
 
 def take_sample(programs: np.ndarray, seed: int) -> Sample:
-    """The programs in a random order that depends on their texts and the seed alone."""
+    """Put the programs, uint8 [n, width], in a random order that depends on their texts and the seed alone.
+
+    Raises ValueError for fewer than `MIN_PROGRAMS` programs and where all of them are empty.
+    """
     programs = kernel.check(programs)
     if len(programs) < MIN_PROGRAMS:
         raise ValueError(
@@ -52,34 +64,38 @@ def take_sample(programs: np.ndarray, seed: int) -> Sample:
     lengths = tokens.lengths(programs)
     if not lengths.any():
         raise ValueError("every program begins with `.`, so is empty; pass programs without the leading marker")
-    clean = np.full((len(programs), lengths.max() + 1), tokens.PAD, np.uint8)
-    clean[:, :-1] = programs[:, : clean.shape[1] - 1]
-    by_text = np.argsort(clean.view(np.dtype((np.void, clean.shape[1]))).ravel(), kind="stable")
-    content = int(tokens.hashes(clean, "cadmus properties 1").sum())  # so that samples do not share their grouping
+    padded = np.full((len(programs), lengths.max() + 1), tokens.PAD, np.uint8)
+    padded[:, :-1] = programs[:, : padded.shape[1] - 1]
+    by_text = np.argsort(padded.view(np.dtype((np.void, padded.shape[1]))).ravel(), kind="stable")
+    content = int(tokens.hashes(padded, "cadmus properties 1").sum())  # so that samples do not share their grouping
     order = by_text[np.random.default_rng([seed, content]).permutation(len(programs))]
-    return Sample(clean[order], lengths[order], np.arange(len(programs)) % GROUPS)
+    return Sample(padded[order], lengths[order], np.arange(len(programs)) % GROUPS)
 
 
 def interval_of(unit: str, estimate: Estimate) -> tuple[float, float, float]:
-    """Value, low and high; the bounds are NaN where a replicate is."""
+    """The value and the bounds of its 95 % interval: (value, low, high). The bounds are NaN where a replicate is.
+
+    unit: bounds of a `share` are cut at 0 and 1, all others at 0.
+    """
     deviations = estimate.replicates - estimate.replicates.mean()
     margin = _T * np.sqrt((GROUPS - 1) / GROUPS * (deviations**2).sum())
-    within = np.clip([estimate.value - margin, estimate.value + margin], 0, 1 if unit == "share" else None)
-    return float(estimate.value), float(within[0]), float(within[1])
+    low, high = np.clip([estimate.value - margin, estimate.value + margin], 0, 1 if unit == "share" else None)
+    return float(estimate.value), float(low), float(high)
 
 
 def ratio_of_sums(sample: Sample, numerator: np.ndarray, denominator: np.ndarray | None = None) -> Estimate:
-    """Sum of one count per program over the sum of another, both [n]; without a denominator, the mean."""
+    """The sum of one count per program over the sum of another, both [n]; without a denominator, the mean."""
     denominator = np.ones(len(numerator)) if denominator is None else denominator
     sums = np.stack([np.bincount(sample.groups, column, GROUPS) for column in (numerator, denominator)])
     with np.errstate(invalid="ignore"):
-        over, under = np.column_stack([sums.sum(1), sums.sum(1, keepdims=True) - sums])
-        values = over / under
+        # [numerator and denominator, in all and without each group]
+        numerators, denominators = np.column_stack([sums.sum(1), sums.sum(1, keepdims=True) - sums])
+        values = numerators / denominators
     return Estimate(values[0], values[1:], int(np.count_nonzero(denominator)))
 
 
 def counts_without_each(codes: np.ndarray, groups: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """How often each code below `size` occurs, int64 [size]: in all, then without each group in turn."""
+    """Yield how often each code below `size` occurs, int64 [size]: in all, then without each group in turn."""
     total = np.bincount(codes, minlength=size)
     yield total
     for group in range(GROUPS):
@@ -89,7 +105,7 @@ def counts_without_each(codes: np.ndarray, groups: np.ndarray, size: int) -> Ite
 def from_counts(
     codes: np.ndarray, groups: np.ndarray, size: int, n: int, *statistics: Statistic
 ) -> tuple[Estimate, ...]:
-    """Statistics of the counts of codes; codes and groups are [events], n is the number of programs."""
+    """Compute statistics of the counts of codes; codes and groups are [events], n is the number of programs."""
     values = np.array(
         [[statistic(counts) for statistic in statistics] for counts in counts_without_each(codes, groups, size)]
     )
@@ -97,12 +113,13 @@ def from_counts(
 
 
 def without_bias(estimate: Estimate) -> Estimate:
+    """Correct the value for its bias of order 1/n (Quenouille 1956), to no less than 0; the replicates stay."""
     corrected = GROUPS * estimate.value - (GROUPS - 1) * estimate.replicates.mean()
     return Estimate(np.maximum(corrected, 0), estimate.replicates, estimate.n)
 
 
 def entropy_of(counts: np.ndarray) -> float:
-    """Of the shares that counts have, in bits; NaN where there are none."""
+    """Entropy in bits of the distribution with these counts; NaN if all are 0."""
     counts = counts[counts > 0].astype(float)
     total = counts.sum()
     return float(np.log2(total) - (counts * np.log2(counts)).sum() / total) if total else np.nan

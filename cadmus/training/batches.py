@@ -14,13 +14,14 @@ from cadmus.corpora.shards import STREAM_DRAWS, stream_programs
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime.seeds import generator
 
-_USED = 0.6  # of what a stream draws at once, at most: the rest is not of the split train, or held out
+_USABLE = 0.6  # of what a stream draws at once, at most: the rest is not of the split train, or held out
 
 
 class Batches(ABC):
     """The programs of every step of a run."""
 
     mixture: Mixture
+    """What they are drawn from."""
 
     @abstractmethod
     def batch(self, step: int) -> np.ndarray:
@@ -29,44 +30,57 @@ class Batches(ABC):
     @property
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """What a record says of the data."""
+        """What a record says of the data: fingerprint, seed, programs."""
 
 
 class CorpusBatches(Batches):
     """A corpus, pass after pass, each in its own order; a phase of the mixture is read in its share of the steps."""
 
     def __init__(self, corpus: Corpus, batch_size: int, steps: int, seed: int):
-        self.mixture, self.corpus, self.batch_size, self.seed = corpus.mixture, corpus, batch_size, seed
-        self.ends = _phase_ends(corpus.mixture, steps)
-        self._phase: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # and its programs
-        self._pass: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))  # and its order
+        self.mixture = corpus.mixture
+        self.corpus = corpus
+        self.batch_size = batch_size
+        self.seed = seed
+        self.phase_ends = _phase_ends(corpus.mixture, steps)
+        self._phase = -1  # the phase whose programs are in `_phase_programs`
+        self._phase_programs: np.ndarray | range = range(0)
+        self._pass = (-1, -1)  # phase and epoch of the order in `_order`
+        self._order = np.empty(0, np.int64)
 
     def batch(self, step: int) -> np.ndarray:
-        phase = min(int(np.searchsorted(self.ends, step, side="right")), len(self.ends) - 1)
-        step -= int(self.ends[phase - 1]) if phase else 0
-        inside = self._inside(phase)
+        """The programs of a step; ValueError where the corpus holds too few."""
+        phase, phase_start = _phase_of(step, self.phase_ends)
+        n = len(self._programs_of(phase))
         size = self.batch_size
-        if size > len(inside):
-            raise ValueError(f"batch_size = {size} is more than the corpus holds ({len(inside):,}); build a larger one")
-        epoch, part = divmod(step, len(inside) // size)
-        if self._pass[0] != (phase, epoch):
-            order = generator("order", self.seed, phase, epoch).permutation(len(inside))
-            self._pass = (phase, epoch), order if isinstance(inside, range) else inside[order]
-        return self.corpus.programs(self._pass[1][part * size : (part + 1) * size])
+        if size > n:
+            raise ValueError(f"batch_size = {size} is more than the corpus holds ({n:,}); build a larger one")
+        epoch, part = divmod(step - phase_start, n // size)
+        order = self._order_of(phase, epoch)
+        return self.corpus.programs(order[part * size : (part + 1) * size])
 
-    def _inside(self, phase: int) -> np.ndarray | range:
-        """The programs of a phase, found once; a range where they are all, which takes no memory."""
-        if len(self.ends) == 1:
+    def _order_of(self, phase: int, epoch: int) -> np.ndarray:
+        """The programs of a phase in the order of a pass over them: int64 [n], rows of the corpus."""
+        if self._pass != (phase, epoch):
+            programs = self._programs_of(phase)
+            order = generator("order", self.seed, phase, epoch).permutation(len(programs))
+            self._order = order if isinstance(programs, range) else programs[order]
+            self._pass = phase, epoch
+        return self._order
+
+    def _programs_of(self, phase: int) -> np.ndarray | range:
+        """The programs of a phase, rows of the corpus; a range where they are all, which takes no memory."""
+        if len(self.phase_ends) == 1:
             return range(len(self.corpus))
-        if self._phase[0] != phase:
-            inside = np.flatnonzero(self.corpus.phase == phase)
-            if not len(inside):
+        if self._phase != phase:
+            programs = np.flatnonzero(self.corpus.phase == phase)
+            if not len(programs):
                 raise ValueError(
                     f"the corpus of {len(self.corpus):,} programs has none for phase {phase} of its mixture; "
                     "build a larger one"
                 )
-            self._phase = phase, inside
-        return self._phase[1]
+            self._phase_programs = programs
+            self._phase = phase
+        return self._phase_programs
 
     @property
     def about(self) -> dict[str, Any]:
@@ -78,6 +92,12 @@ def _phase_ends(mixture: Mixture, steps: int) -> np.ndarray:
     return np.round(np.cumsum([share for share, _ in mixture.parts]) * steps).astype(np.int64)
 
 
+def _phase_of(step: int, phase_ends: np.ndarray) -> tuple[int, int]:
+    """(the phase of a step, its first step); beyond the end the last phase goes on."""
+    phase = min(int(np.searchsorted(phase_ends, step, side="right")), len(phase_ends) - 1)
+    return phase, int(phase_ends[phase - 1]) if phase else 0
+
+
 class StreamBatches(Batches):
     """Programs drawn as they are needed, never stored (`shards.stream_programs`); each draw serves several steps of one
     phase. Some programs come again by chance.
@@ -86,27 +106,32 @@ class StreamBatches(Batches):
     """
 
     def __init__(self, mixture: Mixture, batch_size: int, steps: int, seed: int, workers: int = 0):
-        if batch_size > _USED * STREAM_DRAWS:
-            raise ValueError(f"batch_size = {batch_size} is above {int(_USED * STREAM_DRAWS)}, what a stream holds")
-        self.mixture, self.batch_size, self.seed, self.workers = mixture, batch_size, seed, workers
-        self.per_draw = int(_USED * STREAM_DRAWS) // batch_size  # steps
-        self.ends = _phase_ends(mixture, steps)
-        draws = -(-np.diff(self.ends, prepend=0) // self.per_draw)  # of each phase
+        if batch_size > _USABLE * STREAM_DRAWS:
+            raise ValueError(f"batch_size = {batch_size} is above {int(_USABLE * STREAM_DRAWS)}, what a stream holds")
+        self.mixture = mixture
+        self.batch_size = batch_size
+        self.seed = seed
+        self.workers = workers
+        self.per_draw = int(_USABLE * STREAM_DRAWS) // batch_size  # steps
+        self.phase_ends = _phase_ends(mixture, steps)
+        draws = -(-np.diff(self.phase_ends, prepend=0) // self.per_draw)  # of each phase
         self.draw_ends = np.cumsum(draws)
         self._stream = self._from(0)
-        self._drawn: tuple[int, np.ndarray] = (-1, np.empty((0, 1), np.uint8))
+        self._draw = -1  # the number of the draw in `_programs`
+        self._programs = np.empty((0, 1), np.uint8)
 
     def batch(self, step: int) -> np.ndarray:
-        phase = min(int(np.searchsorted(self.ends, step, side="right")), len(self.ends) - 1)
-        draw, part = divmod(step - (int(self.ends[phase - 1]) if phase else 0), self.per_draw)
+        phase, phase_start = _phase_of(step, self.phase_ends)
+        draw, part = divmod(step - phase_start, self.per_draw)
         draw += int(self.draw_ends[phase - 1]) if phase else 0
-        if self._drawn[0] != draw:
-            if draw != self._drawn[0] + 1:  # a run that goes on, or a step out of order
+        if self._draw != draw:
+            if draw != self._draw + 1:  # a run that goes on, or a step out of order
                 self.close()
                 self._stream = self._from(draw)
-            self._drawn = draw, next(self._stream)[0]
-        programs = self._drawn[1]
-        return programs[np.arange(part * self.batch_size, (part + 1) * self.batch_size) % len(programs)]
+            self._programs = next(self._stream)[0]
+            self._draw = draw
+        rows = np.arange(part * self.batch_size, (part + 1) * self.batch_size) % len(self._programs)
+        return self._programs[rows]
 
     def _from(self, draw: int) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """The draws from number `draw` on, phase after phase."""
@@ -116,6 +141,7 @@ class StreamBatches(Batches):
                 draw = end
 
     def close(self) -> None:
+        """End the processes that draw ahead."""
         self._stream.close()
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,34 @@ import torch
 
 from cadmus import shipped
 from cadmus.machine import vm
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture, from_dict, to_dict
 from cadmus.runtime import artifacts
+
+STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
+_SNAPSHOTS = "snapshots/step-*.safetensors"
+_FILES = (artifacts.MANIFEST, "model.safetensors", "training.json", STATE, _SNAPSHOTS)  # of a model, or a part of one
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with the mixture it was trained on and the record of its training (JSON-able)."""
+    """A trained model, and everything that says where it comes from."""
 
     model: Model
+    """The model, in training mode, on the CPU where it was just read."""
+
     mixture: Mixture
+    """What it was trained on."""
+
     record: dict[str, Any]
+    """The record of its training (JSON-able): config, corpus, totals, log, evaluations."""
+
     fingerprint: str
+    """The first 16 digits of the SHA-256 of its weights' file."""
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.model!r}, mixture {self.mixture.name!r}, fingerprint {self.fingerprint})"
 
     @property
     def seed(self) -> int:
@@ -39,26 +53,27 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
     """Write model.safetensors, training.json and the manifest; returns what `load` would."""
     about = {"cfg": model.cfg.to_dict(), "mixture": to_dict(mixture), **artifacts.provenance()}
     with artifacts.new_folder(folder, "model", **about) as partial:
-        artifacts.write_bytes(partial / "model.safetensors", _serialized(model))
+        artifacts.write_bytes(partial / "model.safetensors", _serialize(model))
         artifacts.write_json(partial / "training.json", record)
-        for step in record.get("snapshots", ()):  # kept on the way: part of the folder from now on
+        for step in record.get("snapshots", ()):  # written on the way: part of the folder from now on
             path = snapshots(folder)[step]
             artifacts.write_bytes(partial / path.relative_to(folder), path.read_bytes())
     return load(folder)
 
 
-def _serialized(model: Model) -> bytes:
+def _serialize(model: Model) -> bytes:
+    """The weights as a safetensors file."""
     return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
 
 
 def load(source: Path | str) -> Checkpoint:
     """Read a model folder, or a model that ships with the package, by name (`shipped.names("models")`).
 
-    ArtifactError, in one line, for a folder that is missing, holds no model, or a half-written or damaged one, and for
-    weights of another vocabulary or other shapes. Nothing that is read is executed.
+    Raises ArtifactError, in one line, for a folder that is missing, holds no model, or a half-written or damaged one,
+    and for weights of another vocabulary or other shapes. Nothing that is read is executed.
     """
     folder = _folder(source)
-    if not any(found for pattern in _FILES for found in folder.glob(pattern)):
+    if not any(path for pattern in _FILES for path in folder.glob(pattern)):
         raise artifacts.ArtifactError(
             f"{folder} holds no model, finished or half-written; expected {artifacts.MANIFEST}, model.safetensors and "
             f"training.json, as cadmus-probe train writes them; pass such a folder, or name one that ships: {_ships()}"
@@ -71,14 +86,13 @@ def load(source: Path | str) -> Checkpoint:
     return Checkpoint(model, from_dict(manifest["mixture"]), record, manifest["files"][path.name]["sha256"][:16])
 
 
-_SNAPSHOTS = "snapshots/step-*.safetensors"
-
-
 def _ships() -> str:
+    """The names of the models that ship."""
     return ", ".join(shipped.names("models")) or "none"
 
 
 def _folder(source: Path | str) -> Path:
+    """The folder meant by a path, or by the name of a model that ships; ArtifactError where there is none."""
     path = Path(source)
     if path.is_file():
         with path.open("rb") as file:
@@ -99,6 +113,7 @@ def _folder(source: Path | str) -> Path:
 
 
 def _config(manifest: dict[str, Any], path: Path) -> ModelConfig:
+    """The config in the manifest of the model at `path`; ArtifactError unless it is a Cadmus model of this version."""
     try:
         cfg = ModelConfig(**manifest["cfg"])
     except (TypeError, ValueError, KeyError) as error:
@@ -117,28 +132,27 @@ def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
         weights = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise artifacts.ArtifactError(f"{path} is no safetensors file ({error}); make the model again") from error
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in {**expected, **found}:
-        if found.get(name) != expected.get(name):
+    for name in {**expected, **shapes}:
+        if shapes.get(name) != expected.get(name):
             raise artifacts.ArtifactError(
-                f"{path}: {name} has shape {found.get(name, 'none')}, its config asks for "
+                f"{path}: {name} has shape {shapes.get(name, 'none')}, its config asks for "
                 f"{expected.get(name, 'none')}; make the model again"
             )
     return weights
 
 
-# --- of a run in progress --------------------------------------------------------------------------------------------
-
-STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
-_FILES = (artifacts.MANIFEST, "model.safetensors", "training.json", STATE, _SNAPSHOTS)  # of a model, or a part of one
+# --- a run in progress -----------------------------------------------------------------------------------------------
 
 
 def save_state(
     folder: Path, models: dict[str, Model], optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]
 ) -> None:
-    """Write a run's weights (`model`, and `average` where it keeps one), its optimizers' moments and `progress`
-    (JSON-able) to `folder`."""
+    """Write a run's state to `folder`: weights, optimizers' moments and progress.
+
+    models: `model`, and `average` where the run keeps one; progress: JSON-able.
+    """
     tensors = {f"{kind}.{name}": t for kind, model in models.items() for name, t in model.state_dict().items()}
     for k, optimizer in enumerate(optimizers):
         for i, state in optimizer.state_dict()["state"].items():
@@ -154,20 +168,14 @@ def _digest(tensors: dict[str, torch.Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def load_state(
-    folder: Path,
-    models: dict[str, Model],
-    optimizers: list[torch.optim.Optimizer],
-    run: Callable[[int], dict[str, Any]],
-) -> dict[str, Any] | None:
-    """Put a run's state back into models and optimizers; returns its progress, None where `folder` has no state.
+def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """Read a run's state: its progress and its tensors by name; None where `folder` has none.
 
-    `run(step)` says what a run's state after a step depends on. ValueError, naming the difference, where that is not
-    what was saved (`progress["run"]`); ArtifactError where the state is damaged.
+    `restore` puts the tensors back. Raises ArtifactError where the state is damaged.
     """
     path = folder / STATE
     if not path.is_file():
@@ -178,15 +186,15 @@ def load_state(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         if _digest(tensors, text) != expected:
             raise ValueError("wrong checksum")
-        progress = json.loads(text)
+        return json.loads(text), tensors
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise artifacts.ArtifactError(f"{path} is damaged ({error}); delete it to start anew") from error
-    wanted, found = json.loads(json.dumps(run(progress["step"]))), progress["run"]
-    if found != wanted:
-        difference = ", ".join(_differences(found, wanted))
-        raise ValueError(
-            f"{path} is the state of another run ({difference}); delete it to start anew, or choose another folder"
-        )
+
+
+def restore(
+    tensors: dict[str, torch.Tensor], models: dict[str, Model], optimizers: list[torch.optim.Optimizer]
+) -> None:
+    """Put the tensors of a state back into the models and optimizers that `save_state` took them from."""
     for kind, model in models.items():
         weights = {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}
         model.load_state_dict(weights)
@@ -197,23 +205,35 @@ def load_state(
                 i, key = name.removeprefix(f"optimizer.{k}.").split(".")
                 state.setdefault(int(i), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def check_same_run(folder: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise ValueError, naming the difference, unless the state in `folder` is of the run that would go on from it.
+
+    stored, current: what the weights of each are a function of (JSON-able).
+    """
+    current = json.loads(json.dumps(current))
+    if stored != current:
+        raise ValueError(
+            f"{folder / STATE} is the state of another run ({', '.join(_differences(stored, current))}); "
+            "delete it to start anew, or choose another folder"
+        )
+
+
+def _differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """Where two nested dictionaries differ: `config.lr 0.01, now 0.02`."""
-    said = []
-    for name in {**found, **wanted}:
-        old, new = found.get(name), wanted.get(name)
+    differences = []
+    for name in {**stored, **current}:
+        old, new = stored.get(name), current.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            said += [f"{name}.{inner}" for inner in _differences(old, new)]
+            differences += [f"{name}.{inner}" for inner in _differences(old, new)]
         elif old != new:
-            said.append(f"{name} {old}, now {new}")
-    return said
+            differences.append(f"{name} {old}, now {new}")
+    return differences
 
 
 def drop_snapshots(folder: Path) -> None:
-    """Remove the snapshots of a run that is not gone on with; ValueError where they are those of a finished model."""
+    """Delete the snapshots of an abandoned run; ValueError where they are those of a finished model."""
     if (folder / artifacts.MANIFEST).exists():
         raise ValueError(f"{folder} holds a finished model, which has no state to go on from; choose another folder")
     for path in folder.glob(_SNAPSHOTS):
@@ -221,19 +241,19 @@ def drop_snapshots(folder: Path) -> None:
 
 
 def drop_state(folder: Path | str) -> None:
-    """Remove a run's state: it is done."""
+    """Delete the state of a run that is done."""
     (Path(folder) / STATE).unlink(missing_ok=True)
 
 
 def save_snapshot(folder: Path, step: int, model: Model) -> Path:
-    """Keep the weights after a step; `load_snapshot` reads them."""
-    return artifacts.write_bytes(folder / "snapshots" / f"step-{step:07d}.safetensors", _serialized(model))
+    """Write the weights after a step; `load_snapshot` reads them."""
+    return artifacts.write_bytes(folder / "snapshots" / f"step-{step:07d}.safetensors", _serialize(model))
 
 
 def snapshots(source: Path | str) -> dict[int, Path]:
-    """The snapshots of a run: the step after which each was kept, and its file. `source` as `load` takes it."""
-    found = sorted(_folder(source).glob(_SNAPSHOTS))
-    return {int(path.stem.removeprefix("step-")): path for path in found}
+    """The snapshots of a run by the step after which each was written. `source` as `load` takes it."""
+    paths = sorted(_folder(source).glob(_SNAPSHOTS))
+    return {int(path.stem.removeprefix("step-")): path for path in paths}
 
 
 def load_snapshot(checkpoint: Checkpoint, path: Path) -> Model:

@@ -14,10 +14,12 @@ from cadmus.runtime.devices import resolve_device
 
 
 def rank() -> int:
+    """The number of this process among those that train together: 0 ... world() - 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
+    """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -25,7 +27,7 @@ def world() -> int:
 def processes(device: str = "auto") -> Iterator[str]:
     """Within the context, the processes that `torchrun` started train together; yields this one's device.
 
-    device: cpu, cuda, mps, or auto, which is cuda where there is one. ValueError for one that is not there.
+    device: cpu, cuda, mps, or auto, which is cuda where there is one. Raises ValueError for one not there.
     """
     kind = resolve_device(device)
     if not dist.is_torchelastic_launched():
@@ -44,7 +46,7 @@ def processes(device: str = "auto") -> Iterator[str]:
 
 
 def check_agreement(step: int) -> None:
-    """ValueError unless all processes go on from the same step."""
+    """Raise ValueError unless all processes go on from the same step."""
     if world() == 1:
         return
     steps: list[int] = [0] * world()
@@ -53,22 +55,22 @@ def check_agreement(step: int) -> None:
         raise ValueError(f"the processes go on from different steps {steps}: they must share the folder of the run")
 
 
-def agreed(value: Any) -> Any:
-    """What the first process has found: where each looks at its own machine, all must go on alike."""
+def broadcast(value: Any) -> Any:
+    """The first process's value, in all of them: each looks at its own machine, but all must go on alike."""
     if world() == 1:
         return value
-    found = [value]
-    dist.broadcast_object_list(found, src=0)
-    return found[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
-def sum_gradients(parameters: list[Tensor], loss: Tensor) -> Tensor:
-    """Add up the gradients over all processes, in place, in one message; returns the sum of the losses."""
+def sum_gradients(gradients: list[Tensor], loss: Tensor) -> Tensor:
+    """Sum the gradients over all processes, in place, in one message; returns the sum of the losses (0-dimensional)."""
     if world() == 1:
         return loss
-    gradients = [parameter.grad for parameter in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients] + [loss[None]])
-    dist.all_reduce(flat)
-    for gradient, part in zip(gradients, flat.split([*(g.numel() for g in gradients), 1])):
-        gradient.copy_(part.view_as(gradient))
-    return flat[-1]
+    message = torch.cat([gradient.flatten() for gradient in gradients] + [loss[None]])
+    dist.all_reduce(message)
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, total in zip(gradients, message[:-1].split(sizes), strict=True):
+        gradient.copy_(total.view_as(gradient))
+    return message[-1]

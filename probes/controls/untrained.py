@@ -6,5 +6,5 @@ from cadmus.models.model import Model
 
 
 def untrained_twin(model: Model, seed: int) -> Model:
-    """The same architecture as it was before training with this seed."""
+    """The model as it was before training with this seed: same architecture and device, in evaluation mode."""
     return Model(model.cfg, seed=seed).to(model.device).eval()

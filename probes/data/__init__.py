@@ -1,2 +1,9 @@
-"""What probes learn from: programs with the machine's states (`examples`), folds by skeleton (`folds`), permuted
-labels (`permuted`), and a model's activations at their tokens (`activations`, `activation_cache`)."""
+"""What probes learn from: what they are to read (`targets`), programs with its labels (`examples`), folds by skeleton
+(`folds`), permuted labels (`permuted`), and a model's activations at their tokens (`activations`,
+`activation_cache`)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["activation_cache", "activations", "examples", "folds", "permuted", "targets"]
+)

@@ -1,9 +1,9 @@
-"""Activations on disk, named by what they are of: model, programs, positions and site.
+"""Activations on disk, named by their content: model, programs, positions and site.
 
 Below the caller's folder lies one folder per content (`content`), and in it one per site: a safetensors file per
-batch, and a manifest with their checksums. So a site asked for later is the only one that is run. A site's folder
-counts only when it is finished; a run that is cut short leaves none (one that is killed may leave a hidden `.partial-`
-folder, which is safe to delete).
+batch, and a manifest with their checksums. So a later call runs the model only for sites that are missing. A site's
+folder counts only when it is complete; a run that is cut short leaves none (one that is killed may leave a hidden
+`.partial-` folder, which is safe to delete).
 """
 
 from __future__ import annotations
@@ -17,29 +17,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from cadmus.models import lens
+from cadmus.models import backends
 from cadmus.models.model import Model
 from cadmus.runtime import artifacts
 
 KIND = "activation cache"
-_FORM = 1  # of what is stored, and of the order of its rows
+_FORM = 1  # version of the files, and of the order of their rows
 
-Compute = Callable[[list[str]], dict[str, np.ndarray]]  # sites -> their activations, in one pass
-Recall = Callable[[int, Compute], dict[str, np.ndarray]]  # the batch's number, and what to do where it is not stored
+Compute = Callable[[list[str]], dict[str, np.ndarray]]
+"""Sites -> their activations float32 [rows, features], in one pass."""
+
+Recall = Callable[[int, Compute], dict[str, np.ndarray]]
+"""The number of a batch, and how to compute the sites that are not stored -> {site: float32 [rows, features]}."""
 
 
 def content(
     model: Any, programs: np.ndarray, where: np.ndarray | None, rows_per_batch: int, precision: str
 ) -> dict[str, Any]:
-    """All that activations depend on but the site: JSON-able, equal for equal content.
+    """Everything that activations depend on but the site: fit for JSON, equal for equal content.
 
-    ValueError for a model with hooks set: what it computes is not a matter of its weights alone.
+    Raises ValueError for a model with hooks: its activations do not depend on its weights alone.
     """
-    kind = lens.backend(model)
-    if _hooked(model):
+    kind = backends.backend(model)
+    if _has_hooks(model):
         raise ValueError(
             f"the {type(model).__name__} has hooks set, and a cache is named by its weights only: "
-            "stream without cache=, or outside of the hooks"
+            "read without cache=, or outside of the hooks"
         )
     plain = (bool, int, float, str, type(None))
     fields = model.cfg.to_dict() if kind == "cadmus" else vars(model.cfg)
@@ -55,17 +58,17 @@ def content(
     }
 
 
-def _hooked(model: Any) -> bool:
-    """Whether hooks are set, TransformerLens's, ours or torch's; the bridge's own, which only look, do not count."""
+def _has_hooks(model: Any) -> bool:
+    """Whether hooks are set, TransformerLens's, ours or torch's; the bridge's own, which only read, do not count."""
     points = [] if isinstance(model, Model) else model.hook_dict.values()
-    if getattr(model, "listening", False) or any(point.fwd_hooks for point in points):
+    if getattr(model, "has_hooks", False) or any(point.fwd_hooks for point in points):
         return True
     hooks = [fn for m in model.modules() for fn in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
     return any(not (getattr(fn, "__module__", None) or "").startswith("transformer_lens.") for fn in hooks)
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 of every tensor of the state dict, with its name, type and shape; wherever and however it lies."""
+    """SHA-256 of the name, dtype, shape and values of every tensor of the state dict, on any device."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -76,45 +79,45 @@ def weights_digest(model: torch.nn.Module) -> str:
 def _digest(array: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
     for start in range(0, len(array), 65536):  # a view may have to be copied: not all of it at once
-        digest.update(np.ascontiguousarray(array[start : start + 65536]))
+        digest.update(np.ascontiguousarray(array[start : start + 65536]).data)
     return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def opened(folder: Path | str, about: dict[str, Any], sites: Sequence[str]) -> Iterator[Recall]:
-    """Yields a function that gives batch 0, 1, ...: {site: float32 [rows, features]}, in the order of `sites`.
+def open_sites(folder: Path | str, content: dict[str, Any], sites: Sequence[str]) -> Iterator[Recall]:
+    """A context whose `Recall` returns batch 0, 1, ... as {site: float32 [rows, features]}, in the order of `sites`.
 
-    It reads the sites that are stored below `folder` for this content, has the others computed and stores them; these
-    count when the context is left without an exception, after the last batch. Holds one batch at most. ArtifactError,
-    naming the file, where what is stored is damaged.
+    It reads the sites that are stored below `folder` for this content, computes the others and stores them; these
+    count when the context is left without an exception, after the last batch. Only one batch is held. Raises
+    ArtifactError, naming the file, for damaged files.
     """
-    home = Path(folder) / artifacts.fingerprint(about)
+    home = Path(folder) / artifacts.fingerprint(content)
     stored = [site for site in sites if (home / site / artifacts.MANIFEST).exists()]
     missing = [site for site in sites if site not in stored]
     for site in stored:
-        _check(home / site, {**about, "site": site})
+        _check(home / site, {**content, "site": site})
     with contextlib.ExitStack() as stack:
-        into = {
-            site: stack.enter_context(artifacts.new_folder(home / site, KIND, **about, site=site)) for site in missing
+        folders = {
+            site: stack.enter_context(artifacts.new_folder(home / site, KIND, **content, site=site)) for site in missing
         }
 
         def recall(number: int, compute: Compute) -> dict[str, np.ndarray]:
             name = f"{number:06d}.safetensors"
-            found = compute(missing) if missing else {}
-            for site, partial in into.items():
-                artifacts.write_arrays(partial / name, {"activations": found[site]})
-            found |= {site: artifacts.read_arrays(home / site / name)["activations"] for site in stored}
-            return {site: found[site] for site in sites}
+            batch = compute(missing) if missing else {}
+            for site, partial in folders.items():
+                artifacts.write_arrays(partial / name, {"activations": batch[site]})
+            batch |= {site: artifacts.read_arrays(home / site / name)["activations"] for site in stored}
+            return {site: batch[site] for site in sites}
 
         yield recall
 
 
-def _check(folder: Path, about: dict[str, Any]) -> None:
-    """ArtifactError unless every file of the folder is what was written, and of this content."""
+def _check(folder: Path, content: dict[str, Any]) -> None:
+    """Raise ArtifactError unless every file of the folder is as it was written, and of this content."""
     try:
         manifest = artifacts.read_manifest(folder, KIND)
-        for name, expected in about.items():
+        for name, expected in content.items():
             if manifest.get(name) != expected:
                 raise artifacts.ArtifactError(f"{folder} is of {name} {manifest.get(name)}, not {expected}")
     except artifacts.ArtifactError as error:
-        raise artifacts.ArtifactError(f"{error}: delete {folder}, and it is made anew") from error
+        raise artifacts.ArtifactError(f"{error}: delete {folder}, and it is computed anew") from error

@@ -1,8 +1,8 @@
 """Activations of many sites, batch by batch: of whole programs (`batches`), or token by token (`token_rows`).
 
-A token's row is aligned with everything that is known per program and position: for labels [n, positions] of the same
-programs, `labels.values[batch.programs, batch.positions]` belongs to the rows of `batch`, and `tokens_of` says which
-tokens they are.
+The row of a token is aligned with everything that is known per program and position: for labels [n, positions] of the
+same programs, `labels.values[batch.programs, batch.positions]` belongs to the rows of `batch`, and `tokens_of` says
+which tokens they are.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ import torch
 from torch import Tensor
 
 from cadmus.machine import tokens
-from cadmus.models import lens
+from cadmus.models import backends
 from cadmus.models.hooks import Hook, NamesFilter
 from cadmus.runtime.devices import PRECISIONS
+from cadmus.runtime.progress import Progress, no_progress
 from probes.data import activation_cache
 from probes.data.folds import skeleton_ids
 
-_PASS = {"cpu": 8192, "cuda": 65536}  # tokens that run at once, padding included
-_PADDING = 0.05  # of them, at most
+_PASS_TOKENS = {"cpu": 8192, "cuda": 65536}  # that run at once, padding included
+_MAX_PADDING = 0.05  # of them
 
 
 def residual_sites(model: Any) -> list[str]:
-    """Of a model of any of `lens.BACKENDS`, the residual stream before the first block and after each: depth 0, 1, ...,
-    n_layers."""
+    """The residual stream before the first block and after each: the sites of depth 0, 1, ..., n_layers."""
     return ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
 
 
 def batches(
     model: Any, programs: np.ndarray, sites: Sequence[str], *, batch_size: int = 512
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-    """(rows of `programs`, {site: float32 [batch, pos, ...]}) for batch after batch; position 0 is the marker.
+    """Activations of whole programs: (rows of `programs`, {site: float32 [batch, pos, ...]}), batch after batch.
 
-    model: of any of `lens.BACKENDS`; programs uint8 [n, length]. Nothing but the current batch is held. Raises
-    ValueError for a site that is unknown, or not readable on that kind of model, and for programs that are no such
-    array.
+    model: of any backend (`cadmus.models.backends`); programs uint8 [n, length]. Position 0 is the marker, the leading
+    `.`. Only the current batch is held. Raises ValueError for a site that is unknown, or not readable on that backend,
+    and for programs that are not such an array.
     """
     tokens.check(programs)
     sequences = torch.from_numpy(tokens.sequences(programs))
     for start in range(0, len(programs), batch_size):
         rows = slice(start, min(start + batch_size, len(programs)))
         with torch.no_grad():
-            _, cache = lens.run_with_cache(model, sequences[rows], names_filter=sites)
+            _, cache = backends.run_with_cache(model, sequences[rows], names_filter=sites)
         yield rows, {site: cache[site].float() for site in sites}
 
 
@@ -60,15 +60,19 @@ def batches(
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens of some programs, one row each.
-
-    programs int64 [rows]: the row of the program array; positions int64 [rows]: the model's position (p holds token
-    p - 1, 0 the marker); activations {site: float32 [rows, features]}, heads flattened.
-    """
+    """Tokens of some programs, one row each."""
 
     programs: np.ndarray
+    """int64 [rows]: which row of the program array."""
+
     positions: np.ndarray
+    """int64 [rows]: the model's position; p holds token p - 1, 0 the marker."""
+
     activations: dict[str, np.ndarray]
+    """float32 [rows, features] by site, heads flattened."""
+
+    def __repr__(self) -> str:
+        return f"Batch({len(self.programs)} rows of {len(self.activations)} sites)"
 
 
 def token_rows(
@@ -80,26 +84,35 @@ def token_rows(
     rows_per_batch: int = 32768,
     precision: str = "fp32",
     cache: Path | str | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Iterator[Batch]:
-    """The activations of single tokens, a program's in one batch, in batches of at most `rows_per_batch` tokens (more
-    only where one program has more).
+    """Activations of single tokens, in batches that hold all of a program's tokens.
 
-    model: of any of `lens.BACKENDS`; programs uint8 [n, width]; sites: a name, several, or a predicate. where bool
-    [n, 1 + width]: the positions wanted; by default every token of each program through its own `.`, without the
-    marker. precision: "fp32", or "bf16" for a forward pass under autocast; float32 comes either way, NaN as it is.
-    Nothing but the current batch is held. Programs are run by length, the shortest first, up to their last wanted
-    position, so a batch is no random sample; the order of the rows depends on `programs` and `where` only.
+    Programs run by length, the shortest first, up to their last requested position. So a batch is no random sample; the
+    order of the rows depends on `programs` and `where` only. Only the current batch is held.
 
-    cache: a folder that keeps each site's activations for later calls with the same `rows_per_batch`
-    (`probes.data.activation_cache`), once all batches were read. progress: told after each batch which share of the
-    rows is done. Raises ValueError for programs that are no such array, for a site that is unknown, not readable on
-    that kind of model or without a row per token, and for more positions than the model has; ArtifactError where what
-    the cache holds is damaged.
+    Args:
+        model: of any backend (`cadmus.models.backends`).
+        programs: uint8 [n, width].
+        sites: a name, several, or a predicate on names.
+        where: bool [n, 1 + width], the positions requested, the marker's first. By default every token of each program
+            through its own `.`, without the marker.
+        rows_per_batch: tokens in a batch, at most (more only where one program has more).
+        precision: "fp32", or "bf16" for a forward pass under autocast; float32 comes either way, NaN as it is.
+        cache: a folder that keeps each site's activations for later calls with the same `rows_per_batch`
+            (`probes.data.activation_cache`), once all batches have been read.
+        progress: called after each batch with the fraction of the rows that are done.
+
+    Returns:
+        An iterator over batches. Arguments are checked before it is returned, and nothing has run by then.
+
+    Raises:
+        ValueError: programs that are not such an array, a site that is unknown, not readable on that backend or without
+            a row per token, or more positions than the model has.
+        ArtifactError: damaged files in the cache.
     """
     tokens.check(programs)
-    chosen = list(dict.fromkeys(lens.check_readable(model, sites)))
-    _check_rows(chosen)
+    names = check_sites(model, sites)
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
     if rows_per_batch < 1:
@@ -109,83 +122,122 @@ def token_rows(
             f"where is {where.dtype} {where.shape}; expected bool {(len(programs), programs.shape[1] + 1)}: "
             "a column per position, the marker's first"
         )
-    plan = _planned(programs, where, rows_per_batch)
-    if plan.needs.max(initial=0) > model.cfg.n_ctx:
+    schedule = _Schedule.of(programs, where, rows_per_batch)
+    if schedule.needs.max(initial=0) > model.cfg.n_ctx:
         raise ValueError(
-            f"{plan.needs.max()} positions are wanted, but the model has n_ctx = {model.cfg.n_ctx}: "
+            f"{schedule.needs.max()} positions are requested, but the model has n_ctx = {model.cfg.n_ctx}: "
             "leave longer programs out, or ask for earlier positions with where="
         )
+    store: contextlib.AbstractContextManager[activation_cache.Recall]
     if cache is None:
-        store = contextlib.nullcontext(lambda number, compute: compute(chosen))
+        store = contextlib.nullcontext(lambda number, compute: compute(names))
     else:
-        about = activation_cache.content(model, programs, where, rows_per_batch, precision)
-        store = activation_cache.opened(cache, about, chosen)
-    return _batches(model, plan, store, precision, progress)
+        content = activation_cache.content(model, programs, where, rows_per_batch, precision)
+        store = activation_cache.open_sites(cache, content, names)
+    return _read_batches(model, schedule, store, precision, progress)
 
 
-def _check_rows(sites: list[str]) -> None:
-    """ValueError for sites that hold no row per token, or not the same beside each other as alone."""
+def check_sites(model: Any, sites: NamesFilter) -> list[str]:
+    """The names of sites that `token_rows` can read of a model, each once; runs nothing.
+
+    Raises ValueError for a site that is unknown, not readable on the model's backend or without a row per token.
+    """
+    names = list(dict.fromkeys(backends.check_readable(model, sites)))
+    _check_row_per_token(names)
+    return names
+
+
+def _check_row_per_token(sites: list[str]) -> None:
+    """Raise ValueError for sites that hold no row per token, or not the same beside each other as alone."""
     for site in sites:
         block, _, name = site.rpartition(".")
         if name in ("hook_attn_scores", "hook_pattern"):
             raise ValueError(
-                f"site {site!r} has a number per head, query and key, not a row per token: stream "
+                f"site {site!r} has a number per head, query and key, not a row per token: ask for "
                 f"{block + '.hook_z'!r}, or read it with probes.data.activations.batches"
             )
-        inputs = [f"{block}.{one}" for one in ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")]
+        inputs = {f"{block}.{hook}" for hook in ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")}
         normalized = {f"{block}.ln1.hook_scale", f"{block}.ln1.hook_normalized"} & set(sites)
         if site in inputs and normalized:
             raise ValueError(
-                f"site {min(normalized)!r} is computed per head where {site!r} is read: stream one after the other"
+                f"site {min(normalized)!r} is computed per head where {site!r} is read: ask for one after the other"
             )
 
 
-def _batches(
+def _read_batches(
     model: Any,
-    plan: _Plan,
+    schedule: _Schedule,
     store: contextlib.AbstractContextManager[activation_cache.Recall],
     precision: str,
-    progress: Callable[[float], None] | None,
+    progress: Progress,
 ) -> Iterator[Batch]:
+    """Batch after batch, recalled from the store or computed."""
     with store as recall:
-        for number, part in enumerate(itertools.pairwise(plan.cuts)):
-            compute = functools.partial(_activations, model, plan, *part, precision)
-            yield Batch(*plan.rows(*part), recall(number, compute))  # no name here: a batch is the caller's alone
-            if progress is not None:
-                progress(float(plan.counts[: part[1]].sum() / plan.counts.sum()))
+        for number, (begin, end) in enumerate(itertools.pairwise(schedule.cuts)):
+            compute = functools.partial(_compute_rows, model, schedule, begin, end, precision)
+            # without a name here, a batch is the caller's alone
+            yield Batch(*schedule.rows(begin, end), recall(number, compute))
+            progress("activations", float(schedule.counts[:end].sum() / schedule.counts.sum()), "")
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Which programs run, in which order, and how far.
-
-    order int64 [k]: rows of `programs`, those with a wanted position, by need; needs int64 [k]: the positions that
-    must run; counts int64 [k]: the wanted ones; cuts: the batches' bounds within `order`.
-    """
+class _Schedule:
+    """Which programs run, in which order, and how far. k programs have a requested position."""
 
     programs: np.ndarray
-    where: np.ndarray | None
-    order: np.ndarray
-    needs: np.ndarray
-    counts: np.ndarray
-    cuts: list[int]
+    """uint8 [n, width]"""
 
-    def wanted(self, begin: int, end: int) -> np.ndarray:
-        """bool [end - begin, positions that must run]."""
+    where: np.ndarray | None
+    """bool [n, 1 + width]: the requested positions; None for all tokens."""
+
+    order: np.ndarray
+    """int64 [k]: rows of `programs`, by increasing need."""
+
+    needs: np.ndarray
+    """int64 [k]: how many positions of each must run."""
+
+    counts: np.ndarray
+    """int64 [k]: how many positions of each are requested."""
+
+    cuts: list[int]
+    """The bounds of the batches within `order`."""
+
+    @classmethod
+    def of(cls, programs: np.ndarray, where: np.ndarray | None, rows_per_batch: int) -> _Schedule:
+        """Order the programs by need, and cut them into batches of at most `rows_per_batch` requested positions."""
+        if where is None:
+            counts = np.minimum(tokens.lengths(programs) + 1, programs.shape[1])
+            needs = counts + 1
+        else:
+            counts = where.sum(1, dtype=np.int64)
+            needs = where.shape[1] - where[:, ::-1].argmax(1)
+        order = np.argsort(needs, kind="stable")
+        order = order[counts[order] > 0]
+        needs, counts = needs[order], counts[order]
+        totals = counts.cumsum()
+        cuts = [0]
+        while cuts[-1] < len(order):
+            before = totals[cuts[-1] - 1] if cuts[-1] else 0
+            fitting = int(np.searchsorted(totals, before + rows_per_batch, side="right"))
+            cuts.append(max(cuts[-1] + 1, fitting))
+        return cls(programs, where, order, needs, counts, cuts)
+
+    def requested(self, begin: int, end: int) -> np.ndarray:
+        """Which positions of some programs are requested: bool [end - begin, positions that must run]."""
         needs = self.needs[begin:end]
         if self.where is not None:
             return self.where[self.order[begin:end], : needs[-1]]
-        wanted = np.arange(needs[-1]) < needs[:, None]
-        wanted[:, 0] = False
-        return wanted
+        mask = np.arange(needs[-1]) < needs[:, None]
+        mask[:, 0] = False
+        return mask
 
     def rows(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """The programs and positions int64 [rows] of a batch."""
-        rows, positions = np.nonzero(self.wanted(begin, end))
+        """The programs and the positions of a batch: int64 [rows] each."""
+        rows, positions = np.nonzero(self.requested(begin, end))
         return self.order[begin:end][rows], positions
 
     def sequences(self, begin: int, end: int) -> np.ndarray:
-        """What the model reads: uint8 [end - begin, positions that must run]."""
+        """The model's input: uint8 [end - begin, positions that must run]."""
         width = int(self.needs[end - 1])
         return tokens.sequences(self.programs[self.order[begin:end]])[:, :width]
 
@@ -193,99 +245,101 @@ class _Plan:
         """The bounds of forward passes of at most `size` tokens, little of it padding."""
         while begin < end:
             needs = self.needs[begin : min(end, begin + max(1, size // int(self.needs[begin])))]
-            padded = needs * np.arange(1, len(needs) + 1)
-            fits = (padded <= size) & (padded - needs.cumsum() <= _PADDING * size)
+            padded = needs * np.arange(1, len(needs) + 1)  # tokens of a pass of the first 1, 2, ... of them
+            fits = (padded <= size) & (padded - needs.cumsum() <= _MAX_PADDING * size)
             fitting = max(1, len(fits) if fits.all() else int(fits.argmin()))
             yield begin, begin + fitting
             begin += fitting
 
 
-def _planned(programs: np.ndarray, where: np.ndarray | None, rows_per_batch: int) -> _Plan:
-    if where is None:
-        counts = np.minimum(tokens.lengths(programs) + 1, programs.shape[1])
-        needs = counts + 1
-    else:
-        counts = where.sum(1, dtype=np.int64)
-        needs = where.shape[1] - where[:, ::-1].argmax(1)
-    order = np.argsort(needs, kind="stable")
-    order = order[counts[order] > 0]
-    needs, counts = needs[order], counts[order]
-    upto, cuts = counts.cumsum(), [0]
-    while cuts[-1] < len(order):
-        before = upto[cuts[-1] - 1] if cuts[-1] else 0
-        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(upto, before + rows_per_batch, side="right"))))
-    return _Plan(programs, where, order, needs, counts, cuts)
-
-
-def _activations(
-    model: Any, plan: _Plan, begin: int, end: int, precision: str, sites: list[str]
+def _compute_rows(
+    model: Any, schedule: _Schedule, begin: int, end: int, precision: str, sites: list[str]
 ) -> dict[str, np.ndarray]:
-    """The wanted rows of a batch: {site: float32 [rows, features]}."""
+    """Run the programs of a batch and gather the requested rows: {site: float32 [rows, features]}."""
     device = next(model.parameters()).device
-    rows, out, filled = int(plan.counts[begin:end].sum()), {}, 0
-    for first, last in plan.passes(begin, end, _PASS.get(device.type, _PASS["cuda"])):
-        chosen = torch.from_numpy(np.flatnonzero(plan.wanted(first, last))).to(device)
-        into = slice(filled, filled + len(chosen))
+    n_rows = int(schedule.counts[begin:end].sum())
+    rows: dict[str, np.ndarray] = {}
+    n_filled = 0
+    for first, last in schedule.passes(begin, end, _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"])):
+        requested = torch.from_numpy(np.flatnonzero(schedule.requested(first, last))).to(device)
+        place = slice(n_filled, n_filled + len(requested))
 
-        def keep(tensor: Tensor, hook: Hook, chosen: Tensor = chosen, into: slice = into) -> None:
-            flat = tensor.detach().reshape(tensor.shape[:2].numel(), -1)
-            if hook.name not in out:
-                out[hook.name] = np.empty((rows, flat.shape[1]), np.float32)
-            target = torch.from_numpy(out[hook.name])[into]
+        def gather(tensor: Tensor, hook: Hook, requested: Tensor = requested, place: slice = place) -> None:
+            flat = tensor.detach().reshape(tensor.shape[:2].numel(), -1)  # [batch, pos, ...] -> [batch * pos, features]
+            if hook.name not in rows:
+                rows[hook.name] = np.empty((n_rows, flat.shape[1]), np.float32)
+            target = torch.from_numpy(rows[hook.name])[place]
             if flat.dtype == target.dtype and flat.device == target.device:
-                torch.index_select(flat, 0, chosen, out=target)
+                torch.index_select(flat, 0, requested, out=target)
             else:
-                target.copy_(flat.index_select(0, chosen))
+                target.copy_(flat.index_select(0, requested))
 
-        _run(model, torch.from_numpy(plan.sequences(first, last)).to(device), sites, keep, precision)
-        filled = into.stop
-    return {site: out[site] for site in sites}
+        _forward(model, torch.from_numpy(schedule.sequences(first, last)).to(device), sites, gather, precision)
+        n_filled = place.stop
+    return {site: rows[site] for site in sites}
 
 
-def _run(model: Any, sequences: Tensor, sites: list[str], keep: Callable[[Tensor, Hook], None], precision: str) -> None:
-    """One forward pass, `keep` told of each site; ours ends behind the last of them."""
+def _forward(
+    model: Any, sequences: Tensor, sites: list[str], gather: Callable[[Tensor, Hook], None], precision: str
+) -> None:
+    """Run one forward pass and call `gather` with the tensor of each site; our own models stop behind the last one."""
     autocast = torch.autocast(sequences.device.type, PRECISIONS[precision], enabled=precision != "fp32")
     with torch.no_grad(), autocast:
-        if lens.backend(model) != "cadmus":
-            for site, tensor in lens.run_with_cache(model, sequences, sites)[1].items():
-                keep(tensor, Hook(site))
+        if backends.backend(model) != "cadmus":
+            for site, tensor in backends.run_with_cache(model, sequences, sites)[1].items():
+                gather(tensor, Hook(site))
             return
-        layers = [int(site.split(".")[1]) + 1 if site.startswith("blocks.") else 0 for site in sites]
-        late = [site for site in sites if site.startswith(("ln_final.", "unembed."))]
-        logits = any(site.startswith("unembed.") for site in late)
+        unembeds = any(site.startswith("unembed.") for site in sites)
         model.run_with_hooks(
-            *(sequences, [(site, keep) for site in sites], "logits" if logits else None),
-            stop_at_layer=None if late else max(layers, default=0),
+            sequences,
+            [(site, gather) for site in sites],
+            return_type="logits" if unembeds else None,
+            stop_at_layer=_blocks_needed(sites),
         )
 
 
-# --- what belongs to a row -------------------------------------------------------------------------------------------
+def _blocks_needed(sites: list[str]) -> int | None:
+    """How many blocks must run for these sites, as `stop_at_layer`; None where what follows the blocks must run too."""
+    if any(site.startswith(("ln_final.", "unembed.")) for site in sites):
+        return None
+    return max((int(site.split(".")[1]) + 1 for site in sites if site.startswith("blocks.")), default=0)
+
+
+# --- the tokens of a row, the layer of a site ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of some rows: token, previous and token_class uint8 [rows] (a class is an index into
-    `list(tokens.TOKEN_CLASSES)`; the marker and what is before it are `.`); skeletons uint64 [rows], as
-    `skeleton_ids`."""
+    """The tokens of some rows. The marker, and whatever is before it, is `.`."""
 
     token: np.ndarray
+    """uint8 [rows]: the id of the token itself."""
+
     previous: np.ndarray
+    """uint8 [rows]: the id of the token before it."""
+
     token_class: np.ndarray
+    """uint8 [rows]: the token's class, an index into `list(tokens.TOKEN_CLASSES)`."""
+
     skeletons: np.ndarray
+    """uint64 [rows]: the program's skeleton, as `skeleton_ids` gives it."""
+
+    def __repr__(self) -> str:
+        return f"Tokens({len(self.token)} rows)"
 
 
 def tokens_of(programs: np.ndarray, batch: Batch) -> Tokens:
-    """What the rows of a batch of these programs (uint8 [n, width]) are."""
-    which, row = np.unique(batch.programs, return_inverse=True)
-    sequences = tokens.sequences(programs[which])
+    """The tokens of the rows of a batch; programs uint8 [n, width] are those that the batch was read from."""
+    unique, row = np.unique(batch.programs, return_inverse=True)
+    sequences = tokens.sequences(programs[unique])
     token = sequences[row, batch.positions]
     previous = np.where(batch.positions > 0, sequences[row, batch.positions - 1], np.uint8(tokens.PAD))
-    return Tokens(token, previous, tokens.classes(token), skeleton_ids(programs[which])[row])
+    return Tokens(token, previous, tokens.classes(token), skeleton_ids(programs[unique])[row])
 
 
 def layer_of(site: str) -> int:
-    """How many blocks have been at work where the site lies: 0 before the first, i + 1 within and after block i; -1 for
-    a site behind the last."""
+    """The number of blocks that have run where the site lies: 0 before the first, i + 1 within and after block i; -1
+    for a site behind the last."""
     block = re.match(r"blocks\.(\d+)\.(hook_resid_pre$)?", site)
     if block:
         return int(block[1]) + (block[2] is None)

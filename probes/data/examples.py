@@ -1,7 +1,7 @@
 """What probes are fitted and judged on: programs that the model never saw, the tokens probed, and their labels.
 
-An `Examples` holds the programs with all that a token belongs to; `labelled` reads `Target`s - a variable, `offset`
-tokens ahead, of the machine or of an alternative one, perhaps permuted as a control - off a chunk of them.
+An `Examples` holds the programs with all that a token belongs to; `labelled` gives the values of `Target`s at its
+tokens, permuted where a target is a control.
 """
 
 from __future__ import annotations
@@ -20,70 +20,41 @@ from cadmus.runtime.seeds import generator
 from cadmus.states import hindsight, variables
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 from probes.data.permuted import control_labels
+from probes.data.targets import TRUE_MACHINE, Target, Targets
 
-TRUE_MACHINE = "true"  # the name of the machine itself, beside alternative ones
+MIN_PROGRAMS = 30  # of a family that is drawn
 _CHUNK = 4096  # programs whose labels are held at once
-_CATEGORIES = (".kind", ".tag", ".live", ".relation", ".sign", ".parity")
 
 
-def is_category(variable: str) -> bool:
-    """Whether a variable's values are classes without an order: its probe is a classifier. The others are numbers."""
-    base, _, last = variable.rpartition(".")
-    digits = last.startswith(("mod", "digit")) and last[-1:].isdigit()
-    return variable == "all_true" or variable.endswith(_CATEGORIES) or bool(base and digits)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What one probe reads: a variable (a name, or a function of the traces) of the state `offset` tokens ahead.
-
-    machine: TRUE, or the name of an alternative machine; permuted: the control task, labels permuted among tokens of
-    equal (token, previous token); as_number: read by regression in place of a classifier over the values.
-    """
-
-    variable: str | variables.Variable
-    offset: int = 0
-    machine: str = TRUE_MACHINE
-    permuted: bool = False
-    as_number: bool = False
-
-    @property
-    def name(self) -> str:
-        """The variable's."""
-        if isinstance(self.variable, str):
-            return self.variable
-        return getattr(self.variable, "__name__", type(self.variable).__name__)
-
-    @property
-    def number(self) -> bool:
-        """Whether the values are integers with an order, of which a regression makes sense; a function of one's own
-        gives numbers, unless its `category` says True."""
-        if isinstance(self.variable, str):
-            return not is_category(self.variable)
-        return not getattr(self.variable, "category", False)
-
-    @property
-    def determined(self) -> bool:
-        """Whether the tokens so far determine it: the ceiling of its score is 1."""
-        return self.offset <= 0 and not (isinstance(self.variable, str) and variables.depends_on_future(self.variable))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Examples:
-    """Programs uint8 [n, width] (distinct), each with its family (index into `families`), its skeleton's id and fold;
-    `where` bool [n, 1 + width]: the tokens probed, those of a program through its own `.`, but none whose state depends
-    on definitions still to come."""
+    """Programs, all different, with everything that a token of theirs belongs to."""
 
     programs: np.ndarray
+    """uint8 [n, width]."""
+
     families: tuple[str, ...]
+    """The names of the families."""
+
     family: np.ndarray
+    """The family of each program, an index into `families`: uint8 [n]."""
+
     skeletons: np.ndarray
+    """The number of each program's skeleton: uint64 [n]."""
+
     folds: np.ndarray
+    """The fold of each program, an index into `FOLDS`: uint8 [n]."""
+
     where: np.ndarray
+    """The tokens that are probed, those of a program through its own `.`, but none whose state depends on definitions
+    still to come: bool [n, 1 + width]."""
 
     @classmethod
     def of(cls, programs: np.ndarray, families: tuple[str, ...] = ("",), family: np.ndarray | None = None) -> Examples:
-        """Of programs of one's own. ValueError where they are no such array, and for fewer than three skeletons."""
+        """Make examples of programs of one's own, uint8 [n, width].
+
+        Raises ValueError where they are not such an array, and for fewer than three skeletons.
+        """
         tokens.check(programs)
         inside = np.arange(programs.shape[1] + 1) <= tokens.lengths(programs)[:, None] + 1
         inside[:, 0] = False
@@ -104,73 +75,121 @@ class Examples:
     def __len__(self) -> int:
         return len(self.programs)
 
+    def __repr__(self) -> str:
+        families = ", ".join(filter(None, self.families)) or "one family"
+        return f"Examples({len(self):,} programs of {families}; {int(self.where.sum()):,} tokens)"
+
     def __getitem__(self, index: np.ndarray | slice) -> Examples:
-        arrays = (self.family, self.skeletons, self.folds, self.where)
-        return Examples(self.programs[index], self.families, *(array[index] for array in arrays))
+        """The programs of a slice, an array of indices or a mask."""
+        return Examples(
+            self.programs[index],
+            self.families,
+            self.family[index],
+            self.skeletons[index],
+            self.folds[index],
+            self.where[index],
+        )
 
     def fold(self, *names: str) -> Examples:
         """The programs of these folds (of `FOLDS`)."""
         return self[np.isin(self.folds, [FOLDS.index(name) for name in names])]
 
     def chunks(self) -> Iterator[Examples]:
-        """All of it, a few thousand programs at a time."""
+        """Yield all of it, a few thousand programs at a time."""
         for begin in range(0, len(self), _CHUNK):
             yield self[begin : begin + _CHUNK]
 
 
 def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = ()) -> Examples:
-    """About `n` programs of the mixture, of skeletons that no training saw, as many of each family as its weight asks
-    for, 30 at least; `families`: only these, by name. Raises ValueError for an unknown family, and for one that has too
-    few such programs."""
-    chosen = [family for family in mixture.families if not families or family.name in families]
+    """Draw about `n` programs of a mixture, of skeletons that no training saw.
+
+    Each family has its share of the mixture, and `MIN_PROGRAMS` at least. families: the names of those that are drawn,
+    by default all. Raises ValueError for an unknown family, and for one that has too few such programs.
+    """
     for name in families:
         mixture.family(name)  # ValueError for an unknown one
-    shares = {f.name: s for f, s in zip(mixture.families, mixture.shares, strict=True)}
-    total = sum(shares[family.name] for family in chosen)
+    members = [family for family in mixture.families if not families or family.name in families]
+    shares = {family.name: share for family, share in zip(mixture.families, mixture.shares, strict=True)}
+    total = sum(shares[family.name] for family in members)
     parts = []
-    for family in chosen:
-        wanted = max(30, round(n * shares[family.name] / total))
-        parts.append(held_out.held_out(family, "test_skeleton", wanted, seed, mixture.hold_out))
-    programs, family = stack_programs(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    for member in members:
+        size = max(MIN_PROGRAMS, round(n * shares[member.name] / total))
+        parts.append(held_out.held_out(member, "test_skeleton", size, seed, mixture.hold_out))
+    programs = stack_programs(parts)
+    family = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     _, distinct = np.unique(programs, axis=0, return_index=True)  # two families may have a program in common
     order = generator("examples", seed).permutation(np.sort(distinct))
-    return Examples.of(programs[order], tuple(f.name for f in chosen), family[order].astype(np.uint8))
+    return Examples.of(programs[order], tuple(member.name for member in members), family[order].astype(np.uint8))
 
 
-@dataclass(frozen=True)
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
 class Labelled:
-    """The labels of some examples at the tokens that `where` names (bool [n, positions]), row by row: values int32
-    [tokens, targets], defined bool [tokens, masks], and the mask of each target, mask_of int [targets]. outside
-    [targets]: tokens left out because |value| > 99."""
+    """The labels of some examples at the tokens that are probed, row by row.
+
+    Targets that are defined at the same tokens share a mask: `mask` and `at` have a column for each target all the
+    same.
+    """
+
+    targets: Targets
+    """What the columns are labels of."""
 
     where: np.ndarray
-    values: np.ndarray
-    defined: np.ndarray
-    mask_of: np.ndarray
-    outside: np.ndarray
+    """The tokens of the rows, in the order of `np.nonzero`: bool [n, positions]."""
 
-    def at(self, programs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(values [rows, targets], defined [rows, masks]) of tokens among those that `where` names."""
-        token = self._token[programs, positions]
-        return self.values[token], self.defined[token]
+    values: np.ndarray
+    """int32 [tokens, targets], 0 where the target is not defined."""
+
+    masks: np.ndarray
+    """Where the targets of each mask are defined: bool [tokens, masks]."""
+
+    mask_of: np.ndarray
+    """The mask of each target: int64 [targets]."""
+
+    outside: np.ndarray
+    """Tokens left out because |value| > 99: int64 [targets]."""
+
+    traces: kernel.Traces
+    """The states of the machine itself, of which breakdowns are made."""
+
+    def __repr__(self) -> str:
+        return f"Labelled({len(self.values):,} tokens, {len(self.targets)} targets)"
 
     @cached_property
-    def _token(self) -> np.ndarray:
-        """The number of each token that `where` names: int64 [n, positions]."""
+    def mask(self) -> np.ndarray:
+        """Where each target is defined: bool [tokens, targets]."""
+        return self.masks[:, self.mask_of]
+
+    def at(self, programs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(values, mask), both [rows, targets], of tokens among those that `where` names."""
+        rows = self.rows_at(programs, positions)
+        return self.values[rows], self.masks[rows][:, self.mask_of]
+
+    def rows_at(self, programs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """The rows of tokens among those that `where` names: int64 [rows]."""
+        return self._row[programs, positions]
+
+    @cached_property
+    def _row(self) -> np.ndarray:
+        """The row of each token that `where` names: int64 [n, positions]."""
         return self.where.cumsum().reshape(self.where.shape) - 1
 
     def of(self, target: int) -> tuple[np.ndarray, np.ndarray]:
-        """(values, defined) of one target, both [n, positions]; nothing is defined where nothing is probed."""
-        values, defined = np.zeros(self.where.shape, np.int32), np.zeros(self.where.shape, np.bool_)
-        values[self.where], defined[self.where] = self.values[:, target], self.defined[:, self.mask_of[target]]
-        return values, defined
+        """(values, mask) of one target, both [n, positions]; nothing is defined where nothing is probed."""
+        values = np.zeros(self.where.shape, np.int32)
+        mask = np.zeros(self.where.shape, np.bool_)
+        values[self.where] = self.values[:, target]
+        mask[self.where] = self.masks[:, self.mask_of[target]]
+        return values, mask
 
-    def taken(self) -> np.ndarray:
-        """Which values -99..99 each target takes: bool [targets, 199]."""
-        out = np.zeros((len(self.mask_of), 2 * variables.MAX_ABS_VALUE + 1), np.bool_)
-        for k, taken in enumerate(out):
-            taken[self.values[self.defined[:, self.mask_of[k]], k] + variables.MAX_ABS_VALUE] = True
-        return out
+    def value_table(self) -> np.ndarray:
+        """Which of the values -99..99 each target takes: bool [targets, 199]."""
+        table = np.zeros((len(self.targets), 2 * variables.MAX_ABS_VALUE + 1), np.bool_)
+        for k, mask in enumerate(self.mask_of):
+            table[k, self.values[self.masks[:, mask], k] + variables.MAX_ABS_VALUE] = True
+        return table
 
 
 def labelled(
@@ -179,53 +198,78 @@ def labelled(
     machines: Mapping[str, vm.Semantics | None] | None = None,
     seed: int = 0,
 ) -> Labelled:
-    """The targets' labels at every token that `examples.where` names. machines: semantics by name, for targets of
-    machines other than TRUE. Raises ValueError for a machine that is not among them, and what `variables.read`
-    raises."""
+    """Label every token that `examples.where` names.
+
+    Args:
+        examples: The programs; their labels are all held at once.
+        targets: What the labels are of, in the order of their columns.
+        machines: Semantics by name, for targets of machines other than TRUE_MACHINE.
+        seed: Of the permutations of control tasks.
+
+    Returns:
+        Values and masks [tokens, targets], and the traces that they were read from.
+
+    Raises:
+        ValueError: For a machine that is not among `machines`, and as `variables.read` raises it.
+    """
+    targets = targets if isinstance(targets, Targets) else Targets(targets)
     semantics = {TRUE_MACHINE: None, **(machines or {})}
-    unknown = [target.machine for target in targets if target.machine not in semantics]
-    if unknown:
-        raise ValueError(f"machine {unknown[0]!r} is none of {', '.join(semantics)}; pass its semantics in machines=")
-    traces = {name: kernel.traces(examples.programs, semantics[name]) for name in {t.machine for t in targets}}
-    known: dict[tuple, tuple[np.ndarray, np.ndarray, int]] = {}  # a permuted target reads what the plain one does
-    masks: dict[tuple, int] = {}
-    values, defined, mask_of, outside = [], [], [], []
+    for name in targets.machines:
+        if name not in semantics:
+            raise ValueError(f"machine {name!r} is none of {', '.join(semantics)}; pass its semantics in machines=")
+    names = (TRUE_MACHINE, *targets.machines)
+    traces = {name: kernel.traces(examples.programs, semantics[name]) for name in names}
+    columns: dict[tuple, tuple[np.ndarray, np.ndarray, int]] = {}  # a permuted target reads what the plain one does
+    mask_numbers: dict[object, int] = {}
+    values: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    mask_of: list[int] = []
+    outside: list[int] = []
     for target in targets:
         key = (target.machine, target.variable, target.offset)
-        if key not in known:
-            known[key] = _read(traces[target.machine], target, examples)
-        chosen, fine, left_out = known[key]
-        shared = ("all",) if _always(target) else key
-        if shared not in masks:
-            masks[shared] = len(defined)
-            defined.append(fine)
-        values.append(_permuted(chosen, fine, examples, seed) if target.permuted else chosen)
-        mask_of.append(masks[shared])
-        outside.append(left_out)
-    mask_of, outside = np.array(mask_of, np.int64), np.array(outside, np.int64)
-    return Labelled(examples.where, np.stack(values, 1), np.stack(defined, 1), mask_of, outside)
+        if key not in columns:
+            columns[key] = _column(traces[target.machine], target, examples)
+        column, mask, n_outside = columns[key]
+        mask_key = "every token" if _has_label_everywhere(target) else key
+        if mask_key not in mask_numbers:
+            mask_numbers[mask_key] = len(masks)
+            masks.append(mask)
+        values.append(_permuted(column, mask, examples, seed) if target.permuted else column)
+        mask_of.append(mask_numbers[mask_key])
+        outside.append(n_outside)
+    return Labelled(
+        targets,
+        examples.where,
+        np.stack(values, 1),
+        np.stack(masks, 1),
+        np.array(mask_of, np.int64),
+        np.array(outside, np.int64),
+        traces[TRUE_MACHINE],
+    )
 
 
-def _read(traces: kernel.Traces, target: Target, examples: Examples) -> tuple[np.ndarray, np.ndarray, int]:
-    """Values int32 and whether they are probed, both [tokens], and how many are left out as too large. A state ahead
-    lies within the program, its own `.` included."""
-    found = variables.read(traces, target.variable, offset=target.offset)
+def _column(traces: kernel.Traces, target: Target, examples: Examples) -> tuple[np.ndarray, np.ndarray, int]:
+    """The values int32 [tokens] of a target, where they are probed bool [tokens], and how many are left out as too
+    large. A state ahead lies within the program, its own `.` included."""
+    states = variables.read(traces, target.variable, offset=target.offset)
     ahead = np.arange(examples.where.shape[1]) + target.offset <= tokens.lengths(examples.programs)[:, None] + 1
-    values, inside = found.values[examples.where], (found.defined & ahead)[examples.where]
-    fine = inside & (abs(values) <= variables.MAX_ABS_VALUE)
-    return np.where(fine, values, 0).astype(np.int32), fine, int(inside.sum() - fine.sum())
+    values = states.values[examples.where]
+    inside = (states.defined & ahead)[examples.where]
+    mask = inside & (abs(values) <= variables.MAX_ABS_VALUE)
+    return np.where(mask, values, 0).astype(np.int32), mask, int(inside.sum() - mask.sum())
 
 
-def _always(target: Target) -> bool:
+def _has_label_everywhere(target: Target) -> bool:
     """Whether every token has a label, whatever the program: such targets share a mask."""
-    named = isinstance(target.variable, str)
-    return named and target.offset == 0 and target.variable.endswith(("all_true", ".kind", ".live"))
+    if not isinstance(target.variable, str) or target.offset:
+        return False
+    return target.variable.endswith(("all_true", ".kind", ".live"))
 
 
-def _permuted(values: np.ndarray, defined: np.ndarray, examples: Examples, seed: int) -> np.ndarray:
+def _permuted(values: np.ndarray, mask: np.ndarray, examples: Examples, seed: int) -> np.ndarray:
+    """Values [tokens] permuted among the tokens of the mask [tokens] that have the same token and previous token."""
     sequences = examples.sequences
     previous = np.concatenate([sequences[:, :1], sequences[:, :-1]], 1)
-    token, before = (array[examples.where][defined] for array in (sequences, previous))
-    out = np.zeros_like(values)
-    out[defined] = control_labels(values[defined], token, before, seed)
-    return out
+    permuted = np.zeros_like(values)
+    permuted[mask] = control_labels(values[mask], sequences[examples.where][mask], previous[examples.where][mask], seed)
+    return permuted

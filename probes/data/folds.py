@@ -8,13 +8,11 @@ from cadmus.machine import tokens
 from cadmus.programs import skeletons
 
 FOLDS = ("train", "validation", "test")
-
-
 _FOLD_SHARES = (0.6, 0.15, 0.25)  # of skeletons
 
 
 def skeleton_folds(programs: np.ndarray) -> np.ndarray:
-    """Probe training, validation and test programs, as an index into `FOLDS`: uint8 [n].
+    """Assign programs to folds: indices into `FOLDS`, uint8 [n].
 
     All programs of a skeleton share a fold, so that a probe is judged on skeletons it has not seen; 60, 15 and 25 % of
     the skeletons, in the order of their ids, and at least one each. Raises ValueError for fewer than three skeletons.
@@ -29,12 +27,12 @@ def skeleton_folds(programs: np.ndarray) -> np.ndarray:
 
 
 def skeleton_ids(programs: np.ndarray) -> np.ndarray:
-    """One number per skeleton: uint64 [n], equal for programs of one skeleton."""
+    """Number the skeletons of programs: uint64 [n], equal for programs of one skeleton."""
     return tokens.hashes(skeletons.skeletons(programs), "probes skeleton 1")
 
 
 def check_no_leak(train_skeletons: np.ndarray, test_skeletons: np.ndarray) -> None:
-    """ValueError where a skeleton, given as a text or as its number, is both in the training and in the test data."""
+    """Raise ValueError where a skeleton, as a text or as its number, is both in the training and in the test data."""
     test = np.unique(test_skeletons)
     both = np.intersect1d(np.unique(train_skeletons), test, assume_unique=True)
     if len(both):

@@ -8,7 +8,7 @@ import numpy as np
 def control_labels(
     labels: np.ndarray, tokens: np.ndarray, previous: np.ndarray, seed: int, defined: np.ndarray | None = None
 ) -> np.ndarray:
-    """Labels permuted among the rows that have the same token after the same previous token: like `labels`.
+    """Permute labels among the rows that have the same token after the same previous token; an array like `labels`.
 
     labels [rows] or [rows, variables], each variable permuted for itself; tokens and previous integers [rows]; defined
     bool, shaped as the labels: the others stay where they are. The marginal stays exactly as it is, given both tokens
@@ -18,24 +18,32 @@ def control_labels(
     """
     labels = np.asarray(labels)
     defined = np.ones(labels.shape, np.bool_) if defined is None else np.asarray(defined)
-    rows = (len(labels),)
-    if np.shape(tokens) != rows or np.shape(previous) != rows or defined.shape != labels.shape:
+    n_rows = (len(labels),)
+    if np.shape(tokens) != n_rows or np.shape(previous) != n_rows or defined.shape != labels.shape:
         raise ValueError(
             f"labels {labels.shape}, defined {defined.shape}, tokens {np.shape(tokens)} and previous tokens "
             f"{np.shape(previous)}; expected one of each for each row"
         )
-    first, second = (np.unique(column, return_inverse=True)[1] for column in (tokens, previous))
-    pair = first * (second.max(initial=0) + 1) + second
-    pair = pair.astype(np.min_scalar_type(pair.max(initial=0)))  # 16 bits are sorted ten times as fast as 64
+    pair = _pairs(tokens, previous)
     control = labels.copy()
-    for k, (column, at) in enumerate(zip(_as_columns(control), _as_columns(defined), strict=True)):
-        chosen = np.flatnonzero(at)
-        shuffled = chosen[np.random.default_rng([seed, k]).permutation(len(chosen))]
-        by_pair, shuffled_by_pair = (index[np.argsort(pair[index], kind="stable")] for index in (chosen, shuffled))
-        column[by_pair] = column[shuffled_by_pair]
+    for k, (column, mask) in enumerate(zip(_as_columns(control), _as_columns(defined), strict=True)):
+        rows = np.flatnonzero(mask)
+        shuffled = rows[np.random.default_rng([seed, k]).permutation(len(rows))]
+        # both lists have each pair equally often: sorted by pair, they say which row takes whose label
+        rows = rows[np.argsort(pair[rows], kind="stable")]
+        shuffled = shuffled[np.argsort(pair[shuffled], kind="stable")]
+        column[rows] = column[shuffled]
     return control
 
 
+def _pairs(tokens: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """Number the pairs (token, previous token): unsigned integers [rows], as small as will do."""
+    _, token = np.unique(tokens, return_inverse=True)
+    _, before = np.unique(previous, return_inverse=True)
+    pair = token * (before.max(initial=0) + 1) + before
+    return pair.astype(np.min_scalar_type(pair.max(initial=0)))  # 16 bits are sorted ten times as fast as 64
+
+
 def _as_columns(array: np.ndarray) -> np.ndarray:
-    """A view [variables, rows] of [rows] or [rows, variables]."""
+    """View [rows] or [rows, variables] as [variables, rows]."""
     return array[None] if array.ndim == 1 else array.T

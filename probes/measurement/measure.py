@@ -1,66 +1,68 @@
 """Read every target at every site, beside everything a score is held against, in two passes over the programs.
 
 The first pass gathers what the probes are fitted from (training and validation programs), of the model and of its
-untrained twin; the second reads the validation and the test programs and tallies what was right. Activations and
-labels are held batch by batch; what grows with the programs is a tally of counts per skeleton.
+untrained twin; the second reads the validation and the test programs and counts what was predicted correctly.
+Activations and labels are held batch by batch; what grows with the programs is a tally of counts per skeleton.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cadmus.machine import vm
+from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states.variables import MAX_ABS_VALUE
 from probes.controls.input_baselines import Baselines
-from probes.data.activations import token_rows
-from probes.data.examples import Examples, Labelled, Target
+from probes.data.activations import check_sites
+from probes.data.examples import Examples
 from probes.data.folds import check_no_leak
-from probes.measurement import passes
-from probes.measurement.passes import TRAINED, UNTRAINED, Plan, Progress
-from probes.measurement.tally import Breakdown, Tally
-from probes.solvers.bank import Bank
-from probes.solvers.custom import CustomSiteProbes, Probe
-from probes.solvers.site_probes import SiteProbes
+from probes.data.targets import Target, Targets
+from probes.measurement import counts, passes
+from probes.measurement.counts import Breakdowns, Fitted, TestCounts
+from probes.measurement.plan import TRAINED, UNTRAINED, Plan, site_groups
+from probes.solvers.custom import Probe
+from probes.solvers.site_probes import FittedProbes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement:
-    """What was read, over the test programs' clusters.
+    """What was measured, target by target: every array [targets] is in the order of `targets`."""
 
-    groups: the names of those that the detailed targets are broken down by. tallies by (TRAINED or UNTRAINED, site),
-    baselines by name: of all targets where the model is the trained one, elsewhere of the machine's own (`own`).
-    counts: as if all were right, so that `right_all` is the number of tokens; moments: as if 0, and 1, were read
-    everywhere, so that `error_all` is the sum of (y - 0)², (y - 1)². validation [targets] by site: the share right in
-    validation programs. bits [targets, 2] by site: online code length per label, with the activations and without.
-    outside [targets]: tokens left out of training, |value| > 99. unseen, by target: values of test tokens that no
-    training token has. differing [targets]: of an alternative machine's labels, the share that the true machine's are
-    not. programs: tested.
-    """
+    targets: Targets
+    """What was read in the model; in its untrained twin and off the input only the machine's own, `targets.own`."""
 
-    targets: tuple[Target, ...]
     sites: tuple[str, ...]
-    groups: tuple[tuple[str, str], ...]
-    counts: Tally
-    moments: tuple[Tally, Tally]
-    tallies: dict[tuple[str, str], Tally]
-    baselines: dict[str, Tally]
-    readouts: dict[tuple[str, str], SiteProbes | CustomSiteProbes]
-    validation: dict[str, np.ndarray]
-    bits: dict[str, np.ndarray]
-    outside: np.ndarray
-    unseen: tuple[tuple[int, ...], ...]
-    differing: np.ndarray
-    programs: int
+    """Hook names."""
 
-    @property
-    def own(self) -> list[int]:
-        """The places of the machine's own variables among the targets: no controls, no alternative machines."""
-        return passes.own_targets(self.targets)
+    tested: TestCounts
+    """What is read of the test programs, by cluster."""
+
+    site_probes: Fitted
+    """The fitted probes, by model (TRAINED or UNTRAINED) and site. `problems` of each says which targets have none, and
+    why."""
+
+    kept_values: dict[tuple[str, str], Any]
+    """What `keep` returned, by model and site."""
+
+    validation: dict[str, np.ndarray]
+    """The share of the validation tokens that is predicted correctly in the model, by site: float64 [targets]."""
+
+    bits: dict[str, np.ndarray]
+    """Online code length per label by site, with the activations and without: float64 [targets, 2], NaN where nothing
+    is coded."""
+
+    outside: np.ndarray
+    """Tokens left out of training because |value| > 99: int64 [targets]."""
+
+    unseen: tuple[tuple[int, ...], ...]
+    """By target, the values of test tokens that no training token has."""
+
+    def __repr__(self) -> str:
+        return f"Measurement({len(self.targets)} targets, {len(self.sites)} sites, {self.tested.n_programs:,} programs)"
 
 
 def measure(
@@ -69,79 +71,98 @@ def measure(
     targets: Sequence[Target],
     sites: Sequence[str],
     *,
-    twin: Any = None,
+    untrained: Any = None,
     machines: Mapping[str, vm.Semantics] | None = None,
-    detailed: Sequence[int] = (),
-    breakdowns: Callable[[Examples, Labelled], Breakdown] | None = None,
+    broken_down: Collection[Target] = (),
+    breakdowns: Breakdowns | None = None,
     probe: Probe | None = None,
-    inspect: Callable[[str, str, Bank, Bank], None] | None = None,
+    keep: passes.Keep | None = None,
     controls: bool = True,
     seed: int = 0,
-    progress: Progress = lambda stage, share: None,
+    progress: Progress = no_progress,
 ) -> Measurement:
-    """Fit a probe per (site, target) and tally what it reads in the test programs.
+    """Fit a probe per (site, target), and count what it predicts correctly in the test programs.
 
-    model, and twin, its untrained twin: of any kind that `probes` runs on; machines: semantics of the targets' machines
-    by name; detailed: targets (their places) that are broken down by `breakdowns`, which is asked part by part and must
-    name the same groups each time; probe: an estimator in place of the ridge and discriminant probes; inspect: told
-    the model (TRAINED or UNTRAINED; the twin's banks are of the targets in `Measured.own`, in that order) and the site,
-    and shown its training and validation banks before they are dropped; controls: False leaves out the baselines and
-    the code length. What cannot be fitted is told in `readouts`, and the rest is measured.
-    Raises ValueError where a skeleton is in two folds, a fold has no token to probe, no target is given or a site does
-    not exist.
+    A target that cannot be fitted is skipped; `site_probes[...].problems` says why.
+
+    Args:
+        model: The trained model, of any backend (`cadmus.models.backends`).
+        examples: The programs of all folds, no skeleton in two of them.
+        targets: What is read.
+        sites: Hook names of activations with a row per token.
+        untrained: The model's untrained twin, in which the machine's own targets are read as well.
+        machines: The semantics of the targets' machines, by name.
+        broken_down: The targets whose counts are broken down by groups of tokens.
+        breakdowns: Gives the groups of the tokens of some test programs; called part by part, it must name the same
+            groups each time.
+        probe: An estimator in place of the ridge and discriminant probes. It is fitted to a sample of tokens, so that
+            there are no banks.
+        keep: `keep(site, model, train, validation)`, whose value is stored as `kept_values[model, site]`: of the training and
+            validation banks of a site, which are dropped then. `model` is TRAINED or UNTRAINED; the banks of the
+            untrained model are of the targets `targets.own`. It is called on several threads.
+        controls: Whether the baselines and the code length are measured, too.
+        seed: Of permutations and baselines.
+        progress: Is told how far each stage is.
+
+    Returns:
+        Everything that `probes.measurement.scores` computes its tables from.
+
+    Raises:
+        ValueError: Where a skeleton is in two folds, a fold has no token to probe, no target is given, or a site does
+            not exist.
     """
-    models = {TRAINED: model} if twin is None else {TRAINED: model, UNTRAINED: twin}
-    task = Plan(models, examples, tuple(targets), tuple(sites), dict(machines or {}), seed, progress)
-    _check(task)
-    baselines = Baselines(task.targets, task.own) if controls else None
-    sample = passes.Sample.of(task)
+    models = {TRAINED: model} if untrained is None else {TRAINED: model, UNTRAINED: untrained}
+    plan = Plan(models, examples, Targets(targets), tuple(sites), dict(machines or {}), seed, progress)
+    _check(plan)
+    baselines = Baselines(plan.targets) if controls else None
+    sample = passes.Sample.of(plan)
+    site_probes: Fitted
+    kept_values: dict[tuple[str, str], Any] = {}
     if probe is None:
-        readouts = {}
-        groups = passes.site_groups(task)
-        for k, group in enumerate(groups):  # a pass each, so that memory stays bounded
-            banks: passes.Banks = {}
-            part = replace(task, sites=group, progress=_share_of(progress, k, len(groups)))
-            outside, known = passes.gather(part, banks, baselines if k == 0 else None)
-            readouts |= passes.fit(part, banks, inspect)
+        site_probes, kept_values, outside, train_values = _fit_from_sums(plan, baselines, keep)
     else:
-        outside, known = passes.gather(task, None, baselines)
-        readouts = passes.fit_custom(task, probe, sample)
-    bits = passes.code_lengths(task, sample) if controls else {}
+        outside, train_values = passes.gather(plan, None, baselines)
+        site_probes = passes.fit_custom(plan, probe, sample)
+    bits = passes.code_lengths(plan, sample) if controls else {}
     if baselines is not None:
-        baselines.fit(seed, partial(progress, "fit controls"))
-    validation = passes.validate(task, readouts)
-    found = passes.tally_test(task, readouts, baselines, list(detailed), breakdowns)
-    return Measurement(
-        targets=task.targets,
-        sites=task.sites,
-        groups=found.groups,
-        counts=found.counts,
-        moments=found.moments,
-        tallies=found.tallies,
-        baselines=found.baselines,
-        readouts=readouts,
-        validation=validation,
-        bits=bits,
-        outside=outside,
-        unseen=tuple(tuple((np.flatnonzero(row) - MAX_ABS_VALUE).tolist()) for row in found.taken & ~known),
-        differing=found.differing,
-        programs=len(examples.fold("test")),
-    )
+        baselines.fit(seed, progress)
+    validation = counts.validate(plan, site_probes)
+    tested = counts.tally_test(plan, site_probes, baselines, broken_down, breakdowns)
+    unseen = tuple(tuple((np.flatnonzero(row) - MAX_ABS_VALUE).tolist()) for row in tested.value_table & ~train_values)
+    return Measurement(plan.targets, plan.sites, tested, site_probes, kept_values, validation, bits, outside, unseen)
 
 
-def _share_of(progress: Progress, k: int, n: int) -> Progress:
-    """The progress of the k-th of n rounds, as a share of all."""
-    return lambda stage, share: progress(stage, (k + share) / n)
+def _fit_from_sums(
+    plan: Plan, baselines: Baselines | None, keep: passes.Keep | None
+) -> tuple[Fitted, dict[tuple[str, str], Any], np.ndarray, np.ndarray]:
+    """Fit from banks, a pass for each group of sites, so that memory stays bounded: the probes, what is kept, and what
+    `passes.gather` returns."""
+    site_probes: dict[tuple[str, str], FittedProbes] = {}
+    kept_values: dict[tuple[str, str], Any] = {}
+    groups = site_groups(plan)
+    for k, sites in enumerate(groups):
+        banks: passes.Banks = {}
+        part = replace(plan, sites=sites, progress=_round_progress(plan.progress, k, len(groups)))
+        outside, train_values = passes.gather(part, banks, baselines if k == 0 else None)
+        fitted, values = passes.fit(part, banks, keep)
+        site_probes |= fitted
+        kept_values |= values
+    return site_probes, kept_values, outside, train_values
 
 
-def _check(task: Plan) -> None:
-    if not task.targets:
+def _round_progress(progress: Progress, k: int, n: int) -> Progress:
+    """The progress of the k-th of n rounds, as a fraction of all."""
+    return lambda stage, fraction, note: progress(stage, (k + fraction) / n, note)
+
+
+def _check(plan: Plan) -> None:
+    if not plan.targets:
         raise ValueError("no target is given; name a variable or more")
-    train, validation, test = (task.examples.fold(name) for name in ("train", "validation", "test"))
+    train, validation, test = (plan.examples.fold(name) for name in ("train", "validation", "test"))
     check_no_leak(train.skeletons, validation.skeletons)
     check_no_leak(np.concatenate([train.skeletons, validation.skeletons]), test.skeletons)
     for name, part in (("training", train), ("validation", validation), ("test", test)):
         if not part.where.any():
             raise ValueError(f"the {len(part)} {name} programs have no token to probe; give more programs")
-    for model in task.models.values():
-        token_rows(model, train.programs[:0], task.sites)  # runs nothing, but says which site does not exist
+    for model in plan.models.values():
+        check_sites(model, plan.sites)

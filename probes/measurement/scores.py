@@ -5,8 +5,9 @@ One row per (site, variable, offset, group of tokens, metric). docs/probing.md e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,29 +15,27 @@ import pandas as pd
 from cadmus.states import variables
 from cadmus.statistics import clustered
 from probes.data.activations import layer_of
-from probes.data.examples import TRUE_MACHINE, Target
-from probes.measurement.measure import TRAINED, UNTRAINED, Measurement
-from probes.measurement.tally import ALL, Tally
-from probes.solvers.custom import CustomSiteProbes
+from probes.measurement.measure import Measurement
+from probes.measurement.plan import TRAINED, UNTRAINED
+from probes.measurement.score_table import ScoreTable
+from probes.measurement.tally import ALL, Group, Tally
 
 MARGIN = 0.05  # a variable counts as read where its score is surely this far above its best control
 CERTAIN = 0.99  # a constant or the current token that is right this often gives the variable away
 EMBEDDING = "blocks.0.hook_resid_pre"
 MIN_DIFFERENT = 0.01  # of the labels: a machine that changes fewer says nothing about a variable
-_MIN_TOKENS = 20  # tokens that a score rests on, at least
+_MIN_TOKENS = 20  # tokens that a score rests on
 CONTROLS = ("majority", "by token", "n-gram", "input, linear", "input, nonlinear", "embedding", "untrained")
-COLUMNS = (
-    *("site", "layer", "variable", "offset", "by", "group", "tokens", "clusters"),
-    *("probe", "as_number", "metric"),
-    *("score", "low", "high", *CONTROLS, "best_control", "beyond", "beyond_low", "beyond_high"),
-    *("p", "q", "p_somewhere", "control_task", "selectivity", "selectivity_low", "selectivity_high"),
-    *("bits", "frequency_bits", "control_bits", "control_frequency_bits"),
-    *("validation", "determined", "penalty", "outside"),
-    *("screen", "read", "problem", "note"),
-)
+
+_CELL = ("site", "layer", "variable", "offset", "by", "group", "tokens", "clusters", "probe", "as_number", "metric")
+_BEYOND = ("best_control", "beyond", "beyond_low", "beyond_high", "p", "q", "p_somewhere")
+_SELECTIVITY = ("control_task", "selectivity", "selectivity_low", "selectivity_high")
+_BITS = ("bits", "frequency_bits", "control_bits", "control_frequency_bits")
+_REMARKS = ("validation", "determined", "penalty", "outside", "screen", "read", "problem", "note")
+COLUMNS = (*_CELL, "score", "low", "high", *CONTROLS, *_BEYOND, *_SELECTIVITY, *_BITS, *_REMARKS)
 
 
-def table(measured: Measurement, seed: int = 0) -> pd.DataFrame:
+def table(measured: Measurement, seed: int = 0) -> ScoreTable:
     """A row per (site, variable, offset, group, metric), of `COLUMNS`.
 
     score, low, high: exact match of numbers, accuracy of categories, and R² of numbers (metric says which), with its
@@ -49,11 +48,11 @@ def table(measured: Measurement, seed: int = 0) -> pd.DataFrame:
     fewer than 30 clusters: percentile intervals are too short there. Raises ValueError for what was measured without
     controls.
     """
-    if not measured.baselines:
+    if not measured.tested.baselines:
         raise ValueError("there are no controls to hold scores against; measure with controls=True")
     rows, tested = [], []
     for site in measured.sites:
-        for row, difference in _site(measured, site, seed):
+        for row, difference in _site_rows(measured, site, seed):
             rows.append(row)
             if difference is not None:
                 tested.append((row, difference))
@@ -62,39 +61,38 @@ def table(measured: Measurement, seed: int = 0) -> pd.DataFrame:
         q = clustered.benjamini_hochberg(flips.p)
         for k, (row, _) in enumerate(tested):
             row |= {"p": flips.p[k], "q": q[k], "p_somewhere": flips.familywise[k]}
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return ScoreTable(rows, columns=COLUMNS)
 
 
-def _site(measured: Measurement, site: str, seed: int) -> Iterator[tuple[dict, np.ndarray | None]]:
-    """The rows of one site, all scored on the same resamples; beside those of all tokens, score minus best control by
-    cluster: float [clusters]."""
-    cells = [cell for target in measured.own for cell in _cells(measured, site, target)]
-    scored = [cell for cell in cells if not cell.problem]
-    places = {id(cell): k for k, cell in enumerate(scored)}
+def _site_rows(measured: Measurement, site: str, seed: int) -> Iterator[tuple[dict, np.ndarray | None]]:
+    """Yield the rows of one site, all scored on the same resamples; beside those of all tokens, score minus best
+    control by cluster: float [clusters]."""
+    cells = _numbered(itertools.chain.from_iterable(_cells(measured, site, k) for k in measured.targets.own))
+    scored = [cell for cell in cells if cell.number is not None]
     if scored:
-        sums = np.stack([np.stack([cell.right, cell.best, cell.n], -1) for cell in scored], 1)
+        # [clusters, cells, (correct, control correct, n)]
+        sums = np.stack([np.stack([cell.correct, cell.control_correct, cell.n], -1) for cell in scored], 1)
         score = clustered.accuracy_many(sums[..., [0, 2]], seed)
         beyond = clustered.difference_many(sums, seed)
     for cell in cells:
-        spec, k = measured.targets[cell.target], places.get(id(cell))
-        about = {**_about(measured, site, cell), "metric": "exact match" if spec.number else "accuracy"}
+        target, k = measured.targets[cell.target], cell.number
+        keys = _cell_columns(measured, site, cell)
+        row = {**keys, "metric": "exact match" if target.number else "accuracy"}
         if k is None:
-            yield about, None
+            yield row, None
             continue
         screen = _screen(cell.controls)
-        row = {
-            **about,
-            **_interval("", score, k, estimate="score"),
-            **cell.controls,
-            "best_control": cell.best_control,
-            **_interval("beyond", beyond, k),
-            **(_selectivity(measured, site, cell.target, seed) if not cell.group else {}),
-            "screen": screen,
-            "read": bool(beyond.low[k] > MARGIN and not screen and about["clusters"] >= clustered.MIN_CLUSTERS),
-        }
-        yield row, cell.right - cell.best if not cell.group else None
-        if spec.as_number and not cell.group:
-            yield {**about, "metric": "R2", **_r_squared(measured, site, cell.target, seed)}, None
+        enough = (cell.n > 0).sum() >= clustered.MIN_CLUSTERS
+        row |= _interval("", score, k, estimate="score")
+        row |= cell.controls
+        row |= {"best_control": cell.best_control, **_interval("beyond", beyond, k)}
+        row |= {"screen": screen, "read": bool(beyond.low[k] > MARGIN and not screen and enough)}
+        if cell.group:
+            yield row, None
+            continue
+        yield row | _selectivity(measured, site, cell.target, seed), cell.correct - cell.control_correct
+        if target.regression:
+            yield {**keys, "metric": "R2", **_r_squared(measured, site, cell.target, seed)}, None
 
 
 # --- cells -----------------------------------------------------------------------------------------------------------
@@ -102,106 +100,141 @@ def _site(measured: Measurement, site: str, seed: int) -> Iterator[tuple[dict, n
 
 @dataclass(frozen=True)
 class _Cell:
-    """A target and a group of tokens at a site: right, the best control's right and n, float [clusters]; the controls'
-    scores; why there is no score, if there is none."""
+    """A target and a group of tokens at a site."""
 
     target: int
+    """The target's index."""
+
     group: int
-    right: np.ndarray
-    best: np.ndarray
+    """The group's index; 0 is every token."""
+
+    correct: np.ndarray
+    """Tokens predicted correctly by the probe: float32 [clusters]."""
+
+    control_correct: np.ndarray
+    """The same of the best control."""
+
     n: np.ndarray
+    """All tokens: float32 [clusters]."""
+
     controls: dict[str, float]
+    """The scores of the controls that read the target."""
+
     best_control: str
+    """The one with the highest score; empty where there is none."""
+
     problem: str
+    """Why there is no score; empty where there is one."""
+
+    number: int | None = None
+    """The cell's number among those of the site that have a score."""
 
 
-def _cells(measured: Measurement, site: str, target: int) -> Iterator[_Cell]:
-    """That of all tokens, and of a target without a problem those of its groups that have tokens enough."""
-    readers = _controls_that_read(measured, site, target)
-    groups = range(len(measured.groups) if measured.counts.detailed[target] >= 0 else 1)
-    for group in groups:
-        by, _ = measured.groups[group]
-        if not _may_break_down(measured.targets[target].name, by):
+def _numbered(cells: Iterable[_Cell]) -> list[_Cell]:
+    """Number the cells that have a score."""
+    numbers = itertools.count()
+    return [cell if cell.problem else replace(cell, number=next(numbers)) for cell in cells]
+
+
+def _cells(measured: Measurement, site: str, k: int) -> Iterator[_Cell]:
+    """Yield the cell over all tokens and, if it has no problem, one cell per group with enough tokens."""
+    target, tested = measured.targets[k], measured.tested
+    controls = _controls_that_read(measured, site, k)
+    n_groups = len(tested.groups) if tested.counts.breaks_down(target) else 1
+    for group in range(n_groups):
+        if not _may_break_down(target.name, tested.groups[group]):
             continue
-        n = measured.counts.of(target, group)
+        n = tested.counts.of(target, group)
         total = float(n.sum())
-        held = {name: tally.of(place, group) for name, (tally, place) in readers.items()}
-        scores = {name: float(right.sum()) / max(total, 1) for name, right in held.items()}
-        problem = measured.readouts[TRAINED, site].problems.get(target, "")
+        correct_of = {name: tally.of(target, group) for name, tally in controls.items()}
+        scores = {name: float(correct.sum()) / max(total, 1) for name, correct in correct_of.items()}
+        problem = measured.site_probes[TRAINED, site].problems.get(k, "")
         if not problem and total < _MIN_TOKENS:
             problem = f"{int(total)} test tokens; a score needs {_MIN_TOKENS}"
         if not problem and not scores:
             problem = "no control reads it"
         if problem and group:
             continue
-        best = max(scores, key=scores.get, default="")
-        right = measured.tallies[TRAINED, site].of(target, group)
-        yield _Cell(target, group, right, held.get(best, np.zeros_like(n)), n, scores, best, problem)
+        best = max(scores, key=lambda name: scores[name], default="")
+        correct = tested.tallies[TRAINED, site].of(target, group)
+        yield _Cell(k, group, correct, correct_of.get(best, np.zeros_like(n)), n, scores, best, problem)
         if problem:
             return
 
 
-def _may_break_down(variable: str, by: str) -> bool:
-    """Whether a variable is broken down by these groups: how soon a register is read again is of interest for that
-    register's values; and no variable by itself, whose label would then be the same in all of a group."""
-    if by.startswith("reg."):
-        return variable.startswith(by[:6]) and not variables.depends_on_future(variable)
-    return not (by == "stack depth" and variable.split(".")[0] == "depth")
+def _may_break_down(variable: str, group: Group) -> bool:
+    """Whether a variable is broken down by a group's breakdown: how soon a register is read again is of interest for
+    that register's values; and no variable by itself, whose label would then be the same in all of a group."""
+    if group.register:
+        return variable.startswith(f"reg.{group.register}.") and not variables.depends_on_future(variable)
+    return not (group.breakdown == "stack depth" and variable.split(".")[0] == "depth")
 
 
-def _controls_that_read(measured: Measurement, site: str, target: int) -> dict[str, tuple[Tally, int]]:
-    """The controls that read the target, each with the target's place in it."""
-    place = measured.own.index(target)
-    found = {name: (measured.baselines[name], place) for name in CONTROLS if name in measured.baselines}
-    for name, key, k in (("embedding", (TRAINED, EMBEDDING), target), ("untrained", (UNTRAINED, site), place)):
-        if key in measured.tallies and key != (TRAINED, site) and k not in measured.readouts[key].problems:
-            found[name] = measured.tallies[key], k
-    return {name: (tally, k) for name, (tally, k) in found.items() if tally.read[k]}
+def _controls_that_read(measured: Measurement, site: str, k: int) -> dict[str, Tally]:
+    """The tallies of the controls that read target k."""
+    target, tested = measured.targets[k], measured.tested
+    tallies = {name: tested.baselines[name] for name in CONTROLS if name in tested.baselines}
+    for name, key in (("embedding", (TRAINED, EMBEDDING)), ("untrained", (UNTRAINED, site))):
+        if key in tested.tallies and key != (TRAINED, site):
+            tally = tested.tallies[key]
+            if tally.targets.index(target) not in measured.site_probes[key].problems:
+                tallies[name] = tally
+    return {name: tally for name, tally in tallies.items() if tally.n_predicted[tally.targets.index(target)]}
 
 
-def _about(measured: Measurement, site: str, cell: _Cell) -> dict[str, object]:
-    spec, readouts = measured.targets[cell.target], measured.readouts[TRAINED, site]
-    by, group = measured.groups[cell.group]
-    ours = "ridge" if spec.as_number else "discriminant"
-    validation = float(measured.validation[site][cell.target]) if by == ALL else np.nan
+def _cell_columns(measured: Measurement, site: str, cell: _Cell) -> dict[str, object]:
+    """What is known of a cell whether it has a score or not."""
+    target, group = measured.targets[cell.target], measured.tested.groups[cell.group]
+    site_probes = measured.site_probes[TRAINED, site]
     return {
-        **{"site": site, "layer": layer_of(site), "variable": spec.name, "offset": spec.offset},
-        **{"by": by[6:] if by.startswith("reg.") else by, "group": group},
-        **{"tokens": int(cell.n.sum()), "clusters": int((cell.n > 0).sum())},
-        **{"probe": readouts.name if isinstance(readouts, CustomSiteProbes) else ours},
-        **{"as_number": spec.as_number, "determined": spec.determined, "validation": validation},
-        **{"penalty": readouts.penalty(cell.target), "outside": int(measured.outside[cell.target])},
+        "site": site,
+        "layer": layer_of(site),
+        "variable": target.name,
+        "offset": target.offset,
+        "by": group.breakdown,
+        "group": group.name,
+        "tokens": int(cell.n.sum()),
+        "clusters": int((cell.n > 0).sum()),
+        "probe": site_probes.probe_name(target),
+        "as_number": target.regression,
+        "determined": target.determined,
+        "validation": float(measured.validation[site][cell.target]) if group.breakdown == ALL else np.nan,
+        "penalty": site_probes.penalty(cell.target),
+        "outside": int(measured.outside[cell.target]),
         "problem": cell.problem,
         "note": _note(measured, site, cell),
     }
 
 
 def _note(measured: Measurement, site: str, cell: _Cell) -> str:
-    notes = [measured.readouts[TRAINED, site].notes.get(cell.target, "")]
-    unread = int(measured.counts.read[cell.target] - measured.tallies[TRAINED, site].read[cell.target])
+    k, tested = cell.target, measured.tested
+    notes = [measured.site_probes[TRAINED, site].notes.get(k, "")]
+    unread = int(tested.counts.n_predicted[k] - tested.tallies[TRAINED, site].n_predicted[k])
     if unread and not cell.problem:
         notes.append(f"nothing is read at {unread} test tokens, which count as wrong")
-    if measured.unseen[cell.target]:
-        notes.append(f"test values that training lacks: {list(measured.unseen[cell.target])}")
+    if measured.unseen[k]:
+        notes.append(f"test values that training lacks: {list(measured.unseen[k])}")
     return "; ".join(filter(None, notes))
 
 
 def _screen(controls: Mapping[str, float]) -> str:
-    shown = {name for name, score in controls.items() if score >= CERTAIN}
-    if "majority" in shown:
+    """What alone gives a variable away, of the scores of its controls; empty where nothing does."""
+    certain = {name for name, score in controls.items() if score >= CERTAIN}
+    if "majority" in certain:
         return "constant"
-    if "by token" in shown:
+    if "by token" in certain:
         return "the token shows it"
-    return "the input determines it" if shown & {"input, linear", "input, nonlinear"} else ""
+    return "the input determines it" if certain & {"input, linear", "input, nonlinear"} else ""
 
 
-# --- R², selectivity, gaps -------------------------------------------------------------------------------------------
+# --- R² and selectivity ----------------------------------------------------------------------------------------------
 
 
-def _r_squared(measured: Measurement, site: str, target: int, seed: int) -> dict[str, float]:
-    """Of a number, over all tokens; NaN where the value is constant, or some token was not read."""
-    n = measured.counts.right_all[target]
-    yy, shifted = (moment.error_all[target] for moment in measured.moments)
+def _r_squared(measured: Measurement, site: str, k: int, seed: int) -> dict[str, float]:
+    """R² of a number over all tokens; NaN where the value is constant, or some token was not read."""
+    target, tested = measured.targets[k], measured.tested
+    n = tested.counts.correct[k]
+    yy, shifted = (moment.squared_error[k] for moment in tested.moments)
     y = (yy + n - shifted) / 2  # (y - 1)² = y² - 2 y + 1
 
     def statistic(totals: np.ndarray) -> np.ndarray:
@@ -209,68 +242,76 @@ def _r_squared(measured: Measurement, site: str, target: int, seed: int) -> dict
         with np.errstate(divide="ignore", invalid="ignore"):
             return 1 - error / (yy - y**2 / n)
 
-    def sums(tally: Tally, place: int) -> np.ndarray:
-        return np.stack([tally.error_all[place], n, y, yy], -1)
+    def sums(tally: Tally) -> np.ndarray:
+        """float64 [clusters, (squared error, n, sum of y, sum of y²)]"""
+        return np.stack([tally.squared_error[tally.targets.index(target)], n, y, yy], -1)
 
-    found = clustered.bootstrap_many(sums(measured.tallies[TRAINED, site], target)[:, None], statistic, seed)
-    readers = _controls_that_read(measured, site, target)
-    shown = [name for name in ("untrained", "embedding", "input, linear") if name in readers]
-    return {
-        **_interval("", found, 0, estimate="score"),
-        **{name: float(statistic(sums(*readers[name]).sum(0))) for name in shown},
-    }
-
-
-def _find(measured: Measurement, target: Target, **changes: object) -> int | None:
-    asked = Target(target.variable, target.offset, **changes)
-    return measured.targets.index(asked) if asked in measured.targets else None
+    interval = clustered.bootstrap_many(sums(tested.tallies[TRAINED, site])[:, None], statistic, seed)
+    controls = _controls_that_read(measured, site, k)
+    columns = _interval("", interval, 0, estimate="score")
+    for name in ("untrained", "embedding", "input, linear"):
+        if name in controls:
+            columns[name] = float(statistic(sums(controls[name]).sum(0)))
+    return columns
 
 
-def _selectivity(measured: Measurement, site: str, target: int, seed: int) -> dict[str, float]:
-    """Score minus control task, for all tokens; beside it the code lengths."""
-    spec, tally = measured.targets[target], measured.tallies[TRAINED, site]
-    control = None if spec.as_number else _find(measured, spec, permuted=True)
-    if control is None or control in measured.readouts[TRAINED, site].problems:
+def _selectivity(measured: Measurement, site: str, k: int, seed: int) -> dict[str, float]:
+    """Score minus control task, for all tokens; beside it the code lengths. Nothing, where there is no control task."""
+    control = measured.targets.control_of(k)
+    if control is None or control in measured.site_probes[TRAINED, site].problems:
         return {}
-    n = measured.counts.right_all[target]
-    found = clustered.difference_many(
-        np.stack([tally.right_all[target], tally.right_all[control], n], -1)[:, None], seed
-    )
+    correct, n = measured.tested.tallies[TRAINED, site].correct, measured.tested.counts.correct[k]
+    # [clusters, 1 cell, (correct, control correct, n)]
+    selectivity = clustered.difference_many(np.stack([correct[k], correct[control], n], -1)[:, None], seed)
+    bits, frequency_bits = measured.bits[site][k]
+    control_bits, control_frequency_bits = measured.bits[site][control]
     return {
-        "control_task": float(tally.right_all[control].sum() / n.sum()),
-        **_interval("selectivity", found, 0),
-        **dict(zip(("bits", "frequency_bits"), measured.bits[site][target], strict=True)),
-        **dict(zip(("control_bits", "control_frequency_bits"), measured.bits[site][control], strict=True)),
+        "control_task": float(correct[control].sum() / n.sum()),
+        **_interval("selectivity", selectivity, 0),
+        "bits": bits,
+        "frequency_bits": frequency_bits,
+        "control_bits": control_bits,
+        "control_frequency_bits": control_frequency_bits,
     }
+
+
+# --- alternative machines --------------------------------------------------------------------------------------------
 
 
 def gaps(measured: Measurement, seed: int = 0) -> pd.DataFrame:
     """A row per (site, variable, alternative machine): the selectivity of the probe of the machine's states, that of
     the probe of the alternative's, and the gap between them, each with its interval (paired over skeletons)."""
-    rows = []
-    for site in measured.sites:
-        compared = list(_compared(measured, site))
-        if not compared:
-            continue
-        tally, n = measured.tallies[TRAINED, site].right_all, measured.counts.right_all
-        sums = np.stack([np.stack([*tally[at], n[at[0]], n[at[2]]], -1) for at in map(list, compared)], 1)
-        found = {
-            "selectivity": clustered.bootstrap_many(sums, _true_selectivity, seed),
-            "alternative_selectivity": clustered.bootstrap_many(sums, _alternative_selectivity, seed),
-            "gap": clustered.bootstrap_many(sums, lambda t: _true_selectivity(t) - _alternative_selectivity(t), seed),
+    return pd.DataFrame([row for site in measured.sites for row in _site_gaps(measured, site, seed)])
+
+
+def _site_gaps(measured: Measurement, site: str, seed: int) -> Iterator[dict[str, object]]:
+    compared = list(_compared(measured, site))
+    if not compared:
+        return
+    correct, n = measured.tested.tallies[TRAINED, site].correct, measured.tested.counts.correct
+    # [clusters, cells, (correct, control, alternative, its control, n, alternative n)]
+    sums = np.stack([np.stack([*correct[list(at)], n[at[0]], n[at[2]]], -1) for at in compared], 1)
+    intervals = {
+        "selectivity": clustered.bootstrap_many(sums, _true_selectivity, seed),
+        "alternative_selectivity": clustered.bootstrap_many(sums, _alternative_selectivity, seed),
+        "gap": clustered.bootstrap_many(sums, lambda t: _true_selectivity(t) - _alternative_selectivity(t), seed),
+    }
+    totals = sums.sum(0)
+    for k, (own, _, other, _) in enumerate(compared):
+        target = measured.targets[own]
+        row = {
+            "site": site,
+            "layer": layer_of(site),
+            "variable": target.name,
+            "offset": target.offset,
+            "machine": measured.targets[other].machine,
+            "metric": "exact match" if target.number else "accuracy",
+            "score": totals[k, 0] / totals[k, 4],
+            "alternative_score": totals[k, 2] / totals[k, 5],
         }
-        totals = sums.sum(0)
-        for k, (target, _, other, _) in enumerate(compared):
-            spec = measured.targets[target]
-            row = {
-                **{"site": site, "layer": layer_of(site), "variable": spec.name, "offset": spec.offset},
-                **{"machine": measured.targets[other].machine, "metric": "exact match" if spec.number else "accuracy"},
-                **{"score": totals[k, 0] / totals[k, 4], "alternative_score": totals[k, 2] / totals[k, 5]},
-            }
-            for name, intervals in found.items():
-                row |= _interval(name, intervals, k)
-            rows.append({**row, "differing": measured.differing[other], "clusters": int(found["gap"].clusters[k])})
-    return pd.DataFrame(rows)
+        for name, interval in intervals.items():
+            row |= _interval(name, interval, k)
+        yield {**row, "differing": measured.tested.differing[other], "clusters": int(intervals["gap"].clusters[k])}
 
 
 def _true_selectivity(totals: np.ndarray) -> np.ndarray:
@@ -282,25 +323,30 @@ def _alternative_selectivity(totals: np.ndarray) -> np.ndarray:
 
 
 def _compared(measured: Measurement, site: str) -> Iterator[tuple[int, int, int, int]]:
-    """The places of a variable, its control, and both of an alternative machine, where all four are read, rest on
+    """Yield the indices of a target, its control, and both of an alternative machine, where all four are read, rest on
     clusters enough for an interval, and the machine changes labels enough."""
-    machines = list(dict.fromkeys(target.machine for target in measured.targets if target.machine != TRUE_MACHINE))
-    for target in measured.own:
-        spec = measured.targets[target]
-        for machine in machines if not spec.as_number else ():
-            at = (
-                target,
-                _find(measured, spec, permuted=True),
-                _find(measured, spec, machine=machine),
-                _find(measured, spec, machine=machine, permuted=True),
-            )
-            if None in at or any(k in measured.readouts[TRAINED, site].problems for k in at):
-                continue
-            clusters = [(measured.counts.right_all[k] > 0).sum() for k in at]
-            if min(clusters) >= clustered.MIN_CLUSTERS and measured.differing[at[2]] >= MIN_DIFFERENT:
-                yield at
+    targets, problems = measured.targets, measured.site_probes[TRAINED, site].problems
+    n_clusters = (measured.tested.counts.correct > 0).sum(1)
+    for k, name in itertools.product(targets.own, targets.machines):
+        control, other = targets.control_of(k), targets.on_machine(k, name)
+        if targets[k].regression or control is None or other is None:
+            continue
+        other_control = targets.control_of(other)
+        if other_control is None:
+            continue
+        at = int(k), control, other, other_control
+        if any(index in problems for index in at):
+            continue
+        enough = min(n_clusters[list(at)]) >= clustered.MIN_CLUSTERS
+        if enough and measured.tested.differing[other] >= MIN_DIFFERENT:
+            yield at
 
 
-def _interval(name: str, found: clustered.Intervals, k: int, estimate: str = "") -> dict[str, float]:
+def _interval(name: str, intervals: clustered.Intervals, k: int, estimate: str = "") -> dict[str, float]:
+    """The columns of cell k: NAME (or `estimate`), NAME_low, NAME_high."""
     low, high = (f"{name}_low", f"{name}_high") if name else ("low", "high")
-    return {estimate or name: float(found.estimate[k]), low: float(found.low[k]), high: float(found.high[k])}
+    return {
+        estimate or name: float(intervals.estimate[k]),
+        low: float(intervals.low[k]),
+        high: float(intervals.high[k]),
+    }

@@ -1,11 +1,14 @@
-"""Rights and errors by cluster: what every score, its interval and its difference from a control are computed from.
+"""Correct counts and squared errors per cluster: what every score, its interval and its difference from a control are
+computed from.
 
-A `Tally` adds up, for one reader (a probe or a baseline) and every target, the tokens read rightly and the squared
-error, per cluster (skeleton), and the former per group of tokens too (all, and every value of each breakdown).
+A `Tally` adds up, for one reader (the probes of a site, or a baseline) and every target, the tokens predicted correctly
+and the squared error, per cluster (skeleton), and the former per group of tokens too: all, and every group of each
+breakdown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,84 +16,82 @@ from numba import njit
 
 from cadmus.machine import tokens
 from cadmus.statistics import clustered
+from probes.data.targets import Target, Targets
 
 ALL = "all"
 
 
-@dataclass(frozen=True)
-class Breakdown:
-    """The groups that scores are broken down by: names (breakdown, group); codes int16 [n, positions, breakdowns] index
-    them, -1 where a token belongs to none. Group 0 is every token."""
+# --- groups of tokens ------------------------------------------------------------------------------------------------
 
-    names: tuple[tuple[str, str], ...]
+
+@dataclass(frozen=True)
+class Group:
+    """A group of tokens that scores are computed on."""
+
+    breakdown: str
+    """What the tokens are grouped by: "token class", "family", ..."""
+
+    name: str
+    """The group among those of its breakdown."""
+
+    register: str = ""
+    """The register whose variables alone are broken down so, such as "a"; empty: all variables are."""
+
+
+ALL_TOKENS = Group(ALL, ALL)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way of grouping tokens."""
+
+    name: str
+    """Of the breakdown: "token class", "family", ..."""
+
     codes: np.ndarray
+    """The group of each token, an index into `groups`; below 0: none. int [n, positions]."""
+
+    groups: tuple[str, ...]
+    """The names of the groups."""
+
+    register: str = ""
+    """As `Group.register`."""
+
+
+@dataclass(frozen=True, repr=False)
+class Breakdown:
+    """All groups that scores are broken down by; group 0 is every token."""
+
+    groups: tuple[Group, ...]
+    """The groups, numbered through."""
+
+    codes: np.ndarray
+    """The groups that each token belongs to, indices into `groups`, -1 for none: int16 [n, positions, groupings]."""
+
+    def __repr__(self) -> str:
+        names = dict.fromkeys(group.breakdown for group in self.groups)
+        return f"Breakdown({len(self.groups)} groups by {', '.join(names)})"
 
     @classmethod
-    def of(cls, **breakdowns: tuple[np.ndarray, tuple[str, ...]]) -> Breakdown:
-        """Each breakdown: codes int [n, positions] (-1: none) and the names of its groups."""
-        names, codes = [(ALL, ALL)], []
-        for breakdown, (code, labels) in breakdowns.items():
-            codes.append(np.where(code < 0, -1, code + len(names)).astype(np.int16))
-            names += [(breakdown.replace("_", " "), label) for label in labels]
-        if not codes:
-            raise ValueError("no breakdown is given; Groups.none says that there is none")
-        return cls(tuple(names), np.stack(codes, -1))
+    def of(cls, *groupings: Grouping) -> Breakdown:
+        """Number the groups of several groupings of the same tokens. Raises ValueError where none is given."""
+        if not groupings:
+            raise ValueError("no grouping is given; Breakdown.none says that there is none")
+        groups, codes = [ALL_TOKENS], []
+        for grouping in groupings:
+            codes.append(np.where(grouping.codes < 0, -1, grouping.codes + len(groups)).astype(np.int16))
+            groups += [Group(grouping.name, name, grouping.register) for name in grouping.groups]
+        return cls(tuple(groups), np.stack(codes, -1))
 
     @classmethod
     def none(cls, shape: tuple[int, int]) -> Breakdown:
         """All tokens only, of `shape` (n, positions)."""
-        return cls(((ALL, ALL),), np.zeros((*shape, 0), np.int16))
+        return cls((ALL_TOKENS,), np.zeros((*shape, 0), np.int16))
 
 
-class Tally:
-    """right_all float32 [targets, clusters]: tokens read rightly; right float32 [detailed, clusters, groups]: those of
-    the detailed targets; error_all float64 [targets, clusters]: squared error, NaN where a token was not read at all;
-    read int64 [targets]: tokens that were."""
-
-    def __init__(self, clusters: int, detailed: np.ndarray, groups: int):
-        """detailed int [targets]: the row of a target among the detailed ones, -1 for others."""
-        self.detailed = np.asarray(detailed, np.int64)
-        size = int(self.detailed.max(initial=-1)) + 1
-        self.right_all = np.zeros((len(self.detailed), clusters), np.float32)
-        self.right = np.zeros((size, clusters, groups), np.float32)
-        self.error_all = np.zeros((len(self.detailed), clusters))
-        self.read = np.zeros(len(self.detailed), np.int64)
-
-    def add(
-        self, read: np.ndarray, values: np.ndarray, shown: np.ndarray, clusters: np.ndarray, groups: np.ndarray
-    ) -> Tally:
-        """read float [rows, targets] (NaN: nothing read, wrong); values int [rows, targets]; shown bool [rows,
-        targets]; clusters int [rows]; groups int16 [rows, breakdowns]."""
-        arrays = (np.asarray(read, np.float32), values.astype(np.int32), shown, clusters.astype(np.int64), groups)
-        sums = (self.right_all, self.right, self.error_all, self.read)
-        _add(*(np.ascontiguousarray(array) for array in arrays), self.detailed, *sums)
-        return self
-
-    def of(self, target: int, group: int = 0) -> np.ndarray:
-        """The tokens of a group read rightly: [clusters]; groups but the first of detailed targets only."""
-        return self.right_all[target] if group == 0 else self.right[self.detailed[target], :, group]
-
-
-@njit(cache=True, nogil=True)
-def _add(read, values, shown, clusters, groups, detailed, right_all, right, error_all, count):
-    for i in range(len(read)):
-        c = clusters[i]
-        for t in range(read.shape[1]):
-            if not shown[i, t]:
-                continue
-            if np.isfinite(read[i, t]):
-                count[t] += 1
-                error_all[t, c] += (np.float64(read[i, t]) - values[i, t]) ** 2
-            else:
-                error_all[t, c] = np.nan
-            d = detailed[t]
-            if np.rint(read[i, t]) == values[i, t]:
-                right_all[t, c] += 1
-                if d >= 0:
-                    right[d, c, 0] += 1
-                    for b in range(groups.shape[1]):
-                        if groups[i, b] >= 0:
-                            right[d, c, groups[i, b]] += 1
+def token_classes(sequences: np.ndarray) -> Grouping:
+    """Group tokens by class; sequences uint8 [n, positions]."""
+    return Grouping("token class", tokens.classes(sequences).astype(np.int64), tuple(tokens.TOKEN_CLASSES))
 
 
 def clusters_of(skeletons: np.ndarray, programs: int) -> np.ndarray:
@@ -99,6 +100,95 @@ def clusters_of(skeletons: np.ndarray, programs: int) -> np.ndarray:
     return index.ravel() if len(labels) >= clustered.MIN_CLUSTERS else np.arange(programs)
 
 
-def token_classes(sequences: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The breakdown by class of the current token."""
-    return tokens.classes(sequences).astype(np.int64), tuple(tokens.TOKEN_CLASSES)
+# --- counts ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What holds at some tokens, and where they are counted."""
+
+    values: np.ndarray
+    """int32 [rows, targets]."""
+
+    mask: np.ndarray
+    """Where the target is defined: bool [rows, targets]."""
+
+    clusters: np.ndarray
+    """int64 [rows]."""
+
+    groups: np.ndarray
+    """The groups of each token, as `Breakdown.codes`: int16 [rows, groupings]."""
+
+    def select(self, targets: np.ndarray) -> Truth:
+        """The same of some targets only, int [selected]."""
+        return Truth(self.values[:, targets], self.mask[:, targets], self.clusters, self.groups)
+
+
+class Tally:
+    """What one reader gets right of its targets, by cluster.
+
+    correct float32 [targets, clusters]: tokens predicted correctly; correct_by_group float32 [broken down, clusters,
+    groups]: those of the targets that are broken down; squared_error float64 [targets, clusters]: NaN where a token was
+    not predicted at all; n_predicted int64 [targets]: tokens that were.
+    """
+
+    def __init__(self, targets: Targets, clusters: int, groups: int = 1, broken_down: Collection[Target] = ()):
+        self.targets = targets
+        self._row = np.full(len(targets), -1)  # of each target in correct_by_group; -1: not broken down
+        rows = [k for k, target in enumerate(targets) if target in broken_down]
+        self._row[rows] = np.arange(len(rows))
+        self.correct = np.zeros((len(targets), clusters), np.float32)
+        self.correct_by_group = np.zeros((len(rows), clusters, groups), np.float32)
+        self.squared_error = np.zeros((len(targets), clusters))
+        self.n_predicted = np.zeros(len(targets), np.int64)
+
+    def __repr__(self) -> str:
+        return f"Tally({len(self.targets)} targets, {self.correct.shape[1]} clusters)"
+
+    def add(self, predicted: np.ndarray, truth: Truth) -> Tally:
+        """Count predictions, float [rows, targets] (NaN: nothing predicted, wrong); returns the tally itself."""
+        _add(
+            np.ascontiguousarray(predicted, np.float32),
+            np.ascontiguousarray(truth.values, np.int32),
+            np.ascontiguousarray(truth.mask),
+            np.ascontiguousarray(truth.clusters, np.int64),
+            np.ascontiguousarray(truth.groups),
+            self._row,
+            self.correct,
+            self.correct_by_group,
+            self.squared_error,
+            self.n_predicted,
+        )
+        return self
+
+    def breaks_down(self, target: Target) -> bool:
+        """Whether the target is counted by group."""
+        return bool(self._row[self.targets.index(target)] >= 0)
+
+    def of(self, target: Target, group: int = 0) -> np.ndarray:
+        """The tokens of a group predicted correctly: float32 [clusters]; groups but the first of broken-down targets
+        only."""
+        k = self.targets.index(target)
+        return self.correct[k] if group == 0 else self.correct_by_group[self._row[k], :, group]
+
+
+@njit(cache=True, nogil=True)
+def _add(predicted, values, mask, clusters, groups, row, correct, correct_by_group, squared_error, n_predicted):
+    for i in range(len(predicted)):
+        c = clusters[i]
+        for t in range(predicted.shape[1]):
+            if not mask[i, t]:
+                continue
+            if np.isfinite(predicted[i, t]):
+                n_predicted[t] += 1
+                squared_error[t, c] += (np.float64(predicted[i, t]) - values[i, t]) ** 2
+            else:
+                squared_error[t, c] = np.nan
+            if np.rint(predicted[i, t]) == values[i, t]:
+                correct[t, c] += 1
+                d = row[t]
+                if d >= 0:
+                    correct_by_group[d, c, 0] += 1
+                    for b in range(groups.shape[1]):
+                        if groups[i, b] >= 0:
+                            correct_by_group[d, c, groups[i, b]] += 1

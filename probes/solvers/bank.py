@@ -1,8 +1,9 @@
-"""Sums over rows that every linear probe of a site is a function of: one pass, many targets, memory flat in the rows.
+"""Sufficient statistics of linear probes: sums over rows that every probe of a site is a function of.
 
 A `Bank` gathers, for one site, the second moments of the activations under every mask (which rows a target has) and the
-sum of the activations by target and class. `moments` turns them into what `probes.solvers.linear` solves: ridge
-regression for numbers, least-squares and discriminant classifiers for categories. Banks of different rows add up.
+sum of the activations by target and class: one pass, many targets, memory flat in the rows. `moments` turns them into
+what `probes.solvers.linear` solves: ridge regression for numbers, least-squares and discriminant classifiers for
+categories. Banks of different rows add up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from cadmus.states.variables import MAX_ABS_VALUE
+from probes.data.examples import Labelled
 from probes.solvers.moments import Moments
 from probes.solvers.rows import BatchLabels, MaskProducts
 
@@ -22,7 +24,7 @@ _PRODUCT_BYTES = 64e6  # of second moments that are held apart at once
 
 
 class Bank:
-    """The sums of one site: `update` batch after batch, `+` across processes, `moments(target)` to fit.
+    """Sufficient statistics of one site: `update` batch after batch, `+` across processes, `moments(target)` to fit.
 
     mask_of int [targets]: which mask each target has; targets of one mask share their second moments. masks: how many
     there are, where some belong to no target.
@@ -35,39 +37,54 @@ class Bank:
         self.xx = np.zeros((masks, features, features))
         self.sums = np.zeros((len(self.mask_of), CLASSES, features))
         self.counts = np.zeros((len(self.mask_of), CLASSES))
-        self.bad = 0  # rows left out: NaN or infinite
+        self.n_not_finite = 0  # rows left out: NaN or infinite
+
+    @classmethod
+    def of(cls, labels: Labelled | BatchLabels, features: int) -> Bank:
+        """An empty bank of activations of so many features, for the targets of these labels."""
+        n_masks = len(labels.masks) if isinstance(labels, BatchLabels) else labels.masks.shape[1]
+        return cls(features, labels.mask_of, n_masks)
+
+    def __repr__(self) -> str:
+        masks, features, _ = self.xx.shape
+        return f"{type(self).__name__}({features} features, {len(self.mask_of)} targets, {masks} masks)"
 
     def update(self, x: np.ndarray, rows: BatchLabels) -> Bank:
-        """x float [rows, features]. A row with an activation that is not finite is left out, and counted in `bad`."""
+        """Add activations x, float [rows, features], with their labels; returns the bank itself.
+
+        A row with an activation that is not finite is left out, and counted in `n_not_finite`.
+        """
         x = np.asarray(x, np.float32)
         finite = np.isfinite(x @ np.ones(x.shape[1], np.float32))  # a quick look that may cry wolf
         if not finite.all():
             finite = np.isfinite(x).all(1)
         if not finite.all():
-            self.bad += int((~finite).sum())
+            self.n_not_finite += int((~finite).sum())
             if not finite.any():
                 return self
-            x, rows = np.where(finite[:, None], x, x[finite].mean(0)), rows.without(~finite)
+            x = np.where(finite[:, None], x, x[finite].mean(0))
+            rows = rows.without(~finite)
         if self.center is None:
             self.center = x.mean(0, dtype=np.float64).astype(np.float32)
         x = x - self.center
-        _add_by_class(x, np.ascontiguousarray(rows.codes), self.sums, self.counts)
+        _add_by_class(x, np.ascontiguousarray(rows.classes), self.sums, self.counts)
         self._add_products(x, rows.products)
         return self
 
     def _add_products(self, x: np.ndarray, products: MaskProducts) -> None:
-        """A product per part, added to every mask or subtracted from it."""
+        """Form a product per part, and add it to every mask or subtract it."""
         masks, features, _ = self.xx.shape
-        total = self.xx.reshape(masks, -1)
-        each = max(1, int(_PRODUCT_BYTES / (4 * features**2)))
+        total = self.xx.reshape(masks, -1)  # [masks, features * features], a view
+        n_at_once = max(1, int(_PRODUCT_BYTES / (4 * features**2)))
         parts = [products.order[begin:end] for begin, end in itertools.pairwise(products.bounds)]
-        for begin in range(0, len(parts), each):
-            chosen = parts[begin : begin + each]
-            made = np.empty((len(chosen), features, features), np.float32)
-            for product, rows in zip(made, chosen, strict=True):
+        for begin in range(0, len(parts), n_at_once):
+            batch = parts[begin : begin + n_at_once]
+            moments = np.empty((len(batch), features, features), np.float32)
+            for product, rows in zip(moments, batch, strict=True):
                 part = x if len(rows) == len(x) else x[rows]
                 np.dot(part.T, part, out=product)
-            total += products.weights[:, begin : begin + each] @ made.reshape(len(chosen), -1)
+            # [masks, parts] @ [parts, features * features]
+            total += products.weights[:, begin : begin + n_at_once] @ moments.reshape(len(batch), -1)
 
     def __add__(self, other: Bank) -> Bank:
         same = type(self) is type(other) and np.array_equal(self.mask_of, other.mask_of)
@@ -77,19 +94,20 @@ class Bank:
         total.center = self.center if self.center is not None else other.center
         for bank in (self, other):
             if bank.center is not None:
-                xx, sums = bank._centred_at(total.center)
+                xx, sums = bank._moved_by(bank.center.astype(float) - total.center)
                 total.xx += xx
                 total.sums += sums
             total.counts += bank.counts
-            total.bad += bank.bad
+            total.n_not_finite += bank.n_not_finite
         return total
 
-    def _centred_at(self, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        step = self.center.astype(float) - center
+    def _moved_by(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The second moments [masks, features, features] and the sums [targets, classes, features] about another
+        center: this one minus `step`."""
         n, x = np.zeros(len(self.xx)), np.zeros(self.xx.shape[:2])
         for target, mask in enumerate(self.mask_of):  # targets of one mask have the same rows
             n[mask], x[mask] = self.counts[target].sum(), self.sums[target].sum(0)
-        outer = np.einsum("mi,j->mij", x, step)
+        outer = np.einsum("mi,j->mij", x, step)  # [masks, features, features]
         xx = self.xx + outer + outer.transpose(0, 2, 1) + n[:, None, None] * np.outer(step, step)
         return xx, self.sums + self.counts[:, :, None] * step
 
@@ -102,11 +120,12 @@ class Bank:
         return np.flatnonzero(self.counts[target]) - MAX_ABS_VALUE
 
     def moments(self, target: int, classes: np.ndarray) -> Moments:
-        """Of the target's rows, with one output per class of `classes`: 1 in its rows, 0 elsewhere. Classes that the
-        rows lack have outputs of zeros; values that are not in `classes` count as rows of no class."""
-        n = self.counts[target].sum()
-        if not n:
-            raise ValueError(f"target {target} has no rows")
+        """The moments of the target's rows with one-hot outputs, one per class of `classes`.
+
+        Classes that the rows lack have outputs of zeros; values that are not in `classes` count as rows of no class.
+        Raises ValueError for a target without rows.
+        """
+        n = self._n(target)
         at = np.asarray(classes) + MAX_ABS_VALUE
         x = self.sums[target].sum(0) / n
         counts = self.counts[target, at]
@@ -116,36 +135,45 @@ class Bank:
         return Moments(n, x + self.center, scatter, share, xy, counts - n * share**2)
 
     def numbers(self, targets: Sequence[int]) -> Moments:
-        """Of targets of one mask, with the value of each as an output."""
+        """The moments of the rows of targets of one mask, with the value of each as an output.
+
+        Raises ValueError for targets without rows.
+        """
         (mask,) = {int(self.mask_of[target]) for target in targets}
-        n = self.counts[targets[0]].sum()
-        if not n:
-            raise ValueError(f"target {targets[0]} has no rows")
+        n = self._n(targets[0])
         values = np.arange(CLASSES) - MAX_ABS_VALUE
         x = self.sums[targets[0]].sum(0) / n
         y = self.counts[targets] @ values / n
+        # [targets, classes, features], [classes] -> [features, targets]
         xy = np.einsum("tkf,k->ft", self.sums[targets], values.astype(float), optimize=True) - n * np.outer(x, y)
         yy = self.counts[targets] @ values**2 - n * y**2
         return Moments(n, x + self.center, self.xx[mask] - n * np.outer(x, x), y, xy, yy)
 
+    def _n(self, target: int) -> float:
+        n = self.counts[target].sum()
+        if not n:
+            raise ValueError(f"target {target} has no rows")
+        return n
+
 
 class OneHotBank(Bank):
-    """The same sums of one-hot features, which are never made: a row is the few features that it has."""
+    """The same sums of one-hot features, which are never materialized: a row is the few features that it has."""
 
     def update(self, ids: np.ndarray, rows: BatchLabels) -> Bank:
-        """ids int [rows, columns]: the features that are 1 in each row, distinct; -1: none."""
+        """Add rows by the features that are 1 in each: ids int [rows, columns], distinct in a row; -1: none."""
         if self.center is None:
             self.center = np.zeros(self.xx.shape[1], np.float32)
-        _add_one_hot(np.ascontiguousarray(ids, np.int64), rows.codes, self.sums, self.counts)
-        _add_pairs(np.ascontiguousarray(ids, np.int64), rows.defined, self.xx)
+        ids = np.ascontiguousarray(ids, np.int64)
+        _add_one_hot(ids, rows.classes, self.sums, self.counts)
+        _add_pairs(ids, rows.masks, self.xx)
         return self
 
 
 @njit(cache=True, nogil=True)
-def _add_one_hot(ids, codes, sums, counts):
+def _add_one_hot(ids, classes, sums, counts):
     for i in range(len(ids)):
-        for target in range(codes.shape[1]):
-            code = codes[i, target]
+        for target in range(classes.shape[1]):
+            code = classes[i, target]
             if code >= 0:
                 counts[target, code] += 1
                 for k in ids[i]:
@@ -154,11 +182,11 @@ def _add_one_hot(ids, codes, sums, counts):
 
 
 @njit(cache=True, nogil=True)
-def _add_pairs(ids, defined, xx):
+def _add_pairs(ids, masks, xx):
     for mask in range(len(xx)):
         into = xx[mask]
         for i in range(len(ids)):
-            if defined[mask, i]:
+            if masks[mask, i]:
                 for j in ids[i]:
                     if j >= 0:
                         for k in ids[i]:
@@ -167,14 +195,14 @@ def _add_pairs(ids, defined, xx):
 
 
 @njit(cache=True, nogil=True)
-def _add_by_class(x, codes, sums, counts):
+def _add_by_class(x, classes, sums, counts):
     """Add each row of x to the sum of its class, target by target."""
-    rows, targets = codes.shape
+    rows, targets = classes.shape
     block = 512  # rows that stay in a core's cache while every target reads them
     for begin in range(0, rows, block):
         for target in range(targets):
             for i in range(begin, min(begin + block, rows)):
-                code = codes[i, target]
+                code = classes[i, target]
                 if code >= 0:
                     counts[target, code] += 1
                     into = sums[target, code]

@@ -8,15 +8,16 @@ import sys
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from sklearn.base import clone
 
-from probes.solvers.site_probes import MIN_ROWS
+from probes.data.targets import Target
+from probes.solvers.site_probes import MIN_ROWS, constant_problem, few_rows_note, joined, left_out_note
 
 _FAILURES = (Exception, SystemExit)  # of a user's code; Ctrl-C passes through
-_MESSAGE = 300  # characters of an exception's message that are kept
+_MAX_MESSAGE = 300  # characters of an exception's message
 
 
 @runtime_checkable
@@ -35,7 +36,7 @@ class Probe(Protocol):
 
 
 def load(source: str) -> Probe:
-    """The probe that `FILE.py:NAME` names: a class, made without arguments, or an object.
+    """Load the probe that `FILE.py:NAME` names: a class, made without arguments, or an object.
 
     The file's folder is searched for modules that it imports, then or later, after all that is installed. Raises
     ValueError, in one line, where the file, the name or one of `fit` and `predict` is missing, and where the file
@@ -47,6 +48,8 @@ def load(source: str) -> Probe:
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist; name the Python file that holds {name}")
     spec = importlib.util.spec_from_file_location(f"custom_probe_{Path(path).stem}", path)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where a class of the file is looked for when it is copied
     folder = str(Path(path).resolve().parent)
@@ -54,86 +57,118 @@ def load(source: str) -> Probe:
         sys.path.append(folder)  # not in front, where it would shadow what is installed
     try:
         spec.loader.exec_module(module)
-        found = getattr(module, name, None)
-        found = found() if isinstance(found, type) else found
+        probe = getattr(module, name, None)
+        probe = probe() if isinstance(probe, type) else probe
     except _FAILURES as error:
-        raise ValueError(f"{source} raised {_told(error)}") from error
-    if found is None:
+        raise ValueError(f"{source} raised {_one_line(error)}") from error
+    if probe is None:
         public = [n for n in vars(module) if not n.startswith("_")]
         raise ValueError(f"{path} has no {name!r}; it has {', '.join(public) or 'no names'}")
-    if not isinstance(found, Probe):
+    if not isinstance(probe, Probe):
         raise ValueError(f"{source} has no fit and predict; a probe needs both (probes.Probe)")
-    return found
+    return probe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CustomSiteProbes:
-    """Fitted copies of a probe at one site, one per target, None where there is none; `problems` says by target why it
-    could not be fitted or does not predict; `notes`, what the reader should know; `name`, the probe's class."""
+    """Fitted copies of a user's probe at one site, one per target."""
+
+    thread_safe: ClassVar[bool] = False  # a user's probe may not be
 
     fitted: tuple[Any, ...]
+    """The copy of each target, None where it could not be fitted."""
+
     problems: dict[int, str] = field(default_factory=dict)
+    """Why a target could not be fitted, or does not predict, by target."""
+
     notes: dict[int, str] = field(default_factory=dict)
+    """What the reader of a score should know, by target."""
+
     name: str = ""
+    """The probe's class."""
 
     @classmethod
-    def fit(cls, probe: Probe, x: np.ndarray, values: np.ndarray, shown: np.ndarray) -> CustomSiteProbes:
-        """x [rows, features]; values int and shown bool [rows, targets]."""
+    def fit(cls, probe: Probe, x: np.ndarray, values: np.ndarray, mask: np.ndarray) -> CustomSiteProbes:
+        """Fit a copy per target to x [rows, features]; values int and mask bool [rows, targets].
+
+        A target whose copy raises is reported in `problems`.
+        """
         fitted, problems, notes = [], {}, {}
         finite = np.isfinite(x).all(1)
-        bad = f"{(~finite).sum()} training tokens left out: activations not finite" if not finite.all() else ""
+        left_out = left_out_note(int((~finite).sum()))
         for k in range(values.shape[1]):
-            rows = shown[:, k] & finite
-            own, y = None, values[rows, k].astype(np.int64)
+            rows = mask[:, k] & finite
+            y = values[rows, k].astype(np.int64)
+            copied = None
             if len(y) < MIN_ROWS:
-                problems[k] = f"{len(y)} training tokens; a probe needs {MIN_ROWS}" + (f" ({bad})" if bad else "")
+                problems[k] = f"{len(y)} training tokens; a probe needs {MIN_ROWS}" + f" ({left_out})" * bool(left_out)
             elif (y == y[0]).all():
-                problems[k] = f"constant ({y[0]}) on the training tokens"
+                problems[k] = constant_problem(y[0])
             else:
-                try:
-                    own = fresh(probe)
-                    own.fit(x[rows], y)
-                    _predicted(own, x[rows][:7])
-                except _FAILURES as error:  # whatever a user's code raises concerns this cell only
-                    problems[k] = _told(error)
-            fitted.append(None if k in problems else own)
-            few = f"{len(y)} training tokens for {x.shape[1]} dimensions" if len(y) < x.shape[1] else ""
-            if k not in problems and (few or bad):
-                notes[k] = "; ".join(filter(None, (few, bad)))
+                copied, problem = _fitted(probe, x[rows], y)
+                problems |= {k: problem} if problem else {}
+            fitted.append(copied)
+            note = joined(few_rows_note(len(y), x.shape[1]), left_out)
+            if note and k not in problems:
+                notes[k] = note
         return cls(tuple(fitted), problems, notes, type(probe).__name__)
 
-    def predict(self, x: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
-        """What is read in x [rows, features], where `shown` bool [rows, targets] is True (everywhere): float32 [rows,
-        targets], NaN where there is no probe, or it raises."""
-        out = np.full((len(x), len(self.fitted)), np.nan, np.float32)
+    def __repr__(self) -> str:
+        n_fitted = sum(probe is not None for probe in self.fitted)
+        return f"CustomSiteProbes({self.name}: {n_fitted} of {len(self.fitted)} targets fitted)"
+
+    def predict(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Predict all targets from x [rows, features], where mask bool [rows, targets] is True (default: everywhere).
+
+        float32 [rows, targets], NaN where there is no probe, or it raises: then `problems` says so from now on.
+        """
+        predicted = np.full((len(x), len(self.fitted)), np.nan, np.float32)
         finite = np.isfinite(x).all(1)
-        for k, own in enumerate(self.fitted):
-            rows = finite if shown is None else finite & shown[:, k]
-            if own is not None and k not in self.problems and rows.any():
+        for k, probe in enumerate(self.fitted):
+            rows = finite if mask is None else finite & mask[:, k]
+            if probe is not None and k not in self.problems and rows.any():
                 try:
-                    out[rows, k] = _predicted(own, x[rows])
+                    predicted[rows, k] = _checked_prediction(probe, x[rows])
                 except _FAILURES as error:
-                    self.problems[k] = _told(error)
-        return out
+                    self.problems[k] = _one_line(error)
+        return predicted
 
     def penalty(self, target: int) -> float:
-        """None is chosen here."""
+        """Always NaN: custom probes have no penalty."""
         return float("nan")
 
-
-def _told(error: BaseException) -> str:
-    """An exception in one line, fit for a table."""
-    message = textwrap.shorten(str(error), _MESSAGE, placeholder=" ...")
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    def probe_name(self, target: Target) -> str:
+        """The probe's class."""
+        return self.name
 
 
 def fresh(probe: Probe) -> Any:
-    """An unfitted copy."""
+    """Make an unfitted copy of a probe."""
     return clone(probe) if hasattr(probe, "get_params") else copy.deepcopy(probe)
 
 
-def _predicted(probe: Any, x: np.ndarray) -> np.ndarray:
-    found = np.asarray(probe.predict(x))
-    if found.shape != (len(x),) or found.dtype.kind not in "biuf":
-        raise ValueError(f"predict gave {found.dtype} {found.shape} for {len(x)} rows; expected numbers ({len(x)},)")
-    return found
+def _fitted(probe: Probe, x: np.ndarray, y: np.ndarray) -> tuple[Any, str]:
+    """(A copy of the probe fitted to these rows, ""), or (None, what it raised)."""
+    try:
+        copied = fresh(probe)
+        copied.fit(x, y)
+        _checked_prediction(copied, x[:7])
+    except _FAILURES as error:  # whatever a user's code raises concerns this cell only
+        return None, _one_line(error)
+    return copied, ""
+
+
+def _checked_prediction(probe: Any, x: np.ndarray) -> np.ndarray:
+    """What a probe predicts from x [rows, features]: [rows]. Raises ValueError for anything else than numbers."""
+    predicted = np.asarray(probe.predict(x))
+    if predicted.shape != (len(x),) or predicted.dtype.kind not in "biuf":
+        raise ValueError(
+            f"predict gave {predicted.dtype} {predicted.shape} for {len(x)} rows; expected numbers ({len(x)},)"
+        )
+    return predicted
+
+
+def _one_line(error: BaseException) -> str:
+    """An exception in one line, fit for a table."""
+    message = textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=" ...")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

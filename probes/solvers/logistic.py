@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.threads import on_threads
+from probes.solvers.checks import check_classes, check_finite_rows
 from probes.solvers.logistic_solver import Design, Problem, minimize
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):
-    """Multinomial logistic regression with scikit-learn's objective: C * sum of log-losses + |coef|^2 / 2.
+    """Multinomial logistic regression with scikit-learn's objective: C * sum of log-losses + ||coef||^2 / 2.
 
     `fit` makes `classes_`, `coef_` [classes, features] and `intercept_` [classes] (two classes: one row, that of the
     second), `n_features_in_` and `n_iter_`. It ends where a step promises to lower objective / (C * n), a mean log-loss
@@ -40,9 +41,11 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         self.tol = tol
 
     def fit(self, X: np.ndarray, y: np.ndarray, warm_start: LogisticProbe | None = None) -> LogisticProbe:
-        """X [n, features], y [n] any labels. `warm_start`, fitted on the same labels, is where the solver begins.
+        """Fit to X float [n, features] and y [n], labels of any type.
 
-        Raises ValueError where the labels are constant."""
+        warm_start: a probe fitted to the same classes, from whose solution the solver starts. Raises ValueError for
+        labels of one class.
+        """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         design = Design.of(torch.from_numpy(X if X.flags.writeable else X.copy()))
@@ -54,16 +57,17 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         rows: np.ndarray,
         y: np.ndarray,
         warm_start: LogisticProbe | None = None,
-        about: str = "",
+        owner: str = "",
     ) -> LogisticProbe:
+        """Fit to the labels y of `rows` of a design; `owner` begins every message, with a colon."""
         if not self.C > 0:
             raise ValueError(f"C = {self.C}; expected a positive number, larger for a weaker penalty")
         classes, target = np.unique(y, return_inverse=True)
         if not len(classes):
-            raise ValueError(f"{about}no row is defined")
-        if len(classes) < 2:  # scikit-learn's checks look for "class"
-            raise ValueError(f"{about}the labels are constant ({classes}), one class; there is nothing to probe")
-        self.classes_, self.n_features_in_ = classes, len(design.mean)
+            raise ValueError(f"{owner}no row is defined")
+        check_classes(classes, f"{owner}the labels")
+        self.classes_ = classes
+        self.n_features_in_ = len(design.mean)
         problem = Problem.of(design, rows, target, len(classes), self.C)
         start = None
         if warm_start is not None and np.array_equal(warm_start.classes_, classes):
@@ -73,16 +77,19 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         weights, self.n_iter_, converged = minimize(problem, start, self.max_iter, self.tol)
         if not converged:
             warnings.warn(
-                f"{about}the solver stopped at its limit of {self.max_iter} iterations with {len(classes)} classes "
+                f"{owner}the solver stopped at its limit of {self.max_iter} iterations with {len(classes)} classes "
                 f"and {len(y)} rows; raise max_iter, standardize the features or lower C = {self.C:g}",
-                *(ConvergenceWarning, 3),
+                ConvergenceWarning,
+                stacklevel=3,
             )
-        coef, intercept = weights[:, :-1], weights[:, -1] - weights[:, :-1] @ design.mean
-        self.coef_, self.intercept_ = coef.cpu().numpy().copy(), intercept.cpu().numpy()
+        coef = weights[:, :-1]
+        intercept = weights[:, -1] - coef @ design.mean
+        self.coef_: np.ndarray = coef.cpu().numpy().copy()
+        self.intercept_: np.ndarray = intercept.cpu().numpy()
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Scores: [n, classes]; with two classes [n], that of the second."""
+        """The score of every class, [n, classes]; of two classes that of the second, [n]."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         scores = X @ self.coef_.T + self.intercept_
@@ -94,14 +101,14 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         return self.classes_[scores.argmax(1) if scores.ndim == 2 else (scores > 0).astype(int)]
 
     def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
-        """[n, classes], in the order of `classes_`."""
+        """The log-probability of every class: [n, classes], in the order of `classes_`."""
         scores = torch.from_numpy(self.decision_function(X))
         if scores.ndim == 1:
             return torch.stack([F.logsigmoid(-scores), F.logsigmoid(scores)], 1).numpy()
         return torch.log_softmax(scores, 1).numpy()
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """[n, classes], in the order of `classes_`."""
+        """The probability of every class: [n, classes], in the order of `classes_`."""
         return np.exp(self.predict_log_proba(X))
 
 
@@ -114,38 +121,49 @@ def fit_many(
     tol: float = 3e-7,
     device: str = "auto",
 ) -> dict[tuple[str, str], LogisticProbe]:
-    """A probe per (site, variable): activations {site: float [n, features]}, labels {variable: [n]}.
+    """Fit a probe for every pair of a site and a variable.
 
-    Sites may differ in features. Rows that a variable's `np.ma.MaskedArray` masks are left out of its probes. What the
-    variables of a site share (activations on the device, centred, and their second moments) is computed once. device:
-    cpu or cuda; auto takes a GPU where there is one. On the CPU as many probes are fitted at once as there are cores.
+    What the variables of a site share (activations on the device, centred, and their second moments) is computed once.
+    On the CPU as many probes are fitted at once as there are cores.
 
-    Raises ValueError, naming the variable, for labels that are constant, nowhere defined or of another length than the
-    activations, for activations that are not finite and for a device that is not there.
+    Args:
+        activations: float [n, features] by site; sites may differ in features.
+        labels: [n] by variable. Rows that an `np.ma.MaskedArray` masks are left out of that variable's probes.
+        C: the inverse of the penalty's strength, as for `LogisticProbe`.
+        max_iter: iterations after which the solver stops with a warning.
+        tol: the promised decrease of the objective at which the solver has arrived, as for `LogisticProbe`.
+        device: "cpu", "cuda" or "auto", which takes a GPU where there is one.
+
+    Returns:
+        {(site, variable): fitted probe}, site by site.
+
+    Raises:
+        ValueError: naming the variable, for labels of one class, nowhere defined or of another length than the
+            activations; for activations that are not finite; for an unavailable device.
     """
     rows = {variable: np.flatnonzero(~np.ma.getmaskarray(y)) for variable, y in labels.items()}
     for site, x in activations.items():
-        if not np.isfinite(x).all():
-            broken = int((~np.isfinite(x)).any(1).sum())
-            raise ValueError(f"site {site!r} has activations that are not finite, in {broken} of {len(x)} rows")
+        check_finite_rows(x, f"the activations of site {site!r}")
         for variable, y in labels.items():
             if len(y) != len(x):
                 raise ValueError(f"variable {variable!r} has {len(y)} labels; site {site!r} has {len(x)} rows")
-    device, lock = resolve_device(device), Lock()
+    device = resolve_device(device)
+    lock = Lock()
 
     @lru_cache(1 + cpu_count() if device == "cpu" else 1)
     def design_of(site: str) -> Design:
         return Design.of(torch.as_tensor(activations[site], device=device))
 
     def fit(site: str, variable: str) -> LogisticProbe:
-        with lock:  # so that a site's is made once
+        with lock:  # so that a site's design is computed once
             design = design_of(site)
         y = np.ma.getdata(labels[variable])[rows[variable]]
-        about = f"variable {variable!r} at site {site!r}: "
-        return LogisticProbe(C, max_iter, tol)._fit(design, rows[variable], y, about=about)
+        owner = f"variable {variable!r} at site {site!r}: "
+        return LogisticProbe(C, max_iter, tol)._fit(design, rows[variable], y, owner=owner)
 
     cells = [(site, variable) for site in activations for variable in labels]
-    return dict(zip(cells, on_threads(fit, cells) if device == "cpu" else [fit(*cell) for cell in cells], strict=True))
+    probes = on_threads(fit, cells) if device == "cpu" else [fit(*cell) for cell in cells]
+    return dict(zip(cells, probes, strict=True))
 
 
 def fit_on_validation(
@@ -155,11 +173,17 @@ def fit_on_validation(
     y_validation: np.ndarray,
     penalties: Sequence[float] = (1e-1, 1.0),
 ) -> LogisticProbe:
-    """The probe whose C, of `penalties` from strong to weak, is most accurate on the validation data."""
-    best, best_score, last = None, -1.0, None
+    """Fit with each C of `penalties`, from strong to weak: the probe that is most accurate on the validation data.
+
+    Raises ValueError where there is no penalty.
+    """
+    best = probe = None
+    best_score = -1.0
     for C in penalties:
-        last = LogisticProbe(C, tol=1e-5).fit(x, y, warm_start=last)  # its accuracy is there long before its digits
-        score = last.score(x_validation, y_validation)
+        probe = LogisticProbe(C, tol=1e-5).fit(x, y, warm_start=probe)  # its accuracy is there long before its digits
+        score = probe.score(x_validation, y_validation)
         if score > best_score:
-            best, best_score = last, score
+            best, best_score = probe, score
+    if best is None:
+        raise ValueError("there is no penalty to fit with; give one or more values of C")
     return best

@@ -7,7 +7,8 @@ the same network on the input alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,18 +19,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from cadmus.runtime.devices import resolve_device
+from probes.solvers.checks import check_classes, constant_message
 
-HELD_OUT = 0.15  # of the rows, for early stopping, where no validation data are given
+VALIDATION_FRACTION = 0.15  # of the rows, for early stopping, where no validation data are given
 CHUNK = 65536  # rows predicted at once
 _FLOATS = (np.float64, np.float32)
 
-# First layer [inputs, hidden], its bias; second layer [outputs, hidden], its bias. The other way round products of few
-# outputs take five times as long on a CPU.
 Parameters = list[Tensor]
+"""First layer [inputs, hidden] and its bias, second layer [outputs, hidden] and its bias. With a second layer [hidden,
+outputs], products of few outputs take five times as long on a CPU."""
 
 
 class _Probe(BaseEstimator):
-    """What the two estimators share: a network on standardized inputs, its scale folded into the first layer."""
+    """The part that the two estimators share: a network on standardized inputs, whose scale is folded into the first
+    layer."""
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class _Probe(BaseEstimator):
         self.seed = seed
         self.device = device
 
-    def _descend(
+    def _fit_network(
         self,
         x: np.ndarray,
         y: np.ndarray,
@@ -62,31 +65,32 @@ class _Probe(BaseEstimator):
         """Fit outputs to y under `loss`, from the constant `bias` [outputs] on: sets `coefs_`, `intercepts_`."""
         generator = torch.Generator().manual_seed(self.seed)
         if validation is None:
-            order = torch.randperm(len(x), generator=generator).numpy()
-            held = max(1, round(HELD_OUT * len(x)))
-            (x, y), validation = (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
+            training, held_out = split_rows(len(x), generator)
+            validation = x[held_out], y[held_out]
+            x, y = x[training], y[training]
         mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
         scale = np.where(scale > 1e-7 * abs(mean), scale, 1.0)
         device = resolve_device(self.device)
 
         def tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
-            x = torch.tensor((x - mean.astype(x.dtype)) / scale.astype(x.dtype), dtype=torch.float32, device=device)
-            return x, torch.tensor(y, device=device)
+            standardized = (x - mean.astype(x.dtype)) / scale.astype(x.dtype)
+            return torch.tensor(standardized, dtype=torch.float32, device=device), torch.tensor(y, device=device)
 
         inputs, labels = tensors(x, y)
-        held_inputs, held_labels = tensors(*validation)
-        parameters = initial(x.shape[1], self.hidden, bias, x.shape[1], generator, device)
-        (kept,), (self.epoch_,) = descend(
-            self,
+        validation_inputs, validation_labels = tensors(*validation)
+        parameters = initial_parameters(x.shape[1], self.hidden, bias, x.shape[1], generator, device)
+        (best,), (self.epoch_,) = descend(
+            Settings(self.lr, self.weight_decay, self.batch_size, self.epochs, self.patience),
             parameters,
             lambda rows: loss(outputs(parameters, inputs[rows] @ parameters[0]), labels[rows]),
-            lambda: loss(outputs(parameters, held_inputs @ parameters[0]), held_labels)[None],
+            lambda: loss(outputs(parameters, validation_inputs @ parameters[0]), validation_labels)[None],
             len(x),
             generator,
         )
-        first, first_bias, second, second_bias = (part.double().numpy() for part in kept)
+        first, first_bias, second, second_bias = (part.double().numpy() for part in best)
         first = first / scale[:, None]
-        self.coefs_, self.intercepts_ = [first, second.T], [first_bias - mean @ first, second_bias]
+        self.coefs_ = [first, second.T]
+        self.intercepts_ = [first_bias - mean @ first, second_bias]
 
     def _raw(self, X: np.ndarray) -> np.ndarray:
         """The network's outputs [n, outputs], in double precision, so that they do not depend on the batch."""
@@ -96,8 +100,12 @@ class _Probe(BaseEstimator):
         chunks = (X[start : start + CHUNK] for start in range(0, len(X), CHUNK))
         return np.concatenate([(chunk @ first + first_bias).clip(0) @ second + second_bias for chunk in chunks])
 
-    def _validated(self, validation: tuple[np.ndarray, np.ndarray], **how: Any) -> tuple[np.ndarray, np.ndarray]:
-        return validate_data(self, *validation, reset=False, dtype=_FLOATS, **how)
+    def _check_validation(
+        self, validation: tuple[np.ndarray, np.ndarray], **checks: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Validation (X, y) as arrays, checked by scikit-learn as training data are."""
+        x, y = validation
+        return validate_data(self, x, y, reset=False, dtype=_FLOATS, **checks)
 
 
 class MLPClassifierProbe(ClassifierMixin, _Probe):
@@ -107,32 +115,35 @@ class MLPClassifierProbe(ClassifierMixin, _Probe):
     it stops; seed: of the initial weights, the order of the rows and the rows held out; device: cpu, cuda or mps;
     auto takes a GPU where there is one. It starts from the shares of the classes and keeps the best epoch, the start
     included, so that it does no worse on validation data than the constant. `fit` makes `classes_`, `coefs_`
-    ([features, hidden], [hidden, classes]), `intercepts_`, and `epoch_`, the one that is kept (0: the constant).
+    ([features, hidden], [hidden, classes]), `intercepts_`, and `epoch_`, the epoch that is kept (0: the constant).
     """
 
     def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> Self:
-        """X [n, features], y [n] labels; validation (X, y) to stop by: without it 15 % of the rows, of whatever
-        programs. Raises ValueError for labels of one class, and for validation rows none of which has a class of y."""
+        """Fit to X float [n, features] and y [n], labels of any type.
+
+        validation: (X, y) to stop by; without it 15 % of the rows, of whatever programs. Raises ValueError for labels
+        of one class, and for validation rows none of which has a class of y.
+        """
         X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"the labels have one class only ({self.classes_[0]}); there is nothing to probe")
+        check_classes(self.classes_)
         if validation is not None:
-            x_held, y_held = self._validated(validation)
-            held = codes_of(y_held, self.classes_)
-            if (held < 0).all():
+            x_validation, y_validation = self._check_validation(validation)
+            validation_codes = codes_of(y_validation, self.classes_)
+            known = validation_codes >= 0
+            if not known.any():
                 raise ValueError("no validation row has a class of the training labels; split at random by skeleton")
-            validation = x_held[held >= 0], held[held >= 0]
+            validation = x_validation[known], validation_codes[known]
         shares = np.bincount(codes) / len(codes)
-        self._descend(X, codes, validation, np.log(shares), F.cross_entropy)
+        self._fit_network(X, codes, validation, np.log(shares), F.cross_entropy)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """[n, classes]."""
+        """The probability of every class: [n, classes]."""
         raw = self._raw(X)
-        shares = np.exp(raw - raw.max(1, keepdims=True))
-        return shares / shares.sum(1, keepdims=True)
+        likelihoods = np.exp(raw - raw.max(1, keepdims=True))
+        return likelihoods / likelihoods.sum(1, keepdims=True)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The most probable class of each row: [n]."""
@@ -143,30 +154,35 @@ class MLPClassifierProbe(ClassifierMixin, _Probe):
 class MLPRegressorProbe(MultiOutputMixin, RegressorMixin, _Probe):
     """Regression with one hidden layer: ReLU, squared error of standardized targets, AdamW, early stopping.
 
-    Parameters and attributes as of `MLPClassifierProbe`, a column of the second layer per target; the constant it
-    starts from is the mean.
+    Parameters and attributes are those of `MLPClassifierProbe`, with a column of the second layer per target; the
+    constant it starts from is the mean.
     """
 
     def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> Self:
-        """X [n, features], y [n] or [n, targets]; validation (X, y) to stop by: without it 15 % of the rows, of
-        whatever programs. Raises ValueError for a target that is constant."""
-        how = {"multi_output": True, "y_numeric": True}
-        X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_min_samples=2, **how)
-        self._flat, y = y.ndim == 1, y.reshape(len(y), -1).astype(np.float64)
+        """Fit to X float [n, features] and numbers y [n] or [n, targets].
+
+        validation: (X, y) to stop by; without it 15 % of the rows, of whatever programs. Raises ValueError for a
+        constant target.
+        """
+        checks = {"multi_output": True, "y_numeric": True}
+        X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_min_samples=2, **checks)
+        self._flat = y.ndim == 1
+        y = y.reshape(len(y), -1).astype(np.float64)
         mean, scale = y.mean(0), y.std(0)
         if (scale <= 1e-7 * abs(mean)).any():
             target = int((scale <= 1e-7 * abs(mean)).argmax())
-            raise ValueError(f"target {target} is constant ({y[0, target]:g}); there is nothing to probe")
+            raise ValueError(constant_message(f"target {target}", f"{y[0, target]:g}"))
         if validation is not None:
-            x_held, y_held = self._validated(validation, **how)
-            validation = x_held, ((y_held.reshape(len(y_held), -1) - mean) / scale).astype(np.float32)
-        self._descend(X, ((y - mean) / scale).astype(np.float32), validation, np.zeros(y.shape[1]), F.mse_loss)
+            x_validation, y_validation = self._check_validation(validation, **checks)
+            y_validation = (y_validation.reshape(len(y_validation), -1) - mean) / scale
+            validation = x_validation, y_validation.astype(np.float32)
+        self._fit_network(X, ((y - mean) / scale).astype(np.float32), validation, np.zeros(y.shape[1]), F.mse_loss)
         self.coefs_[1] = self.coefs_[1] * scale
         self.intercepts_[1] = self.intercepts_[1] * scale + mean
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """[n] or [n, targets], as y was."""
+        """The predicted numbers: [n] or [n, targets], as y was."""
         raw = self._raw(X)
         return raw[:, 0] if self._flat else raw
 
@@ -174,31 +190,44 @@ class MLPRegressorProbe(MultiOutputMixin, RegressorMixin, _Probe):
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
-class Settings(Protocol):
-    """What `descend` needs to know."""
+@dataclass(frozen=True)
+class Settings:
+    """The settings of `descend`."""
 
     lr: float
+    """AdamW's learning rate at the start."""
+
     weight_decay: float
+    """AdamW's weight decay."""
+
     batch_size: int
+    """Rows per step."""
+
     epochs: int
+    """Passes over the rows, at most."""
+
     patience: int
+    """Epochs without improvement before training stops."""
 
 
 def descend(
     settings: Settings,
     parameters: Parameters,
     loss: Callable[[Tensor], Tensor],
-    held_losses: Callable[[], Tensor],
+    validation_losses: Callable[[], Tensor],
     rows: int,
     generator: torch.Generator,
 ) -> tuple[list[Parameters], list[int]]:
-    """AdamW on `loss` of mini-batches of row numbers; for each of `held_losses` the parameters of the epoch where it
-    was least, and the epoch, 0 being the start. The rate falls to 0 over all epochs; it stops before when none has
-    fallen for `patience` epochs."""
+    """AdamW on mini-batches, with a learning rate that falls to 0 over all epochs.
+
+    loss(row numbers int64 [batch]) is the scalar to lower; validation_losses() are the losses [targets] to stop by:
+    training ends when none has fallen for `patience` epochs. Returns for each of these losses the parameters, on the
+    CPU, of the epoch where it was least, and that epoch; 0 is the start.
+    """
     optimizer = torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay, fused=True)
     steps = settings.epochs * -(-rows // settings.batch_size)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(steps, 1))
-    least, kept, best = [], [], []
+    least_losses, best_parameters, best_epochs = [], [], []
     for epoch in range(settings.epochs + 1):
         if epoch:
             with torch.enable_grad():
@@ -208,35 +237,48 @@ def descend(
                     optimizer.step()
                     decay.step()
         with torch.no_grad():
-            found = held_losses().tolist()
-        now = [part.detach().cpu().clone() for part in parameters]
+            losses = validation_losses().tolist()
+        snapshot = [part.detach().cpu().clone() for part in parameters]
         if not epoch:
-            least, kept, best = found, [now] * len(found), [0] * len(found)
-        for k in range(len(found)):
-            if found[k] < least[k]:
-                least[k], kept[k], best[k] = found[k], now, epoch
-        if epoch - max(best) >= settings.patience:
+            least_losses = losses
+            best_parameters = [snapshot] * len(losses)
+            best_epochs = [0] * len(losses)
+        for k in range(len(losses)):
+            if losses[k] < least_losses[k]:
+                least_losses[k] = losses[k]
+                best_parameters[k] = snapshot
+                best_epochs[k] = epoch
+        if epoch - max(best_epochs) >= settings.patience:
             break
-    return kept, best
+    return best_parameters, best_epochs
 
 
-def initial(
+def split_rows(n: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of n rows in random order, for training and, `VALIDATION_FRACTION` of them, for early stopping."""
+    order = torch.randperm(n, generator=generator).numpy()
+    validation, training = np.split(order, [max(1, round(VALIDATION_FRACTION * n))])
+    return training, validation
+
+
+def initial_parameters(
     inputs: int, hidden: int, bias: np.ndarray, active: int, generator: torch.Generator, device: str
 ) -> Parameters:
-    """A random first layer, for `active` inputs of size 1 at once, and a second one that says `bias` [outputs]."""
+    """A random first layer, scaled for `active` inputs of size 1 at once, and a second layer that gives the constant
+    `bias` [outputs]."""
     first = torch.randn(inputs, hidden, generator=generator) * (2 / active) ** 0.5
-    zeros = torch.zeros(hidden), torch.zeros(len(bias), hidden)
-    parts = (first, *zeros, torch.from_numpy(np.asarray(bias)).float())
-    return [part.to(device).requires_grad_() for part in parts]
+    first_bias = torch.zeros(hidden)
+    second = torch.zeros(len(bias), hidden)
+    second_bias = torch.from_numpy(np.asarray(bias)).float()
+    return [part.to(device).requires_grad_() for part in (first, first_bias, second, second_bias)]
 
 
 def outputs(parameters: Parameters, summed: Tensor) -> Tensor:
-    """What the network says, [n, outputs], where the inputs times the first layer are `summed` [n, hidden]."""
+    """The network's outputs [n, outputs], where the inputs times the first layer are `summed` [n, hidden]."""
     _, first_bias, second, second_bias = parameters
     return F.linear((summed + first_bias).relu(), second, second_bias)
 
 
 def codes_of(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Indices into `classes`, which are sorted; -1 for labels that are none of them."""
+    """The index of each label in `classes`, which are sorted: int64 [n]; -1 for a label that is none of them."""
     codes = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     return np.where(classes[codes] == labels, codes, -1)

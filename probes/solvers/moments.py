@@ -1,4 +1,4 @@
-"""Moments: the second moments of activations and outputs, from which least-squares probes are made."""
+"""Moments: the second moments of activations and outputs, from which least-squares probes are solved."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ from functools import cached_property
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Moments:
-    """Centred sums of n rows: mean [features], scatter [features, features], and of t outputs y_mean [t], xy [features,
-    t], yy [t]. `+` merges those of different rows (Chan, Golub, LeVeque 1983)."""
+    """Centred sums of rows, of activations and of t outputs. `+` merges those of different rows (Chan, Golub, LeVeque
+    1983)."""
 
     n: float
+    """The number of rows."""
+
     mean: np.ndarray
+    """The mean activation: [features]."""
+
     scatter: np.ndarray
+    """Sums of products of activations about their mean, X^T X: [features, features]."""
+
     y_mean: np.ndarray
+    """The mean outputs: [t]."""
+
     xy: np.ndarray
+    """Sums of products of activations and outputs about their means, X^T Y: [features, t]."""
+
     yy: np.ndarray
+    """Sums of squared outputs about their means: [t]."""
 
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray) -> Moments:
-        """Of rows: x [n, features], y [n, t]."""
+        """The moments of rows x [n, features], y [n, t]."""
         x, y = np.asarray(x, float), np.asarray(y, float)
         mean, y_mean = x.mean(0), y.mean(0)
         x, y = x - mean, y - y_mean
         return cls(len(x), mean, x.T @ x, y_mean, x.T @ y, np.square(y).sum(0))
+
+    def __repr__(self) -> str:
+        return f"Moments({self.n:g} rows, {len(self.mean)} features, {len(self.y_mean)} outputs)"
 
     def __add__(self, other: Moments) -> Moments:
         n = self.n + other.n
@@ -42,7 +56,7 @@ class Moments:
         )
 
     def about(self, mean: np.ndarray, y_mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(scatter, xy, yy) of the same rows, centred at other means: those of training data, say."""
+        """Centre the same rows at other means, those of training data, say: (scatter, xy, yy)."""
         step, y_step = self.mean - mean, self.y_mean - y_mean
         return (
             self.scatter + self.n * np.outer(step, step),
@@ -51,7 +65,7 @@ class Moments:
         )
 
     def mapped(self, outputs: np.ndarray) -> Moments:
-        """Of one-hot outputs, the moments of functions of the class: outputs [classes, t] holds their values."""
+        """The moments of functions of the class, where outputs are one-hot: outputs [classes, t] holds their values."""
         counts = self.n * self.y_mean
         y_mean = self.y_mean @ outputs
         yy = (counts @ outputs**2) - self.n * y_mean**2

@@ -1,18 +1,23 @@
 """The command as its users meet it: what it prints, its one-line errors, and what an interrupted run leaves."""
 
+import io
 import os
 import re
 import resource
+import runpy
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from importlib import metadata
 
 import pytest
 
+from analyses import cli
 from analyses.cli import main
-from cadmus.models.model import Model, ModelConfig
+from cadmus.machine import vm
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs.mixture import load
 from cadmus.training import checkpoint
 from probes import selftest
@@ -51,18 +56,17 @@ def test_vm_explains_a_program(capsys, program):
     assert "a=3 b=4" in out
 
 
-def test_vm_reads_files_and_standard_input(capsys, tmp_path):
+def test_vm_reads_files_and_standard_input(capsys, monkeypatch, tmp_path):
     text = "[5'3\\;\"3=]".replace("\\;", "")
     (tmp_path / "program").write_text("[53'\"3=.]\n")
     assert main(["vm", "--file", str(tmp_path / "program")]) == 0
     assert "decoration" in capsys.readouterr().out
-    process = command("vm", "-", stdin=subprocess.PIPE)
-    out, _ = process.communicate(text)
-    assert process.returncode == 0
-    assert "decorate" in out
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert main(["vm", "-"]) == 0
+    assert "decorate" in capsys.readouterr().out
 
 
-COMMANDS = ("vm", "train", "eval", "report", "paper", "probe", "semantics", "dynamics", "selftest")
+COMMANDS = ("vm", "train", "eval", "report", "paper", "probe", "alternatives", "dynamics", "selftest")
 
 
 def test_help_lists_every_command(capsys):
@@ -84,15 +88,45 @@ def test_help_teaches_every_command(capsys, name):
         assert option in out
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [("state", "probe"), ("paper", "paper"), ("semantics", "semantics"), ("dynamics", "dynamics")]
-)
-def test_studies_run_as_modules(module, name):
-    process = subprocess.run(
-        [sys.executable, "-m", f"analyses.{module}", "--help"], capture_output=True, text=True, check=True
+def test_studies_run_as_modules(capsys, monkeypatch):
+    studies = {
+        "alternatives": "alternatives",
+        "distribution": "data describe",
+        "dynamics": "dynamics",
+        "model_report": "report",
+        "paper": "paper",
+        "state": "probe",
+    }
+    for module, name in studies.items():
+        monkeypatch.setattr(sys, "argv", [module, "--help"])
+        with pytest.raises(SystemExit) as exited:
+            runpy.run_module(f"analyses.studies.{module}", run_name="__main__")
+        assert exited.value.code == 0, module
+        assert f"Usage: cadmus-probe {name}" in capsys.readouterr().out, module
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cadmus-probe {metadata.version('cadmus-probe')}\n"
+
+
+@pytest.mark.slow
+def test_help_and_version_load_nothing_heavy():
+    program = (
+        "import sys; from analyses.cli import main; codes = [main(['--help']), main(['--version'])]\n"
+        "sys.exit(sorted({'torch', 'numba', 'pandas', 'numpy'} & set(sys.modules)) or max(codes))"
     )
-    assert f"Usage: cadmus-probe {name}" in process.stdout
-    assert process.stderr == ""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_shells_complete_commands(capsys, monkeypatch):
+    monkeypatch.setenv("_CADMUS_PROBE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cadmus-probe alt")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with pytest.raises(SystemExit) as exited:
+        main([])
+    assert exited.value.code == 0
+    assert capsys.readouterr().out.split() == ["alternatives"]
 
 
 def test_usage_errors(errors):
@@ -107,7 +141,7 @@ def test_bad_programs_and_mixtures(errors, tmp_path):
     out = ["--out", str(tmp_path / "out"), *SMALL]
     assert "no mixture 'nope'; name a TOML file or one of" in errors("train", "--mixture", "nope", *out)
     mixture = tmp_path / "mixture.toml"
-    for text, said in (
+    for text, message in (
         ("name = ", "is not TOML"),
         ('name = "m"\n[[family]]\nname = "compair"', "unknown family 'compair' (did you mean 'compare'?)"),
         ('name = "m"\n[[family]]\nname = "compare"\nlenght = 3', "unknown knob 'lenght' (did you mean 'length'?)"),
@@ -115,7 +149,7 @@ def test_bad_programs_and_mixtures(errors, tmp_path):
     ):
         mixture.write_text(text)
         line = errors("train", "--mixture", str(mixture), *out)
-        assert said in line
+        assert message in line
         assert str(mixture) in line
     assert not (tmp_path / "out").exists()
 
@@ -123,14 +157,14 @@ def test_bad_programs_and_mixtures(errors, tmp_path):
 def test_output_that_cannot_be_written(errors, tmp_path):
     (tmp_path / "file").touch()
     assert "choose another path" in errors("train", "--out", str(tmp_path / "file" / "out"), *SMALL)
-    for name in ("report", "paper", "probe", "semantics"):
+    for name in ("report", "paper", "probe", "alternatives"):
         assert "choose another path" in errors(name, "--out", str(tmp_path / "file"))
     assert "choose another path" in errors("dynamics", *"abcde", "--out", str(tmp_path / "file"))
 
 
 def test_a_damaged_or_missing_run(errors, tmp_path):
     out = ["--out", str(tmp_path / "out")]
-    for name in ("report", "paper", "probe", "semantics"):
+    for name in ("report", "paper", "probe", "alternatives"):
         assert "none does not exist; train one, or name one that ships: " in errors(name, str(tmp_path / "none"), *out)
     assert "does not exist" in errors("dynamics", *(str(tmp_path / name) for name in "abcde"), *out)
     run = tmp_path / "run"
@@ -145,13 +179,12 @@ def test_a_damaged_or_missing_run(errors, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_debug_shows_the_traceback():
-    process = command("vm", "[34z]", "--debug")
-    _, err = process.communicate()
-    assert process.returncode != 0
-    assert "Traceback" in err
+def test_debug_raises_what_the_line_says():
+    with pytest.raises(ValueError, match="'z' at position 2 is not an instruction"):
+        main(["vm", "[34z]", "--debug"])
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_leaves_nothing(tmp_path):
     def limit_files():  # every write past 4 kB fails, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -186,7 +219,7 @@ def test_files_that_are_no_text(errors, tmp_path):
         (["probe", "--site", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
         (["probe", "--family", "nothing"], "mixture 'default' has no family 'nothing'; it has arith"),
         (["probe", "--probe", "nowhere.py:Probe"], "nowhere.py"),
-        (["semantics", "--machines", "0"], "'--machines': Input should be greater than or equal to 1"),
+        (["alternatives", "--machines", "0"], "'--machines': Input should be greater than or equal to 1"),
         (["dynamics"], "Missing argument 'runs'. (see cadmus-probe dynamics --help)"),
         (["dynamics", "a", "b"], "2 runs; a relation over training needs 5 or more"),
         (["dynamics", *(["cadmus-mini"] * 5)], "cadmus-mini has no snapshots; train it with snapshots = 24"),
@@ -200,19 +233,20 @@ def test_what_studies_cannot_do_is_one_line(errors, tmp_path, arguments, message
 
 
 def test_the_self_test_passes_or_fails_by_its_exit_code(capsys, monkeypatch):
-    found = [
+    checks = [
         selftest.Check("leaked skeleton", "found", "found", True),
         selftest.Check("noise", "at most 16", "40", False),
     ]
-    monkeypatch.setattr(selftest, "run", lambda progress: found)
+    monkeypatch.setattr(selftest, "run", lambda progress: checks)
     assert main(["selftest"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["check", "expected", "found"]
     assert [line.split()[-1] for line in lines[1:]] == ["passed", "FAILED"]
-    monkeypatch.setattr(selftest, "run", lambda progress: found[:1])
+    monkeypatch.setattr(selftest, "run", lambda progress: checks[:1])
     assert main(["selftest"]) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(tmp_path):
     out = tmp_path / "out"
     process = command("train", "--out", str(out), "--steps", "500", "--layers", "1", "--width", "32")
@@ -226,15 +260,22 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     assert not out.exists()
 
 
-def test_ctrl_c_within_generated_code_has_the_same_exit_code(tmp_path):
-    program = "import sys\nfrom analyses import cli\n"
-    program += "cli.app = lambda *a, **k: exec('raise KeyboardInterrupt')\nsys.exit(cli.main(['vm']))\n"
-    (tmp_path / "interrupted.py").write_text(program)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
-    done = subprocess.run([sys.executable, "-m", "interrupted"], env=environment, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (130, 1)
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
 
+def test_an_interruption_within_a_command_or_before_it_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(vm, "explain", interrupt)
+    codes = [main(["vm", "1."])]
+    monkeypatch.setattr(cli, "app", interrupt)
+    codes.append(main(["vm", "1."]))
+    assert codes == [130, 130]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("cadmus-probe: interrupted; ") for line in lines)
+
+
+@pytest.mark.slow
 def test_train_writes_a_model_and_says_what_it_completes(capsys, tmp_path):
     assert main(["train", "--out", str(tmp_path / "run"), *SMALL]) == 0
     out = capsys.readouterr().out

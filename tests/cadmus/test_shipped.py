@@ -33,16 +33,17 @@ def test_two_models_ship() -> None:
 def test_a_model_is_small_and_says_what_it_was_trained_on(name: str) -> None:
     assert size(MODELS / name) <= MEGABYTES[name]
     trained = checkpoint.load(name)
-    record, followed = trained.record, recipe.load(name.removeprefix("cadmus-"))
-    assert record["recipe"] == followed.name
-    assert trained.model.cfg == followed.cfg
+    record = trained.record
+    its_recipe = recipe.load(name.removeprefix("cadmus-"))
+    assert record["recipe"] == its_recipe.name
+    assert trained.model.cfg == its_recipe.cfg
     for field in ("steps", "batch_size", "optimizer", "lr", "warmup_steps", "decay_share", "weight_decay", "seed"):
-        assert record["config"][field] == getattr(followed.train, field), field
+        assert record["config"][field] == getattr(its_recipe.train, field), field
     about = record["corpus"]
     assert about["fingerprint"] == corpus.fingerprint(trained.mixture, about["seed"], about["programs"])
-    assert about["programs"] == followed.size
-    shipped = mixture.load(trained.mixture.name)
-    assert trained.mixture.fingerprint == shipped.fingerprint, "the mixture has changed since: train anew"
+    assert about["programs"] == its_recipe.size
+    current = mixture.load(trained.mixture.name)
+    assert trained.mixture.fingerprint == current.fingerprint, "the mixture has changed since: train anew"
     assert record["log"][-1]["step"] == record["config"]["steps"]
     assert record["log"][-1]["loss"] < record["log"][0]["loss"]
 
@@ -62,17 +63,17 @@ def test_a_model_completes_what_its_record_says(name: str) -> None:
 
 def test_snapshots_are_of_one_run() -> None:
     trained = checkpoint.load("cadmus-micro")
-    kept = checkpoint.snapshots("cadmus-micro")
-    assert len(kept) == trained.record["config"]["snapshots"]
+    snapshots = checkpoint.snapshots("cadmus-micro")
+    assert len(snapshots) == trained.record["config"]["snapshots"]
     files = read_manifest(MODELS / "cadmus-micro", "model")["files"]
-    assert {f"snapshots/{path.name}" for path in kept.values()} <= files.keys(), "each with its checksum"
-    last = checkpoint.load_snapshot(trained, kept[trained.record["config"]["steps"]])
+    assert {f"snapshots/{path.name}" for path in snapshots.values()} <= files.keys(), "each with its checksum"
+    last = checkpoint.load_snapshot(trained, snapshots[trained.record["config"]["steps"]])
     for name, tensor in last.state_dict().items():
         assert torch.equal(tensor, trained.model.state_dict()[name])
     programs = held_out.held_out(trained.mixture.family("compare"), "test", 200, seed=0)
     sequences = torch.from_numpy(tokens.sequences(programs))
     losses = []
-    for path in kept.values():
+    for path in snapshots.values():
         with torch.no_grad():
             losses.append(float(checkpoint.load_snapshot(trained, path)(sequences, return_type="loss")))
     assert losses[-1] < losses[-3] < losses[0]

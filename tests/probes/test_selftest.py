@@ -12,7 +12,19 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from cadmus.statistics import clustered
 from probes.controls import frequency
 from probes.data import folds
-from probes.selftest import CHECKS, NOISES, Check, Harness, exclusive_or, leak, linear, noise, perceptron, position, run
+from probes.selftest import (
+    CHECKS,
+    NOISE_DRAWS,
+    Check,
+    Harness,
+    exclusive_or,
+    leak,
+    linear,
+    noise,
+    perceptron,
+    position,
+    run,
+)
 from probes.solvers.estimators import DiscriminantProbe, RidgeProbe
 from probes.solvers.mlp import MLPClassifierProbe
 
@@ -32,25 +44,25 @@ def failed(harness: Harness, *checks: Callable[..., list[Check]]) -> list[str]:
 
 
 def test_the_harness_passes() -> None:
-    told = []
-    checks = run(told.append)
+    fractions = []
+    checks = run(lambda stage, fraction, note: fractions.append(fraction))
     assert [check.name for check in checks] == NAMES
     assert [check for check in checks if not check.passed] == []
-    assert told == sorted(told)
-    assert told[-1] == 1
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
     assert run(checks=(leak, linear)) == [checks[4], checks[0]], "a check depends on those before it"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_verdicts_are_not_of_one_seed(seed: int) -> None:
-    """Noise aside: of what is drawn at level 5 %, some seeds pass 16 of 200 rightly."""
+    """Noise aside: at level 5 %, some seeds exceed 16 of 200 rightly."""
     assert [check for check in run(seed=seed, checks=CHECKS[:-1]) if not check.passed] == []
 
 
 def test_the_probes_put_to_the_test_are_those_of_the_project() -> None:
     harness = Harness()
-    made = [type(make()) for make in (harness.regressor, harness.classifier, harness.nonlinear)]
-    assert made == [RidgeProbe, DiscriminantProbe, MLPClassifierProbe]
+    probes = [type(make_probe()) for make_probe in (harness.regressor, harness.classifier, harness.nonlinear)]
+    assert probes == [RidgeProbe, DiscriminantProbe, MLPClassifierProbe]
 
 
 def test_a_probe_that_reads_nothing_finds_nothing() -> None:
@@ -62,7 +74,7 @@ def test_the_nonlinear_probe_must_find_xor_and_the_linear_one_must_not() -> None
     assert failed(replace(Harness(), nonlinear=DiscriminantProbe), exclusive_or) == NAMES[1:2]
     (check,) = run(harness=replace(Harness(), classifier=perceptron), checks=(exclusive_or,))
     assert not check.passed
-    assert check.found.startswith("linear 0.5")
+    assert check.result.startswith("linear 0.5")
 
 
 def test_a_baseline_that_does_not_see_positions_lets_the_confound_pass() -> None:
@@ -73,14 +85,14 @@ def test_a_baseline_that_does_not_see_positions_lets_the_confound_pass() -> None
 
 
 def test_a_baseline_that_has_seen_the_activations_hides_what_is_there() -> None:
-    said = []
+    predictions = []
 
     class Overheard(DiscriminantProbe):
         def predict(self, x: np.ndarray) -> np.ndarray:
-            said.append(super().predict(x))
-            return said[-1]
+            predictions.append(super().predict(x))
+            return predictions[-1]
 
-    harness = replace(Harness(), classifier=Overheard, baseline=lambda labels, train, test: said[-1])
+    harness = replace(Harness(), classifier=Overheard, baseline=lambda labels, train, test: predictions[-1])
     assert failed(harness, position) == NAMES[3:4]
 
 
@@ -88,10 +100,10 @@ def test_a_split_by_program_leaks() -> None:
     def by_program(programs: np.ndarray) -> np.ndarray:
         return np.random.default_rng(0).permutation(folds.skeleton_folds(programs))
 
-    found = run(harness=replace(Harness(), folds=by_program), checks=(leak, noise))
-    assert [check.name for check in found if not check.passed] == NAMES[4:]
-    assert "test skeletons are in the training data too" in found[0].found.split(";")[0]
-    assert int(found[1].found.split()[0]) > NOISES / 2, "the probe remembers the skeletons"
+    checks = run(harness=replace(Harness(), folds=by_program), checks=(leak, noise))
+    assert [check.name for check in checks if not check.passed] == NAMES[4:]
+    assert "test skeletons are in the training data too" in checks[0].result.split(";")[0]
+    assert int(checks[1].result.split()[0]) > NOISE_DRAWS / 2, "the probe remembers the skeletons"
 
 
 def test_a_leak_that_nobody_looks_for() -> None:
@@ -105,10 +117,10 @@ def test_intervals_over_rows_find_something_in_noise() -> None:
     assert failed(replace(Harness(), cluster_sums=each_row), noise) == NAMES[5:]
 
 
-def test_a_check_says_what_was_expected_and_what_was_found() -> None:
+def test_a_check_has_the_expected_result_and_the_actual_one() -> None:
     check = Check("noise", "at most 16", "40 positive", False)
     with pytest.raises(AttributeError):
         check.passed = True
-    (found,) = run(checks=(linear,))
-    assert found.expected == "linear probe minus best constant by token: more than 0.05"
-    assert found.found.startswith("0.6")
+    (check,) = run(checks=(linear,))
+    assert check.expected == "linear probe minus best constant by token: more than 0.05"
+    assert check.result.startswith("0.6")

@@ -1,7 +1,7 @@
-"""The study as a script: the same as `cadmus-probe semantics`."""
+"""The study as a script: the same as `cadmus-probe alternatives`."""
 
 import sys
 
 from analyses.cli import main
 
-sys.exit(main(["semantics", *sys.argv[1:]]))
+sys.exit(main(["alternatives", *sys.argv[1:]]))

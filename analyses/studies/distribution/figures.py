@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from analyses.reporting.figures import theme
-from cadmus.machine import tokens, vm
-from cadmus.programs import skeletons
-from cadmus.properties import behaviour
+from analyses.reporting.figures import FIGURE_WIDTH, theme
+from cadmus.machine import vm
 
-RANKS = 60  # of skeletons that are drawn, evenly spaced on the logarithmic axis
-VALUES = 60  # integers beyond -60 and 60 are counted at the ends
 _PANELS = {
     "tokens": "tokens",
     "values": "computed values",
@@ -24,34 +19,11 @@ _PANELS = {
 }
 
 
-def distributions(samples: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Shares per family: columns family, what (`tokens`, `values`, `depth`, `skeletons`), x, share. x is a number of
-    tokens, an integer, a depth, a rank (of which `RANKS` are kept)."""
-    tables = []
-    for family, programs in samples.items():
-        states = behaviour.states(programs, behaviour.structure(programs).main)
-        values = states.values[states.computed].clip(-VALUES, VALUES)
-        _, counts = np.unique(skeletons.skeleton_hashes(programs, "skeleton"), return_counts=True)
-        found = {
-            "tokens": np.unique(tokens.lengths(programs), return_counts=True),
-            "values": np.unique(values, return_counts=True),
-            "depth": np.unique(states.depth, return_counts=True),
-            "skeletons": (np.arange(1, len(counts) + 1), np.sort(counts)[::-1]),
-        }
-        for what, (x, n) in found.items():
-            share = n / max(1, n.sum())
-            if what == "skeletons":  # the curve is drawn over log ranks, and needs no more of them than this
-                kept = np.unique(np.geomspace(1, len(x), RANKS).round().astype(int)) - 1
-                x, share = x[kept], share[kept]
-            tables.append(pd.DataFrame({"family": family, "what": what, "x": x, "share": share}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def draw_distributions(table: pd.DataFrame) -> Figure:
-    """A row of four panels per family."""
+def distributions(table: pd.DataFrame) -> Figure:
+    """Draw a row of four panels per family; table: as `tables.distributions` gives it."""
     families = list(table.family.unique())
     with theme():
-        figure = Figure(figsize=(9.2, 0.95 * len(families) + 0.7), layout="constrained")
+        figure = Figure(figsize=(FIGURE_WIDTH, 0.95 * len(families) + 0.7), layout="constrained")
         axes = figure.subplots(len(families), len(_PANELS), sharex="col", squeeze=False)
         for row, family in zip(axes, families, strict=True):
             for ax, what in zip(row, _PANELS, strict=True):
@@ -66,6 +38,7 @@ def draw_distributions(table: pd.DataFrame) -> Figure:
 
 
 def _panel(ax: Axes, part: pd.DataFrame, what: str) -> None:
+    """Draw one family's distribution of `what`, a key of `_PANELS`."""
     if what == "skeletons":
         ax.loglog(part.x, part.share, color="C0", lw=1.4, marker="." if len(part) < 40 else None)
         ax.set_ylim(5e-6, 1.5)
@@ -79,25 +52,16 @@ def _panel(ax: Axes, part: pd.DataFrame, what: str) -> None:
     ax.grid(axis="x", visible=False)
 
 
-def instructions(samples: dict[str, np.ndarray]) -> pd.DataFrame:
-    """The share of each instruction among a family's tokens: columns family, token, share."""
-    tables = []
-    for family, programs in samples.items():
-        inside = np.arange(programs.shape[1]) <= tokens.lengths(programs)[:, None]
-        counts = np.bincount(programs[inside], minlength=len(vm.VOCAB))
-        tables.append(pd.DataFrame({"family": family, "token": list(vm.VOCAB), "share": counts / counts.sum()}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def draw_instructions(table: pd.DataFrame) -> Figure:
-    """Families down, instructions across, in the order of the vocabulary."""
+def instructions(table: pd.DataFrame) -> Figure:
+    """Draw families down and instructions across, in the order of the vocabulary; table: as `tables.instructions` gives
+    it."""
     grid = table.pivot(index="family", columns="token", values="share")
     grid = grid.loc[list(table.family.unique()), list(vm.VOCAB)]
     with theme():
-        figure = Figure(figsize=(9.2, 0.3 * len(grid) + 1.2), layout="constrained")
+        figure = Figure(figsize=(FIGURE_WIDTH, 0.3 * len(grid) + 1.2), layout="constrained")
         ax = figure.subplots()
         sns.heatmap(
-            *(grid.where(grid > 0),),
+            grid.where(grid > 0),
             ax=ax,
             norm=LogNorm(1e-4, 0.3),
             cmap="Blues",

@@ -9,22 +9,21 @@ import numpy as np
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.studies.distribution import figures
-from analyses.studies.distribution.study import ALL, Source, measure
-from cadmus.corpora import held_out
-from cadmus.corpora.build import OUT_OF_DISTRIBUTION
+from analyses.studies.distribution import figures, study
+from analyses.studies.distribution.study import DistributionConfig, DistributionResults, Source
+from analyses.studies.distribution.summary import summary
+from analyses.studies.distribution.tables import MAX_VALUE
 from cadmus.machine import tokens
-from cadmus.programs import mixture
 from cadmus.programs.parts.family import knobs
 from cadmus.programs.parts.statements import Computed
-from cadmus.properties.divergence import divergence
 from cadmus.runtime import artifacts
-from cadmus.runtime.progress import Progress
+from cadmus.runtime.progress import Progress, no_progress
 
-EXAMPLES = 4  # programs shown of each family
+EXAMPLES = 4  # programs of each family that the page lists
+MAX_EXAMPLE_LENGTH = 44  # tokens of such a program
 
-# the properties that the page shows, and under which head
-SHOWN = {
+# the properties that the page lists, and under which head
+HEADS = {
     "length": "tokens",
     "skeleton_entropy": "skeleton entropy",
     "zipf_slope": "Zipf exponent",
@@ -42,100 +41,108 @@ SHOWN = {
 }
 
 
-def describe(source: Source, out: Path, seed: int = 0, stage: Progress | None = None) -> Path:
-    """Measure a source and write a page about it to `out`; returns the page's path."""
-    measured = measure(source, seed, stage)
-    sections = (
-        _families(source),
-        _distributions(source),
-        _properties(measured),
-        _instructions(source),
-        *_out_of_distribution(source, seed),
-        *_numbers(source),
-        _knobs(source),
-        _meanings(measured),
-    )
-    return report.write(
-        report.Report(f"The programs of {source.name}", _summary(source, measured), sections, _about(source, seed)), out
-    )
+def make(config: DistributionConfig, out: Path | str, progress: Progress = no_progress) -> Path:
+    """Measure and write the page, its figures and tables to `out`; returns the page's path."""
+    results = study.run(config, progress)
+    title = f"The programs of {results.source.name}"
+    page = report.Report(title, summary(results), sections(results), provenance(results))
+    return report.write(page, out)
 
 
-def _summary(source: Source, measured: pd.DataFrame) -> tuple[str, ...]:
-    whole = measured[measured.family == ALL].set_index("property").value
-    what = f"{len(source.corpus):,} programs" if source.corpus is not None else "A mixture"
-    planned = (
-        f" (a corpus of {source.mixture.programs:,} programs)"
-        if source.corpus is None and source.mixture.programs
-        else ""
+def provenance(results: DistributionResults) -> dict[str, str]:
+    """How the tables were made."""
+    source = results.source
+    record = artifacts.provenance()
+    texts = {
+        "command": f"cadmus-probe data describe {source.name}",
+        "mixture": f"{source.mixture.name}; {source.mixture.fingerprint}",
+    }
+    if source.corpus is not None:
+        texts["corpus"] = f"{len(source.corpus):,} programs, seed {source.corpus.seed}; {source.corpus.fingerprint}"
+    sample_size = max(map(len, source.samples.values()))
+    return {
+        **texts,
+        "sample": f"up to {sample_size:,} programs per family, seed {results.config.seed}",
+        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        "git": record["git"] or "not a checkout",
+    }
+
+
+def sections(results: DistributionResults) -> tuple[report.Section, ...]:
+    """The sections of the page; those without data are left out."""
+    candidates = (
+        _families(results.source),
+        _distributions(results.distributions),
+        _properties(results.properties),
+        _instructions(results.instructions),
+        _out_of_distribution(results.out_of_distribution),
+        _numbers(results.source),
+        _knobs(results.source),
+        _meanings(results.properties),
     )
-    return (
-        f"{what}{planned} of {len(source.samples)} families, each program true: it leaves only true values.",
-        f"Over all families, programs have {whole['length']:.1f} tokens, and a token carries "
-        f"{whole.token_entropy:.2f} bits, {whole.trigram_entropy:.2f} given the two before.",
-        f"The measurements rest on up to {max(map(len, source.samples.values())):,} programs of each family.",
-    )
+    return tuple(section for section in candidates if section is not None)
 
 
 def _families(source: Source) -> report.Section:
     shares = source.shares
     rows = []
     for name, programs in source.samples.items():
-        texts = [text for text in tokens.decode(programs[: 5 * EXAMPLES]) if len(text) <= 44][:EXAMPLES]
+        texts = [text for text in tokens.decode(programs[: 5 * EXAMPLES]) if len(text) <= MAX_EXAMPLE_LENGTH][:EXAMPLES]
         row = {"family": name, "share": f"{shares[name]:.1%}"}
         if source.corpus is not None:
             row["programs"] = f"{source.corpus.counts[name]:,}"
             row["draws per program"] = f"{source.corpus.repetition[name]:.2f}"
         rows.append({**row, "examples": " ".join(f"[{text}]" for text in texts)})
     table = pd.DataFrame(rows)
-    text = "Each family with its share and a few programs of the sample (short ones)."
+    text = "The table has each family with its share and a few short programs of the sample."
     if source.corpus is not None:
         text += " Draws per program: how many eligible draws each kept program took; duplicates were taken out."
-    return report.Section("families", "Families", (text,), table=table, shown=table)
+    return report.Section("families", "Families", (text,), table=table, display_table=table)
 
 
-def _distributions(source: Source) -> report.Section:
-    table = figures.distributions(source.samples)
+def _distributions(table: pd.DataFrame) -> report.Section:
     return report.Section(
         "distributions",
         "How programs are spread, family by family",
         (
-            "From left to right: the number of tokens; the integers that computing instructions leave on top of the "
-            "stack (out to -60 and 60); the greatest stack depth; how often the k-th most frequent skeleton (digits "
-            "written as 0) occurs.",
+            "The panels have, from left to right, the number of tokens; the integers that computing instructions "
+            f"leave on top of the stack (out to -{MAX_VALUE} and {MAX_VALUE}); the greatest stack depth; and how "
+            "often the k-th most frequent skeleton (digits written as 0) occurs.",
         ),
-        figure=figures.draw_distributions(table),
+        figure=figures.distributions(table),
         caption="Shares are of the family's programs (values: of the values). Both axes on the right are logarithmic.",
         table=table,
     )
 
 
-def _properties(measured: pd.DataFrame) -> report.Section:
+def _properties(table: pd.DataFrame) -> report.Section:
     columns = {
-        family: {head: _cell(part.set_index("property").loc[name]) for name, head in SHOWN.items()}
-        for family, part in measured.groupby("family", sort=False)
+        family: {head: _cell(part.set_index("property").loc[name]) for name, head in HEADS.items()}
+        for family, part in table.groupby("family", sort=False)
     }
-    shown = pd.DataFrame(columns).rename_axis("property").reset_index()
+    cells = pd.DataFrame(columns).rename_axis("property").reset_index()
     return report.Section(
         "properties",
         "Measured properties",
         (
-            "A value and half the width of its 95 % interval (delete-a-group jackknife over 20 groups of programs; the "
-            "table beside the page has the bounds). A dash: the property has no meaning there. Counts of distinct "
-            "things are at this sample size.",
+            "Each cell is a value and half the width of its 95 % interval (delete-a-group jackknife over 20 groups "
+            "of programs; the table beside the page has the bounds). A dash stands where the property has no "
+            "meaning. Counts of distinct things hold for this sample size.",
         ),
-        table=measured,
-        shown=shown.rename(columns=lambda name: name.replace("_", " ")),
+        table=table,
+        display_table=cells.rename(columns=lambda name: name.replace("_", " ")),
     )
 
 
-def _meanings(measured: pd.DataFrame) -> report.Section:
-    about = measured.drop_duplicates("property")[["property", "unit", "doc"]]
-    names = about.property.map(lambda name: SHOWN.get(name, name.replace("_", " ")))
-    shown = about.assign(property=names).rename(columns={"doc": "what it is"})
-    return report.Section("meanings", "What the properties are", table=about, shown=shown)
+def _meanings(table: pd.DataFrame) -> report.Section:
+    meanings = table.drop_duplicates("property")[["property", "unit", "doc"]]
+    names = meanings.property.map(lambda name: HEADS.get(name, name.replace("_", " ")))
+    display_table = meanings.assign(property=names).rename(columns={"doc": "what it is"})
+    return report.Section("meanings", "What the properties are", table=meanings, display_table=display_table)
 
 
 def _cell(row: pd.Series, digits: int | None = None) -> str:
+    """`12.3 ± 0.4`: a value and half the width of its interval."""
     if np.isnan(row.value):
         return "–"
     if digits is None:
@@ -144,25 +151,26 @@ def _cell(row: pd.Series, digits: int | None = None) -> str:
     return f"{row.value:.{digits}f}" + ("" if np.isnan(half) else f" ±\N{NO-BREAK SPACE}{half:.{digits}f}")
 
 
-def _instructions(source: Source) -> report.Section:
-    table = figures.instructions({**source.samples, ALL: source.everything})
+def _instructions(table: pd.DataFrame) -> report.Section:
     return report.Section(
         "instructions",
         "Instructions in use",
-        ("How often each of the 65 instructions stands in a family's programs, as a share of their tokens.",),
-        figure=figures.draw_instructions(table),
+        ("Each cell is the share that one of the 65 instructions has of the tokens of a family's programs.",),
+        figure=figures.instructions(table),
         caption="Logarithmic shades; white: never.",
         table=table,
     )
 
 
-def _numbers(source: Source) -> tuple[report.Section, ...]:
+def _numbers(source: Source) -> report.Section | None:
     rows = []
     for family in source.mixture.families:
         if not isinstance(family, Computed):
             continue
         numbers = family.numbers
-        values, counts, (low, high) = np.arange(numbers.low, numbers.high + 1), numbers.counts, numbers.range
+        values = np.arange(numbers.low, numbers.high + 1)
+        counts = numbers.counts
+        low, high = numbers.range
         rows.append(
             {
                 "family": family.name,
@@ -174,91 +182,65 @@ def _numbers(source: Source) -> tuple[report.Section, ...]:
             }
         )
     if not rows:
-        return ()
+        return None
     text = (
-        "Values are drawn first, each as often; then an expression with that value. So the few expressions of a rare "
-        "value come again and again: a corpus holds each once, and says how many draws that took."
+        "Values are drawn first, each as often as any other, then an expression with that value. So the few "
+        "expressions of a rare value come again and again; a corpus holds each once, and says how many draws that "
+        "took."
     )
     table = pd.DataFrame(rows)
-    return (report.Section("numbers", "Expressions behind the numbers", (text,), table=table, shown=table),)
+    return report.Section("numbers", "Expressions behind the numbers", (text,), table=table, display_table=table)
 
 
 def _knobs(source: Source) -> report.Section:
     rows = []
     for start, (_, part) in enumerate(source.mixture.parts):
+        phase = {"phase": start} if source.mixture.phases else {}
         for component in part.components:
             values = asdict(component.family)
-            for knob in knobs(type(component.family)).values():
-                row = {
+            rows += [
+                {
+                    **phase,
                     "family": component.family.name,
                     "knob": knob.name,
                     "value": values[knob.name],
                     "default": knob.default,
+                    "effect": knob.doc,
                 }
-                rows.append({**({"phase": start} if source.mixture.phases else {}), **row, "effect": knob.doc})
+                for knob in knobs(type(component.family)).values()
+            ]
     table = pd.DataFrame(rows).astype({"value": str, "default": str})
-    turned = table[table.value != table.default].drop(columns=["default"])
     hold_out = source.mixture.hold_out
-    held = "; ".join(f"{rule} {getattr(hold_out, rule)}" for rule in hold_out.rules) or "nothing"
+    rules = "; ".join(f"{rule} {getattr(hold_out, rule)}" for rule in hold_out.rules) or "nothing"
     return report.Section(
         "knobs",
         "What is set",
-        (f"The knobs that are not at their defaults; the whole table lies beside the page. Held out: {held}.",),
+        (f"These knobs are not at their defaults; the whole table lies beside the page. Held out: {rules}.",),
         table=table,
-        shown=turned,
+        display_table=table[table.value != table.default].drop(columns=["default"]),
     )
 
 
-def _out_of_distribution(source: Source, seed: int) -> tuple[report.Section, ...]:
-    rows, shown = [], []
-    for one in source.mixture.out_of_distribution:
-        programs = held_out.out_of_distribution(source.mixture, one, OUT_OF_DISTRIBUTION, seed)
-        trained = source.samples.get(one.family.name, source.everything)
-        n = min(len(trained), len(programs))
-        far = divergence(trained[:n], programs[:n], seed=seed)
-        about = {
-            "set": one.name,
-            "family": one.family.name,
-            "unlike training by": f"the hold-out's {one.held_out}" if one.held_out else _difference(source, one),
-        }
-        rows.append(far.assign(**about))
-        far["floor"] = far[["within_a", "within_b"]].max(axis=1)
-        far = far.set_index("property")
-        cells = {name.replace("_", " "): f"{_cell(row, 3)} (floor {row.floor:.3f})" for name, row in far.iterrows()}
-        shown.append({**about, **cells})
-    if not rows:
-        return ()
-    text = (
-        "Sets that training never sees. Atom divergence: how differently instructions are used; compound divergence: "
-        "how differently they are combined (arXiv 1912.09713), from the family's training programs, with the floor "
-        "that two halves of one sample reach."
-    )
-    table = pd.concat(rows, ignore_index=True)
-    return (
-        report.Section(
-            "out_of_distribution", "Out-of-distribution sets", (text,), table=table, shown=pd.DataFrame(shown)
+def _out_of_distribution(table: pd.DataFrame) -> report.Section | None:
+    if table.empty:
+        return None
+    return report.Section(
+        "out_of_distribution",
+        "Out-of-distribution sets",
+        (
+            "Training never sees these sets. Atom divergence says how differently instructions are used, compound "
+            "divergence how differently they are combined (arXiv 1912.09713), both from the family's training programs "
+            "and beside the floor that two halves of one sample reach.",
         ),
+        table=table,
+        display_table=pd.DataFrame([_ood_row(part) for _, part in table.groupby("set", sort=False)]),
     )
 
 
-def _difference(source: Source, one: mixture.OutOfDistribution) -> str:
-    trained = {family.name: family for family in source.mixture.families}.get(one.family.name)
-    if trained is None:
-        return "its family"
-    return ", ".join(f"{k} = {v}" for k, v in asdict(one.family).items() if v != getattr(trained, k))
-
-
-def _about(source: Source, seed: int) -> dict[str, str]:
-    made = artifacts.provenance()
-    about = {
-        "command": f"cadmus-probe data describe {source.name}",
-        "mixture": f"{source.mixture.name}; {source.mixture.fingerprint}",
-    }
-    if source.corpus is not None:
-        about["corpus"] = f"{len(source.corpus):,} programs, seed {source.corpus.seed}; {source.corpus.fingerprint}"
-    return {
-        **about,
-        "sample": f"up to {max(map(len, source.samples.values())):,} programs per family, seed {seed}",
-        "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
-        "git": made["git"] or "not a checkout",
-    }
+def _ood_row(table: pd.DataFrame) -> dict[str, str]:
+    """One set in a row: its divergences, each with its floor."""
+    row = table[["set", "family", "unlike training by"]].iloc[0].to_dict()
+    floors = table[["within_a", "within_b"]].max(axis=1)
+    for (_, divergence), floor in zip(table.iterrows(), floors, strict=True):
+        row[divergence.property.replace("_", " ")] = f"{_cell(divergence, 3)} (floor {floor:.3f})"
+    return row

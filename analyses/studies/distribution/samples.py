@@ -1,4 +1,4 @@
-"""Programs to look at: drawn from a mixture or taken from a corpus, with where a model must decide."""
+"""Programs to look at: drawn from a mixture or taken from a corpus, and where a model must decide in them."""
 
 from __future__ import annotations
 
@@ -12,45 +12,50 @@ from cadmus.programs import mixture
 from cadmus.programs.families import Family
 from cadmus.programs.mixture import Mixture
 
+Sample = tuple[str, str, list[str]]
+"""(family, program, its decisions: what precedes each, then the canonical continuation in square brackets)."""
+
 
 def take(
     source: str, families: list[str], n: int, split: str, out_of_distribution: str | None, seed: int
-) -> list[tuple[str, str, list[str]]]:
-    """`n` programs of each of `families` (all where empty) of a mixture or a corpus: (family, program, decisions).
+) -> list[Sample]:
+    """Take `n` programs of each of `families` (all where empty) of a mixture or a corpus.
 
-    A decision is written as what precedes it, then the canonical continuation in square brackets. Raises ValueError for
-    an unknown family, split or set.
+    Programs of a corpus are taken from it for the split train; all others are drawn. Raises ValueError for an unknown
+    family, split or set.
     """
-    made = corpus.load(source) if Path(source).is_dir() else None
-    chosen = made.mixture if made is not None else mixture.load(source)
+    stored = corpus.load(source) if Path(source).is_dir() else None
+    mix = mixture.load(source) if stored is None else stored.mixture
     if out_of_distribution is not None:
-        return _of_set(chosen, out_of_distribution, families, n, seed)
-    found = []
-    for family in [chosen.family(name) for name in families] or chosen.families:
-        if made is not None and split == "train":
-            programs = corpus.sample(made, n, seed, family.name)
+        return _of_set(mix, out_of_distribution, families, n, seed)
+    samples = []
+    for family in [mix.family(name) for name in families] or mix.families:
+        if stored is not None and split == "train":
+            programs = corpus.sample(stored, n, seed, family.name)
         else:
-            programs = held_out.held_out(family, split, n, seed, chosen.hold_out)
-        found += _rows(family, programs)
-    return found
+            programs = held_out.held_out(family, split, n, seed, mix.hold_out)
+        samples += _with_decisions(family, programs)
+    return samples
 
 
-def _of_set(chosen: Mixture, name: str, families: list[str], n: int, seed: int) -> list[tuple[str, str, list[str]]]:
-    sets = {one.name: one for one in chosen.out_of_distribution}
+def _of_set(mix: Mixture, name: str, families: list[str], n: int, seed: int) -> list[Sample]:
+    """Draw `n` programs of an out-of-distribution set."""
+    sets = {ood.name: ood for ood in mix.out_of_distribution}
     if name not in sets:
         known = ", ".join(sets) or "none"
-        raise ValueError(f"mixture {chosen.name!r} has no out-of-distribution set {name!r}; there are {known}")
+        raise ValueError(f"mixture {mix.name!r} has no out-of-distribution set {name!r}; there are {known}")
     if families:
         raise ValueError(f"--family does not go with --out-of-distribution: {name} is of {sets[name].family.name}")
-    return _rows(sets[name].family, held_out.out_of_distribution(chosen, sets[name], n, seed))
+    return _with_decisions(sets[name].family, held_out.out_of_distribution(mix, sets[name], n, seed))
 
 
-def _rows(family: Family, programs: np.ndarray) -> list[tuple[str, str, list[str]]]:
-    rows = []
+def _with_decisions(family: Family, programs: np.ndarray) -> list[Sample]:
+    """Programs uint8 [n, width] of a family as texts, with where a model must decide."""
+    samples = []
     for text in tokens.decode(programs):
         try:
             cuts = family.decisions(text)
         except ValueError:  # of another phase, where the family has other knobs
             cuts = ()
-        rows.append((family.name, text, [f"{text[:cut]}[{family.answer(text, cut)}]" for cut in cuts]))
-    return rows
+        samples.append((family.name, text, [f"{text[:cut]}[{family.answer(text, cut)}]" for cut in cuts]))
+    return samples

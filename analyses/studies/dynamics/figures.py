@@ -8,25 +8,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from analyses.reporting import report
-from analyses.reporting.figures import CONTROL, error, legend, panels, theme
+from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, MARKERS, error, legend, panels, theme
 
-_WIDTH = 9.2
 _KINDS = {"probe": "the machine", "alternative": "an alternative machine"}
 
 
 def trajectories(table: pd.DataFrame) -> Figure:
-    """Completion accuracy of each family, and the probe scores of every variable, over training."""
+    """Draw the completion accuracy of each family, and the probe scores of every variable, over training."""
     titles = {"completion": "completed rightly", **{kind: f"read, of {name}" for kind, name in _KINDS.items()}}
     with theme():
-        figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
+        figure = Figure(figsize=(FIGURE_WIDTH, 4.0), layout="constrained")
         axes = figure.subplots(1, len(titles), sharex=True, sharey=True)
         for ax, (kind, title) in zip(axes, titles.items(), strict=True):
             part = table[table.kind == kind]
             for k, name in enumerate(part.name.unique()):
-                color, marker = sns.color_palette("colorblind")[k % 10], "os^Dvp*X"[k % 8]
+                color = sns.color_palette("colorblind")[k % 10]
+                marker = MARKERS[k % 8]
                 rows = part[part.name == name]
-                for _, one in rows.groupby("run"):
-                    ax.plot(one.step, one.score, color=color, lw=0.5, alpha=0.5)
+                for _, curve in rows.groupby("run"):
+                    ax.plot(curve.step, curve.score, color=color, lw=0.5, alpha=0.5)
                 mean = rows.groupby("step").score.mean()
                 ax.plot(mean.index, mean, color=color, marker=marker, ms=3.5, lw=1.8, label=name)
             ax.set_xscale("log")
@@ -38,9 +38,9 @@ def trajectories(table: pd.DataFrame) -> Figure:
 
 
 def correlations(table: pd.DataFrame) -> Figure:
-    """Correlation within snapshots, variable x family, for the machine and for the alternative one."""
+    """Draw the correlation within snapshots, variable x family, for the machine and for the alternative one."""
     with theme():
-        figure = Figure(figsize=(_WIDTH, 1.4 + 0.35 * table.variable.nunique()), layout="constrained")
+        figure = Figure(figsize=(FIGURE_WIDTH, 1.4 + 0.35 * table.variable.nunique()), layout="constrained")
         axes = figure.subplots(1, len(_KINDS), sharey=True)
         for ax, (kind, title) in zip(axes, _KINDS.items(), strict=True):
             part = table[table.kind == kind]
@@ -58,15 +58,14 @@ def correlations(table: pd.DataFrame) -> Figure:
 
 
 def leads(table: pd.DataFrame) -> Figure:
-    """By how many doublings of training each variable is before each family's behaviour; of the table, pairs without a
-    lead aside, something must be left."""
+    """Draw by how many doublings of training each variable is before each family's behaviour; the table needs a pair
+    that has a lead."""
     table = table[table.lead.notna()]
     variables = list(table.variable.unique())[::-1]
     styles = {"probe": ("o", "C0", 0.12), "alternative": ("s", CONTROL, -0.12)}
     with theme():
-        figure, axes = panels(
-            *(list(table.family.unique()), 0.7 + 0.3 * len(variables)), xlabel="lead (doublings of training)"
-        )
+        families = list(table.family.unique())
+        figure, axes = panels(families, 0.7 + 0.3 * len(variables), xlabel="lead (doublings of training)")
         for family, ax in axes.items():
             for kind, (marker, color, shift) in styles.items():
                 part = table[(table.family == family) & (table.kind == kind)]

@@ -1,98 +1,85 @@
-"""Everything about a trained model on one page: what it completes, the paper's figures, and its state."""
+"""Everything about a trained model, measured: what it completes, the paper's figures, and its state."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
-from analyses.reporting import behaviour, report
-from analyses.studies.paper import page as paper_page
-from analyses.studies.state import page as state_page
+from analyses.reporting.behaviour import completion_table
+from analyses.studies.paper import study as paper
 from analyses.studies.state import study as state
-from analyses.studies.state import summary as state_summary
 from cadmus import DEFAULT_MODEL
-from cadmus.runtime import artifacts
 from cadmus.runtime.devices import resolve_device
-from cadmus.runtime.progress import Progress
+from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training import checkpoint
-from cadmus.training.completion import evaluate
 
 
 @dataclass(frozen=True)
 class ModelReportConfig:
     """Which model, and how much is measured."""
 
-    run: str = DEFAULT_MODEL  # a model that ships, or a folder that `cadmus-probe train` wrote
-    programs: int = 20_000  # probed
-    eval_programs: int = 500  # completed, per family and split
-    cell_programs: int = 5  # of each X and Y
-    number_programs: int = 4000  # of the paper's Figure 2
-    seed: int = 0  # of the programs drawn for measuring
+    run: str = DEFAULT_MODEL
+    """A model that ships with the package, or a folder that `cadmus-probe train` wrote."""
+    programs: int = 20_000
+    """Programs probed, of skeletons that no training saw."""
+    eval_programs: int = 500
+    """Programs completed, of each family and split."""
+    cell_programs: int = 5
+    """Programs of the paper's Figure 1 for each X and Y."""
+    number_programs: int = 4000
+    """Programs of the paper's Figure 2."""
+    seed: int = 0
+    """Seed of the programs drawn."""
     device: str = "auto"
+    """`cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        self.paper_config()  # both hold their numbers against their bounds
+        self.state_config()
+
+    def paper_config(self) -> paper.PaperConfig:
+        """What the paper's study has to measure."""
+        return paper.PaperConfig(
+            run=self.run,
+            eval_programs=self.eval_programs,
+            programs=self.cell_programs,
+            number_programs=self.number_programs,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    def state_config(self) -> state.StateConfig:
+        """What the state study has to measure."""
+        return state.StateConfig(run=self.run, programs=self.programs, seed=self.seed, device=self.device)
 
 
-def run(config: ModelReportConfig, out: Path | str, stage: Progress = lambda name, share, note: None) -> Path:
-    """Measure and write the page to `out`; returns its path. The paper's figures are of compare programs: a model of a
-    mixture without them has none."""
+@dataclass(frozen=True)
+class ModelReportResults:
+    """What is known of a model."""
+
+    config: ModelReportConfig
+    """What was measured."""
+    trained: checkpoint.Checkpoint
+    """The model."""
+    accuracies: pd.DataFrame
+    """What it completes: rows of `cadmus.training.completion`."""
+    paper: paper.PaperResults | None
+    """The paper's figures, which are of compare programs: None for a model of a mixture without them."""
+    state: state.StateResults
+    """What of the machine's state can be read in it."""
+
+
+def run(config: ModelReportConfig, progress: Progress = no_progress) -> ModelReportResults:
+    """Complete, answer and probe."""
     trained = checkpoint.load(config.run)
     if "compare" in (family.name for family in trained.mixture.families):
-        asked = paper_page.PaperConfig(
-            config.run,
-            config.eval_programs,
-            programs=config.cell_programs,
-            number_programs=config.number_programs,
-            seed=config.seed,
-            device=config.device,
-        )
-        found = paper_page.measure(asked, stage)
-        measured, said, about = paper_page.sections(found), paper_page.summary(found), paper_page.about(found)
+        paper_results = paper.run(config.paper_config(), progress)
+        accuracies = paper_results.accuracies
     else:
-        accuracies = _completed(trained, config, stage)
-        measured, said, about = (
-            (behaviour.completion_section(accuracies),),
-            (behaviour.completion_sentence(accuracies),),
-            {},
-        )
-    asked = state.StateConfig(config.run, config.programs, seed=config.seed, device=config.device)
-    held = state.run(asked, stage)
-    sections = (*measured, *state_page.sections(held), behaviour.training_section(trained))
-    about = {"command": _command(config), **about, **state_page.about(held), **_made(trained)}
-    said += state_summary.statements(held)
-    return report.write(report.Report(_title(trained, config), said, sections, about), out)
-
-
-def _completed(trained: checkpoint.Checkpoint, config: ModelReportConfig, stage: Progress) -> pd.DataFrame:
-    rows = evaluate(
-        trained.model.to(resolve_device(config.device)),
-        trained.mixture,
-        programs=config.eval_programs,
-        seed=config.seed,
-        progress=partial(stage, "complete programs"),
-    )
-    return pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
-
-
-def _title(trained: checkpoint.Checkpoint, config: ModelReportConfig) -> str:
-    size = f"{trained.record['parameters'] / 1e6:.1f} M parameters"
-    return f"{Path(config.run).name} ({size}): what it does, and what it knows of the machine's state"
-
-
-def _command(config: ModelReportConfig) -> str:
-    return (
-        f"cadmus-probe report {config.run} --programs {config.programs} --eval-programs {config.eval_programs} "
-        f"--seed {config.seed}"
-    )
-
-
-def _made(trained: checkpoint.Checkpoint) -> dict[str, str]:
-    cfg, mixture, made = trained.model.cfg, trained.mixture, artifacts.provenance()
-    shares = zip(mixture.families, mixture.shares, strict=True)
-    return {
-        "architecture": f"{cfg.n_layers} layers, width {cfg.d_model}, {cfg.n_heads} heads, MLP {cfg.d_mlp}",
-        "families": ", ".join(f"{family.name} {share:.0%}" for family, share in shares),
-        "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
-        "git": made["git"] or "not a checkout",
-    }
+        paper_results = None
+        trained.model.to(resolve_device(config.device))
+        accuracies = completion_table(trained, config.eval_programs, config.seed, progress)
+        accuracies = accuracies.assign(run=trained.fingerprint)
+    state_results = state.run(config.state_config(), progress)
+    return ModelReportResults(config, trained, accuracies, paper_results, state_results)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -9,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analyses.reporting.figures import CONTROL, INTERVAL, MARKERS, theme
+from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, INTERVAL, MARKERS, theme
 from cadmus.statistics.proportions import wilson
 
 
 def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
-    """Figure 2 of the paper, for every layer: `table` is that of `study.figure2`."""
+    """Draw Figure 2 of the paper, for every layer; table: as `study.figure2` gives it; tokens: their names."""
     panels = [
         ("logistic", "accuracy", "logistic probe: accuracy"),
         ("ridge", "R2", "ridge probe: R² (axis cut at 0)"),
@@ -22,7 +24,7 @@ def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
     numbers = list(table.variable.unique())
     positions = np.arange(1, len(tokens) + 1)
     with theme():
-        figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+        figure = Figure(figsize=(FIGURE_WIDTH, 6.2), layout="constrained")
         axes = figure.subplots(len(panels), len(numbers), sharex=True, sharey=True)
         for row, (probe, metric, label) in zip(axes, panels, strict=True):
             for ax, number in zip(row, numbers, strict=True):
@@ -30,8 +32,8 @@ def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
                 _layers(ax, part[part.model == "trained"])
                 _best_layer(ax, part[part.model == "untrained"])
                 if metric == "accuracy":
-                    known = part.groupby("position").prefix_majority.first()
-                    ax.plot(known.index, known, "k:", lw=1.6, label="best guess from the prefix (exact)")
+                    majority = part.groupby("position").prefix_majority.first()
+                    ax.plot(majority.index, majority, "k:", lw=1.6, label="best guess from the prefix (exact)")
                 ax.axvline(len(tokens) // 2 + 0.5, color="0.7", lw=0.8)
                 ax.axvline(len(tokens) - 0.5, color="0.7", lw=0.8)
                 ax.set(ylim=(-0.03, 1.03), xlim=(0.7, len(tokens) + 0.3))
@@ -48,6 +50,7 @@ def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
 
 
 def _layers(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw a line per layer, with its interval."""
     layers = sorted(table.layer.unique())
     colors = sns.color_palette("viridis_r", len(layers) + 1)[1:]
     for color, layer in zip(colors, layers, strict=True):
@@ -59,24 +62,25 @@ def _layers(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _best_layer(ax: Axes, table: pd.DataFrame) -> None:
-    """The control at its best: at each position the layer of the untrained model that reads most."""
+    """Draw the control at its best: at each position the layer of the untrained model that reads most."""
     best = table.loc[table.groupby("position").score.idxmax()]
     ax.plot(best.position, best.score, color=CONTROL, ls="--", lw=1.6, label="untrained model, best layer")
     ax.fill_between(best.position, best.low, best.high, color=CONTROL, alpha=INTERVAL, lw=0)
 
 
 def plane(table: pd.DataFrame, low: int, high: int) -> Figure:
-    """Figure 1 of the paper: `table` is that of `study.figure1`; low..high is the trained square."""
+    """Draw Figure 1 of the paper; table: as `study.figure1` gives it; low..high is the trained square."""
     cells = table.pivot(index="y", columns="x", values="accuracy")
     reach = int(table.x.max())
     with theme():
-        figure = Figure(figsize=(9.2, 4.2), layout="constrained")
+        figure = Figure(figsize=(FIGURE_WIDTH, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 0.85))
         edges = (-reach - 0.5, reach + 0.5)
         image = left.imshow(cells, origin="lower", extent=(*edges, *edges), vmin=0, vmax=1, cmap="cividis")
         side = high - low + 1
-        for line in ({"lw": 2.2, "ec": "black"}, {"lw": 1.4, "ec": "white", "ls": "--"}):  # seen on light and on dark
-            left.add_patch(Rectangle((low - 0.5, low - 0.5), side, side, fill=False, **line))
+        outlines: list[dict[str, Any]] = [{"lw": 2.2, "ec": "black"}, {"lw": 1.4, "ec": "white", "ls": "--"}]
+        for outline in outlines:  # seen on light and on dark
+            left.add_patch(Rectangle((low - 0.5, low - 0.5), side, side, fill=False, **outline))
         left.set(xlabel="X", ylabel="Y", title="dashed: the trained square")
         left.grid(visible=False)
         figure.colorbar(image, ax=left, label="right answers (share)", shrink=0.85)
@@ -91,9 +95,9 @@ def plane(table: pd.DataFrame, low: int, high: int) -> Figure:
 
 
 def _by_distance(ax: Axes, table: pd.DataFrame, *, marker: str, color: str, label: str) -> None:
-    """Accuracy by |x - y| with its Wilson interval."""
-    right = (table.accuracy * table.n).round()
-    sums = pd.DataFrame({"right": right, "n": table.n}).groupby((table.x - table.y).abs()).sum()
-    low, high = wilson(sums.right, sums.n)
-    ax.plot(sums.index, sums.right / sums.n, marker=marker, ms=3.5, lw=1.2, color=color, label=label)
+    """Draw the accuracy by |x - y| with its Wilson interval."""
+    n_correct = (table.accuracy * table.n).round()
+    sums = pd.DataFrame({"correct": n_correct, "n": table.n}).groupby((table.x - table.y).abs()).sum()
+    low, high = wilson(sums.correct, sums.n)
+    ax.plot(sums.index, sums.correct / sums.n, marker=marker, ms=3.5, lw=1.2, color=color, label=label)
     ax.fill_between(sums.index, low, high, color=color, alpha=INTERVAL, lw=0)

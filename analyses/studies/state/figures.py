@@ -14,23 +14,20 @@ from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, INTERVAL, MARKERS,
 from analyses.reporting.sites import MAX_NAMED, SiteAxis
 from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS
 from analyses.studies.state.tables import at_best_sites, breakdown, headline, main_probe
-from probes.measurement.measure import TRAINED, UNTRAINED
+from probes.measurement.plan import TRAINED, UNTRAINED
 
 _BEYOND = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6, "center": 0}  # light near 0 in grey too; the sign is printed
 _APART = 0.07  # between the points of several lines at one place
 _SPREAD = 0.6  # of all of them, at most
 
-# --- panels ----------------------------------------------------------------------------------------------------------
-
-
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
 def maps(scores: pd.DataFrame) -> Figure:
-    """Variable x site: the score, and the score beyond the best control; a dot where it may be called read."""
+    """Draw variable x site: the score, and the score beyond the best control; a dot where it may be called read."""
     rows = headline(scores)
     rows = rows[rows.score.notna()]
-    variables, sites = list(rows.variable.unique()), SiteAxis.every(rows)
+    variables, sites = list(rows.variable.unique()), SiteAxis.all(rows)
     with theme():
         figure = Figure(figsize=(FIGURE_WIDTH, 1.1 + 0.3 * len(variables) + sites.room), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
@@ -39,15 +36,16 @@ def maps(scores: pd.DataFrame) -> Figure:
         axes[0].set_title("read rightly (share)")
         axes[1].set_title("beyond the best control (dot: surely by more than 0.05)")
         read = rows[rows.read.eq(True)]
-        x, y = (sites.sites.index(s) + 0.88 for s in read.site), (variables.index(v) + 0.2 for v in read.variable)
-        axes[1].scatter(list(x), list(y), s=9, color="k")
+        x = [sites.sites.index(site) + 0.88 for site in read.site]
+        y = [variables.index(variable) + 0.2 for variable in read.variable]
+        axes[1].scatter(x, y, s=9, color="k")
         for ax in axes:
             ax.set(xlabel=sites.name, ylabel="")
     return figure
 
 
 def by_token_class(scores: pd.DataFrame) -> Figure:
-    """Token class x site of the score beyond the best control, a panel per variable."""
+    """Draw token class x site: the score beyond the best control, a panel per variable."""
     rows = main_probe(scores)
     rows = rows[(rows.by == "token class") & (rows.offset == 0) & rows.score.notna()]
     sites = SiteAxis.of(rows)
@@ -58,7 +56,7 @@ def by_token_class(scores: pd.DataFrame) -> Figure:
             part = rows[rows.variable == variable]
             _map(ax, part, "beyond", list(part.group.unique()), sites, _BEYOND, index="group", fontsize=5)
             ax.tick_params(labelsize=6)
-            ax.xaxis.label.set_size(7)
+            ax.xaxis.label.set_fontsize(7)
     return figure
 
 
@@ -74,9 +72,9 @@ def _map(
     fontsize: float = 6.5,
 ) -> None:
     table = rows.pivot(index=index, columns="site", values=values).reindex(index=order, columns=sites.sites)
-    named = len(sites.sites) <= MAX_NAMED
-    _heatmap(ax, table, xticklabels=sites.labels, annot=named, annot_kws={"fontsize": fontsize}, **colors)
-    if not named:
+    numbered = len(sites.sites) <= MAX_NAMED
+    _heatmap(ax, table, xticklabels=sites.labels, annot=numbered, annot_kws={"fontsize": fontsize}, **colors)
+    if not numbered:
         ax.figure.colorbar(ax.collections[0], ax=ax, orientation="horizontal", location="top", shrink=0.5, aspect=30)
     if not sites.by_layer:
         ax.tick_params(axis="x", rotation=90, labelsize=6.5)
@@ -92,27 +90,26 @@ def _heatmap(ax: Axes, table: pd.DataFrame, **options: object) -> None:
 
 
 def by_depth_and_distance(scores: pd.DataFrame) -> Figure | None:
-    """At each variable's site: the score by stack depth, by read distance of a register, and live against dead; None
-    where no variable has such scores."""
-    asked = (
+    """Draw, at each variable's site, the score by stack depth, by read distance of a register, and live against dead;
+    None where no variable has such scores."""
+    breakdowns = (
         ("stack depth", r"stack\.", DEPTHS, "stack depth", 1.2),
         ("read distance", r"reg\..\.value", DISTANCES, "tokens to the next read", 1.0),
         ("live", r"reg\..\.value", LIVENESS, "will it be read again?", 0.7),
     )
-    shown = []
-    for by, pattern, groups, label, width in asked:
+    drawings = []
+    for by, pattern, order, label, width in breakdowns:
         part = breakdown(scores, by)
         part = part[part.variable.str.match(pattern)]
         if len(part):
-            shown.append((part, [group for group in groups if group in set(part.group)], label, width))
-    if not shown:
+            drawings.append((part, [group for group in order if group in set(part.group)], label, width))
+    if not drawings:
         return None
     with theme():
         figure = Figure(figsize=(FIGURE_WIDTH, 3.5), layout="constrained")
-        axes = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=[width for *_, width in shown])[
-            0
-        ]
-        for ax, (part, groups, label, _) in zip(axes, shown, strict=True):
+        widths = [width for *_, width in drawings]
+        axes = figure.subplots(1, len(drawings), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for ax, (part, groups, label, _) in zip(axes, drawings, strict=True):
             variables = list(part.variable.unique())
             for k, variable in enumerate(variables):
                 shift = min(_APART, _SPREAD / len(variables)) * (k - (len(variables) - 1) / 2)
@@ -125,6 +122,7 @@ def by_depth_and_distance(scores: pd.DataFrame) -> Figure | None:
 
 
 def _points(ax: Axes, part: pd.DataFrame, groups: list[str], k: int, shift: float, label: str) -> None:
+    """Draw the k-th variable of a panel: its scores with their intervals, and its best controls hollow."""
     part = part.sort_values("group", key=lambda names: names.map(groups.index))
     x = np.array([groups.index(group) for group in part.group]) + shift
     style = {"color": sns.color_palette("colorblind")[k % 10], "marker": MARKERS[k % len(MARKERS)], "ms": 5}
@@ -133,7 +131,7 @@ def _points(ax: Axes, part: pd.DataFrame, groups: list[str], k: int, shift: floa
 
 
 def by_offset(scores: pd.DataFrame) -> Figure:
-    """Past, present and future states at each variable's site, beside the best control of each."""
+    """Draw past, present and future states at each variable's site, beside the best control of each."""
     rows = main_probe(scores)
     rows = at_best_sites(rows[(rows.by == "all") & rows.score.notna()], scores)
     with theme():
@@ -152,7 +150,7 @@ def by_offset(scores: pd.DataFrame) -> Figure:
 
 
 def by_family(scores: pd.DataFrame, families: Sequence[str]) -> Figure:
-    """Variable x family: the score beyond the best control at each variable's site."""
+    """Draw variable x family: the score beyond the best control at each variable's site."""
     rows = breakdown(scores, "family")
     table = rows.pivot(index="variable", columns="group", values="beyond")
     table = table.reindex(index=rows.variable.unique(), columns=families)
@@ -170,30 +168,18 @@ _HOLLOW = {"ls": "", "mfc": "white", "mew": 0.8, "elinewidth": 0.6, "alpha": 0.5
 
 
 def numbers(table: pd.DataFrame) -> Figure:
-    """How integers are held: held-out R² of the mean activation by basis and site, in the model (filled) and in its
-    untrained twin (hollow), a panel per variable and number of functions."""
+    """Draw how integers are held: the held-out R² of the mean activation by basis and site, in the model (filled) and
+    in its untrained twin (hollow), a panel per variable and number of functions."""
     sites, bases = SiteAxis.of(table), list(table.basis.unique())
     table = sites.rows(table)
-    shown = [(variable, k) for variable in table.variable.unique() for k in sorted(table.k.unique())]
+    names = [(variable, k) for variable in table.variable.unique() for k in sorted(table.k.unique())]
     columns = table.k.nunique()
     with theme():
-        rows = -(-len(shown) // columns)
+        rows = -(-len(names) // columns)
         figure = Figure(figsize=(FIGURE_WIDTH, 0.7 + 3.4 * rows + sites.room), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
-        for ax, (variable, size) in zip(axes.flat, shown, strict=True):
-            part = table[(table.variable == variable) & (table.k == size)]
-            for k, basis in enumerate(bases):
-                color = sns.color_palette("colorblind")[k % 10]
-                style = {"color": color, "marker": MARKERS[k], "ms": 4, "ls": sites.line}
-                shift = _APART * (k - (len(bases) - 1) / 2)
-                own, twin = (part[(part.basis == basis) & (part.model == model)] for model in (TRAINED, UNTRAINED))
-                reach = error(own.score, own.low, own.high)
-                ax.errorbar(own.x + shift, own.score, reach, lw=1.4, elinewidth=0.8, label=basis, **style)
-                reach = error(twin.score, twin.low, twin.high)
-                ax.errorbar(twin.x + shift + _APART / 2, twin.score, reach, **style | _HOLLOW)
-            best = part[part.model == TRAINED].groupby("x").control.max()
-            permuted = {"ls": "--", "lw": 1.2} if sites.by_layer else {"ls": "", "marker": "_"}
-            ax.plot(best.index, best, color=CONTROL, label="permuted values, best basis", **permuted)
+        for ax, (variable, size) in zip(axes.flat, names, strict=True):
+            _bases(ax, table[(table.variable == variable) & (table.k == size)], bases, sites)
             ax.set(title=f"{variable}, {size} functions", ylim=(-0.25, 1.03))
             sites.label(ax)
         for ax in axes[-1]:
@@ -204,9 +190,31 @@ def numbers(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _bases(ax: Axes, part: pd.DataFrame, bases: list[str], sites: SiteAxis) -> None:
+    """Draw the scores of every basis in both models, and of the best basis on permuted values."""
+    for k, basis in enumerate(bases):
+        style = {
+            "color": sns.color_palette("colorblind")[k % 10],
+            "marker": MARKERS[k],
+            "ms": 4,
+            "ls": sites.line,
+        }
+        shift = _APART * (k - (len(bases) - 1) / 2)
+        trained, untrained = (part[(part.basis == basis) & (part.model == model)] for model in (TRAINED, UNTRAINED))
+        reach = error(trained.score, trained.low, trained.high)
+        ax.errorbar(trained.x + shift, trained.score, reach, lw=1.4, elinewidth=0.8, label=basis, **style)
+        reach = error(untrained.score, untrained.low, untrained.high)
+        ax.errorbar(untrained.x + shift + _APART / 2, untrained.score, reach, **style | _HOLLOW)
+    best = part[part.model == TRAINED].groupby("x").control.max()
+    permuted = {"ls": "--", "lw": 1.2} if sites.by_layer else {"ls": "", "marker": "_"}
+    ax.plot(best.index, best, color=CONTROL, label="permuted values, best basis", **permuted)
+
+
 def neurons(table: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
-    """How many dimensions and how many neurons a variable needs in the model, at its site, a panel per variable; those
-    of which the probe without a limit explains next to nothing are left out, and None where these are all."""
+    """Draw how many dimensions and how many neurons a variable needs in the model, at its site, a panel per variable.
+
+    Variables of which the probe without a limit explains next to nothing are left out; None where these are all.
+    """
     table = at_best_sites(table[(table.full > 0.02) & (table.model == TRAINED)], scores)
     names = list(table.variable.unique())
     if not names:

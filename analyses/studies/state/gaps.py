@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -10,24 +12,23 @@ from analyses.reporting import figures, report
 from analyses.reporting.figures import INTERVAL, theme
 from analyses.reporting.sites import SiteAxis, location_column
 from analyses.studies.state import study, tables
+from cadmus.statistics.clustered import interval_names
 
 _COLUMNS = ("gap", "selectivity", "alternative_selectivity")  # of the table of gaps, each with its interval
 
 
-def by_distance(found: study.StateResults) -> pd.DataFrame:
+def by_distance(results: study.StateResults) -> pd.DataFrame:
     """The gaps at each variable's best site, with the distance of the machine; no rows where no machine changes the
     states of any variable."""
-    if found.gaps.empty:
-        columns = [f"{name}{end}" for name in _COLUMNS for end in ("", "_low", "_high")]
-        return pd.DataFrame(
-            columns=["site", "variable", "layer", "machine", "distance", "differing", "clusters", *columns]
-        )
-    rows = tables.at_best_sites(found.gaps, found.scores)
-    return rows.assign(distance=rows.machine.map(found.machines.set_index("name").distance))
+    if results.gaps.empty:
+        names = ["site", "variable", "layer", "machine", "distance", "differing", "clusters"]
+        return pd.DataFrame(columns=names + [column for name in _COLUMNS for column in interval_names(name)])
+    rows = tables.at_best_sites(results.gaps, results.scores)
+    return rows.assign(distance=rows.machine.map(results.machines.set_index("name").distance))
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of `by_distance`, to be read."""
+def display_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Format the table of `by_distance` for reading."""
     return pd.DataFrame(
         {
             "variable": table.variable,
@@ -49,12 +50,12 @@ def by_layer(table: pd.DataFrame) -> Figure:
     table = sites.rows(table)
     greys = sns.color_palette("Greys", len(machines) + 2)[2:]
     with theme():
-        names = list(table.variable.unique())
-        figure, axes = figures.panels(names, 1.8, xlabel=sites.name, ylabel="selectivity", room=sites.room)
+        variables = list(table.variable.unique())
+        figure, axes = figures.panels(variables, 1.8, xlabel=sites.name, ylabel="selectivity", room=sites.room)
         for variable, ax in axes.items():
             part = table[table.variable == variable]
             own = part.drop_duplicates("site")
-            style = {"color": "C0", "marker": "o", "ms": 4, "lw": 1.4, "label": "the machine"}
+            style: dict[str, Any] = {"color": "C0", "marker": "o", "ms": 4, "lw": 1.4, "label": "the machine"}
             if sites.by_layer:
                 ax.plot(own.x, own.selectivity, **style)
                 ax.fill_between(own.x, own.selectivity_low, own.selectivity_high, color="C0", alpha=INTERVAL, lw=0)
@@ -63,8 +64,9 @@ def by_layer(table: pd.DataFrame) -> Figure:
                 ax.errorbar(own.x, own.selectivity, error, ls="", **style)
             for k, machine in enumerate(machines):
                 line = part[part.machine == machine]
-                style = {"ls": ("--", ":", "-.")[k % 3], "lw": 1.4}
-                if not sites.by_layer:
+                if sites.by_layer:
+                    style = {"ls": ("--", ":", "-.")[k % 3], "lw": 1.4}
+                else:
                     style = {"ls": "", "marker": "s^Dv<>p*"[k % 8], "ms": 5, "mfc": "none"}
                 ax.plot(line.x, line.alternative_selectivity, color=greys[k], label=machine, **style)
             ax.axhline(0, color="0.8", lw=0.8, zorder=0)

@@ -6,15 +6,18 @@ reference: what it reads beyond the others is there, but not linearly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cadmus.runtime.progress import Progress, no_progress
 from cadmus.statistics import clustered
 from probes.data.activations import token_rows
-from probes.data.examples import Examples, Target, labelled
+from probes.data.examples import Examples, labelled
+from probes.data.targets import Target
 from probes.solvers.estimators import DiscriminantProbe, LeastSquaresProbe
 from probes.solvers.logistic import LogisticProbe
 from probes.solvers.mlp import MLPClassifierProbe
@@ -34,7 +37,7 @@ def compare(
     sites: Mapping[str, str],
     *,
     seed: int = 0,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """A row per (variable, probe): accuracy on the test tokens at the variable's site, with its interval over
     skeletons. sites: hook name by variable. Penalties are chosen on validation tokens, which also stop the network.
@@ -43,43 +46,52 @@ def compare(
     no validation token with one of these, no test token.
     """
     rows: list[dict] = []
-    folds = {name: _tokens(model, examples.fold(name), sites, most) for name, most in ROWS.items()}
-    for done, (variable, site) in enumerate(sites.items()):
-        (x, y, _), (x_held, y_held, _), (x_test, y_test, clusters) = (
-            folds[name].of(variable, site) for name in ("train", "validation", "test")
-        )
+    folds = {name: _tokens(model, examples.fold(name), sites, n) for name, n in ROWS.items()}
+    for done, (variable, site) in enumerate(sites.items(), 1):
+        x, y, _ = folds["train"].rows(variable, site)
+        x_validation, y_validation, _ = folds["validation"].rows(variable, site)
+        x_test, y_test, clusters = folds["test"].rows(variable, site)
         values, counts = np.unique(y, return_counts=True)
         values = values[counts >= MIN_OF_CLASS]
-        often, known = np.isin(y, values), np.isin(y_held, values)
+        frequent = np.isin(y, values)
+        known = np.isin(y_validation, values)
         if len(values) > 1 and known.any() and len(y_test):
-            x, y = x[often], y[often]
+            x, y = x[frequent], y[frequent]
             mean, spread = x.mean(0), x.std(0) + 1e-6
-            held = (x_held[known] - mean) / spread, y_held[known]
-            for name, probe in _fitted((x - mean) / spread, y, held, seed).items():
-                right = probe.predict((x_test - mean) / spread) == y_test
-                score = clustered.accuracy(right, *clusters, seed)
+            validation = (x_validation[known] - mean) / spread, y_validation[known]
+            for name, probe in _fit_probes((x - mean) / spread, y, validation, seed).items():
+                correct = probe.predict((x_test - mean) / spread) == y_test
+                score = clustered.accuracy(correct, *clusters, seed)
                 rows.append({"variable": variable, "site": site, **clustered.columns(name, "accuracy", score)})
-        progress((done + 1) / len(sites))
+        progress("other probes", done / len(sites), variable)
     return pd.DataFrame(rows)
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, held: tuple[np.ndarray, np.ndarray], seed: int) -> dict[str, Any]:
-    """Each probe on standardized features, with the penalty that is most accurate on the validation rows `held`."""
-    found = {}
+def _fit_probes(x: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray], seed: int) -> dict[str, Any]:
+    """Fit each probe on standardized features, with the penalty that is most accurate on the validation rows."""
+    probes: dict[str, Any] = {}
     for name, (kind, parameter, values) in PENALTIES.items():
         candidates = [kind(**{parameter: value}).fit(x, y) for value in values]
-        found[name] = max(candidates, key=lambda probe: probe.score(*held))
-    found["network"] = MLPClassifierProbe(hidden=128, epochs=40, patience=4, seed=seed).fit(x, y, validation=held)
-    return found
+        probes[name] = max(candidates, key=lambda probe: probe.score(*validation))
+    network = MLPClassifierProbe(hidden=128, epochs=40, patience=4, seed=seed)
+    probes["network"] = network.fit(x, y, validation=validation)
+    return probes
 
 
+@dataclass(frozen=True)
 class _Tokens:
     """Activations and labels of some tokens of one fold."""
 
-    def __init__(self, x: dict[str, np.ndarray], labels: dict[str, tuple], programs: np.ndarray, skeletons: np.ndarray):
-        self.x, self.labels, self.programs, self.skeletons = x, labels, programs, skeletons
+    x: dict[str, np.ndarray]
+    """{site: float32 [tokens, features]}."""
+    labels: dict[str, tuple[np.ndarray, np.ndarray]]
+    """{variable: (values [tokens], whether it is defined, bool [tokens])}."""
+    programs: np.ndarray
+    """The program of each token, int64 [tokens]."""
+    skeletons: np.ndarray
+    """The skeleton of each token's program, int64 [tokens]."""
 
-    def of(self, variable: str, site: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    def rows(self, variable: str, site: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """x [rows, features], y [rows] and (skeletons, programs) [rows] where the variable is defined."""
         values, defined = self.labels[variable]
         defined = defined & np.isfinite(self.x[site]).all(1)
@@ -88,13 +100,13 @@ class _Tokens:
 
 
 def _tokens(model: Any, examples: Examples, sites: Mapping[str, str], rows: int) -> _Tokens:
-    """The tokens of the first programs (their order is random) that have about so many."""
+    """Take the first programs (their order is random) up to about `rows` tokens."""
     examples = examples[: max(1, int(np.searchsorted(examples.where.sum(1).cumsum(), rows, "right")))]
-    targets = [Target(variable) for variable in sites]
-    read = labelled(examples, targets)
+    read = labelled(examples, [Target(variable) for variable in sites])
     batches = list(token_rows(model, examples.programs, list(dict.fromkeys(sites.values())), where=examples.where))
-    programs, positions = (np.concatenate([getattr(b, name) for b in batches]) for name in ("programs", "positions"))
-    values, defined = read.at(programs, positions)
-    labels = {v: (values[:, k], defined[:, read.mask_of[k]]) for k, v in enumerate(sites)}
-    x = {site: np.concatenate([b.activations[site] for b in batches]) for site in batches[0].activations}
+    programs = np.concatenate([batch.programs for batch in batches])
+    positions = np.concatenate([batch.positions for batch in batches])
+    values, mask = read.at(programs, positions)
+    labels = {variable: (values[:, k], mask[:, k]) for k, variable in enumerate(sites)}
+    x = {site: np.concatenate([batch.activations[site] for batch in batches]) for site in batches[0].activations}
     return _Tokens(x, labels, programs, examples.skeletons[programs])

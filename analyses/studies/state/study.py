@@ -7,50 +7,51 @@ for the machine and for alternative ones, and returns tidy tables; `analyses.stu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from analyses.studies.state import probe_comparison
+from analyses.studies.state import geometry, probe_comparison
 from analyses.studies.state.tables import best_sites
 from cadmus import DEFAULT_MODEL
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.model import Model
+from cadmus.runtime.checks import check_at_least
 from cadmus.runtime.devices import resolve_device
-from cadmus.runtime.progress import Progress
-from cadmus.states import variables as labels
+from cadmus.runtime.progress import Progress, no_progress
+from cadmus.states import variables
 from cadmus.states.alternatives import Alternative, alternatives
 from cadmus.training import checkpoint
 from probes.controls.untrained import untrained_twin
-from probes.data import activations
-from probes.data.activations import residual_sites, token_rows
-from probes.data.examples import Examples, Labelled, Target, draw
-from probes.geometry import dimensions, number_bases
-from probes.geometry.residues import separability
-from probes.geometry.value_statistics import ValueStatistics
+from probes.data.activations import check_sites, residual_sites
+from probes.data.examples import Examples, Labelled, draw
+from probes.data.targets import Target, Targets
 from probes.measurement import scores
-from probes.measurement.measure import TRAINED, UNTRAINED, measure
-from probes.measurement.tally import Breakdown, token_classes
+from probes.measurement.measure import Measurement, measure
+from probes.measurement.tally import Breakdown, Grouping, token_classes
 from probes.solvers import custom
-from probes.solvers.bank import Bank
 
 VARIABLES = (
-    *("depth", "all_true", "stack.0.kind", "stack.0.value", "stack.1.kind", "stack.1.value"),
-    *(f"reg.{register}.value" for register in vm.REGISTERS),
-    *("reg.a.live", "needed.relation"),
+    "depth",
+    "all_true",
+    "stack.0.kind",
+    "stack.0.value",
+    "stack.1.kind",
+    "stack.1.value",
+    "reg.a.value",
+    "reg.b.value",
+    "reg.c.value",
+    "reg.d.value",
+    "reg.a.live",
+    "needed.relation",
 )
 OFFSETS = (-4, -1, 0, 1, 4)
 DEPTHS = ("0", "1", "2", "3", "4", "5 or more")  # of the stack
 LIVENESS = ("live", "dead")  # of a register: will it be read again?
 DISTANCES = ("1", "2-3", "4-7", "8 or more")  # in how many tokens
-_SITES = ("hook_resid_mid", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "mlp.hook_post")  # of a block, with `full`
-_MACHINE_PROGRAMS = 1000  # that alternative machines are chosen on
-_FUNCTIONS = (3, 9)  # of the value, of each kind
-_MIN_VALUES = 20  # of a number, to say how it is held
-_MIN_ROWS = 100  # training tokens, to say in how many dimensions a variable is held
+_BLOCK_SITES = ("hook_resid_mid", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "mlp.hook_post")  # with `full`
+_MACHINE_PROGRAMS = 1000  # that alternative machines are fitted to
 _FULL_MACHINES = 8
 _SHORTEST = ["1."]  # a program to try names on
 _NUMBER = re.compile(  # a number's name: what it is of, and its views
@@ -65,7 +66,7 @@ class StateConfig:
     run: str = DEFAULT_MODEL
     """A model that ships with the package, or a folder that `cadmus-probe train` wrote."""
     programs: int = 20_000
-    """Of the run's mixture, of skeletons that no training saw; split into probe folds by skeleton."""
+    """How many are drawn from the run's mixture, of skeletons that no training saw; split into folds by skeleton."""
     variables: tuple[str, ...] = VARIABLES
     """Short names (`stack.0`, `reg.a`) are made whole."""
     sites: tuple[str, ...] = ()
@@ -73,96 +74,127 @@ class StateConfig:
     offsets: tuple[int, ...] = OFFSETS
     """Tokens ahead of the state that is read; 0 is always among them."""
     families: tuple[str, ...] = ()
-    """Of the mixture; none: all."""
+    """Names of families of the mixture; none: all."""
     machines: int = 2
-    """Alternative ones, at distances spread evenly up to the farthest (`cadmus.states.alternatives`)."""
+    """Alternative machines, at distances spread evenly up to the farthest (`cadmus.states.alternatives`)."""
     probe: str = ""
     """FILE.py:NAME, a probe of one's own in place of the ridge and discriminant probes."""
     full: bool = False
-    """All variables, whichever are named, the sites within blocks too, eight machines."""
+    """Whether to read all variables, whichever are named, at the sites within blocks too, and of eight machines."""
     seed: int = 0
-    """Of the programs drawn, permutations and resamples; the untrained twin has the weights training began with."""
+    """Seed of programs, permutations and resamples; the untrained twin has the weights training began with."""
     device: str = "auto"
+    """"cpu", "cuda", "mps" or "auto", which takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        for name, least in (("programs", 200), ("machines", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)} must be {least} or more")
+        check_at_least(self, 200, "programs")
+        check_at_least(self, 0, "machines", "seed")
         if not self.variables and not self.full:
             raise ValueError("no variable is named; name one or more, such as stack.0.value")
         object.__setattr__(self, "variables", tuple(map(_canonical, self.variables)))
         for name in ("variables", "sites", "families"):
-            given = getattr(self, name)
-            if len(set(given)) < len(given):
-                raise ValueError(f"{name} {', '.join(given)} name one twice; name each once")
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {', '.join(values)} name one twice; name each once")
 
 
 @dataclass(frozen=True)
 class StateResults:
-    """Tidy tables: scores (`probes.measurement.scores.table`), gaps (against alternative machines), machines, numbers
-    (how integers are held, `probes.geometry.number_bases.compare`), residues (of the same, `probes.geometry.residues`),
-    dimensions (that a variable needs, and neurons: `probes.geometry.dimensions`), readers (several probes of a variable
-    at its best site, `probe_comparison.compare`). Numbers, residues and dimensions are of two models, `trained` and
-    `untrained`. Each but scores is empty where nothing of the kind could be measured. programs: how many were drawn,
-    for all folds; of the tables' `test_programs` scores are."""
+    """Tidy tables, each but `scores` empty where nothing of the kind could be measured. Their column `test_programs`
+    says how many programs scores were judged on."""
 
     config: StateConfig
+    """What was asked for."""
     trained: checkpoint.Checkpoint
+    """The model."""
     scores: pd.DataFrame
+    """`probes.measurement.scores.table`."""
     gaps: pd.DataFrame
+    """Against alternative machines: `probes.measurement.scores.gaps`."""
     machines: pd.DataFrame
+    """The alternative machines."""
     numbers: pd.DataFrame
+    """How integers are held, in the trained and the untrained model: `probes.geometry.number_bases.compare`."""
     residues: pd.DataFrame
+    """Which residues of the same can be told apart: `probes.geometry.residues.separability`."""
     dimensions: pd.DataFrame
+    """How many directions, and neurons, a variable needs, in both models: `probes.geometry.dimensions`."""
     readers: pd.DataFrame
+    """Several probes of a variable at its best site: `probe_comparison.compare`."""
     programs: int
+    """How many programs were drawn, for all folds."""
+
+    def __repr__(self) -> str:
+        return f"StateResults({self.config.run}: {len(self.scores):,} scores, {self.programs:,} programs)"
 
 
-def run(config: StateConfig, stage: Progress = lambda name, share, note: None) -> StateResults:
+def run(config: StateConfig, progress: Progress = no_progress) -> StateResults:
     """Draw, fit, read and score. ValueError for an unknown variable, site, family or device, before any work."""
     trained = checkpoint.load(config.run)
     model = trained.model.to(resolve_device(config.device))
     probe = custom.load(config.probe) if config.probe else None
-    variables, sites = _variables(config), _sites(config, model)
-    for name in config.families:
-        trained.mixture.family(name)  # ValueError for an unknown one
-    stage("draw programs", 0.0, "")
+    names, sites = _variables(config), _sites(config, model)
+    for family in config.families:
+        trained.mixture.family(family)  # ValueError for an unknown one
+    progress("draw programs", 0.0, "")
     examples = draw(trained.mixture, config.programs, config.seed, families=config.families)
     machines = _alternatives(config, examples)
-    stage("draw programs", 1.0, f"{len(examples):,} programs")
-    targets = _targets(config, variables, [machine.name for machine in machines])
-    held = _Geometry(targets[: len(variables)], config.full)
+    progress("draw programs", 1.0, f"{len(examples):,} programs")
+    targets = _targets(config, names, [machine.name for machine in machines])
     measured = measure(
         model,
         examples,
         targets,
         sites,
-        twin=untrained_twin(model, trained.seed),
+        untrained=untrained_twin(model, trained.seed),
         machines={machine.name: machine.semantics for machine in machines},
-        detailed=range(len(variables)),
-        breakdowns=_groups,
+        broken_down=[Target(name) for name in names],
+        breakdowns=_breakdown,
         probe=probe,
-        inspect=held.inspect,
+        keep=geometry.GeometryOf(targets, names, _described_numbers(config, names)),
         seed=config.seed,
-        progress=lambda name, share: stage(name, share, ""),
+        progress=progress,
     )
-    stage("score", 0.0, "")
-    found = scores.table(measured, config.seed)
+    return _results(config, trained, examples, machines, names, measured, progress)
+
+
+def _results(
+    config: StateConfig,
+    trained: checkpoint.Checkpoint,
+    examples: Examples,
+    machines: list[Alternative],
+    names: tuple[str, ...],
+    measured: Measurement,
+    progress: Progress,
+) -> StateResults:
+    """Score what was measured, compare probes at the best sites, and say in every table what it is of."""
+    progress("score", 0.0, "")
+    score_table = scores.table(measured, config.seed)
     gaps = scores.gaps(measured, config.seed)
-    stage("score", 1.0, "")
-    compared, at = pd.DataFrame(), best_sites(found).to_dict()
-    if probe is None and at:
-        compared = probe_comparison.compare(
-            model, examples, at, seed=config.seed, progress=lambda share: stage("other probes", share, "")
-        )
-    about = {
-        "test_programs": measured.programs,
+    progress("score", 1.0, "")
+    numbers, residues, dimensions = geometry.tables(measured.kept_values, measured.sites, names)
+    readers = pd.DataFrame()
+    sites = best_sites(score_table).to_dict()
+    if not config.probe and sites:
+        readers = probe_comparison.compare(trained.model, examples, sites, seed=config.seed, progress=progress)
+    source = {
+        "test_programs": measured.tested.n_programs,
         "seed": config.seed,
         "run": trained.fingerprint,
         "corpus": trained.record["corpus"]["fingerprint"],
     }
-    tables = (found, gaps, _machines(machines), *held.tables(sites), compared)
-    return StateResults(config, trained, *(table.assign(**about) for table in tables), len(examples))
+    return StateResults(
+        config=config,
+        trained=trained,
+        scores=score_table.assign(**source),
+        gaps=gaps.assign(**source),
+        machines=_machine_table(machines).assign(**source),
+        numbers=numbers.assign(**source),
+        residues=residues.assign(**source),
+        dimensions=dimensions.assign(**source),
+        readers=readers.assign(**source),
+        programs=len(examples),
+    )
 
 
 def _canonical(name: str) -> str:
@@ -172,116 +204,72 @@ def _canonical(name: str) -> str:
 
 
 def _variables(config: StateConfig) -> tuple[str, ...]:
-    """What is read; ValueError for a variable that does not exist."""
+    """The variables to read. Raises ValueError for one that does not exist."""
     traces = kernel.traces(tokens.encode(_SHORTEST))
     if config.full:
-        return tuple(labels.variables(traces))
+        return tuple(variables.names(traces))
     for name in config.variables:
-        labels.read(traces, name)
+        variables.read(traces, name)
     return config.variables
 
 
 def _sites(config: StateConfig, model: Model) -> tuple[str, ...]:
-    """Where it is read; ValueError for a site that does not exist or has no row per token."""
+    """The sites to read at. Raises ValueError for one that does not exist or has no row per token."""
     blocks = range(model.cfg.n_layers) if config.full else ()
-    inner = [f"blocks.{block}.{site}" for block in blocks for site in _SITES]
+    inner = [f"blocks.{block}.{site}" for block in blocks for site in _BLOCK_SITES]
     sites = config.sites or (*residual_sites(model), *inner)
-    token_rows(model, tokens.encode(_SHORTEST), sites)
+    check_sites(model, sites)
     return sites
 
 
 def _alternatives(config: StateConfig, examples: Examples) -> list[Alternative]:
-    wanted = _FULL_MACHINES if config.full else config.machines
-    if not wanted:
+    n = _FULL_MACHINES if config.full else config.machines
+    if not n:
         return []
-    return alternatives(examples.programs[:_MACHINE_PROGRAMS], wanted, config.seed, candidates=max(96, 12 * wanted))
+    return alternatives(examples.programs[:_MACHINE_PROGRAMS], n, config.seed, candidates=max(96, 12 * n))
 
 
-def _targets(config: StateConfig, variables: tuple[str, ...], machines: list[str]) -> list[Target]:
-    """The states at every offset, the present ones first; of these also the values of numbers by regression (with our
-    own probes), the control task, and both for every alternative machine."""
-    targets = [Target(v, offset) for offset in dict.fromkeys((0, *config.offsets)) for v in variables]
-    present = targets[: len(variables)]
-    targets += [Target(t.variable, as_number=True) for t in present if t.number and not config.probe]
+def _targets(config: StateConfig, names: tuple[str, ...], machines: list[str]) -> Targets:
+    """The states at every offset; of the present ones also the values of numbers by regression (with our own probes),
+    the control task, and both for every alternative machine."""
+    targets = [Target(name, offset) for offset in dict.fromkeys((0, *config.offsets)) for name in names]
+    present = [Target(name) for name in names]
+    targets += [Target(t.variable, regression=True) for t in present if t.number and not config.probe]
     targets += [Target(t.variable, permuted=True) for t in present]
     for machine in machines:
         targets += [Target(t.variable, 0, machine, permuted) for t in present for permuted in (False, True)]
-    return targets
+    return Targets(targets)
 
 
-def _groups(examples: Examples, read: Labelled) -> Breakdown:
+def _described_numbers(config: StateConfig, names: tuple[str, ...]) -> frozenset[str]:
+    """The numbers of which is described how they are held: the top of the stack, or, with `full`, all that the tokens
+    so far determine."""
+    numbers = [name for name in names if Target(name).number and Target(name).determined]
+    return frozenset(name for name in numbers if config.full or name == "stack.0.value")
+
+
+def _breakdown(examples: Examples, labels: Labelled) -> Breakdown:
     """What scores are broken down by: class of the token, family, stack depth, and, for a register's variables, whether
     it will be read again and how soon."""
-    traces = kernel.traces(examples.programs)
-    depth = labels.read(traces, "depth").values
+    depth = variables.read(labels.traces, "depth").values
     family = np.broadcast_to(examples.family[:, None].astype(int), examples.where.shape)
-    shown = {
-        "token_class": token_classes(examples.sequences),
-        "family": (family, examples.families),
-        "stack_depth": (depth.clip(max=len(DEPTHS) - 1), DEPTHS),
-    }
+    groupings = [
+        token_classes(examples.sequences),
+        Grouping("family", family, examples.families),
+        Grouping("stack depth", depth.clip(max=len(DEPTHS) - 1), DEPTHS),
+    ]
     for register in vm.REGISTERS:
-        live = labels.read(traces, f"reg.{register}.live").values
-        distance = labels.read(traces, f"reg.{register}.read_distance").values
-        code = np.where(distance > 0, np.searchsorted([2, 4, 8], distance, side="right"), -1)
-        shown[f"reg.{register}.live"] = (1 - live, LIVENESS)
-        shown[f"reg.{register}.read_distance"] = (code, DISTANCES)
-    return Breakdown.of(**shown)
+        live = variables.read(labels.traces, f"reg.{register}.live").values
+        distance = variables.read(labels.traces, f"reg.{register}.read_distance").values
+        soon = np.where(distance > 0, np.searchsorted([2, 4, 8], distance, side="right"), -1)
+        groupings += [
+            Grouping("live", 1 - live, LIVENESS, register),
+            Grouping("read distance", soon, DISTANCES, register),
+        ]
+    return Breakdown.of(*groupings)
 
 
-_Frames = dict[tuple[str, str, str], pd.DataFrame]  # by site, variable and model
-
-
-class _Geometry:
-    """How the present states are held in the model and in its untrained twin, from the banks of each site before they
-    are dropped."""
-
-    def __init__(self, present: list[Target], full: bool):
-        self.names = [t.name for t in present]
-        self.numeric = {t.name for t in present if t.number and t.determined and (full or t.name == "stack.0.value")}
-        self._numbers: _Frames = {}
-        self._residues: _Frames = {}
-        self._dimensions: _Frames = {}
-
-    def inspect(self, model: str, site: str, train: Bank, validation: Bank) -> None:
-        """Called by `measure` for each model and site, on several threads; the present states are the first targets of
-        every bank."""
-        for k, name in enumerate(self.names):
-            shared = np.intersect1d(train.classes(k), validation.classes(k))
-            if train.rows(k) < _MIN_ROWS or len(shared) < 2:
-                continue
-            about = {"model": model, "site": site, "layer": activations.layer_of(site), "variable": name}
-            at = site, name, model
-            if name in self.numeric and len(train.classes(k)) >= _MIN_VALUES:
-                statistics = _statistics(train, k)
-                self._numbers[at] = number_bases.compare(statistics, _FUNCTIONS, permutations=2).assign(**about)
-                self._residues[at] = separability(statistics, permutations=2).assign(**about)
-            self._dimensions[at] = _dimensions(train, validation, k).assign(**about)
-
-    def tables(self, sites: Sequence[str]) -> tuple[pd.DataFrame, ...]:
-        """Numbers, residues and dimensions, each of all sites, in this order."""
-        return tuple(_stacked(f, sites, self.names) for f in (self._numbers, self._residues, self._dimensions))
-
-
-def _stacked(frames: _Frames, sites: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    ordered = [frames[key] for key in product(sites, names, (TRAINED, UNTRAINED)) if key in frames]
-    return pd.concat(ordered, ignore_index=True) if ordered else pd.DataFrame()
-
-
-def _statistics(train: Bank, k: int) -> ValueStatistics:
-    """What the activations of a number's values add up to."""
-    classes = train.classes(k)
-    at = classes + labels.MAX_ABS_VALUE
-    return ValueStatistics(classes, train.counts[k, at], train.sums[k, at], train.xx[train.mask_of[k]])
-
-
-def _dimensions(train: Bank, validation: Bank, k: int) -> pd.DataFrame:
-    classes = train.classes(k)
-    moments = train.moments(k, classes), validation.moments(k, classes)
-    return pd.concat([dimensions.by_rank(*moments), dimensions.by_neurons(*moments)], ignore_index=True)
-
-
-def _machines(machines: list[Alternative]) -> pd.DataFrame:
-    names = ("name", "moved", "distance", "entropy_gap", "nan_share")
-    rows = [{name: getattr(machine, name) for name in names} for machine in machines]
-    return pd.DataFrame(rows, columns=names).assign(moved=[", ".join(machine.moved) for machine in machines])
+def _machine_table(machines: list[Alternative]) -> pd.DataFrame:
+    columns = ("name", "moved", "distance", "entropy_gap", "nan_share")
+    rows = [{column: getattr(machine, column) for column in columns} for machine in machines]
+    return pd.DataFrame(rows, columns=columns).assign(moved=[", ".join(machine.moved) for machine in machines])

@@ -1,5 +1,5 @@
-"""Which rows of the state's tables stand for a variable: its main probe, the site where that reads best; and how the
-tables of the page are laid out."""
+"""Which rows of the state's tables stand for a variable (those of its main probe, at the site where that reads best),
+and how the tables of the page are laid out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 from analyses.reporting import report
 from analyses.reporting.sites import location_column
 from probes.geometry.dimensions import smallest_sufficient
-from probes.measurement.measure import TRAINED, UNTRAINED
+from probes.measurement.plan import TRAINED, UNTRAINED
 
 # --- which rows ------------------------------------------------------------------------------------------------------
 
@@ -20,7 +20,7 @@ def headline(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_probe(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each variable's main probe, which numbers too are read by as classes: no regression."""
+    """The rows of each variable's main probe, a classifier, numbers too being read as classes: no regression."""
     return scores[~scores.as_number.astype(bool)]
 
 
@@ -47,45 +47,49 @@ def breakdown(scores: pd.DataFrame, by: str) -> pd.DataFrame:
     return at_best_sites(rows, scores)
 
 
-# --- to be read ------------------------------------------------------------------------------------------------------
+# --- for reading -----------------------------------------------------------------------------------------------------
 
 
 def residues(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Which residues are told apart at each variable's site, in the model and in its untrained twin."""
+    """Lay out which residues are told apart at each variable's site, in the model and in its untrained twin."""
     rows = at_best_sites(table, scores)
-    own, twin = (rows[rows.model == model] for model in (TRAINED, UNTRAINED))
-    twin = twin.set_index(["variable", "period"]).reindex(pd.MultiIndex.from_frame(own[["variable", "period"]]))
-    told = [
-        ["" if pd.isna(r.score) else report.with_interval(r.score, r.low, r.high) for r in part.itertuples()]
-        for part in (own, twin)
-    ]
+    trained, untrained = (rows[rows.model == model] for model in (TRAINED, UNTRAINED))
+    keys = ["variable", "period"]
+    untrained = untrained.set_index(keys).reindex(pd.MultiIndex.from_frame(trained[keys]))
     return pd.DataFrame(
         {
-            "variable": own.variable,
-            **location_column(own),
-            "residue of the value by": own.period,
-            "told rightly, of values held out": told[0],
-            "untrained model": told[1],
-            "most frequent residue": own.chance.map(report.number),
-            "permuted values": own.control.map(report.number),
+            "variable": trained.variable,
+            **location_column(trained),
+            "residue of the value by": trained.period,
+            "told rightly, of values held out": _scores(trained),
+            "untrained model": _scores(untrained),
+            "most frequent residue": trained.chance.map(report.number),
+            "permuted values": trained.control.map(report.number),
         }
     )
 
 
+def _scores(rows: pd.DataFrame) -> list[str]:
+    """Each row's score with its interval; empty where there is none."""
+    return [
+        "" if pd.isna(row.score) else report.with_interval(row.score, row.low, row.high) for row in rows.itertuples()
+    ]
+
+
 def dimensions(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """How much of each variable is explained at its site, in the model and in its untrained twin, and how many
+    """Lay out how much of each variable is explained at its site, in the model and in its untrained twin, and how many
     dimensions and neurons that takes in the model."""
     rows = at_best_sites(table, scores)
-    own, twin = (rows[rows.model == model] for model in (TRAINED, UNTRAINED))
-    first = own.drop_duplicates("variable")
-    least = {at: smallest_sufficient(part) or "" for at, part in own.groupby(["variable", "probe"])}
+    trained, untrained = (rows[rows.model == model] for model in (TRAINED, UNTRAINED))
+    first = trained.drop_duplicates("variable")
+    sizes = {key: smallest_sufficient(part) or "" for key, part in trained.groupby(["variable", "probe"])}
     return pd.DataFrame(
         {
             "variable": first.variable,
             **location_column(first),
             "R² of the one-hot values": first.full.map(report.number),
-            "untrained model": first.variable.map(twin.groupby("variable").full.first()).map(report.number),
-            "dimensions for 95 %": [least[variable, "reduced rank"] for variable in first.variable],
-            "neurons for 95 %": [least[variable, "neurons"] for variable in first.variable],
+            "untrained model": first.variable.map(untrained.groupby("variable").full.first()).map(report.number),
+            "dimensions for 95 %": [sizes[variable, "reduced rank"] for variable in first.variable],
+            "neurons for 95 %": [sizes[variable, "neurons"] for variable in first.variable],
         }
     )

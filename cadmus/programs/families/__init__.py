@@ -21,8 +21,17 @@ from cadmus.programs.parts.family import Family, Knob
 FAMILIES: dict[str, type[Family]] = {
     family.name: family
     for family in (
-        *(Arith, Equality, Compare, Subroutine, Sequence, SequenceAdvanced),
-        *(Label, Induce, Random, Register, Stack),
+        Arith,
+        Equality,
+        Compare,
+        Subroutine,
+        Sequence,
+        SequenceAdvanced,
+        Label,
+        Induce,
+        Random,
+        Register,
+        Stack,
     )
 }
 

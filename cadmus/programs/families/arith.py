@@ -1,4 +1,4 @@
-"""`arith`: basic math, an expression and the digit that it comes to: `[34+7=.]`."""
+"""`arith`: basic math, an expression and the digit that is its value: `[34+7=.]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cadmus.programs.parts.statements import Statements
 
 @dataclass(frozen=True)
 class Arith(Statements):
-    """X, the digit of its value, `=`. The model decides after X: what does it come to?"""
+    """X, the digit of its value, `=`. The model decides after X: what is its value?"""
 
     name: ClassVar[str] = "arith"
     low: int = knob(0, "the least value of X; a digit")
@@ -26,8 +26,7 @@ class Arith(Statements):
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= 9:
             raise ValueError(
-                f"{self.name}: X is held against a digit, so low = {self.low} and high = {self.high} must lie in 0..9, "
-                "low first"
+                f"{self.name}: X equals a digit, so low = {self.low} and high = {self.high} must lie in 0..9, low first"
             )
         super().__post_init__()
 
@@ -39,10 +38,12 @@ class Arith(Statements):
         values = rng.integers(self.low, self.high + 1, n)
         return self.numbers.draw(values, rng), choice(tuple(DIGITS), values), same("=", n)
 
-    def cut(self, statement: str) -> int | None:
-        fine = statement[-1:] == "=" and statement[-2:-1] in tuple(DIGITS) and self._numbers_in(statement[:-2]) == 1
-        return len(statement) - 2 if fine else None
+    def decision_position(self, statement: str) -> int | None:
+        ends_in_digit = statement[-1:] == "=" and statement[-2:-1] in tuple(DIGITS)
+        if not ends_in_digit or self._numbers_in(statement[:-2]) != 1:
+            return None
+        return len(statement) - 2
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
         value = stack[-1]
         return f"{value.v}=" if isinstance(value, vm.Int) and 0 <= value.v <= 9 else None

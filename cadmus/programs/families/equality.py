@@ -37,12 +37,13 @@ class Equality(Statements):
         x, y = draw_pairs(self.low, self.high, 1 - self.negated_share, n, rng)
         return self.numbers.draw(x, rng), self.numbers.draw(y, rng), same("=", n), choice(("", "!"), x != y)
 
-    def cut(self, statement: str) -> int | None:
+    def decision_position(self, statement: str) -> int | None:
         pair = statement.removesuffix("!").removesuffix("=")
-        fine = statement[len(pair) :] in ("=", "=!") and self._numbers_in(pair) == 2
-        return len(pair) + 1 if fine else None
+        if statement[len(pair) :] not in ("=", "=!") or self._numbers_in(pair) != 2:
+            return None
+        return len(pair) + 1
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
         if stack[-1] is vm.NAN:
             return None
         return "" if vm.truth(stack[-1]) else "!"

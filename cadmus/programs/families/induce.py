@@ -1,4 +1,4 @@
-"""`induce`: labelled examples, then the algorithm that explains them: `[(1,2,3,f1=(2,3,f1=(7,f0={#1>}.]`."""
+"""`induce`: labelled examples, then an algorithm that explains them: `[(1,2,3,f1=(2,3,f1=(7,f0={#1>}.]`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cadmus.machine import vm
 from cadmus.programs.parts.family import body_of, check_range, knob
-from cadmus.programs.parts.pieces import Piece, choice, filled, join, same
+from cadmus.programs.parts.pieces import Piece, choice, fill_slots, join, same
 from cadmus.programs.parts.predicates import Examples, sequence_pattern
 
 
@@ -39,26 +39,26 @@ class Induce(Examples):
 
     def assemble(self, n: int, predicate: Piece, examples: list[tuple[Piece, np.ndarray, np.ndarray]]) -> np.ndarray:
         pieces = []
-        for sequence, label, there in examples:
-            pieces += [sequence, choice(("", "f0=", "f1="), np.where(there, 1 + label, 0))]
+        for sequence, label, present in examples:
+            pieces += [sequence, choice(("", "f0=", "f1="), np.where(present, 1 + label, 0))]
         return join(self.width, *pieces, same("{", n), predicate, same("}", n), same(vm.END, n))
 
     def algorithm(self, text: str) -> str:
-        """The definition in a text of this form, hidden or found: `{#1>}`."""
-        (cut,) = self.decisions(text)
-        return body_of(text)[cut:]
+        """The definition in a text of this form, the hidden one or a model's: `{#1>}`."""
+        (position,) = self.decisions(text)
+        return body_of(text)[position:]
 
     def fresh_inputs(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` sequences as examples have them, uint8 [n, width], to try an algorithm on."""
+        """Draw `n` sequences as examples have them, uint8 [n, width], to try an algorithm on."""
         elements = rng.integers(self.min_elements, self.max_elements + 1, n)
         lists = choice(["(" + "_," * k for k in range(self.max_elements + 1)], elements)
-        return filled(join(self.sequence_width, lists), self.digit_skew, rng).tokens
+        return fill_slots(join(self.sequence_width, lists), self.digit_skew, rng).tokens
 
-    def cuts(self, text: str) -> tuple[int, ...] | None:
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
         sequence = sequence_pattern(self.min_elements, self.max_elements)
         examples = rf"((?:{sequence}f[01]=){{{self.min_examples},{self.max_examples}}})"
         match = re.fullmatch(examples + r"\{[^{}]+\}", body_of(text))
         return None if match is None else (match.end(1),)
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
         return None  # unreachable: what is decided is a definition

@@ -1,4 +1,4 @@
-"""`label`: a predicate, then sequences that it holds for, or not: `[{#1>}(1,2,3,f(7,f!.]`."""
+"""`label`: a predicate, then sequences for which it is true, or not: `[{#1>}(1,2,3,f(7,f!.]`."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class Label(Examples):
 
     def assemble(self, n: int, predicate: Piece, examples: list[tuple[Piece, np.ndarray, np.ndarray]]) -> np.ndarray:
         pieces = [same("{", n), predicate, same("}", n)]
-        for sequence, label, there in examples:
-            pieces += [sequence, choice(("", "f", "f!"), np.where(there, 2 - label, 0))]
+        for sequence, label, present in examples:
+            pieces += [sequence, choice(("", "f", "f!"), np.where(present, 2 - label, 0))]
         return join(self.width, *pieces, same(vm.END, n))
 
-    def cuts(self, text: str) -> tuple[int, ...] | None:
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
         sequence = sequence_pattern(self.min_elements, self.max_elements)
         match = re.fullmatch(
             rf"(\{{[^{{}}]+\}})((?:{sequence}f!?){{{self.min_examples},{self.max_examples}}})", body_of(text)
         )
         if match is None:
             return None
-        cuts, at = [], match.start(2)
+        positions, start = [], match.start(2)
         for example in _STATEMENT.findall(match[2]):
-            cuts.append(at + len(example.removesuffix("!")))
-            at += len(example)
-        return tuple(cuts)
+            positions.append(start + len(example.removesuffix("!")))
+            start += len(example)
+        return tuple(positions)
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
         if stack[-1] is vm.NAN:
             return None
         return "" if vm.truth(stack[-1]) else "!"

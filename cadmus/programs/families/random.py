@@ -1,4 +1,4 @@
-"""`random`: true-programs of any instructions, found by drawing tokens and keeping what the machine finds true."""
+"""`random`: true-programs of any instructions, made by drawing tokens and keeping what the machine finds true."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cadmus.programs.parts.family import Family, body_of, check_range, check_sha
 from cadmus.programs.parts.pieces import ids
 
 _ANY = vm.VOCAB.replace(vm.END, "")
-_BATCH = 1 << 18  # candidates drawn at once
+_CANDIDATES = 1 << 18  # drawn at once
 _MAX_ROUNDS = 2000
 
 
@@ -32,10 +32,10 @@ class Random(Family):
         check_range(self, "length", 2, 32)
         check_tokens(self, "instructions", _ANY)
         check_share(self, "digit_share")
-        some, others = self._alphabets()
+        digits, others = self._alphabets()
         if not others and self.digit_share < 1:
             raise ValueError(f"{self.name}: instructions are digits only, so digit_share must be 1")
-        if not some and self.digit_share > 0:
+        if not digits and self.digit_share > 0:
             raise ValueError(f"{self.name}: instructions hold no digit, so digit_share must be 0")
 
     def _alphabets(self) -> tuple[str, str]:
@@ -56,34 +56,36 @@ class Random(Family):
         for _ in range(_MAX_ROUNDS):
             if not len(open_rows):
                 return out
-            rows = np.repeat(open_rows, max(1, _BATCH // len(open_rows)))
+            rows = np.repeat(open_rows, max(1, _CANDIDATES // len(open_rows)))
             candidates = self._candidates(lengths[rows], rng)
             true = np.flatnonzero(kernel.verdicts(candidates))
-            found, first = np.unique(rows[true], return_index=True)
-            out[found] = candidates[true[first]]
-            open_rows = np.setdiff1d(open_rows, found, assume_unique=True)
+            true_rows, first = np.unique(rows[true], return_index=True)
+            out[true_rows] = candidates[true[first]]
+            open_rows = np.setdiff1d(open_rows, true_rows, assume_unique=True)
         raise ValueError(
             f"{self.name}: {len(open_rows)} of {n} true-programs were not found; shorten them, or use more instructions"
         )
 
     def _candidates(self, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        some, others = (ids(tokens) for tokens in self._alphabets())
+        """Draw texts of these lengths, int [n], true or not: uint8 [n, width]."""
+        digits, others = (ids(alphabet) for alphabet in self._alphabets())
         shape = (len(lengths), self.width)
-        drawn = others[rng.integers(0, len(others), shape)] if len(others) else np.zeros(shape, np.uint8)
-        if len(some):
-            drawn = np.where(rng.random(shape) < self.digit_share, some[rng.integers(0, len(some), shape)], drawn)
-        return np.where(np.arange(self.width) < lengths[:, None], drawn, PAD).astype(np.uint8)
+        tokens = others[rng.integers(0, len(others), shape)] if len(others) else np.zeros(shape, np.uint8)
+        if len(digits):
+            is_digit = rng.random(shape) < self.digit_share
+            tokens = np.where(is_digit, digits[rng.integers(0, len(digits), shape)], tokens)
+        return np.where(np.arange(self.width) < lengths[:, None], tokens, PAD).astype(np.uint8)
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
-    def cuts(self, text: str) -> tuple[int, ...] | None:
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
         body = body_of(text)
         if not self.min_length <= len(body) <= self.max_length or set(body) - set(self.instructions):
             return None
         return (len(body) // 2,)
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
         return None  # many completions are as good: `answer` gives the text's own
 
-    def answer(self, text: str, cut: int) -> str | None:
-        return body_of(text)[cut:] + vm.END if cut in self.decisions(text) else None
+    def answer(self, text: str, position: int) -> str | None:
+        return body_of(text)[position:] + vm.END if position in self.decisions(text) else None

@@ -21,16 +21,17 @@ from cadmus.programs.parts.family import (
     check_range,
     check_share,
     check_tokens,
-    decide_literal,
     knob,
-    statement_cuts,
+    literal_assertion,
+    shared_knob,
+    statement_decision_positions,
 )
 from cadmus.programs.parts.pieces import LITERAL, digits, ids, literal, literal_width, ranks
 from cadmus.programs.parts.structured import Structured, check_structures
 
 _STORE, _LOAD, _EQUAL = map(vm.VOCAB.index, "Aa=")
 _PLUS, _MINUS, _TIMES, _MAXIMUM, _MINIMUM = map(vm.VOCAB.index, "+-*xn")
-_TRIES = 200  # sets of stores drawn for a register of the wanted age
+_MAX_TRIES = 200  # sets of stores drawn for a register of the requested age
 _LITERAL, _WITH_DIGIT, _WITH_REGISTER = range(3)  # what is stored: a literal, or a register with one of the two
 
 
@@ -52,11 +53,11 @@ class Register(Structured):
     min_distance: int = knob(0, "the fewest stores between that of an asserted value and the first assertion: age")
     max_distance: int = knob(16, "the most stores between; programs without such a register are drawn again")
     operators: str = knob("+-", "the operators of dependent stores and of assertions about two registers")
-    assertions: int = knob(1, "assertions per program, each with its own decision position")
+    assertions: int = shared_knob("assertions")
     pair_share: float = knob(0.25, "the share of assertions about two registers")
-    digit_skew: float = knob(0.0, "the weight of the k-th digit (or literal) is k ** -digit_skew; 0: uniform")
-    skeletons: int = knob(0, "distinct skeletons, those of literals apart; 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "multiplies the weight of the k-th skeleton by k ** -zipf; needs skeletons")
+    digit_skew: float = shared_knob("digit_skew")
+    skeletons: int = shared_knob("skeletons")
+    zipf: float = shared_knob("zipf")
 
     def __post_init__(self) -> None:
         if not -81 <= self.low <= 0 <= self.high <= 81:
@@ -80,49 +81,62 @@ class Register(Structured):
         return self.max_stores * max(4, longest + 1) + self.assertions * (3 + longest + 1) + 1
 
     def structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [n, 1 + 5 * max_stores + 4 * assertions]; see `_draw_structures`."""
+        """Draw structures, int64 [n, 1 + 5 * max_stores + 4 * assertions]; see `_draw_structures`."""
         out = np.zeros((n, 1 + 5 * self.max_stores + 4 * self.assertions), np.int64)
         registers = np.array([vm.REGISTERS.index(register) for register in self.registers])
         _draw_structures(
-            *(rng, registers, ids(self.operators).astype(np.int64)),
-            *(self.min_stores, self.max_stores, self.min_distance, self.max_distance),
-            *(self.dependent_share, self.overwrite_share, self.dead_share, self.pair_share),
+            rng,
+            registers,
+            ids(self.operators).astype(np.int64),
+            self.min_stores,
+            self.max_stores,
+            self.min_distance,
+            self.max_distance,
+            self.dependent_share,
+            self.overwrite_share,
+            self.dead_share,
+            self.pair_share,
             out,
         )
         return out
 
     def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        n, shape = len(structures), (len(structures), self.max_stores)
-        out, fine = np.full((n, self.width), PAD, np.uint8), np.ones(n, np.bool_)
+        n = len(structures)
+        shape = (n, self.max_stores)
+        out = np.full((n, self.width), PAD, np.uint8)
+        valid = np.ones(n, np.bool_)
         texts = [literal(value) for value in range(self.low, self.high + 1)]
         literals = np.zeros((len(texts), max(map(len, texts)) + 1), np.uint8)  # length, then the token ids
         for row, text in zip(literals, texts, strict=True):
-            row[0], row[1 : len(text) + 1] = len(text), ids(text)
-        stored = self.low + ranks(len(texts), self.digit_skew, shape, rng)
+            row[0] = len(text)
+            row[1 : len(text) + 1] = ids(text)
+        stored_values = self.low + ranks(len(texts), self.digit_skew, shape, rng)
         operands = digits(shape, self.digit_skew, rng)
-        _fill(structures, stored, operands, literals, self.low, self.high, self.max_stores, out, fine)
-        return out, fine
+        _fill(structures, stored_values, operands, literals, self.low, self.high, self.max_stores, out, valid)
+        return out, valid
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
-    def cuts(self, text: str) -> tuple[int, ...] | None:
-        operators, load = "[" + re.escape(self.operators) + "]", f"[{self.registers}]"
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
+        operators = f"[{re.escape(self.operators)}]"
+        load = f"[{self.registers}]"
         store = f"(?:{LITERAL}|{load}(?:[0-9]|{load}){operators})[{self.registers.upper()}]"
         body = body_of(text)
-        stores = re.match(f"(?:{store})*", body).end()
-        if not stores:
+        match = re.match(f"(?:{store})+", body)
+        if match is None:
             return None
+        stores = match.end()
         assertion = re.compile(f"{load}(?:{load}{operators})?({LITERAL})=")
 
-        def cut(statement: str) -> int | None:
+        def decision_position(statement: str) -> int | None:
             match = assertion.fullmatch(statement)
             return match and match.start(1)
 
-        cuts = statement_cuts(body[stores:], self.assertions, cut)
-        return None if cuts is None else tuple(stores + at for at in cuts)
+        positions = statement_decision_positions(body[stores:], self.assertions, decision_position)
+        return None if positions is None else tuple(stores + position for position in positions)
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
-        return decide_literal(stack)
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
+        return literal_assertion(stack)
 
 
 # --- compiled --------------------------------------------------------------------------------------------------------
@@ -143,18 +157,18 @@ def _draw_structures(
     pair_share,
     out,
 ):
-    """One structure per row: the number of stores; per store what is stored, its two registers, the operator and the
-    target; per assertion whether it is of two registers, which, and the operator."""
+    """Draw one structure per row: the number of stores; per store what is stored, its two registers, the operator and
+    the target; per assertion whether it is of two registers, which, and the operator."""
     order = registers.copy()  # order[:used] are the registers stored so far
     unread = np.zeros(4, np.bool_)
     stored_at = np.zeros(4, np.int64)
     for row in out:
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             row[0] = stores = rng.integers(min_stores, max_stores + 1)
             used = _draw_stores(
                 rng, order, unread, stored_at, operators, dependent_share, overwrite_share, dead_share, row[1:], stores
             )
-            fitting = 0  # registers whose value is of the wanted age
+            fitting = 0  # registers whose value is of the requested age
             for i in range(used):
                 fitting += min_distance <= stores - 1 - stored_at[order[i]] <= max_distance
             if fitting > 0:
@@ -192,13 +206,13 @@ def _draw_stores(rng, order, unread, stored_at, operators, dependent_share, over
             store[3] = operators[rng.integers(0, len(operators))]
         if used > 0 and (used == len(order) or rng.random() < overwrite_share):
             dead = rng.random() < dead_share
-            some = 0  # used registers of the wanted kind
+            matching = 0  # used registers that are unread, or read, as the overwrite asks
             for i in range(used):
-                some += unread[order[i]] == dead
-            nth = rng.integers(0, some if some > 0 else used)
+                matching += unread[order[i]] == dead
+            nth = rng.integers(0, matching if matching > 0 else used)
             target = order[0]
             for i in range(used):
-                if some == 0 or unread[order[i]] == dead:
+                if matching == 0 or unread[order[i]] == dead:
                     if nth == 0:
                         target = order[i]
                         break
@@ -216,6 +230,7 @@ def _draw_stores(rng, order, unread, stored_at, operators, dependent_share, over
 
 @njit(cache=True, nogil=True)
 def _apply(operator, a, b):
+    """The result of an operator, a token id, on two values."""
     if operator == _PLUS:
         return a + b
     if operator == _MINUS:
@@ -227,26 +242,27 @@ def _apply(operator, a, b):
 
 @njit(cache=True, nogil=True)
 def _write_literal(row, at, literals, index):
+    """Write literal number `index` into `row` at `at`; returns where it ends."""
     length = literals[index, 0]
     row[at : at + length] = literals[index, 1 : length + 1]
     return at + length
 
 
 @njit(cache=True, nogil=True)
-def _fill(structures, stored, operands, literals, low, high, max_stores, out, fine):
-    """Write the program of each structure; `fine` says whose values all lie in [low, high]."""
-    held = np.zeros(4, np.int64)
+def _fill(structures, stored_values, operands, literals, low, high, max_stores, out, valid):
+    """Write the program of each structure; `valid` says whose values all lie in [low, high]."""
+    contents = np.zeros(4, np.int64)  # of the registers
     for i in range(len(structures)):
         structure, row, at = structures[i], out[i], 0
         for k in range(structure[0]):
             store = structure[1 + 5 * k : 6 + 5 * k]
             if store[0] == _LITERAL:
-                value = stored[i, k]
+                value = stored_values[i, k]
                 at = _write_literal(row, at, literals, value - low)
             else:
-                first = held[store[1]]
+                first = contents[store[1]]
                 if store[0] == _WITH_REGISTER:
-                    value = _apply(store[3], first, held[store[2]])
+                    value = _apply(store[3], first, contents[store[2]])
                     row[at + 1] = _LOAD + store[2]
                 else:
                     digit = np.int64(operands[i, k])
@@ -259,21 +275,21 @@ def _fill(structures, stored, operands, literals, low, high, max_stores, out, fi
                 row[at] = _LOAD + store[1]
                 row[at + 2] = store[3]
                 at += 3
-            fine[i] &= low <= value <= high
-            held[store[4]] = value
+            valid[i] &= low <= value <= high
+            contents[store[4]] = value
             row[at] = _STORE + store[4]
             at += 1
         for k in range(1 + 5 * max_stores, len(structure), 4):
             first = structure[k + 1]
-            value = held[first]
+            value = contents[first]
             row[at] = _LOAD + first
             at += 1
             if structure[k]:
-                value = _apply(structure[k + 3], value, held[structure[k + 2]])
+                value = _apply(structure[k + 3], value, contents[structure[k + 2]])
                 row[at], row[at + 1] = _LOAD + structure[k + 2], structure[k + 3]
                 at += 2
-            fine[i] &= low <= value <= high
-            if not fine[i]:
+            valid[i] &= low <= value <= high
+            if not valid[i]:
                 break
             at = _write_literal(row, at, literals, value - low)
             row[at] = _EQUAL

@@ -18,11 +18,12 @@ from cadmus.programs.parts.family import (
     check_range,
     check_share,
     check_tokens,
-    decide_literal,
     knob,
-    statement_cuts,
+    literal_assertion,
+    shared_knob,
+    statement_decision_positions,
 )
-from cadmus.programs.parts.pieces import LITERAL, Piece, choice, filled, join, literal_width, literals, same
+from cadmus.programs.parts.pieces import LITERAL, Piece, choice, fill_slots, join, literal_width, literals, same
 from cadmus.programs.parts.structured import Structured, check_structures, tops_within
 
 STEPS = {"R": ("R",), "T": ("T",), "Q": ("(_,Q", "(_,_,Q", "(_,_,_,Q")}
@@ -47,10 +48,10 @@ class Sequence(Structured):
     min_steps: int = knob(0, "the fewest steps")
     max_steps: int = knob(2, "the most steps")
     readings: str = knob("#SXIE", "the readings in use: # length, S sum, X largest, I element, E contains")
-    digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
-    skeletons: int = knob(0, "distinct skeletons, those of the numbers read apart; 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "multiplies the weight of the k-th skeleton by k ** -zipf; needs skeletons")
-    assertions: int = knob(1, "statements per program, each with its own decision position")
+    digit_skew: float = shared_knob("digit_skew")
+    skeletons: int = shared_knob("skeletons")
+    zipf: float = shared_knob("zipf")
+    assertions: int = shared_knob("assertions")
 
     def __post_init__(self) -> None:
         check_literals(self)
@@ -64,11 +65,8 @@ class Sequence(Structured):
 
     @property
     def width(self) -> int:
-        return (
-            self._definition_width
-            + self.assertions * (self._template_width + literal_width(self.low, self.high) + 1)
-            + 1
-        )
+        statement_width = self._template_width + literal_width(self.low, self.high) + 1
+        return self._definition_width + self.assertions * statement_width + 1
 
     @property
     def _definition_width(self) -> int:
@@ -80,15 +78,21 @@ class Sequence(Structured):
         return 2 * self.max_elements + 1 + self.max_steps * step + 2 + 1
 
     def structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """A record per program: definition (a template) and whether it comes last, and a template per statement."""
-        kind = [("definition", np.uint8, 8), ("last", np.bool_)]
-        out = np.zeros(n, [*kind, ("statements", np.uint8, (self.assertions, self._template_width))])
+        """Draw a record per program: the template of its definition (`.` only where there is none), whether it comes
+        last, and a template per statement."""
+        record = [
+            ("definition", np.uint8, 8),
+            ("last", np.bool_),
+            ("statements", np.uint8, (self.assertions, self._template_width)),
+        ]
+        out = np.zeros(n, record)
         out["definition"] = PAD
         for k in range(self.assertions):
             out["statements"][:, k] = self._templates(n, rng)
         return out
 
     def _templates(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw templates of statements, up to the reading: uint8 [n, template width]."""
         elements = rng.integers(self.min_elements, self.max_elements + 1, n)
         lists = ["_r", *("(" + "_," * k for k in range(1, self.max_elements + 1))]
         source = choice(lists, np.where(rng.random(n) < self.count_share, 0, elements))
@@ -97,50 +101,52 @@ class Sequence(Structured):
         reading = choice([READINGS[token] for token in self.readings], rng.integers(0, len(self.readings), n))
         return join(self._template_width, source, *steps, reading)
 
-    def _step(self, there: np.ndarray, rng: np.random.Generator) -> Piece:
-        """One of the steps, each as likely, where it is `there`."""
+    def _step(self, present: np.ndarray, rng: np.random.Generator) -> Piece:
+        """Draw one of the steps, each as likely, where it is `present`, bool [n]."""
         texts = ["", *(text for token in self.steps for text in self.all_steps[token])]
         forms = np.array([len(self.all_steps[token]) for token in self.steps])
-        which = rng.integers(0, len(forms), len(there))
+        which = rng.integers(0, len(forms), len(present))
         form = (np.cumsum(forms) - forms)[which] + rng.integers(0, forms[which])
-        return choice(texts, np.where(there, 1 + form, 0))
+        return choice(texts, np.where(present, 1 + form, 0))
 
     def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         n = len(structures)
-        definition = filled(structures["definition"], self.digit_skew, rng)
-        pieces, fine = [], np.ones(n, np.bool_)
+        definition = fill_slots(structures["definition"], self.digit_skew, rng)
+        pieces = []
+        valid = np.ones(n, np.bool_)
         for k in range(self.assertions):
-            statement = filled(structures["statements"][:, k], self.digit_skew, rng)
+            statement = fill_slots(structures["statements"][:, k], self.digit_skew, rng)
             within, value = tops_within(join(self.width, definition, statement), self.low, self.high)
-            fine &= within
+            valid &= within
             pieces += [statement, literals(value, self.low, self.high), same("=", n)]
         end = same(vm.END, n)
         programs = join(self.width, definition, *pieces, end)
         last = structures["last"]
         if last.any():
             programs[last] = join(self.width, *(piece[last] for piece in (*pieces, definition, end)))
-        return programs, fine
+        return programs, valid
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
-    def cuts(self, text: str) -> tuple[int, ...] | None:
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
         parts = read_definitions(body_of(text))
-        if parts is None or not self._defines_what_it_uses(parts.rest, parts.count):
+        if parts is None or not self._defines_what_it_uses(parts.rest, parts.n_definitions):
             return None
         pattern = self._statement_pattern()
 
-        def cut(statement: str) -> int | None:
+        def decision_position(statement: str) -> int | None:
             match = pattern.fullmatch(statement)
             return match and match.start("literal")
 
-        cuts = statement_cuts(parts.rest, self.assertions, cut)
-        return None if cuts is None else parts.place(cuts)
+        positions = statement_decision_positions(parts.rest, self.assertions, decision_position)
+        return None if positions is None else parts.decision_positions(positions)
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
-        return decide_literal(stack)
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
+        return literal_assertion(stack)
 
-    def _defines_what_it_uses(self, rest: str, definitions: int) -> bool:
-        return definitions == 0
+    def _defines_what_it_uses(self, rest: str, n_definitions: int) -> bool:
+        """Whether a program with these statements has as many definitions as it should."""
+        return n_definitions == 0
 
     def _statement_pattern(self) -> re.Pattern:
         lists = rf"\((?:[0-9],){{{self.min_elements},{self.max_elements}}}"
@@ -152,4 +158,5 @@ class Sequence(Structured):
 
 
 def _as_pattern(text: str) -> str:
+    """The regular expression of a template."""
     return "".join("[0-9]" if token == "_" else re.escape(token) for token in text)

@@ -10,10 +10,11 @@ import numpy as np
 from cadmus.machine import vm
 from cadmus.machine.tokens import lengths
 from cadmus.programs.families.sequence import STEPS, Sequence
-from cadmus.programs.parts.family import check_share, check_tokens, knob
+from cadmus.programs.parts.family import check_share, check_tokens, knob, shared_knob
 from cadmus.programs.parts.pieces import choice, join
 
 _OPERATORS = "+-*xn%<>="  # of the body that W and M call
+_PLAIN = {token: (token,) for token in "WMOP"}
 _ELEMENTWISE = {token: (f"_{token}",) for token in "+-*xn"}
 
 
@@ -25,11 +26,7 @@ class SequenceAdvanced(Sequence):
     """
 
     name: ClassVar[str] = "sequence_advanced"
-    all_steps: ClassVar[dict[str, tuple[str, ...]]] = {
-        **{token: (token,) for token in "WMOP"},
-        **STEPS,
-        **_ELEMENTWISE,
-    }
+    all_steps: ClassVar[dict[str, tuple[str, ...]]] = _PLAIN | STEPS | _ELEMENTWISE
     min_elements: int = knob(2, "the fewest elements of a sequence")
     steps: str = knob(
         "WMOP+*",
@@ -38,7 +35,7 @@ class SequenceAdvanced(Sequence):
     min_steps: int = knob(1, "the fewest steps")
     readings: str = knob("#SXI", "the readings in use: # length, S sum, X largest, I element, E contains")
     body_operators: str = knob(_OPERATORS, "the operators of the body that W and M call: some of + - * x n % < > =")
-    after_share: float = knob(0.5, "the share of programs with a definition that have it last, after its use")
+    after_share: float = shared_knob("after_share")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,5 +54,5 @@ class SequenceAdvanced(Sequence):
         out["last"] = (lengths(out["definition"]) > 0) & (rng.random(n) < self.after_share)
         return out
 
-    def _defines_what_it_uses(self, rest: str, definitions: int) -> bool:
-        return definitions == int("W" in rest or "M" in rest)
+    def _defines_what_it_uses(self, rest: str, n_definitions: int) -> bool:
+        return n_definitions == int("W" in rest or "M" in rest)

@@ -1,4 +1,4 @@
-"""`stack`: digits, shuffles of the stack, then operators until one value is left: `[358@\\-+0=.]`.
+"""`stack`: digits, shuffles of the stack, then operators until one value remains: `[358@\\-+0=.]`.
 
 Which digits meet which operator, and on which side, follows from the shuffles alone.
 """
@@ -19,11 +19,12 @@ from cadmus.programs.parts.family import (
     check_literals,
     check_range,
     check_tokens,
-    decide_literal,
     knob,
-    statement_cuts,
+    literal_assertion,
+    shared_knob,
+    statement_decision_positions,
 )
-from cadmus.programs.parts.pieces import LITERAL, SLOT, filled, ids, join, literal_width, literals, same
+from cadmus.programs.parts.pieces import LITERAL, SLOT, fill_slots, ids, join, literal_width, literals, same
 from cadmus.programs.parts.structured import Structured, check_structures, tops_within
 
 _SHUFFLES = r":\@o;"
@@ -32,7 +33,7 @@ _OPERATORS = "+-*xn"
 
 @dataclass(frozen=True)
 class Stack(Structured):
-    """Digits, shuffles, operators, the value that is left, `=`. The model decides after the operators."""
+    """Digits, shuffles, operators, the value that remains, `=`. The model decides after the operators."""
 
     name: ClassVar[str] = "stack"
     low: int = knob(-9, "the least value asserted; below 0 is written with `~`")
@@ -44,10 +45,10 @@ class Stack(Structured):
     shuffles: str = knob(_SHUFFLES, r"the shuffles in use: : duplicate, \ swap, @ rotate, o over, ; drop")
     max_depth: int = knob(5, "the most values on the stack of a statement")
     operators: str = knob("+-xn", "the operators that use the values up: some of + - * x n")
-    digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
-    skeletons: int = knob(0, "distinct skeletons, those of the values asserted apart; 0: all. Fewer: less diversity")
-    zipf: float = knob(0.0, "multiplies the weight of the k-th skeleton by k ** -zipf; needs skeletons")
-    assertions: int = knob(1, "statements per program, each with its own decision position")
+    digit_skew: float = shared_knob("digit_skew")
+    skeletons: int = shared_knob("skeletons")
+    zipf: float = shared_knob("zipf")
+    assertions: int = shared_knob("assertions")
 
     def __post_init__(self) -> None:
         check_literals(self)
@@ -78,62 +79,67 @@ class Stack(Structured):
         return depth >= row.inputs and 1 <= depth - row.inputs + row.outputs <= self.max_depth
 
     def structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """A template per statement: uint8 [n, assertions, width]."""
+        """Draw a template per statement: uint8 [n, assertions, template width]."""
         return np.stack([self._templates(n, rng) for _ in range(self.assertions)], 1)
 
     def _templates(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw templates of statements, up to the operators: uint8 [n, template width]."""
         out = np.full((n, self._template_width), PAD, np.uint8)
-        everyone = np.arange(n)
+        rows = np.arange(n)
         depth = rng.integers(self.min_values, self.max_values + 1, n)
         out[np.arange(out.shape[1]) < depth[:, None]] = SLOT
-        at, count = depth.copy(), rng.integers(self.min_shuffles, self.max_shuffles + 1, n)
+        at = depth.copy()  # where each text ends
+        n_shuffles = rng.integers(self.min_shuffles, self.max_shuffles + 1, n)
         changes = np.array([vm.INSTRUCTIONS[token].outputs - vm.INSTRUCTIONS[token].inputs for token in self.shuffles])
         allowed = np.array([[self._allowed(token, d) for token in self.shuffles] for d in range(self.max_depth + 1)])
-        codes, operators = ids(self.shuffles), ids(self.operators)
+        shuffles = ids(self.shuffles)
+        operators = ids(self.operators)
         for k in range(self.max_shuffles):
-            which = np.where(allowed[depth], rng.random((n, len(codes))), -1.0).argmax(1)
-            go = (k < count) & allowed[depth].any(1)
-            out[everyone[go], at[go]] = codes[which[go]]
-            depth += np.where(go, changes[which], 0)
-            at += go
+            which = np.where(allowed[depth], rng.random((n, len(shuffles))), -1.0).argmax(1)
+            present = (k < n_shuffles) & allowed[depth].any(1)
+            out[rows[present], at[present]] = shuffles[which[present]]
+            depth += np.where(present, changes[which], 0)
+            at += present
         for k in range(self.max_depth - 1):
-            go = k < depth - 1
-            out[everyone[go], at[go]] = operators[rng.integers(0, len(operators), go.sum())]
-            at += go
+            present = k < depth - 1
+            out[rows[present], at[present]] = operators[rng.integers(0, len(operators), present.sum())]
+            at += present
         return out
 
     def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         n = len(structures)
-        pieces, fine = [], np.ones(n, np.bool_)
+        pieces = []
+        valid = np.ones(n, np.bool_)
         for k in range(self.assertions):
-            statement = filled(structures[:, k], self.digit_skew, rng)
+            statement = fill_slots(structures[:, k], self.digit_skew, rng)
             within, value = tops_within(statement.tokens, self.low, self.high)
-            fine &= within
+            valid &= within
             pieces += [statement, literals(value, self.low, self.high), same("=", n)]
-        return join(self.width, *pieces, same(vm.END, n)), fine
+        return join(self.width, *pieces, same(vm.END, n)), valid
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
-    def cuts(self, text: str) -> tuple[int, ...] | None:
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
         shuffles, operators = (f"[{re.escape(tokens)}]" for tokens in (self.shuffles, self.operators))
         values = f"[0-9]{{{self.min_values},{self.max_values}}}"
         pattern = re.compile(f"({values})({shuffles}{{0,{self.max_shuffles}}})({operators}*)(?P<literal>{LITERAL})=")
 
-        def cut(statement: str) -> int | None:
+        def decision_position(statement: str) -> int | None:
             match = pattern.fullmatch(statement)
             if match is None or not self._leaves_one(len(match[1]), match[2], len(match[3])):
                 return None
             return match.start("literal")
 
-        return statement_cuts(body_of(text), self.assertions, cut)
+        return statement_decision_positions(body_of(text), self.assertions, decision_position)
 
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
-        return decide_literal(stack)
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
+        return literal_assertion(stack)
 
-    def _leaves_one(self, depth: int, shuffles: str, operators: int) -> bool:
+    def _leaves_one(self, depth: int, shuffles: str, n_operators: int) -> bool:
+        """Whether these shuffles of `depth` values, then so many operators, are a statement with these knobs."""
         for token in shuffles:
             if not self._allowed(token, depth):
                 return False
             depth += vm.INSTRUCTIONS[token].outputs - vm.INSTRUCTIONS[token].inputs
         stuck = not any(self._allowed(token, depth) for token in self.shuffles)
-        return (len(shuffles) >= self.min_shuffles or stuck) and operators == depth - 1
+        return (len(shuffles) >= self.min_shuffles or stuck) and n_operators == depth - 1

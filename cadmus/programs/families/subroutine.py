@@ -10,11 +10,18 @@ from typing import ClassVar
 import numpy as np
 
 from cadmus.machine import vm
-from cadmus.programs.families.compare import RELATIONS, check_equal_share, decide_relation, relation
+from cadmus.programs.families.compare import check_equal_share, relation, relation_assertion
 from cadmus.programs.parts.definitions import read_definitions
 from cadmus.programs.parts.expressions import UNARY
-from cadmus.programs.parts.family import body_of, check_between, check_share, knob, statement_cuts
-from cadmus.programs.parts.pieces import choice, filled, join, same
+from cadmus.programs.parts.family import (
+    body_of,
+    check_between,
+    check_share,
+    knob,
+    shared_knob,
+    statement_decision_positions,
+)
+from cadmus.programs.parts.pieces import choice, fill_slots, join, same
 from cadmus.programs.parts.statements import Computed, draw_partners
 from cadmus.programs.parts.structured import Structured, check_structures, tops_within
 
@@ -40,12 +47,12 @@ class Subroutine(Structured, Computed):
     max_calls: int = knob(2, "the most calls of a statement")
     skeletons: int = knob(0, "distinct structures (bodies and calls), and skeletons per expression; 0: all")
     zipf: float = knob(0.0, "multiplies the weight of the k-th structure, or skeleton, by k ** -zipf; needs skeletons")
-    after_share: float = knob(0.5, "the share of programs whose definitions come last, after their use")
+    after_share: float = shared_knob("after_share")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_structures(self)
-        check_equal_share(self)
+        check_equal_share(self, self.equal_share)
         check_between(self, "subroutines", 1, 3)
         check_between(self, "min_calls", 1, 8)
         check_between(self, "max_calls", self.min_calls, 8)
@@ -60,8 +67,8 @@ class Subroutine(Structured, Computed):
         return self.subroutines * 6 + self.assertions * (2 * self.length + self.max_calls + 1) + 1
 
     def structures(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """int [n, 1 + subroutines + assertions * (1 + max_calls)]: whether definitions come last, the shape of each
-        body, and of each statement the number of calls and whom they call."""
+        """Draw structures, int [n, 1 + subroutines + assertions * (1 + max_calls)]: whether definitions come last, the
+        shape of each body, and of each statement the number of calls and whom they call."""
         last = rng.random((n, 1)) < self.after_share
         bodies = rng.integers(0, len(_shapes(self.operators)), (n, self.subroutines))
         counts = rng.integers(self.min_calls, self.max_calls + 1, (n, self.assertions, 1))
@@ -72,45 +79,49 @@ class Subroutine(Structured, Computed):
     def fill(self, structures: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         n = len(structures)
         shapes = _shapes(self.operators)
-        last, bodies = structures[:, 0], structures[:, 1 : 1 + self.subroutines]
+        last = structures[:, 0] == 1
+        bodies = structures[:, 1 : 1 + self.subroutines]
+        # [n, assertions * (1 + max_calls)] -> [n, assertions, 1 + max_calls]
         statements = structures[:, 1 + self.subroutines :].reshape(n, self.assertions, 1 + self.max_calls)
         definitions = []
-        for body in bodies.T:
-            body = filled(join(6, choice(shapes, body)), self.digit_skew, rng)
+        for shape in bodies.T:
+            body = fill_slots(join(6, choice(shapes, shape)), self.digit_skew, rng)
             definitions += [same("{", n), body, same("}", n)]
-        pieces, fine = [], np.ones(n, np.bool_)
-        for statement in statements.transpose(1, 0, 2):
+        pieces = []
+        valid = np.ones(n, np.bool_)
+        for statement in statements.transpose(1, 0, 2):  # [n, 1 + max_calls]
             x = self.numbers.draw(rng.integers(self.low, self.high + 1, n), rng)
             calls = [
                 choice(("f", "g", "h", ""), np.where(k < statement[:, 0], statement[:, 1 + k], 3))
                 for k in range(self.max_calls)
             ]
-            called = join(self.width, *definitions, x, *calls, same(vm.END, n))
-            within, value = tops_within(called, self.low, self.high)
-            fine &= within
+            returns = join(self.width, *definitions, x, *calls, same(vm.END, n))
+            within, value = tops_within(returns, self.low, self.high)
+            valid &= within
             y = draw_partners(value, self.low, self.high, self.equal_share, rng)
             pieces += [x, *calls, self.numbers.draw(y, rng), relation(value, y)]
-        first = join(self.width, *definitions, *pieces, same(vm.END, n))
-        end = join(self.width, *pieces, *definitions, same(vm.END, n))
-        return np.where(last[:, None] == 1, end, first), fine
+        before_use = join(self.width, *definitions, *pieces, same(vm.END, n))
+        after_use = join(self.width, *pieces, *definitions, same(vm.END, n))
+        return np.where(last[:, None], after_use, before_use), valid
 
-    def cut(self, statement: str) -> int | None:
+    def decision_position(self, statement: str) -> int | None:
         match = _STATEMENT.fullmatch(statement)
         if match is None or self._numbers_in(match[1]) != 1 or self._numbers_in(match[3]) != 1:
             return None
         calls = match[2]
-        fine = self.min_calls <= len(calls) <= self.max_calls and set(calls) <= set("fgh"[: self.subroutines])
-        return len(statement) - 1 if fine and statement[-1] in RELATIONS else None
-
-    def decide(self, stack: tuple[vm.Value, ...]) -> str | None:
-        return decide_relation(stack)
-
-    def cuts(self, text: str) -> tuple[int, ...] | None:
-        parts = read_definitions(body_of(text))
-        if parts is None or parts.count != self.subroutines:
+        if not self.min_calls <= len(calls) <= self.max_calls or set(calls) - set("fgh"[: self.subroutines]):
             return None
-        cuts = statement_cuts(parts.rest, self.assertions, self.cut)
-        return None if cuts is None else parts.place(cuts)
+        return len(statement) - 1
+
+    def assertion_for(self, stack: tuple[vm.Value, ...]) -> str | None:
+        return relation_assertion(stack)
+
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
+        parts = read_definitions(body_of(text))
+        if parts is None or parts.n_definitions != self.subroutines:
+            return None
+        positions = statement_decision_positions(parts.rest, self.assertions, self.decision_position)
+        return None if positions is None else parts.decision_positions(positions)
 
 
 @lru_cache(maxsize=16)
@@ -118,4 +129,7 @@ def _shapes(operators: str) -> tuple[str, ...]:
     """The bodies over these operators, with slots: `_*`, `__-*`, `_+_*`."""
     binary = [o for o in operators if o not in UNARY]
     pairs = [(a, b) for a in binary for b in binary]
-    return (*(f"_{a}" for a in binary), *(f"__{a}{b}" for a, b in pairs), *(f"_{a}_{b}" for a, b in pairs))
+    single = [f"_{a}" for a in binary]
+    nested = [f"__{a}{b}" for a, b in pairs]
+    chained = [f"_{a}_{b}" for a, b in pairs]
+    return tuple(single + nested + chained)

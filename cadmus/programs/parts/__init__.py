@@ -1,2 +1,19 @@
-"""What families are put together from: the base class (`family`), expressions, statements, definitions, predicates,
-and `pieces`, the strings with decisions that a program is made of."""
+"""What families are put together from: the base class (`family`), `expressions` and the `numbers` that they compute,
+`statements`, `definitions`, `predicates`, `structured` (structure first, then digits), and `pieces`, the strings that a
+program is joined of."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "definitions",
+        "expressions",
+        "family",
+        "numbers",
+        "pieces",
+        "predicates",
+        "statements",
+        "structured",
+    ],
+)

@@ -10,26 +10,33 @@ _PARTS = re.compile(f"((?:{_DEFINITION})*)([^{{}}]*)((?:{_DEFINITION})*)")
 
 
 @dataclass(frozen=True)
-class Defined:
-    """A program's body cut into definitions in front, the rest, and definitions at the end."""
+class BodyParts:
+    """A program's body in three parts; one of `front` and `back` is empty, or both are."""
 
     front: str
+    """The definitions before everything else."""
+
     rest: str
+    """The statements."""
+
     back: str
+    """The definitions behind everything else."""
 
     @property
-    def count(self) -> int:
+    def n_definitions(self) -> int:
         return (self.front + self.back).count("{")
 
-    def place(self, cuts: tuple[int, ...]) -> tuple[int, ...]:
-        """The decision positions in the body, given those in the rest: definitions at the end are decided on instead,
+    def decision_positions(self, positions: tuple[int, ...]) -> tuple[int, ...]:
+        """The decision positions in the body, given those in `rest`: definitions at the end are decided on instead,
         for before them nothing is."""
-        return (len(self.rest),) if self.back else tuple(len(self.front) + cut for cut in cuts)
+        if self.back:
+            return (len(self.rest),)
+        return tuple(len(self.front) + position for position in positions)
 
 
-def read_definitions(body: str) -> Defined | None:
-    """`body` cut into its parts; None where it has definitions on both sides or elsewhere."""
+def read_definitions(body: str) -> BodyParts | None:
+    """`body` in its parts; None where it has definitions on both sides or elsewhere."""
     match = _PARTS.fullmatch(body)
     if match is None or not match[2] or (match[1] and match[3]):
         return None
-    return Defined(match[1], match[2], match[3])
+    return BodyParts(match[1], match[2], match[3])

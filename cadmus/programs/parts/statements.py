@@ -8,8 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from cadmus.machine import vm
-from cadmus.programs.parts.expressions import MAX_ENUMERATED, MAX_LENGTH, OPERATORS, UNARY, Numbers, read_expressions
-from cadmus.programs.parts.family import Family, body_of, check_between, check_tokens, check_zipf, knob, statement_cuts
+from cadmus.programs.parts.expressions import MAX_ENUMERATED, MAX_LENGTH, OPERATORS, UNARY, read_expressions
+from cadmus.programs.parts.family import (
+    Family,
+    body_of,
+    check_between,
+    check_tokens,
+    check_zipf,
+    knob,
+    shared_knob,
+    statement_decision_positions,
+)
+from cadmus.programs.parts.numbers import Numbers
 from cadmus.programs.parts.pieces import Piece, join, same
 
 
@@ -25,10 +35,10 @@ class Computed(Family):
     length: int = knob(5, "instructions of the longest expression: 1 to 9")
     min_length: int = knob(0, "instructions of the shortest expression; 0: the same as length")
     operators: str = knob(OPERATORS, "the operators of expressions: some of + - * / % x n ~ m; sets instruction pairs")
-    digit_skew: float = knob(0.0, "the weight of digit d is (d + 1) ** -digit_skew; 0: uniform, above: small digits")
+    digit_skew: float = shared_knob("digit_skew")
     skeletons: int = knob(0, "distinct skeletons of an expression, per length (up to 5); 0: all. Fewer: less diversity")
     zipf: float = knob(0.0, "multiplies the weight of an expression's k-th skeleton by k ** -zipf; 0: all alike")
-    assertions: int = knob(1, "statements per program, each with its own decision position")
+    assertions: int = shared_knob("assertions")
 
     def __post_init__(self) -> None:
         check_between(self, "length", 1, MAX_LENGTH)
@@ -47,21 +57,26 @@ class Computed(Family):
 
     @property
     def numbers(self) -> Numbers:
-        """The expressions in use."""
+        """The expressions in use; those of an even length need a unary operator."""
         shortest = self.min_length or self.length
-        unary = bool(set(self.operators) & set(UNARY))
-        lengths = tuple(k for k in range(shortest, self.length + 1) if k % 2 or unary) or (shortest,)
+        has_unary = bool(set(self.operators) & set(UNARY))
+        lengths = tuple(k for k in range(shortest, self.length + 1) if k % 2 or has_unary) or (shortest,)
         return Numbers(
-            *(self.low, self.high, lengths, self.operators),
-            *(self.digit_skew, self.skeletons, self.zipf),
+            low=self.low,
+            high=self.high,
+            lengths=lengths,
+            operators=self.operators,
+            digit_skew=self.digit_skew,
+            skeletons=self.skeletons,
+            zipf=self.zipf,
         )
 
     @abstractmethod
-    def cut(self, statement: str) -> int | None:
+    def decision_position(self, statement: str) -> int | None:
         """Where in a statement of this form a model must decide; None where it is of another form."""
 
-    def cuts(self, text: str) -> tuple[int, ...] | None:
-        return statement_cuts(body_of(text), self.assertions, self.cut)
+    def decision_positions(self, text: str) -> tuple[int, ...] | None:
+        return statement_decision_positions(body_of(text), self.assertions, self.decision_position)
 
     def _numbers_in(self, text: str) -> int | None:
         """How many of this family's expressions `text` concatenates; None where it holds anything else."""
@@ -80,7 +95,7 @@ class Statements(Computed):
 
     @abstractmethod
     def statement(self, n: int, rng: np.random.Generator) -> tuple[Piece, ...]:
-        """One statement for each of `n` programs."""
+        """Draw one statement for each of `n` programs."""
 
     @property
     def width(self) -> int:
@@ -94,13 +109,15 @@ class Statements(Computed):
 def draw_pairs(
     low: int, high: int, equal_share: float, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`n` pairs of values in [low, high]: X uniform; Y = X with probability `equal_share`, else uniform on the rest."""
+    """Draw `n` pairs of values in [low, high]: X uniform; Y = X with probability `equal_share`, else uniform on the
+    rest."""
     x = rng.integers(low, high + 1, n)
     return x, draw_partners(x, low, high, equal_share, rng)
 
 
 def draw_partners(x: np.ndarray, low: int, high: int, equal_share: float, rng: np.random.Generator) -> np.ndarray:
-    """A value in [low, high] for each of `x`: the same with probability `equal_share`, else uniform on the rest."""
+    """Draw a value in [low, high] for each of `x`: the same with probability `equal_share`, else uniform on the
+    rest."""
     shift = rng.integers(1, high - low + 1, len(x)) if high > low else np.zeros(len(x), np.int64)
     other = low + (x - low + shift) % (high - low + 1)
     return np.where(rng.random(len(x)) < equal_share, x, other)

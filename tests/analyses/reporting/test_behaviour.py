@@ -4,40 +4,57 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from analyses.reporting import behaviour
 from cadmus.training import checkpoint
-from tests.studies import FIRST, save_run
+from tests.studies import MICRO
+from tests.training import MIXED, QUICK, trained
 
 
-def said_of(record: dict) -> str:
-    trained = replace(checkpoint.load("cadmus-micro"), record={**checkpoint.load("cadmus-micro").record, **record})
-    return behaviour.training_section(trained).paragraphs[0]
+def training_text(record: dict) -> str:
+    micro = checkpoint.load(MICRO)
+    return behaviour.training_section(replace(micro, record={**micro.record, **record})).paragraphs[0]
 
 
+@pytest.mark.slow
 def test_a_record_that_was_just_written_is_told(tmp_path) -> None:
-    trained = checkpoint.load(save_run(tmp_path / "run", FIRST))
-    text = behaviour.training_section(trained).paragraphs[0]
-    (stretch,) = trained.record["stretches"]
+    model, record = trained(replace(QUICK, steps=2))
+    saved = checkpoint.save(tmp_path / "run", model, MIXED, record)
+    text = behaviour.training_section(saved).paragraphs[0]
+    (stretch,) = saved.record["stretches"]
     assert f"tokens per second on {stretch['threads']} threads of {stretch['device']}, fp32; " in text
-    assert f"{trained.record['share_of_peak']:.0%} of what a large matrix product reaches" in text
+    assert f"{saved.record['share_of_peak']:.0%} of what a large matrix product reaches" in text
 
 
 def test_each_machine_is_named_in_its_order() -> None:
     stretch = {"from_step": 0, "precision": "bf16", "muon": "bf16", "device": "one", "threads": 2}
     moved = [stretch, {**stretch, "device": "another", "precision": "fp32"}, stretch]
-    assert "on 2 threads of one, bf16; then 2 threads of another, fp32; " in said_of({"stretches": moved})
+    assert "on 2 threads of one, bf16; then 2 threads of another, fp32; " in training_text({"stretches": moved})
 
 
-@pytest.mark.parametrize(("share", "told"), [(8.78, False), (1.0, True), (0.31, True)])
-def test_no_share_of_the_peak_above_1_is_printed(share: float, told: bool) -> None:
+def test_no_share_of_the_peak_above_1_is_printed() -> None:
     """Records had such of CPUs that emulate bf16, where the product that was the peak took a minute."""
-    text = said_of({"share_of_peak": share})
-    assert (f"{share:.0%}" in text) == told
-    assert ("matrix product" in text) == told
+    for share, printed in ((8.78, False), (1.0, True), (0.31, True)):
+        text = training_text({"share_of_peak": share})
+        assert (f"{share:.0%}" in text) == printed, share
+        assert ("matrix product" in text) == printed, share
 
 
 def test_an_older_record_is_told_too() -> None:
     older = {"stretches": None, "threads": 3, "device": "cpu", "config": {"precision": "bf16"}}
-    assert "on 3 threads of cpu, bf16; " in said_of(older)
+    assert "on 3 threads of cpu, bf16; " in training_text(older)
+
+
+def test_the_first_sentence_has_the_accuracy_of_each_family_with_its_interval() -> None:
+    rows = [
+        ("compare", "test", 0.5, 0.4, 0.6),
+        ("register", "test", 0.75, 0.7, 0.8),
+        ("register", "ood", 0.1, 0.0, 0.2),
+    ]
+    table = pd.DataFrame(rows, columns=["family", "split", "accuracy", "low", "high"])
+    assert behaviour.completion_sentence(table) == (
+        "The model completes held-out programs rightly (share by family, 95 % interval): register 0.75 [0.70, 0.80], "
+        "compare 0.50 [0.40, 0.60]."
+    )

@@ -13,9 +13,10 @@ import pytest
 
 from analyses.cli import main
 from analyses.commands.terminal import save_table
-from analyses.studies.distribution import figures, samples
 from analyses.studies.distribution import page as distribution_page
-from analyses.studies.distribution.study import ALL, Source, compare, comparison_rows, measure, open_source
+from analyses.studies.distribution import samples, tables
+from analyses.studies.distribution.comparison import compare, comparison_rows
+from analyses.studies.distribution.study import ALL, DistributionConfig, Source, measure, open_source
 from cadmus.corpora.build import build
 from cadmus.machine import tokens, vm
 from cadmus.programs import mixture, skeletons
@@ -26,7 +27,7 @@ from cadmus.properties.structure import PROPERTIES
 
 @cache
 def opened(name: str = "default") -> Source:
-    return open_source(name, 1000)
+    return open_source(DistributionConfig(name, 1000))
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_mixture_is_drawn_as_training_sees_it() -> None:
     assert list(source.samples) == list(mixture.load("default").family_names)
     for name, programs in source.samples.items():
         assert len(programs) == 1000, name
-        assert not source.mixture.hold_out.held(programs).any()
+        assert not source.mixture.hold_out.holds_out(programs).any()
         assert (skeletons.splits(programs) == skeletons.SPLITS.index("train")).all()
         assert all(map(vm.verdict, tokens.decode(programs[:20])))
     assert sum(source.shares.values()) == pytest.approx(1)
@@ -61,13 +62,13 @@ def test_all_families_have_their_shares() -> None:
 def test_phases_are_weighed_by_their_share(tmp_path: Path) -> None:
     only = Mixture("two", (Component(Compare()),), phases=(Phase(0.25, (Component(Register()),)),))
     path = mixture.save(only, tmp_path / "two.toml")
-    source = open_source(path, 1000)
+    source = open_source(DistributionConfig(str(path), 1000))
     assert source.shares == pytest.approx({"register": 0.25, "compare": 0.75})
     assert {name: len(programs) for name, programs in source.samples.items()} == {"register": 250, "compare": 750}
 
 
 def test_a_corpus_is_sampled(stored: Path) -> None:
-    source = open_source(stored, 1000)
+    source = open_source(DistributionConfig(str(stored), 1000))
     assert source.corpus is not None
     assert {name: len(programs) for name, programs in source.samples.items()} == {
         "compare": 1000,
@@ -121,35 +122,36 @@ def test_tables_are_saved_by_ending(tmp_path: Path) -> None:
 
 
 def test_distributions_are_shares() -> None:
-    table = figures.distributions(opened("first").samples)
+    table = tables.distributions(opened("first").samples)
     whole = table[table.what != "skeletons"].groupby(["family", "what"]).share.sum()
     assert np.allclose(whole, 1)
     lengths = table[(table.family == "compare") & (table.what == "tokens")]
     assert lengths[["x", "share"]].to_numpy().tolist() == [[11, 1.0]]
     ranks = table[(table.family == "compare") & (table.what == "skeletons")]
     assert (np.diff(ranks.share) <= 0).all()
-    used = figures.instructions(opened("first").samples)
+    used = tables.instructions(opened("first").samples)
     assert np.allclose(used.groupby("family").share.sum(), 1)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "paper"])
 def test_the_page_of_a_shipped_mixture(name: str, tmp_path: Path) -> None:
     source = opened(name)
-    page = distribution_page.describe(source, tmp_path)
+    page = distribution_page.make(DistributionConfig(name, 1000), tmp_path)
     html, markdown = page.read_text(encoding="utf-8"), (tmp_path / "report.md").read_text(encoding="utf-8")
     for family in source.samples:
         assert family in html
         assert family in markdown
     assert "| nan" not in markdown
-    tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "tables").glob("*.parquet")}
-    assert len(tables["properties"]) == (len(source.samples) + 1) * len(PROPERTIES)
-    assert len(tables["knobs"]) > 60
+    saved = {path.stem: pd.read_parquet(path) for path in (tmp_path / "tables").glob("*.parquet")}
+    assert len(saved["properties"]) == (len(source.samples) + 1) * len(PROPERTIES)
+    assert len(saved["knobs"]) > 60
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"distributions.png", "instructions.png"}
     if name == "default":
-        far = tables["out_of_distribution"].set_index(["set", "property"])
+        far = saved["out_of_distribution"].set_index(["set", "property"])
         assert len(far) == 8
         compound = far.xs("compound_divergence", level="property")
         assert (compound.low > compound[["within_a", "within_b"]].max(axis=1)).all(), "a set is like training"
@@ -178,6 +180,7 @@ def test_build_stores_a_corpus_and_says_what_it_holds(tmp_path: Path, capsys: py
     assert {path.name: path.stat().st_mtime_ns for path in out.rglob("*.npy")} == again, "one that is there is opened"
 
 
+@pytest.mark.slow
 def test_describe_writes_the_page_of_a_corpus(stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run("describe", stored, "--programs", "1000", "--out", tmp_path / "page") == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "index.html")
@@ -207,7 +210,7 @@ def test_sample_prints_programs_and_decisions(capsys: pytest.CaptureFixture) -> 
 def test_sample_takes_members_of_a_corpus(stored: Path) -> None:
     taken = [text for _, text, _ in samples.take(str(stored), [], 4, "train", None, 0)]
     assert len(taken) == 12
-    assert open_source(stored, 1000).corpus.contains(taken).all()
+    assert open_source(DistributionConfig(str(stored), 1000)).corpus.contains(taken).all()
 
 
 def test_sample_of_an_out_of_distribution_set(capsys: pytest.CaptureFixture) -> None:

@@ -1,5 +1,5 @@
-"""The study of training: relations planted in trajectories are found, those that time alone makes are not; on real runs
-its tables are whole."""
+"""The study of training: relations planted in trajectories are found, those that time alone makes are not; on models of
+several seeds with snapshots its tables are whole."""
 
 from __future__ import annotations
 
@@ -17,20 +17,17 @@ from analyses.cli import main
 from analyses.reporting.report import number
 from analyses.studies.dynamics import study
 from analyses.studies.dynamics.relations import correlation_within_steps, correlations, lead
-from analyses.studies.dynamics.study import VARIABLES, DynamicsConfig
-from cadmus.corpora.build import build
-from cadmus.models.model import ModelConfig
+from analyses.studies.dynamics.study import VARIABLES, DynamicsConfig, DynamicsResults
+from analyses.studies.dynamics.summary import summary
+from cadmus.models.config import ModelConfig
 from cadmus.programs.families import Compare, Register
 from cadmus.programs.mixture import Component, Mixture
 from cadmus.training import checkpoint
-from cadmus.training.loop import TrainConfig
-from cadmus.training.recipe import Recipe, train_recipe, with_changes
+from tests.studies import save_untrained
 
 MIXTURE = Mixture("m", (Component(Compare(low=-9, high=9, length=3)), Component(Register())))
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=32, n_ctx=MIXTURE.width + 1)
-RECIPE = Recipe(
-    "tiny", MIXTURE, CFG, TrainConfig(steps=60, batch_size=64, lr=1e-2, warmup_steps=2, snapshots=3, precision="fp32")
-)
+SNAPSHOTS = (1, 8, 60)
 STEPS = 2.0 ** np.arange(11)
 
 # --- planted ---------------------------------------------------------------------------------------------------------
@@ -51,6 +48,12 @@ def table_of(**curves: tuple[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sentences(table: pd.DataFrame) -> tuple[str, ...]:
+    """The page's first sentences on a table of trajectories."""
+    config = DynamicsConfig(tuple(map(str, range(5))))
+    return summary(DynamicsResults(config, table, correlations(table), lead(table)))
+
+
 def test_what_time_alone_relates_is_not_found() -> None:
     rng = np.random.default_rng(0)
     curve = np.linspace(0, 1, 11)
@@ -58,9 +61,9 @@ def test_what_time_alone_relates_is_not_found() -> None:
     for _ in range(200):
         a, b = (curve + rng.normal(0, 0.05, (5, 11)) for _ in range(2))
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9, "over time both rise"
-        r, found = correlation_within_steps(a, b)
+        r, p_value = correlation_within_steps(a, b)
         assert abs(r) < 0.6
-        p.append(found)
+        p.append(p_value)
     assert np.mean(np.array(p) <= 0.05) <= 0.09, "level 5 % over 200 draws"
     assert np.mean(p) == pytest.approx(0.5, abs=0.08)
 
@@ -88,11 +91,8 @@ def test_within_is_the_plain_correlation_over_all_permutations() -> None:
 def test_more_runs_than_can_be_permuted_are_permuted_at_random() -> None:
     rng = np.random.default_rng(2)
     a = np.linspace(0, 1, 6) + 0.3 * np.arange(9)[:, None] + rng.normal(0, 0.01, (9, 6))
-    assert (
-        correlation_within_steps(a, a, most=500)
-        == correlation_within_steps(a, a, most=500)
-        == (pytest.approx(1), pytest.approx(1 / 500))
-    )
+    first, again = (correlation_within_steps(a, a, max_permutations=500) for _ in range(2))
+    assert first == again == (pytest.approx(1), pytest.approx(1 / 500))
 
 
 def test_no_relation_where_nothing_varies_or_something_is_missing() -> None:
@@ -110,8 +110,8 @@ def test_a_lead_is_the_number_of_doublings_between_two_curves() -> None:
         behind=("alternative", np.array([rising(6.5) for _ in shifts])),
         family=("completion", np.array([rising(5) for _ in shifts])),
     )
-    found = lead(table).set_index("variable")
-    early, behind = found.loc["early"], found.loc["behind"]
+    leads = lead(table).set_index("variable")
+    early, behind = leads.loc["early"], leads.loc["behind"]
     assert (early.kind, early.family, early.runs) == ("probe", "family", 5)
     assert early.lead == pytest.approx(2.0)
     half = 2.7764 * shifts.std(ddof=1) / np.sqrt(5)  # Student's t with 4 degrees of freedom
@@ -120,13 +120,14 @@ def test_a_lead_is_the_number_of_doublings_between_two_curves() -> None:
     assert early.p == pytest.approx(scipy_stats.ttest_1samp(2.0 - shifts, 0).pvalue)
     assert early.q == early.p, "the only pair"
     assert np.isnan(early.earlier), "no alternative of it was read"
-    before, after, sooner, _ = said = study.summary(correlations(table), found.reset_index())
+    before, after, sooner, _ = texts = sentences(table)
     assert before.startswith(
-        "Readable before the behaviour is right (q < 0.05 over 1 pairs): early before family by 2.00"
+        "Variables that are readable before a family's behaviour is right (q < 0.05 over 1 pairs): early before "
+        "family by 2.00"
     )
-    assert after == "After it: none."
+    assert after == "Variables that are readable only after it: none."
     assert sooner.endswith(": none.")
-    assert "behind" not in " ".join(said), "of the machine itself only"
+    assert "behind" not in " ".join(texts), "of the machine itself only"
 
 
 def test_a_curve_that_hardly_rises_has_no_lead() -> None:
@@ -137,11 +138,11 @@ def test_a_curve_that_hardly_rises_has_no_lead() -> None:
         family=("completion", np.array([rising(5)] * 5)),
         hard=("completion", 0.05 * np.array([rising(5)] * 5)),
     )
-    found = lead(table).set_index(["variable", "family"])
-    assert found.loc["flat"][["lead", "low", "high"]].isna().all(axis=None)
-    assert found.loc["rising"].lead.tolist() == [pytest.approx(2), pytest.approx(np.nan, nan_ok=True)]
-    before, *_ = study.summary(correlations(table), found.reset_index())
-    assert before == "Readable before the behaviour is right (q < 0.05 over 0 pairs): none."
+    leads = lead(table).set_index(["variable", "family"])
+    assert leads.loc["flat"][["lead", "low", "high"]].isna().all(axis=None)
+    assert leads.loc["rising"].lead.tolist() == [pytest.approx(2), pytest.approx(np.nan, nan_ok=True)]
+    before, *_ = sentences(table)
+    assert before.endswith(" is right (q < 0.05 over 0 pairs): none.")
 
 
 def test_a_lead_that_any_machine_has_is_not_of_this_one() -> None:
@@ -153,11 +154,12 @@ def test_a_lead_that_any_machine_has_is_not_of_this_one() -> None:
     other = table_of(
         own=("alternative", np.array([rising(5 + shift) for shift in shifts])), any=("alternative", curves["any"])
     )
-    found = lead(pd.concat([table, other]))
-    own = found[found.kind == "probe"].set_index("variable")
+    table = pd.concat([table, other])
+    leads = lead(table)
+    own = leads[leads.kind == "probe"].set_index("variable")
     assert own.earlier.tolist() == [pytest.approx(2.0), 0.0]
     assert (own.loc["own", "earlier_low"], own.loc["own", "earlier_high"]) == (pytest.approx(2.0), pytest.approx(2.0))
-    before, _, sooner, _ = study.summary(correlations(table), found)
+    before, _, sooner, _ = sentences(table)
     assert "own before family" in before
     assert "any before family" in before
     assert "own by 2.00" in sooner
@@ -170,21 +172,20 @@ def test_correlations_have_a_row_per_kind_variable_and_family() -> None:
     scores = {name: better + rng.normal(0, 0.1, (5, 11)) for name in ("linked", "family")}
     scores["free"] = rng.normal(size=(5, 11))
     kinds = {"linked": "probe", "free": "alternative", "family": "completion"}
-    found = correlations(table_of(**{name: (kind, scores[name]) for name, kind in kinds.items()})).set_index("variable")
-    assert found.loc["linked", ["kind", "family", "runs"]].tolist() == ["probe", "family", 5]
-    assert found.r["linked"] > 0.9
-    assert (found.r["free"], found.p["free"]) == correlation_within_steps(scores["free"], scores["family"])
+    table = table_of(**{name: (kind, scores[name]) for name, kind in kinds.items()})
+    rows = correlations(table).set_index("variable")
+    assert rows.loc["linked", ["kind", "family", "runs"]].tolist() == ["probe", "family", 5]
+    assert rows.r["linked"] > 0.9
+    assert (rows.r["free"], rows.p["free"]) == correlation_within_steps(scores["free"], scores["family"])
 
 
-# --- real ------------------------------------------------------------------------------------------------------------
+# --- models -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    folder, made = tmp_path_factory.mktemp("runs"), build(MIXTURE, 256)
-    for seed in range(5):
-        train_recipe(with_changes(RECIPE, seed=seed), folder / str(seed), corpus=made)
-    return tuple(str(folder / str(seed)) for seed in range(5))
+    folder = tmp_path_factory.mktemp("runs")
+    return tuple(save_untrained(folder / str(seed), MIXTURE, CFG, seed, SNAPSHOTS) for seed in range(5))
 
 
 @pytest.fixture(scope="module")
@@ -194,10 +195,11 @@ def page(runs: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_run_snapshot_and_measure(runs: tuple[str, ...], page: Path) -> None:
     table = pd.read_parquet(page / "tables" / "trajectories.parquet")
     assert list(table.run.unique()) == list(runs)
-    assert set(table.step) == {1, 8, 60}
+    assert set(table.step) == set(SNAPSHOTS)
     measures = table.groupby("kind").name.unique().map(set).to_dict()
     assert measures == {
         "completion": {"compare", "register"},
@@ -218,6 +220,7 @@ def test_the_page_holds_every_run_snapshot_and_measure(runs: tuple[str, ...], pa
         assert f"{number(row.r)} ({row.p:.3f})" in text
 
 
+@pytest.mark.slow
 def test_the_same_programs_and_machine_each_time(runs: tuple[str, ...], page: Path) -> None:
     again = study.trajectories(DynamicsConfig(runs, programs=200, eval_programs=20))
     pd.testing.assert_frame_equal(again, pd.read_parquet(page / "tables" / "trajectories.parquet"), check_dtype=False)
@@ -225,14 +228,10 @@ def test_the_same_programs_and_machine_each_time(runs: tuple[str, ...], page: Pa
 
 def test_what_cannot_be_compared_is_refused(runs: tuple[str, ...], tmp_path: Path) -> None:
     other = Mixture("other", (Component(Compare(low=-8, high=8, length=3)), Component(Register())))
-    recipes = {
-        "plain": replace(RECIPE, train=replace(RECIPE.train, snapshots=0)),
-        "mixture": replace(RECIPE, mixture=other),
-        "width": replace(RECIPE, cfg=replace(CFG, d_mlp=64)),
-        "steps": with_changes(RECIPE, steps=9),
-    }
-    for name, recipe in recipes.items():
-        train_recipe(recipe, tmp_path / name, corpus=build(recipe.mixture, 64))
+    save_untrained(tmp_path / "plain", MIXTURE, CFG)
+    save_untrained(tmp_path / "mixture", other, CFG, steps=SNAPSHOTS)
+    save_untrained(tmp_path / "width", MIXTURE, replace(CFG, d_mlp=64), steps=SNAPSHOTS)
+    save_untrained(tmp_path / "steps", MIXTURE, CFG, steps=(1, 3, 9))
     cases = {
         "plain": "has no snapshots; train it with snapshots = 24 in its recipe, as dynamics has",
         "mixture": f"has another mixture than {runs[0]}; give runs of one recipe",

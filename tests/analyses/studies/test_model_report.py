@@ -11,33 +11,35 @@ import pytest
 
 from analyses.commands import terminal
 from analyses.reporting import report
-from analyses.studies.model_report import study
+from analyses.studies.model_report import page as model_page
 from analyses.studies.model_report.study import ModelReportConfig
 from cadmus.programs.families import Register
 from cadmus.programs.mixture import Component, Mixture
 from cadmus.runtime import artifacts
-from tests.studies import FIRST, save_run
+from tests.studies import FIRST, MICRO, save_untrained
 
-SMALL = {"programs": 300, "eval_programs": 20, "cell_programs": 1, "number_programs": 400}
+SMALL = {"programs": 300, "eval_programs": 20, "cell_programs": 1, "number_programs": 200}
+CONTROLS_EVERYWHERE = ["majority", "by token", "n-gram", "input, linear", "untrained"]
 PAPER = ("completion", "figure1", "figure2")
 STATE = ("state", "token-classes", "depth", "offsets", "families", "alternative-machines", "numbers", "dimensions")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_run(tmp_path_factory.mktemp("report") / "run")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(run: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the page of cadmus-micro."""
     folder = tmp_path_factory.mktemp("page")
-    told = []
-    config = ModelReportConfig(run, **SMALL)
-    page = study.run(config, folder, lambda name, share, note: told.append((name, share)))
+    calls = []
+    page = model_page.make(
+        ModelReportConfig(MICRO, **SMALL), folder, lambda stage, fraction, note: calls.append((stage, fraction))
+    )
     assert page == folder / "index.html"
-    stages = {name: [share for other, share in told if other == name] for name, _ in told}
-    assert all(shares == sorted(shares) for shares in stages.values())
-    assert all(shares[-1] == 1 for shares in stages.values())
+    for name in {stage for stage, _ in calls}:
+        fractions = [fraction for stage, fraction in calls if stage == name]
+        assert fractions == sorted(fractions), name
+        assert fractions[-1] == 1, name
     return folder
 
 
@@ -77,18 +79,8 @@ def test_every_score_stands_beside_its_controls_and_interval(tables: dict[str, p
     assert tables["figure2"].groupby("model").size().nunique() == 1
     accuracies = tables["figure2"][tables["figure2"].metric == "accuracy"]
     assert accuracies.prefix_majority.between(0, 1).all()
-    state = tables["state"]
-    scored = state[state.score.notna() & (state.metric != "R2")]
-    known = [
-        "majority",
-        "by token",
-        "n-gram",
-        "input, linear",
-        "untrained",
-        "best_control",
-        "beyond_low",
-        "beyond_high",
-    ]
+    scored = exact[exact.score.notna()]
+    known = [*CONTROLS_EVERYWHERE, "best_control", "beyond_low", "beyond_high"]
     assert scored[known].notna().all(axis=None)
     assert tables["dimensions"][["control", "control_low", "control_high", "full"]].notna().all(axis=None)
     assert tables["numbers"].control.notna().all()
@@ -102,9 +94,9 @@ def test_the_page_states_the_tables_numbers(folder: Path, tables: dict[str, pd.D
         assert f"{row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}]" in page
     state = tables["state"]
     state = state[(state.probe != "ridge") & (state.by == "all") & (state.offset == 0)].set_index(["variable", "layer"])
-    shown = _rows(text, "variable", "layer", "score")
-    assert len(shown) == state.dropna(subset="score").index.get_level_values(0).nunique()
-    for variable, layer, score, *_ in shown:
+    cells = _rows(text, "variable", "layer", "score")
+    assert len(cells) == state.dropna(subset="score").index.get_level_values(0).nunique()
+    for variable, layer, score, *_ in cells:
         row = state.loc[(variable, int(layer))]
         assert score == report.with_interval(row.score, row.low, row.high)
     gap = tables["alternative-machines"].iloc[0]
@@ -165,14 +157,14 @@ def test_a_mixture_without_compare_has_a_page_of_completion_and_state(tmp_path: 
     """In place of an older report: what that had and this has not is gone."""
     mixture = Mixture("registers", (Component(Register()),))
     assert mixture.width <= FIRST.width
-    model = save_run(tmp_path / "run", mixture)
+    model = save_untrained(tmp_path / "run", mixture)
     out = tmp_path / "page"
     with artifacts.new_folder(out, "report") as partial:
         artifacts.write_bytes(partial / "tables" / "figure1.csv", b"x,y\n")
         artifacts.write_bytes(partial / "index.html", b"old")
-    page = study.run(ModelReportConfig(model, **{**SMALL, "programs": 200}), out).read_text()
+    page = model_page.make(ModelReportConfig(model, **{**SMALL, "programs": 200}), out).read_text()
     names = {path.stem for path in (out / "tables").glob("*.csv")}
     assert {"completion", "state", "training"} <= names
     assert not names & {"figure1", "figure2"}
-    assert "Completed rightly, of programs that the model never saw: register" in page
-    assert "of 12 variables are read" in page
+    assert "The model completes held-out programs rightly (share by family, 95 % interval): register" in page
+    assert re.search(r"\d of 12 variables (is|are) read", page)

@@ -12,12 +12,13 @@ import torch
 
 from analyses.cli import main
 from analyses.reporting.report import with_interval
-from analyses.studies.paper import page as paper_page
 from analyses.studies.paper import study
 from analyses.studies.paper.study import figure1, figure2
+from analyses.studies.paper.tables import by_region
 from cadmus.machine import kernel, tokens, vm
+from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import Hook
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs import skeletons
 from cadmus.programs.families import Compare, Equality
 from cadmus.programs.holdout import HoldOut
@@ -25,7 +26,7 @@ from cadmus.programs.mixture import Component, Mixture
 from cadmus.states import variables
 from cadmus.statistics.proportions import wilson
 from cadmus.training import checkpoint
-from cadmus.training.loop import TrainConfig, train
+from tests.studies import MICRO
 
 FAMILY = Compare(low=-3, high=3, length=3)
 FEW = ["--eval-programs", "20", "--number-programs", "200"]
@@ -70,7 +71,7 @@ def test_programs_lie_in_their_cells_and_were_never_trained_on() -> None:
         assert vm.run(text).is_true
         if abs(x) <= 3 and abs(y) <= 3:
             assert skeletons.split(text) in ("test", "test_skeleton")
-    assert not HOLD_OUT.held(programs).any()
+    assert not HOLD_OUT.holds_out(programs).any()
     counts = pd.Series(map(tuple, cells.tolist())).value_counts()
     assert counts.max() == 4
 
@@ -87,8 +88,8 @@ def test_answers_are_those_of_one_program_at_a_time() -> None:
     for text, (x, y) in zip(tokens.decode(programs), cells.tolist(), strict=True):
         sequence = torch.from_numpy(tokens.sequences(tokens.encode([text[:-2]])))[:, : len(text) - 1]
         with torch.no_grad():
-            said = vm.VOCAB[int(model(sequence)[0, -1].argmax())]
-        right.setdefault((x, y), []).append(said == text[-2])
+            answer = vm.VOCAB[int(model(sequence)[0, -1].argmax())]
+        right.setdefault((x, y), []).append(answer == text[-2])
     table = figure1(model, family, reach=4, programs=2).set_index(["x", "y"])
     assert {cell: np.mean(answers) for cell, answers in right.items()} == table.accuracy.to_dict()
 
@@ -123,22 +124,22 @@ class Known(Model):
 
 
 def test_figure_2_finds_numbers_where_they_are_held_and_not_before() -> None:
-    found = figure2({"trained": Known(CFG).eval(), "untrained": Model(CFG).eval()}, FAMILY, programs=300)
-    assert len(found) == 2 * 2 * 7 * 2 * 2  # models, sites, tokens, numbers, metrics
-    assert set(found.position) == set(range(1, 8))
-    table = found[(found.model == "trained") & (found.layer == 1)].set_index(["metric", "variable", "position"])
+    rows = figure2({"trained": Known(CFG).eval(), "untrained": Model(CFG).eval()}, FAMILY, programs=300)
+    assert len(rows) == 2 * 2 * 7 * 2 * 2  # models, sites, tokens, numbers, metrics
+    assert set(rows.position) == set(range(1, 8))
+    table = rows[(rows.model == "trained") & (rows.layer == 1)].set_index(["metric", "variable", "position"])
     assert table.score["R2", "first number", 3] > 0.99
     assert table.score["R2", "first number", 6] > 0.99
     assert table.score["R2", "second number", 6] > 0.99
     assert (table.score["R2"]["first number"].loc[:2] < 0.1).all()
     assert (table.score["R2"]["second number"].loc[:5] < 0.2).all()
     assert table.score["accuracy", "first number", 3] > 0.9
-    known = found[found.metric == "accuracy"].groupby(["variable", "position"]).prefix_majority.first()
-    assert known["first number", 3] == pytest.approx(1)
-    assert known["second number", 3] < 0.5
-    assert known["second number", 6] == pytest.approx(1)
+    majority = rows[rows.metric == "accuracy"].groupby(["variable", "position"]).prefix_majority.first()
+    assert majority["first number", 3] == pytest.approx(1)
+    assert majority["second number", 3] < 0.5
+    assert majority["second number", 6] == pytest.approx(1)
     again = figure2({"trained": Known(CFG).eval()}, FAMILY, programs=300)
-    pd.testing.assert_frame_equal(again, found[found.model == "trained"].reset_index(drop=True))
+    pd.testing.assert_frame_equal(again, rows[rows.model == "trained"].reset_index(drop=True))
 
 
 def test_token_names_are_those_of_the_program() -> None:
@@ -151,16 +152,16 @@ def test_token_names_are_those_of_the_program() -> None:
 @pytest.fixture
 def run(tmp_path):
     mixture = Mixture("m", (Component(FAMILY),))
-    record = train(Model(CFG), mixture, TrainConfig(steps=2, batch_size=8, evaluate_every=1, evaluate_programs=5))
-    checkpoint.save(tmp_path / "run", saying("<"), mixture, record)
+    checkpoint.save(tmp_path / "run", saying("<"), mixture, checkpoint.load(MICRO).record)
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_the_page_states_what_the_table_holds(run, tmp_path, capsys) -> None:
     assert main(["paper", str(run), "--out", str(tmp_path / "page"), "--reach", "5", "--programs", "2", *FEW]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "index.html")
     table = pd.read_parquet(tmp_path / "page" / "tables" / "figure1.parquet")
-    regions = paper_page.by_region(table).set_index("region")
+    regions = by_region(table).set_index("region")
     outside = table[table.region == study.REGIONS[2]]
     assert regions.accuracy[study.REGIONS[2]] == pytest.approx((outside.accuracy * outside.n).sum() / outside.n.sum())
     assert regions.accuracy[study.REGIONS[1]] == 0
@@ -175,7 +176,8 @@ def test_the_page_states_what_the_table_holds(run, tmp_path, capsys) -> None:
     assert set(numbers.model) == {"trained", "untrained"}
     first = numbers[(numbers.variable == "first number") & (numbers.metric == "R2") & (numbers.model == "trained")]
     end = first[first.position == FAMILY.length]
-    assert f"with R² {end.score.max():.2f} where its expression ends" in page
+    best = end.loc[end.score.idxmax()]
+    assert f"with R² {with_interval(best.score, best.low, best.high)} where its expression ends" in page
     for row in first[(first.layer == 1) & first.position.isin([3, 6, 7])].itertuples():
         assert (
             f"| {study.token_names(FAMILY)[row.position - 1]} | 1 | {with_interval(row.score, row.low, row.high)} |"

@@ -16,7 +16,8 @@ from torch import Tensor
 from analyses.studies.state import probe_comparison
 from cadmus.machine import kernel
 from cadmus.states import variables
-from probes.data.examples import Target, labelled
+from probes.data.examples import labelled
+from probes.data.targets import Target
 from tests.planted import AFTER, BEFORE, Planted, examples
 
 LINEAR = list(probe_comparison.PENALTIES)
@@ -47,9 +48,9 @@ def scores(table: pd.DataFrame, variable: str) -> pd.Series:
 
 
 def test_every_probe_reads_what_is_planted_linearly() -> None:
-    found = scores(linear(), "stack.1.kind")
-    assert set(found.index) == {*LINEAR, "network"}
-    assert (found > 0.97).all()
+    by_probe = scores(linear(), "stack.1.kind")
+    assert set(by_probe.index) == {*LINEAR, "network"}
+    assert (by_probe > 0.97).all()
 
 
 def test_each_variable_is_read_at_its_own_site() -> None:
@@ -63,9 +64,11 @@ def test_each_variable_is_read_at_its_own_site() -> None:
 
 
 def test_only_the_network_reads_a_direction_of_either_sign() -> None:
-    found = scores(probe_comparison.compare(EitherSign("reg.a.live"), examples(), {"reg.a.live": AFTER}), "reg.a.live")
-    assert found["network"] > 0.95
-    assert (found[LINEAR] < found["network"] - 0.05).all()
+    by_probe = scores(
+        probe_comparison.compare(EitherSign("reg.a.live"), examples(), {"reg.a.live": AFTER}), "reg.a.live"
+    )
+    assert by_probe["network"] > 0.95
+    assert (by_probe[LINEAR] < by_probe["network"] - 0.05).all()
 
 
 def test_a_score_is_the_share_of_test_tokens_read_rightly(monkeypatch: pytest.MonkeyPatch) -> None:

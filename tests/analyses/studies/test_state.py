@@ -24,46 +24,50 @@ from cadmus.models import lens
 from cadmus.states.variables import depends_on_future
 from cadmus.training import checkpoint
 from probes.data.activations import layer_of
-from probes.data.examples import Examples
+from probes.data.examples import Examples, labelled
+from probes.data.targets import Target
 from probes.measurement.scores import CONTROLS, MARGIN
-from tests.studies import FIRST, save_run
-
-SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
+from tests.studies import FIRST, MICRO, SITES
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_run(tmp_path_factory.mktemp("state") / "run")
+def results() -> StateResults:
+    return study.run(StateConfig(MICRO, programs=400, sites=SITES, offsets=(-1, 2)))
 
 
-@pytest.fixture(scope="module")
-def found(run: str) -> StateResults:
-    return study.run(StateConfig(run, programs=400, offsets=(-1, 2)))
-
-
-def test_tables_have_a_row_per_site_variable_offset_and_group(found: StateResults) -> None:
-    scores = found.scores
+@pytest.mark.slow
+def test_tables_have_a_row_per_site_variable_offset_and_group(results: StateResults) -> None:
+    scores = results.scores
     keys = ["site", "variable", "offset", "by", "group", "probe", "metric"]
     assert not scores.duplicated(keys).any()
     everywhere = scores[(scores.by == "all") & (scores.probe != "ridge")]
     assert len(everywhere) == len(SITES) * len(VARIABLES) * 3
-    assert list(everywhere.site.unique()) == SITES
+    assert list(everywhere.site.unique()) == list(SITES)
     assert list(everywhere.variable.unique()) == list(VARIABLES)
     assert set(everywhere.offset) == {0, -1, 2}, "the present state is always among them"
     assert set(scores[scores.by != "all"].offset) == {0}
     known = [not depends_on_future(v, offset) for v, offset in zip(everywhere.variable, everywhere.offset, strict=True)]
     assert (everywhere.determined == known).all()
     assert set(scores[scores.probe == "ridge"].metric) == {"exact match", "R2"}
-    for table in (scores, found.gaps, found.machines, found.numbers, found.residues, found.dimensions, found.readers):
-        assert (table.run == found.trained.fingerprint).all()
-        assert (table.corpus == found.trained.record["corpus"]["fingerprint"]).all()
+    for table in (
+        scores,
+        results.gaps,
+        results.machines,
+        results.numbers,
+        results.residues,
+        results.dimensions,
+        results.readers,
+    ):
+        assert (table.run == results.trained.fingerprint).all()
+        assert (table.corpus == results.trained.record["corpus"]["fingerprint"]).all()
         assert (table.seed == 0).all()
-        assert table.test_programs.between(1, found.programs - 1).all()
+        assert table.test_programs.between(1, results.programs - 1).all()
         assert "programs" not in table, "which would be read as those drawn"
 
 
-def test_every_score_stands_beside_its_interval_and_controls(found: StateResults) -> None:
-    rows = found.scores[found.scores.score.notna()]
+@pytest.mark.slow
+def test_every_score_stands_beside_its_interval_and_controls(results: StateResults) -> None:
+    rows = results.scores[results.scores.score.notna()]
     assert (rows.problem == "").all()
     assert (rows.low <= rows.score + 1e-9).all()
     assert (rows.score <= rows.high + 1e-9).all()
@@ -81,8 +85,9 @@ def test_every_score_stands_beside_its_interval_and_controls(found: StateResults
     assert ((claimed.beyond_low > MARGIN) & (claimed.screen == "")).all()
 
 
-def test_breakdowns_add_up_and_are_of_the_right_register(found: StateResults) -> None:
-    rows = state_tables.main_probe(found.scores)
+@pytest.mark.slow
+def test_breakdowns_add_up_and_are_of_the_right_register(results: StateResults) -> None:
+    rows = state_tables.main_probe(results.scores)
     rows = rows[(rows.offset == 0) & (rows.site == SITES[1])]
     names = {by: list(part.group.unique()) for by, part in rows.groupby("by")}
     assert set(names) == {"all", "token class", "family", "stack depth", "live", "read distance"}
@@ -104,89 +109,95 @@ def test_breakdowns_add_up_and_are_of_the_right_register(found: StateResults) ->
 def test_groups_say_what_the_machine_does() -> None:
     """Of the first program register a is live until its last read, b is never read."""
     examples = Examples.of(tokens.encode(["3A5B7aa+6=.", "1A2Bab+3=.", "12<.", "4A4a=."]))
-    groups = study._groups(examples, None)
-    columns = list(dict.fromkeys(by for by, _ in groups.names[1:]))
+    breakdown = study._breakdown(examples, labelled(examples, [Target("depth")]))
+    groups = breakdown.groups
+    columns = list(dict.fromkeys((group.breakdown, group.register) for group in groups[1:]))
 
-    def group(by: str) -> list[str | None]:
-        codes = groups.codes[0, :, columns.index(by)]
-        assert all(groups.names[code][0] == by for code in codes if code >= 0)
-        return [groups.names[code][1] if code >= 0 else None for code in codes]
+    def group(by: str, register: str = "") -> list[str | None]:
+        codes = breakdown.codes[0, :, columns.index((by, register))]
+        assert all((groups[code].breakdown, groups[code].register) == (by, register) for code in codes if code >= 0)
+        return [groups[code].name if code >= 0 else None for code in codes]
 
     #                              .       3       A       5       B       7       a       a       +  6  =  .
-    assert group("reg.a.live") == [*("dead",) * 2, *("live",) * 5, *("dead",) * 5]
-    assert group("reg.b.live") == ["dead"] * 12
-    assert group("reg.a.read distance") == [None, None, "4-7", "2-3", "2-3", "1", "1", *(None,) * 5]
+    assert group("live", "a") == [*("dead",) * 2, *("live",) * 5, *("dead",) * 5]
+    assert group("live", "b") == ["dead"] * 12
+    assert group("read distance", "a") == [None, None, "4-7", "2-3", "2-3", "1", "1", *(None,) * 5]
     assert group("stack depth") == list("010101232322")
     assert group("token class")[1:5] == ["digit", "store", "digit", "store"]
 
 
-def test_alternative_machines_are_measured_beside_the_machine(found: StateResults) -> None:
-    assert list(found.machines.name) == ["alternative 1", "alternative 2"]
-    assert found.machines.distance.is_monotonic_increasing
-    assert found.machines.distance.iloc[0] == pytest.approx(found.machines.distance.iloc[1] / 2, rel=0.5)
-    assert set(found.gaps.machine) == set(found.machines.name)
-    assert (found.gaps.differing >= 0.01).all()
+@pytest.mark.slow
+def test_alternative_machines_are_measured_beside_the_machine(results: StateResults) -> None:
+    assert list(results.machines.name) == ["alternative 1", "alternative 2"]
+    assert results.machines.distance.is_monotonic_increasing
+    assert results.machines.distance.iloc[0] == pytest.approx(results.machines.distance.iloc[1] / 2, rel=0.5)
+    assert set(results.gaps.machine) == set(results.machines.name)
+    assert (results.gaps.differing >= 0.01).all()
     for name in ("selectivity", "alternative_selectivity", "gap"):
-        assert (found.gaps[f"{name}_low"] <= found.gaps[name] + 1e-9).all()
-        assert (found.gaps[name] <= found.gaps[f"{name}_high"] + 1e-9).all()
-    assert found.gaps.gap.to_numpy() == pytest.approx(
-        (found.gaps.selectivity - found.gaps.alternative_selectivity).to_numpy()
+        assert (results.gaps[f"{name}_low"] <= results.gaps[name] + 1e-9).all()
+        assert (results.gaps[name] <= results.gaps[f"{name}_high"] + 1e-9).all()
+    assert results.gaps.gap.to_numpy() == pytest.approx(
+        (results.gaps.selectivity - results.gaps.alternative_selectivity).to_numpy()
     )
-    scores = state_tables.headline(found.scores)
-    same = found.gaps.merge(scores, on=["site", "variable"])
-    assert len(same) == len(found.gaps)
+    scores = state_tables.headline(results.scores)
+    same = results.gaps.merge(scores, on=["site", "variable"])
+    assert len(same) == len(results.gaps)
     assert same.selectivity_x.to_numpy() == pytest.approx(same.selectivity_y.to_numpy())
 
 
-def test_how_states_are_held_is_of_the_machines_own(found: StateResults) -> None:
-    for table in (found.numbers, found.residues):
+@pytest.mark.slow
+def test_how_states_are_held_is_of_the_machines_own(results: StateResults) -> None:
+    for table in (results.numbers, results.residues):
         assert set(table.variable) == {"stack.0.value"}
         assert set(zip(table.model, table.site, strict=True)) == set(product(("trained", "untrained"), SITES))
-    assert set(found.dimensions.variable) <= set(VARIABLES)
-    assert set(found.dimensions.probe) == {"reduced rank", "neurons"}
-    own, twin = (found.dimensions[found.dimensions.model == model] for model in ("trained", "untrained"))
-    assert own.variable.tolist() == twin.variable.tolist()
-    assert (own.full.to_numpy() != twin.full.to_numpy()).all(), "different weights"
+    assert set(results.dimensions.variable) <= set(VARIABLES)
+    assert set(results.dimensions.probe) == {"reduced rank", "neurons"}
+    trained, untrained = (results.dimensions[results.dimensions.model == name] for name in ("trained", "untrained"))
+    assert trained.variable.tolist() == untrained.variable.tolist()
+    assert (trained.full.to_numpy() != untrained.full.to_numpy()).all(), "different weights"
 
 
-def test_the_untrained_model_stands_beside_the_model(found: StateResults) -> None:
+@pytest.mark.slow
+def test_the_untrained_model_stands_beside_the_model(results: StateResults) -> None:
     """In the tables and in the figure, each at the site where the trained model is read best."""
-    best = state_tables.best_sites(found.scores)
-    shown = state_tables.residues(found.residues, found.scores).set_index("residue of the value by")
-    rows = found.residues[found.residues.site == best["stack.0.value"]].set_index(["model", "period"])
-    assert len(shown) == rows.index.get_level_values("period").nunique()
+    best = state_tables.best_sites(results.scores)
+    cells = state_tables.residues(results.residues, results.scores).set_index("residue of the value by")
+    rows = results.residues[results.residues.site == best["stack.0.value"]].set_index(["model", "period"])
+    assert len(cells) == rows.index.get_level_values("period").nunique()
     for model, column in (("trained", "told rightly, of values held out"), ("untrained", "untrained model")):
         for period, row in rows.loc[model].iterrows():
-            assert shown[column][period] == report.with_interval(row.score, row.low, row.high)
-    shown = state_tables.dimensions(found.dimensions, found.scores).set_index("variable")
-    full = found.dimensions.groupby(["variable", "site", "model"]).full.first()
-    for variable, row in shown.iterrows():
+            assert cells[column][period] == report.with_interval(row.score, row.low, row.high)
+    cells = state_tables.dimensions(results.dimensions, results.scores).set_index("variable")
+    full = results.dimensions.groupby(["variable", "site", "model"]).full.first()
+    for variable, row in cells.iterrows():
         assert row["R² of the one-hot values"] == report.number(full[variable, best[variable], "trained"])
         assert row["untrained model"] == report.number(full[variable, best[variable], "untrained"])
-    alone = found.residues[found.residues.model == "trained"]
-    assert (state_tables.residues(alone, found.scores)["untrained model"] == "").all()
-    axes = figures.numbers(found.numbers).axes
+    alone = results.residues[results.residues.model == "trained"]
+    assert (state_tables.residues(alone, results.scores)["untrained model"] == "").all()
+    axes = figures.numbers(results.numbers).axes
     hollow = [line for line in axes[0].lines if line.get_markerfacecolor() == "white"]
-    part = found.numbers[(found.numbers.model == "untrained") & (found.numbers.k == found.numbers.k.min())]
+    part = results.numbers[(results.numbers.model == "untrained") & (results.numbers.k == results.numbers.k.min())]
     drawn = sorted(float(y) for line in hollow for y in line.get_ydata())
     assert drawn == pytest.approx(sorted(part.score))
 
 
-def test_each_table_of_how_integers_are_held_is_saved(found: StateResults, tmp_path) -> None:
-    page = report.Report("held", ("held",), state_page.sections(found))
+@pytest.mark.slow
+def test_each_table_of_how_integers_are_held_is_saved(results: StateResults, tmp_path) -> None:
+    page = report.Report("held", ("held",), state_page.sections(results))
     report.write(page, tmp_path / "page")
     for name in ("numbers", "residues", "dimensions"):
         saved = pd.read_parquet(tmp_path / "page" / "tables" / f"{name}.parquet")
-        assert list(saved.columns) == list(getattr(found, name).columns)
-        assert len(saved) == len(getattr(found, name))
+        assert list(saved.columns) == list(getattr(results, name).columns)
+        assert len(saved) == len(getattr(results, name))
     text = (tmp_path / "page" / "report.md").read_text()
     assert "residue of the value by" in text.split("[CSV](tables/residues.csv)")[0].rsplit("\n## ", 1)[1]
 
 
-def test_sites_are_chosen_on_validation_programs(found: StateResults) -> None:
-    rows = state_tables.headline(found.scores)
+@pytest.mark.slow
+def test_sites_are_chosen_on_validation_programs(results: StateResults) -> None:
+    rows = state_tables.headline(results.scores)
     worst = rows.validation.rank(method="first").to_numpy()  # the test scores have no say in it
-    planted = found.scores.copy()
+    planted = results.scores.copy()
     planted.loc[rows.index, "score"] = -worst
     best = state_tables.best_sites(planted)
     for variable, part in rows.groupby("variable"):
@@ -194,58 +205,61 @@ def test_sites_are_chosen_on_validation_programs(found: StateResults) -> None:
             assert best[variable] == part.loc[part.validation.idxmax(), "site"]
 
 
-def test_sentences_agree_with_the_table(found: StateResults) -> None:
-    scores = found.scores.copy()
+@pytest.mark.slow
+def test_sentences_agree_with_the_table(results: StateResults) -> None:
+    scores = results.scores.copy()
     rows = state_tables.headline(scores)
     best = state_tables.best_sites(scores)
-    said = summary.statements(found)
+    texts = summary.summary(results)
     count = rows[(rows.site == rows.variable.map(best)) & rows.read.eq(True)]
-    assert said[0].startswith("Nothing should be claimed from this run of 4")
-    found = replace(found, programs=10_000)
-    assert summary.statements(found) == said[1:]
-    said = said[1:]
-    assert said[0].startswith(
-        f"{len(count)} of {len(VARIABLES)} variables are read, over all tokens, by more than 0.05"
+    assert texts[0].startswith("Nothing should be claimed from this run of 4")
+    results = replace(results, programs=10_000)
+    assert summary.summary(results) == texts[1:]
+    texts = texts[1:]
+    assert texts[0].startswith(
+        f"{len(count)} of {len(VARIABLES)} variables {'is' if len(count) == 1 else 'are'} read, over all tokens, by "
+        "more than 0.05"
     )
     planted = rows.index[(rows.variable == "depth") & (rows.site == best["depth"])]
     scores.loc[scores.by == "token class", "read"] = False
     scores.loc[rows.index, "read"] = False
     scores.loc[planted, ["score", "low", "high", "beyond", "best_control"]] = 0.91, 0.88, 0.93, 0.2, "n-gram"
     scores.loc[planted, "read"] = True
-    said = summary.statements(replace(found, scores=scores))
+    texts = summary.summary(replace(results, scores=scores))
     place = "in the embedding" if best["depth"] == SITES[0] else "after layer 1"
-    assert said[0] == (
-        "1 of 12 variables are read, over all tokens, by more than 0.05 (lower bound) beyond the best of seven "
+    assert texts[0] == (
+        "1 of 12 variables is read, over all tokens, by more than 0.05 (lower bound) beyond the best of seven "
         f"controls: depth 0.91 [0.88, 0.93] {place} (n-gram 0.71)."
     )
-    assert said[1].startswith("Of all_true, stack.0.kind")
+    assert texts[1].startswith("Of all_true, stack.0.kind")
     classes = state_tables.breakdown(scores, "token class")
     one = classes[classes.variable == "all_true"].index[0]
     scores.loc[one, ["read", "beyond", "beyond_low"]] = True, 0.3, 0.2
-    said = summary.statements(replace(found, scores=scores))
-    assert f"all {len(classes)} cells at once): all_true {scores.score[one]:.2f}" in said[1]
-    assert said[1].endswith(f"after a token of class {scores.group[one]}.")
-    assert said[2].startswith("Of stack.0.kind")
+    texts = summary.summary(replace(results, scores=scores))
+    assert f"all {len(classes)} cells at once): all_true {scores.score[one]:.2f}" in texts[1]
+    assert texts[1].endswith(f"after a token of class {scores.group[one]}.")
+    assert texts[2].startswith("Of stack.0.kind")
     scores.loc[one, "beyond_low"] = 0.14  # enough for one cell, too little for the best of so many
-    assert "At single classes" not in " ".join(summary.statements(replace(found, scores=scores)))
+    assert "At single classes" not in " ".join(summary.summary(replace(results, scores=scores)))
 
 
-def test_controls_are_counted(found: StateResults) -> None:
-    scores = found.scores.copy()
+@pytest.mark.slow
+def test_controls_are_counted(results: StateResults) -> None:
+    scores = results.scores.copy()
     scores["embedding"] = float("nan")
-    without = replace(found, scores=scores, programs=10_000)
-    assert "beyond the best of six controls" in summary.statements(without)[0]
+    without = replace(results, scores=scores, programs=10_000)
+    assert "beyond the best of six controls" in summary.summary(without)[0]
     section = state_page.sections(without)[0]
-    assert "embedding" not in section.shown
+    assert "embedding" not in section.display_table
     assert "the embedding" not in section.paragraphs[1]
     assert "the untrained model" in section.paragraphs[1]
     at = scores[(scores.variable == "depth") & (scores.by == "all") & (scores.offset == 0)].head(1)
     nearly = {"score": 0.9, "low": 0.88, "high": 0.92, "input, nonlinear": 0.95, "best_control": "input, nonlinear"}
     nearly |= {"majority": 0.1, "by token": 0.2, "n-gram": 0.3, "input, linear": 0.4, "untrained": 0.5, "read": False}
     nearly |= {"clusters": 30}
-    said = summary._beyond_linear(at.assign(screen="", **nearly).set_index("variable"))
-    assert "what the best of the other five scored (a comparison with its score alone, neither paired" in said
-    assert said.endswith("for depth 0.90 [0.88, 0.92] against 0.50.")
+    text = summary._beyond_linear(at.assign(screen="", **nearly).set_index("variable"))
+    assert "what the best of the other five scored (a comparison with its score alone, neither paired" in text
+    assert text.endswith("for depth 0.90 [0.88, 0.92] against 0.50.")
     for but in ({"low": 0.54}, {"clusters": 29}, {"screen": "constant"}):
         assert summary._beyond_linear(at.assign(**{"screen": "", **nearly, **but}).set_index("variable")) == ""
 
@@ -253,8 +267,9 @@ def test_controls_are_counted(found: StateResults) -> None:
 INSIDE = ("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "ln_final.hook_normalized")
 
 
-def test_sites_outside_the_residual_stream_go_by_their_names(run: str, tmp_path) -> None:
-    page = state_page.make(StateConfig(run, 300, ("stack.0", "depth"), INSIDE, (0,), machines=1), tmp_path / "page")
+@pytest.mark.slow
+def test_sites_outside_the_residual_stream_go_by_their_names(tmp_path) -> None:
+    page = state_page.make(StateConfig(MICRO, 300, ("stack.0", "depth"), INSIDE, (0,), machines=1), tmp_path / "page")
     tables = [line for line in page.with_name("report.md").read_text().splitlines() if line.startswith("| variable ")]
     assert len(tables) == 5
     for line in tables:
@@ -264,10 +279,13 @@ def test_sites_outside_the_residual_stream_go_by_their_names(run: str, tmp_path)
     scores, gaps, numbers = (
         pd.read_parquet(names / f"{name}.parquet") for name in ("state", "alternative-machines", "numbers")
     )
-    for figure in (
-        *(figures.maps(scores), figures.by_token_class(scores)),
-        *(gaps_of_machines.by_layer(gaps), figures.numbers(numbers)),
-    ):
+    drawings = (
+        figures.maps(scores),
+        figures.by_token_class(scores),
+        gaps_of_machines.by_layer(gaps),
+        figures.numbers(numbers),
+    )
+    for figure in drawings:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer, (width, height) = canvas.get_renderer(), canvas.get_width_height()
@@ -284,8 +302,9 @@ def test_sites_outside_the_residual_stream_go_by_their_names(run: str, tmp_path)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")  # what matplotlib says where not everything fits
-def test_figures_hold_all_variables_and_sites(found: StateResults) -> None:
-    scores = found.scores
+@pytest.mark.slow
+def test_figures_hold_all_variables_and_sites(results: StateResults) -> None:
+    scores = results.scores
     one = scores[scores.site == SITES[1]]
     many = pd.concat([one.assign(site=f"blocks.{k}.hook_mlp_out") for k in range(MAX_NAMED + 1)], ignore_index=True)
     maps = figures.maps(many)
@@ -295,14 +314,14 @@ def test_figures_hold_all_variables_and_sites(found: StateResults) -> None:
     assert len(figures.maps(one).axes) == 2
     scores, dimensions = (
         pd.concat([table.assign(variable=table.variable + suffix) for suffix in ("", " 2", " 3")], ignore_index=True)
-        for table in (scores, found.dimensions)
+        for table in (scores, results.dimensions)
     )
     figure = figures.neurons(dimensions, scores)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     titles = {ax.get_title() for ax in figure.axes if ax.get_visible()}
-    shown = dimensions[(dimensions.full > 0.02) & (dimensions.model == "trained")]
-    assert titles <= set(shown.variable)
+    drawn = dimensions[(dimensions.full > 0.02) & (dimensions.model == "trained")]
+    assert titles <= set(drawn.variable)
     assert {f"depth{suffix}" for suffix in ("", " 2", " 3")} <= titles
     (legend,) = figure.legends
     box, (width, height) = legend.get_window_extent(), canvas.get_width_height()
@@ -310,7 +329,7 @@ def test_figures_hold_all_variables_and_sites(found: StateResults) -> None:
     assert box.y0 >= 0
     assert box.x1 <= width
     assert box.y1 <= height
-    assert figures.neurons(found.dimensions.assign(full=0.0), found.scores) is None
+    assert figures.neurons(results.dimensions.assign(full=0.0), results.scores) is None
 
 
 def test_an_axis_has_layers_where_these_name_the_sites() -> None:
@@ -329,13 +348,14 @@ def test_an_axis_has_layers_where_these_name_the_sites() -> None:
     many = table(*stream, *(f"blocks.{k}.hook_mlp_out" for k in range(MAX_NAMED)))
     assert SiteAxis.of(many).sites == list(stream)
     assert omitted_note(many) == " 12 other sites are in the table only."
-    assert SiteAxis.every(many).sites == list(many.site)
+    assert SiteAxis.all(many).sites == list(many.site)
     assert list(location_column(table(*stream))) == ["layer"]
     assert list(location_column(table(*stream, INSIDE[0]))) == ["site"]
 
 
-def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> None:
-    config = StateConfig(run, 200, ("reg.a.value", "depth"), (SITES[1],), (0,), ("compare",), machines=0)
+@pytest.mark.slow
+def test_a_variable_that_never_has_a_value_is_reported(tmp_path) -> None:
+    config = StateConfig(MICRO, 200, ("reg.a.value", "depth"), (SITES[1],), (0,), ("compare",), machines=0)
     page = state_page.make(config, tmp_path / "page").with_name("report.md").read_text()
     assert "0 of 2 variables are read" in page
     problem = "0 training and 0 validation tokens; a probe needs 50 of each"
@@ -343,8 +363,8 @@ def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> No
     assert f"| reg.a.value | 0 | {problem} | 1 |" in page
     variables = "--variable reg.a.value --variable depth"
     rest = f"{variables} --site {SITES[1]} --family compare --offset 0 --machines 0"
-    assert f"cadmus-probe probe {run} --programs 200 --seed 0 {rest}" in page
-    nothing = StateConfig(run, 200, ("reg.a.value",), (SITES[1],), (0,), ("compare",), machines=0)
+    assert f"cadmus-probe probe {MICRO} --programs 200 --seed 0 {rest}" in page
+    nothing = StateConfig(MICRO, 200, ("reg.a.value",), (SITES[1],), (0,), ("compare",), machines=0)
     page = state_page.make(nothing, tmp_path / "page").with_name("report.md").read_text()
     assert "0 of 1 variables are read" in page
     assert "![" not in page
@@ -352,8 +372,9 @@ def test_a_variable_that_never_has_a_value_is_reported(run: str, tmp_path) -> No
     assert saved.problem.tolist() == [problem] * 2, "by the classifier and by the regression"
 
 
-def test_the_same_again(run: str) -> None:
-    config = StateConfig(run, 200, ("depth", "stack.0.value"), offsets=(0,), machines=1, seed=3)
+@pytest.mark.slow
+def test_the_same_again() -> None:
+    config = StateConfig(MICRO, 200, ("depth", "stack.0.value"), SITES, (0,), machines=1, seed=3)
     one, other = study.run(config), study.run(config)
     for name in ("scores", "gaps", "machines", "numbers", "dimensions"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
@@ -373,7 +394,7 @@ def test_the_same_again(run: str) -> None:
     ],
 )
 def test_what_does_not_exist_is_refused_before_any_work(
-    options: dict, message: str, run: str, monkeypatch: pytest.MonkeyPatch
+    options: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def worked(*_: object, **__: object) -> None:
         raise AssertionError("work was done before")
@@ -381,7 +402,7 @@ def test_what_does_not_exist_is_refused_before_any_work(
     monkeypatch.setattr(study, "alternatives", worked)
     monkeypatch.setattr(study, "measure", worked)
     with pytest.raises((ValueError, OSError), match=message) as caught:
-        study.run(StateConfig(run, **options))
+        study.run(StateConfig(MICRO, **options))
     assert "\n" not in str(caught.value)
 
 
@@ -402,15 +423,16 @@ def test_configs_that_cannot_be_are_refused(options: dict, message: str) -> None
         StateConfig(**options)
 
 
-def test_short_names_are_made_whole(run: str) -> None:
+@pytest.mark.slow
+def test_short_names_are_made_whole() -> None:
     names = ("stack.0", "reg.b", "reg.c.value.mod3", "depth.parity", "reg.a.live", "reg.e", "stack.0.value.kind")
     whole = ("stack.0.value", "reg.b.value", "reg.c.mod3", *names[3:])
     assert StateConfig(variables=names).variables == whole
-    found = study.run(StateConfig(run, 300, ("stack.0",), (SITES[1],), (0,), machines=0))
-    assert set(found.numbers.variable) == {"stack.0.value"}
+    results = study.run(StateConfig(MICRO, 300, ("stack.0",), (SITES[1],), (0,), machines=0))
+    assert set(results.numbers.variable) == {"stack.0.value"}
 
 
-def test_full_lists_everything(run: str) -> None:
+def test_full_lists_everything() -> None:
     trained = checkpoint.load("cadmus-mini")
     config = StateConfig(full=True)
     sites, variables = study._sites(config, trained.model), study._variables(config)
@@ -427,7 +449,8 @@ def test_full_lists_everything(run: str) -> None:
     assert {t.offset for t in own} == {0}
 
 
-def test_a_probe_of_ones_own(run: str, tmp_path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.slow
+def test_a_probe_of_ones_own(tmp_path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n\n\nclass Constant:\n    def fit(self, x, y):\n"
         "        self.value = np.bincount(y - y.min()).argmax() + y.min()\n        return self\n"
@@ -435,7 +458,7 @@ def test_a_probe_of_ones_own(run: str, tmp_path, capsys: pytest.CaptureFixture) 
     )
     options = ["--programs", "200", "--machines", "0", "--offset", "0", "--variable", "depth", "--variable", "all_true"]
     probe = f"{tmp_path / 'mine.py'}:Constant"
-    assert main(["probe", run, "--probe", probe, "--out", str(tmp_path / "page"), *options]) == 0
+    assert main(["probe", MICRO, "--probe", probe, "--out", str(tmp_path / "page"), *options]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "index.html")
     scores = pd.read_parquet(tmp_path / "page" / "tables" / "state.parquet")
     assert scores.score.to_numpy() == pytest.approx(scores.majority.to_numpy())
@@ -471,20 +494,21 @@ class Nothing(ridge):
 
 
 @pytest.fixture(scope="module")
-def probed(run: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, pd.DataFrame]]:
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, pd.DataFrame]]:
     """The page, as Markdown, and the table of one of `PROBES`."""
     folder = tmp_path_factory.mktemp("probed")
     (folder / "mine.py").write_text(PROBES)
 
     def page(name: str) -> tuple[str, pd.DataFrame]:
         probe, variables = f"{folder / 'mine.py'}:{name}", ("depth", "stack.0.value")
-        config = StateConfig(run, 300, variables, offsets=(0,), machines=0, probe=probe)
-        made = state_page.make(config, folder / name)
-        return made.with_name("report.md").read_text(), pd.read_parquet(folder / name / "tables" / "state.parquet")
+        config = StateConfig(MICRO, 300, variables, SITES, (0,), machines=0, probe=probe)
+        path = state_page.make(config, folder / name)
+        return path.with_name("report.md").read_text(), pd.read_parquet(folder / name / "tables" / "state.parquet")
 
     return page
 
 
+@pytest.mark.slow
 def test_a_probe_may_be_called_as_ours_is(probed: Callable) -> None:
     page, table = probed("ridge")
     assert set(table.probe) == {"ridge"}
@@ -493,6 +517,7 @@ def test_a_probe_may_be_called_as_ours_is(probed: Callable) -> None:
     assert "![Which variables are readable, and where]" in page
 
 
+@pytest.mark.slow
 def test_a_probe_that_raises_everywhere_is_said_to(probed: Callable) -> None:
     page, table = probed("Raises")
     why = "RuntimeError: no such luck | today"
@@ -505,15 +530,17 @@ def test_a_probe_that_raises_everywhere_is_said_to(probed: Callable) -> None:
     assert summary.one_line("one\ntwo" + 300 * "x") == "one two" + 193 * "x" + " …"
 
 
+@pytest.mark.slow
 def test_a_probe_that_raises_for_one_variable_is_said_to(probed: Callable) -> None:
     page, table = probed("Fussy")
     assert "The probe failed: stack.0.value at 2 of 2 sites (AssertionError" in page
     assert (table[table.variable == "depth"].problem == "").all()
 
 
+@pytest.mark.slow
 def test_a_probe_that_reads_nothing_is_said_to(probed: Callable) -> None:
     page, table = probed("Nothing")
     tokens = table[table.by == "all"].groupby("variable").tokens.first()
-    said = "; ".join(f"{v} at 2 of 2 sites (at {n} of {n} test tokens)" for v, n in tokens.items())
-    assert f"- Nothing is read, which counts as wrong: {said}.\n" in page
+    places = "; ".join(f"{v} at 2 of 2 sites (at {n} of {n} test tokens)" for v, n in tokens.items())
+    assert f"- Nothing is read, which counts as wrong: {places}.\n" in page
     assert "beyond the best of five controls" in page, "neither the embedding nor the untrained model reads anything"

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from cadmus.corpora import corpus, shards
-from cadmus.corpora.build import build
+from cadmus.corpora.build import _shard_file, build
 from cadmus.corpora.corpus import Corpus
 from cadmus.machine import tokens, vm
 from cadmus.programs import mixture, skeletons
@@ -33,6 +33,7 @@ from cadmus.programs.families import Compare, Equality, Family, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
 from cadmus.runtime import artifacts
+from cadmus.runtime.progress import Progress
 
 ROOT = Path(__file__).parents[3]
 DRAWS = 1024
@@ -64,7 +65,7 @@ def many_shards() -> Iterator[None]:
 
 
 @cache
-def built() -> Corpus:
+def curriculum_corpus() -> Corpus:
     return build(CURRICULUM, SIZE)
 
 
@@ -76,8 +77,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return content(folder)
 
 
-def texts(made: Corpus) -> list[str]:
-    return tokens.decode(made.programs(np.arange(len(made))))
+def texts(result: Corpus) -> list[str]:
+    return tokens.decode(result.programs(np.arange(len(result))))
 
 
 def only(family: Family, **knobs) -> Mixture:
@@ -100,68 +101,72 @@ def hidden_place(folder: Path) -> Path:
 
 def identities(folder: Path) -> dict[str, tuple[int, int]]:
     """What tells a shard's file from another one of the same content."""
-    found = {path.name: path.stat() for path in folder.glob("shards/*.npy")}
-    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
+    stats = {path.name: path.stat() for path in folder.glob("shards/*.npy")}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 # --- what is built ---------------------------------------------------------------------------------------------------
 
 
 def test_a_corpus_holds_true_train_programs_of_its_families() -> None:
-    made = built()
-    assert len(made) == SIZE
-    for text, family, phase in zip(texts(made), made.family, made.phase, strict=True):
+    result = curriculum_corpus()
+    assert len(result) == SIZE
+    for text, family, phase in zip(texts(result), result.family, result.phase, strict=True):
         assert skeletons.split(text) == "train"
         assert vm.verdict(text)
         assert text.index(".") == len(text) - 1
-        assert made.mixture.parts[phase][1].family(made.families[family]).accepts(text)
+        assert result.mixture.parts[phase][1].family(result.families[family]).accepts(text)
 
 
 def test_no_program_is_held_out() -> None:
-    assert not [text for text in texts(built()) if re.search(r"\*[0-9]", text)]
+    assert not [text for text in texts(curriculum_corpus()) if re.search(r"\*[0-9]", text)]
     free = build(replace(CURRICULUM, hold_out=HoldOut()), SIZE)
     assert [text for text in texts(free) if re.search(r"\*[0-9]", text)], "there is something to hold out"
 
 
 def test_no_program_comes_twice_in_shards_families_or_phases() -> None:
-    made = built()
-    assert len(made.shards) > 10
-    assert len(set(texts(made))) == SIZE
+    result = curriculum_corpus()
+    assert len(result.shards) > 10
+    assert len(set(texts(result))) == SIZE
 
 
 def test_duplicates_are_there_to_be_taken_out() -> None:
     """The check above could pass because nothing is ever drawn twice: across shards, families and phases something
     is."""
-    drawn: dict[tuple[int, str], list[set[str]]] = {}
+    section_texts: dict[tuple[int, str], list[set[str]]] = {}
     for section in shards.sections(CURRICULUM, SIZE):
-        drawn[section.phase, section.family.name] = [
+        section_texts[section.phase, section.family.name] = [
             set(tokens.decode(shards.draw_shard(section, 0, k).programs)) for k in range(2)
         ]
-    assert set.intersection(*drawn[1, "compare"])
-    assert drawn[0, "compare"][0] & drawn[0, "equality"][0]
-    assert drawn[0, "compare"][0] & drawn[2, "compare"][0]
+    assert set.intersection(*section_texts[1, "compare"])
+    assert section_texts[0, "compare"][0] & section_texts[0, "equality"][0]
+    assert section_texts[0, "compare"][0] & section_texts[2, "compare"][0]
 
 
 def test_families_and_phases_have_their_shares_exactly() -> None:
-    made = built()
-    found = Counter(zip(made.phase.tolist(), (made.families[k] for k in made.family), strict=True))
-    assert found == {
-        **{(0, "compare"): 1200, (0, "equality"): 800},
-        **{(1, "compare"): 400, (1, "equality"): 800},  # weights 1 and 2
-        **{(2, "compare"): 2400, (2, "equality"): 1600, (2, "register"): 800},
+    result = curriculum_corpus()
+    counts = Counter(zip(result.phase.tolist(), (result.families[k] for k in result.family), strict=True))
+    assert counts == {
+        (0, "compare"): 1200,
+        (0, "equality"): 800,
+        (1, "compare"): 400,
+        (1, "equality"): 800,  # weights 1 and 2
+        (2, "compare"): 2400,
+        (2, "equality"): 1600,
+        (2, "register"): 800,
     }
-    assert made.counts == {"compare": 4000, "equality": 3200, "register": 800}
-    assert set(made.phase[:2000]) == {0}
-    assert set(made.phase[2000:3200]) == {1}
+    assert result.counts == {"compare": 4000, "equality": 3200, "register": 800}
+    assert set(result.phase[:2000]) == {0}
+    assert set(result.phase[2000:3200]) == {1}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 1001])
 def test_odd_sizes_are_exact(size: int) -> None:
     """The largest remainders are rounded up: of 7 programs in the shares 3 : 2 : 1, 3.5, 2.33 and 1.17."""
-    made = build(mixture.load("first"), size)
-    wanted = {1: [1, 0, 0], 2: [1, 0, 1], 3: [2, 0, 1], 7: [4, 1, 2], 100: [50, 17, 33], 1001: [500, 167, 334]}
-    assert len(made) == len(set(texts(made))) == size
-    assert list(made.counts.values()) == wanted[size]
+    result = build(mixture.load("first"), size)
+    expected = {1: [1, 0, 0], 2: [1, 0, 1], 3: [2, 0, 1], 7: [4, 1, 2], 100: [50, 17, 33], 1001: [500, 167, 334]}
+    assert len(result) == len(set(texts(result))) == size
+    assert list(result.counts.values()) == expected[size]
 
 
 def test_the_mixture_says_how_many_unless_told() -> None:
@@ -171,17 +176,17 @@ def test_the_mixture_says_how_many_unless_told() -> None:
 
 def test_a_seed_fixes_the_corpus() -> None:
     again = build(CURRICULUM, SIZE)
-    assert texts(again) == texts(built())
-    assert again.eligible == built().eligible
-    assert np.array_equal(again.out_of_distribution["longer"], built().out_of_distribution["longer"])
+    assert texts(again) == texts(curriculum_corpus())
+    assert again.eligible == curriculum_corpus().eligible
+    assert np.array_equal(again.out_of_distribution["longer"], curriculum_corpus().out_of_distribution["longer"])
     other = set(texts(build(CURRICULUM, SIZE, seed=1)))
-    assert len(other & set(texts(built()))) < SIZE / 2
+    assert len(other & set(texts(curriculum_corpus()))) < SIZE / 2
 
 
 def test_disk_and_memory_hold_the_same_bytes(whole: dict[str, bytes]) -> None:
     in_files = b"".join(whole[name] for name in sorted(whole) if name.startswith("shards/"))
-    assert in_files == b"".join(npy(shard.programs) for shard in in_order_of_names(built()))
-    assert whole["out_of_distribution/longer.npy"] == npy(built().out_of_distribution["longer"])
+    assert in_files == b"".join(npy(shard.programs) for shard in in_order_of_names(curriculum_corpus()))
+    assert whole["out_of_distribution/longer.npy"] == npy(curriculum_corpus().out_of_distribution["longer"])
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -190,20 +195,33 @@ def npy(array: np.ndarray) -> bytes:
         return file.getvalue()
 
 
-def in_order_of_names(made: Corpus) -> list[corpus.Shard]:
-    return sorted(made.shards, key=lambda shard: (shard.phase, made.families[shard.family]))
+def in_order_of_names(result: Corpus) -> list[corpus.Shard]:
+    return sorted(result.shards, key=lambda shard: (shard.phase, result.families[shard.family]))
 
 
 def test_a_build_to_disk_is_what_loading_finds(tmp_path: Path) -> None:
-    made = build(CURRICULUM, SIZE, folder=tmp_path)
-    assert texts(made) == texts(corpus.load(tmp_path)) == texts(built())
+    result = build(CURRICULUM, SIZE, folder=tmp_path)
+    assert texts(result) == texts(corpus.load(tmp_path)) == texts(curriculum_corpus())
     manifest = artifacts.read_manifest(tmp_path, "corpus")
     assert manifest["programs"] == SIZE
     assert manifest["seed"] == 0
-    assert manifest["fingerprint"] == made.fingerprint == built().fingerprint
-    assert manifest["families"] == built().summary
-    assert made.mixture == mixture.from_dict(manifest["mixture"]) == CURRICULUM
-    assert made.families == built().families
+    assert manifest["fingerprint"] == result.fingerprint == curriculum_corpus().fingerprint
+    assert manifest["families"] == curriculum_corpus().summary
+    assert result.mixture == mixture.from_dict(manifest["mixture"]) == CURRICULUM
+    assert result.families == curriculum_corpus().families
+
+
+def test_files_of_sections_differ() -> None:
+    first = mixture.load("first")
+    sections = shards.sections(replace(first, phases=(Phase(0.5, first.components),)), 60)
+    assert [_shard_file(section, 7) for section in sections] == [
+        "shards/0-compare-00007.npy",
+        "shards/0-equality-00007.npy",
+        "shards/0-register-00007.npy",
+        "shards/1-compare-00007.npy",
+        "shards/1-equality-00007.npy",
+        "shards/1-register-00007.npy",
+    ]
 
 
 def test_building_again_replaces(tmp_path: Path) -> None:
@@ -216,11 +234,11 @@ def test_building_again_replaces(tmp_path: Path) -> None:
 def test_a_corpus_that_is_there_is_opened(tmp_path: Path) -> None:
     first = mixture.load("first")
     expected = texts(build(first, 2000, folder=tmp_path))
-    before, told = identities(tmp_path), []
-    again = build(first, 2000, folder=tmp_path, progress=lambda n, family: told.append(n))
+    before, calls = identities(tmp_path), []
+    again = build(first, 2000, folder=tmp_path, progress=lambda stage, fraction, note: calls.append(fraction))
     assert texts(again) == expected
     assert identities(tmp_path) == before
-    assert told in ([], [2000])
+    assert calls in ([], [1.0])
 
 
 @pytest.mark.parametrize("recipe", [mixture.load("first"), CURRICULUM], ids=lambda recipe: recipe.name)
@@ -242,16 +260,19 @@ def test_a_corpus_of_a_family_with_other_knobs_is_replaced(tmp_path: Path) -> No
     assert len(build(ONE, 60, folder=tmp_path)) == 60
 
 
-def test_progress_is_told_how_many_are_there_of_which_family() -> None:
-    told: list[tuple[int, str]] = []
-    made = build(CURRICULUM, SIZE, progress=lambda n, family: told.append((n, family)))
-    sizes = [len(shard.programs) for shard in made.shards]
-    assert sorted(np.diff([0, *(n for n, _ in told)]).tolist()) == sorted(sizes)
-    assert told[-1][0] == SIZE
-    counted: Counter[str] = Counter()
-    for (n, family), before in zip(told, [0, *(n for n, _ in told)], strict=False):
-        counted[family] += n - before
-    assert counted == made.counts
+def test_progress_says_how_many_programs_there_are_and_of_which_family() -> None:
+    calls: list[tuple[str, float, str]] = []
+    result = build(CURRICULUM, SIZE, progress=lambda *call: calls.append(call))
+    assert {stage for stage, _, _ in calls} == {"build the corpus"}
+    totals = [round(fraction * SIZE) for _, fraction, _ in calls]
+    assert sorted(np.diff([0, *totals]).tolist()) == sorted(len(shard.programs) for shard in result.shards)
+    assert totals[-1] == SIZE
+    counts: Counter[str] = Counter()
+    for total, before, (_, _, note) in zip(totals, [0, *totals], calls, strict=False):
+        number, family = re.fullmatch(r"([\d,]+) programs, (\w+)", note).groups()
+        assert number == f"{total:,}"
+        counts[family] += total - before
+    assert counts == result.counts
 
 
 def test_shards_without_anything_new_are_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,14 +281,20 @@ def test_shards_without_anything_new_are_no_trouble(tmp_path: Path, monkeypatch:
     empty = 0
     for seed in range(30):
         folder = tmp_path / str(seed)
-        told: list[int] = []
+        fractions: list[float] = []
         try:
-            made = build(only(FEW), 90, seed, folder=folder, progress=lambda n, _, told=told: told.append(n))
+            result = build(
+                only(FEW),
+                90,
+                seed,
+                folder=folder,
+                progress=lambda stage, fraction, note, fractions=fractions: fractions.append(fraction),
+            )
         except ValueError:  # three such shards in a row: it runs out, which is checked elsewhere
             continue
-        empty += len(told) - len(set(told))
-        assert texts(made) == texts(build(only(FEW), 90, seed))
-        assert made.contains(texts(made)).all()
+        empty += len(fractions) - len(set(fractions))
+        assert texts(result) == texts(build(only(FEW), 90, seed))
+        assert result.contains(texts(result)).all()
     assert empty, "no build had one"
 
 
@@ -277,38 +304,38 @@ def test_shards_without_anything_new_are_no_trouble(tmp_path: Path, monkeypatch:
 @cache
 def train_programs(family: Family) -> set[str]:
     """Every train program of a small family."""
-    drawn = tokens.decode(family.generate(150_000, np.random.default_rng(5)))
-    return {text for text in drawn if skeletons.split(text) == "train"}
+    all_texts = tokens.decode(family.generate(150_000, np.random.default_rng(5)))
+    return {text for text in all_texts if skeletons.split(text) == "train"}
 
 
 def test_duplicates_are_kept_where_the_component_says_so() -> None:
-    made = build(only(FEW, duplicates="keep"), 3000)
-    assert len(made) == 3000
-    assert len(set(texts(made))) < 100
-    assert made.eligible == {"compare": 3000}
-    assert made.repetition == {"compare": 1.0}
+    result = build(only(FEW, duplicates="keep"), 3000)
+    assert len(result) == 3000
+    assert len(set(texts(result))) < 100
+    assert result.eligible == {"compare": 3000}
+    assert result.repetition == {"compare": 1.0}
 
 
 def test_a_hold_out_that_empties_a_family_which_keeps_duplicates_is_named() -> None:
-    emptied = replace(only(FEW, duplicates="keep"), hold_out=HoldOut(max_length=1))
+    empty_mixture = replace(only(FEW, duplicates="keep"), hold_out=HoldOut(max_length=1))
     with pytest.raises(ValueError, match="family compare has no programs left for training: the hold-out leaves none"):
-        build(emptied, 10)
+        build(empty_mixture, 10)
 
 
 @pytest.mark.parametrize("size", [70, 1200])
 def test_kept_duplicates_are_a_fair_sample(size: int) -> None:
     """As many different programs as so many draws with replacement have, within 6 standard deviations or so."""
     there = len(train_programs(FEW))
-    made = build(only(FEW, duplicates="keep"), size)
+    result = build(only(FEW, duplicates="keep"), size)
     expected = there * (1 - (1 - 1 / there) ** size)
-    assert abs(len(set(texts(made))) - expected) < 0.05 * there + 12
+    assert abs(len(set(texts(result))) - expected) < 0.05 * there + 12
 
 
 def test_one_family_keeps_and_another_does_not() -> None:
-    made = build(Mixture("two", (Component(FEW, 1.0, "keep"), Component(Equality(), 1.0))), 1000)
-    by_family = {name: [] for name in made.families}
-    for text, family in zip(texts(made), made.family, strict=True):
-        by_family[made.families[family]].append(text)
+    result = build(Mixture("two", (Component(FEW, 1.0, "keep"), Component(Equality(), 1.0))), 1000)
+    by_family = {name: [] for name in result.families}
+    for text, family in zip(texts(result), result.family, strict=True):
+        by_family[result.families[family]].append(text)
     assert len(set(by_family["compare"])) < 100 < len(by_family["compare"]) == 500
     assert len(set(by_family["equality"])) == len(by_family["equality"]) == 500
 
@@ -322,26 +349,26 @@ def test_repetition_is_that_of_the_coupon_collector(share: float) -> None:
     m = len(train_programs(PAIRS))
     k = int(share * m)
     expected = m * (1 / np.arange(m - k + 1, m + 1)).sum()
-    made = build(only(PAIRS), k)
-    assert abs(made.eligible["compare"] / expected - 1) < 0.05
-    assert made.repetition["compare"] == made.eligible["compare"] / k
+    result = build(only(PAIRS), k)
+    assert abs(result.eligible["compare"] / expected - 1) < 0.05
+    assert result.repetition["compare"] == result.eligible["compare"] / k
 
 
 @pytest.mark.parametrize("size", [1, 10, 500, 830, 870, 900, 1700])
 def test_the_cut_of_the_last_shard_does_not_count_as_repetition(size: int) -> None:
-    made = build(only(Compare(length=5)), size)  # millions of programs
-    assert size <= made.eligible["compare"] <= size * 1.01 + 1
+    result = build(only(Compare(length=5)), size)  # millions of programs
+    assert size <= result.eligible["compare"] <= size * 1.01 + 1
 
 
 # --- programs unlike those of training -------------------------------------------------------------------------------
 
 
 def test_out_of_distribution_sets_are_not_in_the_corpus() -> None:
-    made = built()
-    (programs,) = made.out_of_distribution.values()
-    drawn = tokens.decode(programs)
-    assert len(set(drawn)) == len(drawn) == 2000
-    assert not set(drawn) & set(texts(made))
+    result = curriculum_corpus()
+    (programs,) = result.out_of_distribution.values()
+    ood_texts = tokens.decode(programs)
+    assert len(set(ood_texts)) == len(ood_texts) == 2000
+    assert not set(ood_texts) & set(texts(result))
 
 
 def test_a_set_that_overlaps_with_training_is_refused(tmp_path: Path) -> None:
@@ -360,19 +387,22 @@ def test_a_set_that_overlaps_with_training_is_refused(tmp_path: Path) -> None:
 def test_the_sets_of_the_default_mixture_are_unlike_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "MAX_DRAWS", 1 << 18)
     default = mixture.load("default")
-    made = build(default, 30_000)
-    inside = set(texts(made))
-    assert set(made.out_of_distribution) == {
-        *("unseen_values", "longer_expressions", "held_out_pairs", "longer_read_distance")
+    result = build(default, 30_000)
+    inside = set(texts(result))
+    assert set(result.out_of_distribution) == {
+        "unseen_values",
+        "longer_expressions",
+        "held_out_pairs",
+        "longer_read_distance",
     }
-    for name, programs in made.out_of_distribution.items():
-        drawn = tokens.decode(programs)
-        assert len(set(drawn)) == 2000, name
-        assert all(vm.verdict(text) for text in drawn[:300]), name
-        assert not inside & set(drawn), name
-        assert not made.contains_programs(programs).any(), name
-    held = tokens.decode(made.out_of_distribution["held_out_pairs"])
-    assert all("*n" in text or "x-" in text for text in held)
+    for name, programs in result.out_of_distribution.items():
+        ood_texts = tokens.decode(programs)
+        assert len(set(ood_texts)) == 2000, name
+        assert all(vm.verdict(text) for text in ood_texts[:300]), name
+        assert not inside & set(ood_texts), name
+        assert not result.contains_programs(programs).any(), name
+    held_out_texts = tokens.decode(result.out_of_distribution["held_out_pairs"])
+    assert all("*n" in text or "x-" in text for text in held_out_texts)
     assert not [text for text in inside if "*n" in text or "x-" in text]
 
 
@@ -423,7 +453,7 @@ from cadmus.corpora.build import build
 from cadmus.programs.families import Compare, Equality, Register
 from cadmus.programs.mixture import Component, HoldOut, Mixture, OutOfDistribution, Phase
 shards.MAX_DRAWS = {DRAWS}  # in workers too
-def make(folder, workers, progress=lambda n, family: print(n, family, flush=True)):
+def make(folder, workers, progress=lambda stage, fraction, note: print(note, flush=True)):
     build({CURRICULUM}, {SIZE}, folder=folder, workers=int(workers), progress=progress)
 if __name__ == "__main__":
 """
@@ -478,24 +508,26 @@ def test_workers_make_the_same_files(builder: Builder, whole: dict[str, bytes], 
     assert content(builder.folder) == whole
 
 
-@pytest.mark.parametrize(("workers", "kills", "seed"), [(1, 4, 0), (1, 4, 1), (2, 3, 2)])
+@pytest.mark.parametrize(("workers", "kills", "seed"), [(1, 4, 0), (2, 3, 2)])
 def test_a_killed_build_goes_on(builder: Builder, whole: dict[str, bytes], workers: int, kills: int, seed: int) -> None:
-    random, finished = Random(seed), {}
+    random, finished_shards = Random(seed), {}
     for _ in range(kills):
         process = builder.start(workers)
-        read_lines(process, len(finished) + random.randrange(1, 4))
+        read_lines(process, len(finished_shards) + random.randrange(1, 4))
         time.sleep(random.random() * 0.01)
         end(process)
         assert final_names(builder.folder) == []
-        found = identities(hidden_place(builder.folder))
-        assert {name: found[name] for name in finished} == finished, "a finished shard was drawn again"
-        finished = found
-        finished.pop(max(found, key=lambda name: found[name][1]))  # the last may not be in the journal yet
-    assert finished
+        shards_now = identities(hidden_place(builder.folder))
+        assert {name: shards_now[name] for name in finished_shards} == finished_shards, (
+            "a finished shard was drawn again"
+        )
+        newest = max(shards_now, key=lambda name: shards_now[name][1])  # it may not be in the journal yet
+        finished_shards = {name: identity for name, identity in shards_now.items() if name != newest}
+    assert finished_shards
     assert builder.run(workers) == (0, "")
     assert content(builder.folder) == whole
     last = identities(builder.folder)
-    assert {name: last[name] for name in finished} == finished
+    assert {name: last[name] for name in finished_shards} == finished_shards
 
 
 EVERY_STEP = f"""
@@ -537,9 +569,9 @@ def test_a_build_killed_at_any_step_goes_on(builder: Builder, step: str, least: 
     assert len(statuses) >= least
     assert set(statuses.values()) == {0}, f"by number of the {step} where it was killed: {statuses}\n{errors[-300:]}"
     for n in statuses:
-        found = content(builder.folder / str(n))
-        assert found.keys() == whole.keys(), f"killed at {step} number {n}"
-        assert found == whole
+        files = content(builder.folder / str(n))
+        assert files.keys() == whole.keys(), f"killed at {step} number {n}"
+        assert files == whole
 
 
 def test_a_build_killed_while_its_files_move_keeps_its_work(builder: Builder, whole: dict[str, bytes]) -> None:
@@ -581,16 +613,12 @@ class StopError(Exception):
     pass
 
 
-def stopped(folder: Path, at: int, recipe: Mixture = CURRICULUM, size: int = SIZE, seed: int = 0) -> Path:
+def interrupt_build(folder: Path, at: int, recipe: Mixture = CURRICULUM, size: int = SIZE, seed: int = 0) -> Path:
     """A build that fails once `at` programs are there; the hidden place of what it had finished."""
-
-    def stop(n: int, family: str) -> None:
-        if n >= at:
-            raise StopError
 
     earlier = set(folder.glob(".partial-*"))
     with pytest.raises(StopError):
-        build(recipe, size, seed, folder=folder, progress=stop)
+        build(recipe, size, seed, folder=folder, progress=stop_at(at, size))
     (place,) = set(folder.glob(".partial-*")) - earlier
     return place
 
@@ -640,12 +668,12 @@ def empty_journal(place: Path) -> set[str]:
 
 @pytest.mark.parametrize("damage", [flip, cut, remove, cut_journal, cut_line_end, empty_journal])
 def test_damage_to_what_was_finished_is_noticed_and_mended(damage, tmp_path: Path, whole: dict[str, bytes]) -> None:
-    place = stopped(tmp_path, 5000)
+    place = interrupt_build(tmp_path, 5000)
     before = identities(place)
-    damaged = damage(place)
+    damaged_names = damage(place)
     stopped_again = stopped_in_place(tmp_path, 6000)  # the journal must stay whole over a second interruption
     again = identities(stopped_again)
-    assert {name for name in before if again[name] != before[name]} == damaged
+    assert {name for name in before if again[name] != before[name]} == damaged_names
     build(CURRICULUM, SIZE, folder=tmp_path)
     assert content(tmp_path) == whole
     last = identities(tmp_path)
@@ -656,14 +684,14 @@ def stopped_in_place(folder: Path, at: int) -> Path:
     """`stopped`, where an earlier one has left its hidden place."""
     place = hidden_place(folder)
     with pytest.raises(StopError):
-        build(CURRICULUM, SIZE, folder=folder, progress=stop_at(at))
+        build(CURRICULUM, SIZE, folder=folder, progress=stop_at(at, SIZE))
     assert hidden_place(folder) == place
     return place
 
 
-def stop_at(at: int):
-    def stop(n: int, family: str) -> None:
-        if n >= at:
+def stop_at(at: int, size: int) -> Progress:
+    def stop(stage: str, fraction: float, note: str) -> None:
+        if round(fraction * size) >= at:
             raise StopError
 
     return stop
@@ -671,7 +699,7 @@ def stop_at(at: int):
 
 @pytest.mark.parametrize("line", [b"\xff\xfe", b"5", b"null", b"[]", b"{}", b'{"name": "shards/0-compare-00000.npy"}'])
 def test_nonsense_in_the_journal_is_passed_over(tmp_path: Path, whole: dict[str, bytes], line: bytes) -> None:
-    journal = stopped(tmp_path, 3000) / ".journal.jsonl"
+    journal = interrupt_build(tmp_path, 3000) / ".journal.jsonl"
     journal.write_bytes(journal.read_bytes() + line + b"\n")
     build(CURRICULUM, SIZE, folder=tmp_path)
     assert content(tmp_path) == whole
@@ -684,7 +712,7 @@ def test_resuming_where_duplicates_are_kept(tmp_path: Path) -> None:
     )
     expected = texts(build(keeps, 140))
     assert texts(build(keeps, 140, folder=tmp_path / "whole")) == expected
-    stopped(tmp_path / "resumed", 70, keeps, 140)
+    interrupt_build(tmp_path / "resumed", 70, keeps, 140)
     assert texts(build(keeps, 140, folder=tmp_path / "resumed")) == expected
     assert content(tmp_path / "resumed") == content(tmp_path / "whole")
 
@@ -700,8 +728,8 @@ def test_resuming_where_duplicates_are_kept(tmp_path: Path) -> None:
 def test_another_corpus_in_the_same_folder_starts_afresh(
     tmp_path: Path, whole: dict[str, bytes], recipe: Mixture, size: int, seed: int
 ) -> None:
-    before = identities(stopped(tmp_path / "both", 3000))
-    place = stopped(tmp_path / "both", 3000, recipe, size, seed)
+    before = identities(interrupt_build(tmp_path / "both", 3000))
+    place = interrupt_build(tmp_path / "both", 3000, recipe, size, seed)
     build(recipe, size, seed, folder=tmp_path / "alone")
     build(recipe, size, seed, folder=tmp_path / "both")
     assert not place.exists()
@@ -715,7 +743,7 @@ def test_another_corpus_in_the_same_folder_starts_afresh(
 
 def test_an_interrupted_build_leaves_the_corpus_before(tmp_path: Path) -> None:
     expected = texts(build(mixture.load("first"), 50, folder=tmp_path))
-    stopped(tmp_path, 3000)
+    interrupt_build(tmp_path, 3000)
     assert texts(corpus.load(tmp_path)) == expected
 
 
@@ -726,12 +754,12 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="ch
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The worker processes at work, oldest first."""
-    found = []
+    pids = []
     for task in Path(f"/proc/{process.pid}/task").glob("*/children"):
         for child in read_or_nothing(task).decode().split():
             if b"spawn_main" in read_or_nothing(Path(f"/proc/{child}/cmdline")):
-                found.append(int(child))
-    return sorted(found)
+                pids.append(int(child))
+    return sorted(pids)
 
 
 def kill(worker: int) -> None:
@@ -748,15 +776,15 @@ def read_or_nothing(path: Path) -> bytes:
 
 @needs_proc
 def test_a_killed_worker_is_replaced(builder: Builder, whole: dict[str, bytes]) -> None:
-    process, killed = builder.start(workers=2), set()
+    process, killed_pids = builder.start(workers=2), set()
     for _ in range(3):
         read_lines(process, 2)
         for worker in workers_of(process)[:1]:
             kill(worker)
-            killed.add(worker)
+            killed_pids.add(worker)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
-    assert killed
+    assert killed_pids
     assert content(builder.folder) == whole
 
 
@@ -801,8 +829,8 @@ def test_workers_do_not_outlive_a_killed_build(builder: Builder) -> None:
 def test_a_full_disk_is_named_and_the_build_goes_on_later(builder: Builder, whole: dict[str, bytes]) -> None:
     main = """
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-def fill(n, family):
-    if n >= 3000:
+def fill(stage, fraction, note):
+    if fraction >= 3 / 8:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 make(*sys.argv[1:], fill)
 """

@@ -16,7 +16,7 @@ import pytest
 from cadmus.corpora import held_out, ordinary
 from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
-from cadmus.corpora.ordinary import OrdinaryCorpus, scrambled, twin
+from cadmus.corpora.ordinary import OrdinaryCorpus, exchange_answers, twin
 from cadmus.machine import kernel, tokens, vm
 from cadmus.programs import mixture
 from cadmus.programs.families import (
@@ -57,7 +57,7 @@ FAMILIES = [
     Stack(min_values=2, max_values=3, max_shuffles=1),
     Stack(low=-20, high=20, skeletons=8, assertions=2),
 ]
-each = pytest.mark.parametrize("family", FAMILIES, ids=str)
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=str)
 
 SMALL = Mixture(
     "small",
@@ -74,11 +74,11 @@ def originals(family: Family) -> np.ndarray:
 
 @cache
 def twins(family: Family) -> np.ndarray:
-    return scrambled(originals(family), family, np.random.default_rng(1))
+    return exchange_answers(originals(family), family, np.random.default_rng(1))
 
 
 @cache
-def built() -> Corpus:
+def small_corpus() -> Corpus:
     return build(SMALL, 6000)
 
 
@@ -87,70 +87,70 @@ def variable(family: Family) -> bool:
     return isinstance(family, Equality | Label)
 
 
-class Told:
+class Original:
     """A text taken apart: its assertions' looks (what must be the same for answers to be exchanged), the true answers,
     and a pattern for what may come of it."""
 
     def __init__(self, family: Family, text: str):
         self.text, self.looks, self.true = text, [], []
-        pattern, look, read = "", "", 0
-        for cut in family.decisions(text):
-            answer = family.answer(text, cut).rstrip(".")
+        pattern, look, last_end = "", "", 0
+        for position in family.decisions(text):
+            answer = family.answer(text, position).rstrip(".")
             if answer.startswith("{"):
                 break
-            assert text.startswith(answer, cut), "the programs are true"
-            look += re.sub("[0-9]", "0", text[read:cut])
+            assert text.startswith(answer, position), "the programs are true"
+            look += re.sub("[0-9]", "0", text[last_end:position])
             self.looks.append(f"{look} and {'!' if variable(family) else len(answer)}")
             look += "" if variable(family) else f"[{len(answer)}]"
             self.true.append(answer)
-            pattern += re.escape(text[read:cut]) + ("(!?)" if variable(family) else f"(.{{{len(answer)}}})")
-            read = cut + len(answer)
-        self.pattern = re.compile(pattern + re.escape(text[read:]))
+            pattern += re.escape(text[last_end:position]) + ("(!?)" if variable(family) else f"(.{{{len(answer)}}})")
+            last_end = position + len(answer)
+        self.pattern = re.compile(pattern + re.escape(text[last_end:]))
 
 
 @cache
-def kept(family: Family) -> tuple[Told, ...]:
+def exchangeable(family: Family) -> tuple[Original, ...]:
     """The programs that stay: no look of theirs is anyone's alone."""
-    left = [Told(family, text) for text in tokens.decode(originals(family))]
+    remaining = [Original(family, text) for text in tokens.decode(originals(family))]
     while True:
-        sizes = Counter(look for one in left for look in one.looks)
-        some = [one for one in left if all(sizes[look] > 1 for look in one.looks)]
-        if len(some) == len(left):
-            return tuple(left)
-        left = some
+        sizes = Counter(look for original in remaining for look in original.looks)
+        some = [original for original in remaining if all(sizes[look] > 1 for look in original.looks)]
+        if len(some) == len(remaining):
+            return tuple(remaining)
+        remaining = some
 
 
 @cache
-def pairs(family: Family) -> tuple[tuple[Told, tuple[str, ...]], ...]:
+def pairs(family: Family) -> tuple[tuple[Original, tuple[str, ...]], ...]:
     """Each program that stays, with its answers in the twin."""
     out = []
-    for one, text in zip(kept(family), tokens.decode(twins(family)), strict=True):
-        match = one.pattern.fullmatch(text)
-        assert match, f"{one.text} became {text}"
-        out.append((one, match.groups()))
+    for original, text in zip(exchangeable(family), tokens.decode(twins(family)), strict=True):
+        match = original.pattern.fullmatch(text)
+        assert match, f"{original.text} became {text}"
+        out.append((original, match.groups()))
     return tuple(out)
 
 
 # --- what stays ------------------------------------------------------------------------------------------------------
 
 
-@each
+@each_family
 def test_a_twin_differs_in_its_answers_only_and_has_the_form(family: Family) -> None:
     """`pairs` holds each text against its original, programs that are dropped against those that should be."""
     assert 0.2 * N < len(pairs(family)) <= N
     assert twins(family).dtype == np.uint8
-    for one, text in zip(kept(family), tokens.decode(twins(family)), strict=True):
+    for original, text in zip(exchangeable(family), tokens.decode(twins(family)), strict=True):
         assert family.accepts(text)
         assert text.index(".") == len(text) - 1
         first = family.decisions(text)[0]
-        assert text[:first] == one.text[:first], "prompts are those of the originals"
+        assert text[:first] == original.text[:first], "prompts are those of the originals"
 
 
-@each
+@each_family
 def test_each_look_keeps_its_answers(family: Family) -> None:
     before, after = defaultdict(Counter), defaultdict(Counter)
-    for one, answers in pairs(family):
-        for look, true, answer in zip(one.looks, one.true, answers, strict=True):
+    for original, answers in pairs(family):
+        for look, true, answer in zip(original.looks, original.true, answers, strict=True):
             before[look][true] += 1
             after[look][answer] += 1
     assert before == after
@@ -160,11 +160,11 @@ def test_each_look_keeps_its_answers(family: Family) -> None:
 def test_programs_and_definitions_that_are_to_be_found_stay() -> None:
     for family in (Random(), Induce()):
         programs = family.generate(300, np.random.default_rng(0))
-        assert np.array_equal(scrambled(programs, family, np.random.default_rng(0)), programs)
+        assert np.array_equal(exchange_answers(programs, family, np.random.default_rng(0)), programs)
     for family in (Subroutine(after_share=1.0), SequenceAdvanced(steps="WM", after_share=1.0)):
         programs = family.generate(300, np.random.default_rng(0))
-        assert np.array_equal(scrambled(programs, family, np.random.default_rng(0)), programs)
-    family = next(one for one in FAMILIES if isinstance(one, Subroutine) and one.after_share == 0.5)
+        assert np.array_equal(exchange_answers(programs, family, np.random.default_rng(0)), programs)
+    family = next(setting for setting in FAMILIES if isinstance(setting, Subroutine) and setting.after_share == 0.5)
     last = [text for text in tokens.decode(originals(family)) if text.endswith("}.")]
     assert [text for text in tokens.decode(twins(family)) if text.endswith("}.")] == last
     assert 0.3 * N < len(last) < 0.7 * N
@@ -173,11 +173,11 @@ def test_programs_and_definitions_that_are_to_be_found_stay() -> None:
 # --- what is destroyed -----------------------------------------------------------------------------------------------
 
 
-@each
+@each_family
 def test_answers_are_true_as_often_as_those_of_others_would_be(family: Family) -> None:
     groups = defaultdict(Counter)
-    for one in kept(family):
-        for look, true in zip(one.looks, one.true, strict=True):
+    for original in exchangeable(family):
+        for look, true in zip(original.looks, original.true, strict=True):
             groups[look][true] += 1
     expected = variance = 0.0
     for counts in groups.values():
@@ -186,11 +186,11 @@ def test_answers_are_true_as_often_as_those_of_others_would_be(family: Family) -
         expected += size * share
         variance += size * share * (1 - share)
     total = sum(counts.total() for counts in groups.values())
-    found = sum(true == answer for one, answers in pairs(family) for true, answer in zip(one.true, answers))
+    n_true = sum(true == answer for original, answers in pairs(family) for true, answer in zip(original.true, answers))
     assert expected < 0.9 * total, "there is something to destroy"
-    assert abs(found - expected) < 5 * max(1.0, variance**0.5)
-    rows = [i for i, (one, _) in enumerate(pairs(family)) if one.looks]
-    right = [one.true == list(answers) for one, answers in pairs(family) if one.looks]
+    assert abs(n_true - expected) < 5 * max(1.0, variance**0.5)
+    rows = [i for i, (original, _) in enumerate(pairs(family)) if original.looks]
+    right = [original.true == list(answers) for original, answers in pairs(family) if original.looks]
     assert kernel.verdicts(twins(family)[rows]).tolist() == right, "and no program is true in another way"
 
 
@@ -218,31 +218,31 @@ def tells(groups: list, x: list, y: list, rounds: int = 200) -> float:
     rows = [i for i, group in enumerate(groups) if sizes[group] >= 20]
     assert len(rows) >= 200
     group, a, b = (codes([column[i] for i in rows]) for column in (groups, x, y))
-    rng, found = np.random.default_rng(0), information(group, a, b)
+    rng, actual = np.random.default_rng(0), information(group, a, b)
     order = np.argsort(group, kind="stable")
     least = 0
     for _ in range(rounds):
         shuffled = np.empty_like(a)
         shuffled[order] = a[np.lexsort((rng.random(len(group)), group))]
-        least += information(group, shuffled, b) >= found - 1e-12
+        least += information(group, shuffled, b) >= actual - 1e-12
     return least / rounds
 
 
-@each
+@each_family
 def test_an_answer_tells_nothing_of_what_is_true_in_its_program(family: Family) -> None:
     """Not of its own assertion, nor of an earlier or later one, nor of a digit. The truth would tell."""
-    several = max(len(one.looks) for one in kept(family))
+    several = max(len(original.looks) for original in exchangeable(family))
     compared = 0
     for k in range(several):
-        mine = [(one, answers) for one, answers in pairs(family) if len(one.looks) > k]
-        looks, said = [one.looks[k] for one, _ in mine], [answers[k] for _, answers in mine]
-        true = [one.true[k] for one, _ in mine]
+        mine = [(original, answers) for original, answers in pairs(family) if len(original.looks) > k]
+        looks, given_answers = [original.looks[k] for original, _ in mine], [answers[k] for _, answers in mine]
+        true = [original.true[k] for original, _ in mine]
         assert tells(looks, true, true) == 0.0
-        first_digit = [re.search("[0-9]", one.text)[0] for one, _ in mine]
-        assert tells(looks, said, first_digit) > 0.002
+        first_digit = [re.search("[0-9]", original.text)[0] for original, _ in mine]
+        assert tells(looks, given_answers, first_digit) > 0.002
         for j in range(several):
-            both = [i for i, (one, _) in enumerate(mine) if len(one.looks) > j]
-            columns = [looks[i] for i in both], [said[i] for i in both], [mine[i][0].true[j] for i in both]
+            both = [i for i, (original, _) in enumerate(mine) if len(original.looks) > j]
+            columns = [looks[i] for i in both], [given_answers[i] for i in both], [mine[i][0].true[j] for i in both]
             assert tells(*columns) > 0.002, (k, j)
             compared += 1
     assert compared == several**2
@@ -250,7 +250,7 @@ def test_an_answer_tells_nothing_of_what_is_true_in_its_program(family: Family) 
 
 def test_pairs_exchange_their_answers() -> None:
     def of(family: Family, *texts: str) -> list[str]:
-        return tokens.decode(scrambled(tokens.encode(texts), family, np.random.default_rng(0)))
+        return tokens.decode(exchange_answers(tokens.encode(texts), family, np.random.default_rng(0)))
 
     assert of(Arith(length=3), "34+7=.", "22+4=.", "95-4=.") == ["34+4=.", "22+7=."]
     assert of(Equality(), "34+52+=.", "34+51+=!.") == ["34+52+=!.", "34+51+=."]
@@ -262,12 +262,12 @@ def test_pairs_exchange_their_answers() -> None:
 def test_earlier_answers_do_not_tell_groups_apart() -> None:
     """`<` and `>` come at random there, so the second answers have company though the texts before them differ."""
     texts = ["12<21>.", "31>45<.", "25<11=."]
-    made = tokens.decode(
-        scrambled(tokens.encode(texts), Compare(low=0, high=9, length=1, assertions=2), np.random.default_rng(0))
+    new_texts = tokens.decode(
+        exchange_answers(tokens.encode(texts), Compare(low=0, high=9, length=1, assertions=2), np.random.default_rng(0))
     )
-    assert [text[:2] + text[3:5] for text in made] == [text[:2] + text[3:5] for text in texts]
-    assert sorted(text[2] for text in made) == ["<", "<", ">"]
-    assert all(text[5] != original[5] for text, original in zip(made, texts))
+    assert [text[:2] + text[3:5] for text in new_texts] == [text[:2] + text[3:5] for text in texts]
+    assert sorted(text[2] for text in new_texts) == ["<", "<", ">"]
+    assert all(text[5] != original[5] for text, original in zip(new_texts, texts))
 
 
 def test_who_loses_company_goes_too() -> None:
@@ -276,95 +276,98 @@ def test_who_loses_company_goes_too() -> None:
     loses = "{#1>}(2,f!."
     others = ["{S3=}(3,f.", "{S4=}(3,f!."]
     programs = tokens.encode([alone, loses, *others])
-    assert len(scrambled(programs, family, np.random.default_rng(0))) == 2
-    assert len(scrambled(programs[:2], family, np.random.default_rng(0))) == 0
+    assert len(exchange_answers(programs, family, np.random.default_rng(0))) == 2
+    assert len(exchange_answers(programs[:2], family, np.random.default_rng(0))) == 0
 
 
 def test_a_program_may_grow_to_the_width_of_its_family() -> None:
     family = Equality(length=3, assertions=2)
     texts = ["34+52+=34+52+=.", "34+52+=!34+52+=!."]
     narrow = tokens.encode([text.rstrip(".") for text in texts])
-    out = scrambled(narrow, family, np.random.default_rng(0))
+    out = exchange_answers(narrow, family, np.random.default_rng(0))
     assert tokens.decode(out) == texts[::-1]
     assert out.shape == (2, family.width)
-    empty = scrambled(narrow[:0], family, np.random.default_rng(0))
+    empty = exchange_answers(narrow[:0], family, np.random.default_rng(0))
     assert len(empty) == 0
 
 
 def test_a_program_of_another_form_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'34\+7=\.' is not a program of the family compare with these knobs"):
-        scrambled(tokens.encode(["34+7=."]), Compare(), np.random.default_rng(0))
+        exchange_answers(tokens.encode(["34+7=."]), Compare(), np.random.default_rng(0))
 
 
-@each
-def test_a_seed_fixes_the_exchange(family: Family) -> None:
-    again = scrambled(originals(family), family, np.random.default_rng(1))
-    assert np.array_equal(again, twins(family))
-    assert np.array_equal(originals(family), family.generate(N, np.random.default_rng(0))), "they are left as they are"
-    other = scrambled(originals(family), family, np.random.default_rng(2))
-    assert other.shape == again.shape
-    assert not np.array_equal(other, again)
+def test_a_seed_fixes_the_exchange() -> None:
+    for family in FAMILIES:
+        again = exchange_answers(originals(family), family, np.random.default_rng(1))
+        assert np.array_equal(again, twins(family)), family
+        assert np.array_equal(originals(family), family.generate(N, np.random.default_rng(0))), f"{family}: edited"
+        other = exchange_answers(originals(family), family, np.random.default_rng(2))
+        assert other.shape == again.shape, family
+        assert not np.array_equal(other, again), family
 
 
-@each
-def test_no_digit_changes_where_answers_are(family: Family) -> None:
+def test_no_digit_changes_where_answers_are() -> None:
     """The positions are read off one program of each skeleton."""
-    rng = np.random.default_rng(0)
-    for text in tokens.decode(originals(family)[:500]):
-        other = re.sub("[0-9]", lambda match: str(rng.integers(10)), text)
-        assert family.decisions(other) == family.decisions(text)
+    for family in FAMILIES:
+        rng = np.random.default_rng(0)
+        for text in tokens.decode(originals(family)[:500]):
+            other = re.sub("[0-9]", lambda match, rng=rng: str(rng.integers(10)), text)
+            assert family.decisions(other) == family.decisions(text), family
 
 
 # --- whole corpora ---------------------------------------------------------------------------------------------------
 
 
-def texts_of(made: Corpus) -> list[str]:
-    return tokens.decode(made.programs(np.arange(len(made))))
+def texts_of(corpus: Corpus) -> list[str]:
+    return tokens.decode(corpus.programs(np.arange(len(corpus))))
 
 
 def test_the_twin_of_a_corpus_is_a_corpus() -> None:
-    made, other = built(), twin(built())
-    assert isinstance(other, OrdinaryCorpus)
-    assert (other.mixture, other.seed, other.families) == (made.mixture, made.seed, made.families)
-    assert 0.7 * len(made) < len(other) < len(made)
-    assert other.counts["induce"] == made.counts["induce"]
-    assert all(0 < other.counts[name] <= made.counts[name] for name in made.families)
-    assert other.contains(texts_of(other)).all(), "its shards are in the order that look-up needs"
-    for text, family, phase in zip(texts_of(other), other.family, other.phase, strict=True):
-        assert SMALL.parts[phase][1].family(made.families[family]).accepts(text)
-    assert set(zip(other.phase, other.family)) == set(zip(made.phase, made.family))
+    corpus, ordinary_twin = small_corpus(), twin(small_corpus())
+    assert isinstance(ordinary_twin, OrdinaryCorpus)
+    for name in ("mixture", "seed", "families"):
+        assert getattr(ordinary_twin, name) == getattr(corpus, name), name
+    assert 0.7 * len(corpus) < len(ordinary_twin) < len(corpus)
+    assert ordinary_twin.counts["induce"] == corpus.counts["induce"]
+    assert all(0 < ordinary_twin.counts[name] <= corpus.counts[name] for name in corpus.families)
+    assert ordinary_twin.contains(texts_of(ordinary_twin)).all(), "its shards are in the order that look-up needs"
+    for text, family, phase in zip(texts_of(ordinary_twin), ordinary_twin.family, ordinary_twin.phase, strict=True):
+        assert SMALL.parts[phase][1].family(corpus.families[family]).accepts(text)
+    assert set(zip(ordinary_twin.phase, ordinary_twin.family)) == set(zip(corpus.phase, corpus.family))
 
 
 def test_a_corpus_has_one_twin_of_another_name() -> None:
-    made, other = built(), twin(built())
-    assert texts_of(twin(build(SMALL, 6000))) == texts_of(other)
-    assert other.fingerprint == ordinary.fingerprint(made.fingerprint) != made.fingerprint
-    assert made.about == {"fingerprint": made.fingerprint, "seed": 0, "programs": len(made)}
-    assert other.about == {
-        **{"fingerprint": other.fingerprint, "seed": 0, "programs": len(other)},
-        "ordinary_twin_of": made.fingerprint,
+    corpus, ordinary_twin = small_corpus(), twin(small_corpus())
+    assert texts_of(twin(build(SMALL, 6000))) == texts_of(ordinary_twin)
+    assert ordinary_twin.fingerprint == ordinary.fingerprint(corpus.fingerprint) != corpus.fingerprint
+    assert corpus.about == {"fingerprint": corpus.fingerprint, "seed": 0, "programs": len(corpus)}
+    assert ordinary_twin.about == {
+        "fingerprint": ordinary_twin.fingerprint,
+        "seed": 0,
+        "programs": len(ordinary_twin),
+        "ordinary_twin_of": corpus.fingerprint,
     }
-    assert twin(build(SMALL, 6000, seed=1)).fingerprint != other.fingerprint
+    assert twin(build(SMALL, 6000, seed=1)).fingerprint != ordinary_twin.fingerprint
 
 
 def test_answers_are_exchanged_over_all_shards_of_a_family_within_a_phase() -> None:
-    whole = built()
-    cut = [
+    whole = small_corpus()
+    halves = [
         replace(shard, programs=part) for shard in whole.shards for part in (shard.programs[::2], shard.programs[1::2])
     ]
-    assert len(twin(replace(whole, shards=tuple(cut)))) == len(twin(whole))
+    assert len(twin(replace(whole, shards=tuple(halves)))) == len(twin(whole))
     assert len({(shard.phase, shard.family) for shard in twin(whole).shards}) == len(twin(whole).shards)
 
 
 def test_what_is_held_out_is_in_no_twin() -> None:
     """What is true of a twin was in the original, so nothing that a model is asked for later is in it."""
-    made, other = built(), twin(built())
-    texts = texts_of(other)
+    corpus, ordinary_twin = small_corpus(), twin(small_corpus())
+    texts = texts_of(ordinary_twin)
     true = [text for text in texts if vm.verdict(text)]
     assert 0.1 * len(texts) < len(true) < 0.9 * len(texts)
-    assert made.contains(true).all()
+    assert corpus.contains(true).all()
     for family in SMALL.families:
         for split in ("validation", "test"):
-            assert not other.contains_programs(held_out.held_out(family, split, 200, seed=0)).any()
-    assert other.out_of_distribution is made.out_of_distribution
-    assert not other.contains_programs(other.out_of_distribution["longer"]).any()
+            assert not ordinary_twin.contains_programs(held_out.held_out(family, split, 200, seed=0)).any()
+    assert ordinary_twin.out_of_distribution is corpus.out_of_distribution
+    assert not ordinary_twin.contains_programs(ordinary_twin.out_of_distribution["longer"]).any()

@@ -21,8 +21,9 @@ from cadmus.programs import mixture, skeletons
 from cadmus.programs.families import FAMILIES, Compare, Equality, Family, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, Phase
+from tests.fuzzing import examples
 
-relaxed = settings(deadline=None, max_examples=60)
+relaxed = settings(deadline=None, max_examples=examples(60))
 
 FIRST = mixture.load("first")
 FEW = Compare(low=0, high=9, length=1)  # a hundred programs, `34<` and the like
@@ -54,25 +55,17 @@ def test_sections_have_their_shares_by_largest_remainder(
     )
     share = Fraction(until, 64)
     exact = [share * w / sum(early) * size for w in early] + [(1 - share) * w / sum(late) * size for w in late]
-    found = sections(recipe, size)
-    assert [(one.phase, one.family) for one in found] == [
+    all_sections = sections(recipe, size)
+    assert [(entry.phase, entry.family) for entry in all_sections] == [
         *((0, family) for family in families[:2]),
         *((1, family) for family in families),
     ]
-    counts = [one.count for one in found]
+    counts = [entry.count for entry in all_sections]
     assert sum(counts) == size
     up = [float(part % 1) for part, count in zip(exact, counts, strict=True) if count == part // 1 + 1]
     down = [float(part % 1) for part, count in zip(exact, counts, strict=True) if count == part // 1]
     assert len(up) + len(down) == len(counts)
     assert max(down, default=0) <= min(up, default=1) + 1e-6
-
-
-def test_names_of_sections_differ() -> None:
-    recipe = replace(FIRST, phases=(Phase(0.5, FIRST.components),))
-    assert [one.name for one in sections(recipe, 60)] == [
-        *("0-compare", "0-equality", "0-register"),
-        *("1-compare", "1-equality", "1-register"),
-    ]
 
 
 @pytest.mark.parametrize("count", [1, 100, 1000, 10_000, 10_000_000])
@@ -86,49 +79,49 @@ def test_a_shard_is_neither_tiny_nor_huge(count: int) -> None:
 
 
 def test_a_shard_is_a_function_of_its_numbers() -> None:
-    one = Section(0, 0, Compare(), False, HoldOut(), 2000)
-    drawn = draw_shard(one, 0, 0)
-    again = draw_shard(one, 0, 0)
-    assert np.array_equal(drawn.programs, again.programs)
-    assert drawn.eligible == again.eligible
-    known = set(tokens.decode(drawn.programs))
+    whole_section = Section(0, 0, Compare(), False, HoldOut(), 2000)
+    shard = draw_shard(whole_section, 0, 0)
+    again = draw_shard(whole_section, 0, 0)
+    assert np.array_equal(shard.programs, again.programs)
+    assert shard.eligible == again.eligible
+    known = set(tokens.decode(shard.programs))
     for other in (
-        draw_shard(one, 1, 0),
-        draw_shard(one, 0, 1),
-        draw_shard(replace(one, phase=1), 0, 0),
-        draw_shard(replace(one, component=1), 0, 0),
+        draw_shard(whole_section, 1, 0),
+        draw_shard(whole_section, 0, 1),
+        draw_shard(replace(whole_section, phase=1), 0, 0),
+        draw_shard(replace(whole_section, component=1), 0, 0),
     ):
         texts = set(tokens.decode(other.programs))
         assert len(texts & known) < 0.1 * len(texts)
 
 
 def test_a_shard_is_sorted_by_hash_and_has_none_twice() -> None:
-    drawn = draw_shard(section(), 0, 0)
-    hashes = program_hashes(drawn.programs)
+    shard = draw_shard(section(), 0, 0)
+    hashes = program_hashes(shard.programs)
     assert (hashes[1:] > hashes[:-1]).all()
-    texts = tokens.decode(drawn.programs)
+    texts = tokens.decode(shard.programs)
     assert len(set(texts)) == len(texts) < 100
-    assert 700 < drawn.eligible < 1024, "about a tenth to a third is not train; duplicates count"
+    assert 700 < shard.eligible < 1024, "about a tenth to a third is not train; duplicates count"
 
 
 def test_a_shard_that_keeps_duplicates_has_every_eligible_program() -> None:
-    kept, once = draw_shard(section(keeps=True), 0, 0), draw_shard(section(), 0, 0)
-    assert len(kept.programs) == kept.eligible == once.eligible
-    assert set(tokens.decode(kept.programs)) == set(tokens.decode(once.programs))
+    with_duplicates, without_duplicates = draw_shard(section(keeps=True), 0, 0), draw_shard(section(), 0, 0)
+    assert len(with_duplicates.programs) == with_duplicates.eligible == without_duplicates.eligible
+    assert set(tokens.decode(with_duplicates.programs)) == set(tokens.decode(without_duplicates.programs))
 
 
 def test_what_a_shard_holds_is_what_it_drew() -> None:
     """Nothing is lost but what is not train, held out or there twice."""
-    one = section(Compare(), hold_out=RULES)
+    whole_section = section(Compare(), hold_out=RULES)
     rng = np.random.default_rng([7, 0, 0, 3])
     fit = []
-    for text in tokens.decode(one.family.generate(one.draws, rng)):
+    for text in tokens.decode(whole_section.family.generate(whole_section.draws, rng)):
         multiplied = any(text[i] == "*" and text[i + 1].isdigit() for i in range(len(text) - 1))
         if skeletons.split(text) == "train" and not multiplied and len(text) - 1 <= 9:
             fit.append(text)
-    drawn = draw_shard(one, 7, 3)
-    assert drawn.eligible == len(fit)
-    assert set(tokens.decode(drawn.programs)) == set(fit)
+    shard = draw_shard(whole_section, 7, 3)
+    assert shard.eligible == len(fit)
+    assert set(tokens.decode(shard.programs)) == set(fit)
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -157,7 +150,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def same(left, right) -> bool:
-    return all(np.array_equal(a, b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other))
+    """Whether two streams have the same batches."""
+    pairs = [pair for batches in zip(left, right, strict=True) for pair in zip(*batches, strict=True)]
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -271,12 +266,12 @@ some_hashes = st.one_of(
 @relaxed
 @given(st.lists(st.tuples(st.lists(some_hashes, max_size=60), st.integers(0, 40)), max_size=12))
 def test_seen_hashes_against_a_set(calls: list[tuple[list[int], int]]) -> None:
-    seen, plain = HashSet(500), PlainSet()
+    known, plain = HashSet(500), PlainSet()
     for hashes, limit in calls:
         array = np.array(hashes, np.uint64)
-        found = seen.add(array, limit)
-        assert (found.dtype, found.shape) == (np.bool_, array.shape)
-        assert found.tolist() == plain.add(array, limit)
+        is_new = known.add(array, limit)
+        assert (is_new.dtype, is_new.shape) == (np.bool_, array.shape)
+        assert is_new.tolist() == plain.add(array, limit)
 
 
 @pytest.mark.parametrize("capacity", [1, 700, 731, 732, 5000])
@@ -284,10 +279,10 @@ def test_a_set_takes_as_many_as_it_was_made_for(capacity: int) -> None:
     """All at one place of the table, and anywhere."""
     crowded = np.arange(1, capacity + 1, dtype=np.uint64) << np.uint64(40)
     for hashes in (crowded, np.random.default_rng(0).integers(1, 2**64, capacity, np.uint64)):
-        seen = HashSet(capacity)
-        assert seen.add(hashes, capacity).all()
-        assert not seen.add(hashes, capacity).any()
-        assert not seen.add(hashes[::-1], capacity).any()
+        known = HashSet(capacity)
+        assert known.add(hashes, capacity).all()
+        assert not known.add(hashes, capacity).any()
+        assert not known.add(hashes[::-1], capacity).any()
 
 
 def test_zero_and_one_are_one_hash() -> None:
@@ -296,11 +291,11 @@ def test_zero_and_one_are_one_hash() -> None:
 
 
 def test_the_limit_counts_what_is_new() -> None:
-    seen = HashSet(9)
+    known = HashSet(9)
     hashes = np.array([5, 5, 6, 5, 7, 8], np.uint64)
-    assert seen.add(hashes, 2).tolist() == [True, False, True, False, False, False]
-    assert seen.add(hashes, 0).tolist() == [False] * 6
-    assert seen.add(hashes, 9).tolist() == [False, False, False, False, True, True]  # 7 and 8 had not entered
+    assert known.add(hashes, 2).tolist() == [True, False, True, False, False, False]
+    assert known.add(hashes, 0).tolist() == [False] * 6
+    assert known.add(hashes, 9).tolist() == [False, False, False, False, True, True]  # 7 and 8 had not entered
 
 
 # --- look-up ---------------------------------------------------------------------------------------------------------
@@ -326,8 +321,8 @@ def test_find_against_brute_force(seed: int) -> None:
     there = {text_of(row) for row in programs}
     answers: Counter[bool] = Counter()
     for width in (1, 2, 3, 5, 9):
-        wanted = rng.choice(np.array([0, 1, 2, 11, 10], np.uint8), (400, 2 * width))
-        for array in (wanted, wanted[:, :width], wanted[::3, ::2], np.asfortranarray(wanted)):
+        queries = rng.choice(np.array([0, 1, 2, 11, 10], np.uint8), (400, 2 * width))
+        for array in (queries, queries[:, :width], queries[::3, ::2], np.asfortranarray(queries)):
             truth = [text_of(row) in there for row in array]
             assert contains(programs, array).tolist() == truth
             answers.update(truth)
@@ -343,7 +338,7 @@ def test_find_in_nothing_and_of_nothing() -> None:
     assert contains(tokens.encode(["1."]), np.zeros((2, 0), np.uint8)).tolist() == [False, False]
 
 
-def test_find_reads_what_cannot_be_written_to() -> None:
+def test_contains_reads_what_cannot_be_written_to() -> None:
     programs = rows(np.random.default_rng(0), 50, 4)
     programs = programs[np.argsort(program_hashes(programs))]
     programs.flags.writeable = False

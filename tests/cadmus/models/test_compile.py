@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import Hook
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.model import Model
 from tests.cadmus.models.test_model import same
 
 CFG = ModelConfig(n_layers=1, d_model=16, n_heads=2, d_head=8, d_mlp=16, n_ctx=16, initializer_range=0.5)
@@ -26,14 +27,14 @@ def fresh() -> Iterator[None]:
 
 
 def graphs(model: Model) -> tuple[Callable[..., object], list[int]]:
-    """`model` compiled by a backend that runs what it is given as it is and counts the operations of each graph."""
-    compiled: list[int] = []
+    """`model` compiled by a backend that runs graphs as they are and counts the operations of each."""
+    sizes: list[int] = []
 
     def count(graph: torch.fx.GraphModule, inputs: list) -> Callable:
-        compiled.append(len(graph.graph.nodes))
+        sizes.append(len(graph.graph.nodes))
         return graph.forward
 
-    return torch.compile(model, backend=count), compiled
+    return torch.compile(model, backend=count), sizes
 
 
 def test_a_compiled_model_gives_the_same() -> None:
@@ -42,30 +43,30 @@ def test_a_compiled_model_gives_the_same() -> None:
     compiled = torch.compile(model)
     with torch.no_grad():
         expected = model(TOKENS, return_type="both")
-        for found, wanted in zip(compiled(TOKENS, return_type="both"), expected, strict=True):
-            assert same(found, wanted)
+        for result, eager in zip(compiled(TOKENS, return_type="both"), expected, strict=True):
+            assert same(result, eager)
 
 
 @pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["learned", "rotary"])
 def test_a_compiled_model_trains_the_same(cfg: ModelConfig) -> None:
     gradients = []
     model = Model(cfg)
-    for one in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+    for callee in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
         model.zero_grad()
-        one(TOKENS, return_type="loss").backward()
+        callee(TOKENS, return_type="loss").backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
-    for expected, found in zip(*gradients, strict=True):
-        assert same(found, expected)
+    for expected, gradient in zip(*gradients, strict=True):
+        assert same(gradient, expected)
 
 
 @pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["learned", "rotary"])
 @torch.no_grad()
 def test_hooks_set_after_compiling_fire_and_compile_nothing(cfg: ModelConfig) -> None:
     model = Model(cfg).eval()
-    compiled, made = graphs(model)
+    compiled, sizes = graphs(model)
     plain = compiled(TOKENS)
     assert same(plain, model(TOKENS))
-    assert len(made) == 1, "the model is one graph"
+    assert len(sizes) == 1, "the model is one graph"
     seen = []
 
     def edit(tensor: Tensor, hook: Hook) -> Tensor:
@@ -83,7 +84,7 @@ def test_hooks_set_after_compiling_fire_and_compile_nothing(cfg: ModelConfig) ->
         assert seen[0][0] == site
         seen.clear()
     assert torch.equal(compiled(TOKENS), plain)
-    assert len(made) == 1, "hooks made it compile anew"
+    assert len(sizes) == 1, "hooks made it compile anew"
 
 
 @torch.no_grad()

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from cadmus.machine import tokens, vm
+from cadmus.models.config import ModelConfig
 from cadmus.models.constraints import all_of, ends_true, no_nan
 from cadmus.models.generation import LogitsMask, generate
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.model import Model
 from cadmus.training.completion import complete
 
 CFG = ModelConfig(n_layers=1, d_model=32, n_heads=2, d_head=16, d_mlp=32, n_ctx=40, initializer_range=0.5)
 
-PROMPTS = [
-    *("", "3", "34+", "34+7=", "3A4Bab+", "(1,2,3,", "(1,2,3,1I", "05", "10=", "0"),
-    *("9f", "9f{", "9f{41", "9f{41-*}", "{41-*}9", "{41-*}9f", "{1>}(1,2,3,", "{0/}", "{0/}5", "{+", "{ff", "1}"),
-    *("a", "a{", "10/", "10/;", "10/3", "3;", ";", "0F", "05F", "(3M", "3:", "{1-:0>\\F}9", "{ff}1"),
-]
+PROMPT_LINES = """
+3 34+ 34+7= 3A4Bab+ (1,2,3, (1,2,3,1I 05 10= 0 9f
+9f{ 9f{41 9f{41-*} {41-*}9 {41-*}9f {1>}(1,2,3, {0/} {0/}5 {+ {ff 1}
+a a{ 10/ 10/; 10/3 3; ; 0F 05F (3M 3: {1-:0>\\F}9 {ff}1
+"""
+PROMPTS = ["", *PROMPT_LINES.split()]
 
 
 def sequences(texts: list[str], width: int | None = None) -> Tensor:
@@ -44,15 +46,15 @@ def random_texts(n: int) -> list[str]:
 def test_no_nan_is_decided_by_the_machine(width: int | None) -> None:
     texts = PROMPTS + random_texts(150)
     allowed = no_nan(sequences(texts, width))
-    kept = 0
+    n_masked = 0
     for text, row in zip(texts, allowed.tolist(), strict=True):
         if leaves_nan(text):
             assert all(row), text
             continue
-        kept += 1
+        n_masked += 1
         assert row == [not leaves_nan(text + token) for token in vm.VOCAB], text
         assert row[tokens.PAD]
-    assert kept > 80
+    assert n_masked > 80
 
 
 @pytest.mark.parametrize("width", [None, 20])
@@ -76,10 +78,10 @@ def test_out_of_fuel_only_what_is_free_is_left() -> None:
 @cache
 def model(seed: int) -> Model:
     """A model that writes much of everything, and stops at times."""
-    made = Model(CFG, seed=seed)
+    result = Model(CFG, seed=seed)
     with torch.no_grad():
-        made.unembed.b_U[tokens.PAD] += 4
-    return made.eval()
+        result.unembed.b_U[tokens.PAD] += 4
+    return result.eval()
 
 
 def completions(mask: LogitsMask | None, seed: int) -> tuple[list[str], list[str]]:
@@ -117,8 +119,8 @@ def test_nothing_comes_to_nan() -> None:
 
 def test_completions_of_texts_are_constrained() -> None:
     prompts = ["3", "34+", "0", "(1,2,", "{41-*}9f"]
-    done = complete(model(2), prompts, 20, logits_mask=ends_true)
-    assert all(text.startswith(prompt) for text, prompt in zip(done, prompts, strict=True))
-    assert all(vm.verdict(text) for text in done if text.endswith("."))
+    texts = complete(model(2), prompts, 20, logits_mask=ends_true)
+    assert all(text.startswith(prompt) for text, prompt in zip(texts, prompts, strict=True))
+    assert all(vm.verdict(text) for text in texts if text.endswith("."))
     with pytest.raises(ValueError, match=r"prompt 1 holds `\.` at position 3: it is complete already"):
         complete(model(2), ["3", "34.+"], 20)

@@ -12,20 +12,23 @@ import torch
 from torch import Tensor
 
 from cadmus.machine import tokens
+from cadmus.models.config import ModelConfig
 from cadmus.models.generation import generate
 from cadmus.models.hooks import Hook
 from cadmus.models.key_value_cache import KeyValueCache
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.model import Model
 from tests.cadmus.models.test_model import CFG, EITHER, model, programs, same
 
 PAD = tokens.PAD
 
 
-def plainly(one: Model, prompt: list[int], new: int, allowed: Callable[[list[int]], list[bool]] | None) -> list[int]:
+def plainly(
+    network: Model, prompt: list[int], new: int, allowed: Callable[[list[int]], list[bool]] | None
+) -> list[int]:
     """Greedy completion of one prompt, without a cache, as plainly as it can be said."""
     sequence = list(prompt)
     for _ in range(new):
-        scores = one(torch.tensor([sequence]))[0, -1].tolist()
+        scores = network(torch.tensor([sequence]))[0, -1].tolist()
         if allowed is not None:
             scores = [score if ok else -math.inf for score, ok in zip(scores, allowed(sequence), strict=True)]
         sequence.append(max(range(len(scores)), key=scores.__getitem__))
@@ -37,11 +40,11 @@ def plainly(one: Model, prompt: list[int], new: int, allowed: Callable[[list[int
 @cache
 def stopping(cfg: ModelConfig = CFG) -> Model:
     """A model whose greedy completions stop sooner or later: its bias leans to a few tokens and to `.`."""
-    made = Model(cfg, seed=11)
+    network = Model(cfg, seed=11)
     with torch.no_grad():
-        made.unembed.b_U[PAD] += 3.5
-        made.unembed.b_U[:5] += 2.5
-    return made.eval()
+        network.unembed.b_U[PAD] += 3.5
+        network.unembed.b_U[:5] += 2.5
+    return network.eval()
 
 
 @cache
@@ -72,24 +75,24 @@ def no_token_twice_mask(batch: Tensor) -> Tensor:
 def test_completions_are_those_without_a_cache(cfg: ModelConfig, masked: bool) -> None:
     rows, lengths = prompts()
     before = rows.clone()
-    one = stopping(cfg)
-    out = generate(one, rows, lengths, 20, no_token_twice_mask if masked else None)
+    network = stopping(cfg)
+    out = generate(network, rows, lengths, 20, no_token_twice_mask if masked else None)
     assert out.dtype == torch.int64
     assert torch.equal(rows, before), "the prompts were written to"
-    stopped = 0
-    for row, length, done in zip(rows.tolist(), lengths.tolist(), out.tolist(), strict=True):
-        expected = plainly(one, row[:length], 20, no_token_twice if masked else None)
-        assert done[: len(expected)] == expected
-        assert set(done[len(expected) :]) <= {PAD}
-        stopped += expected[-1] == PAD and len(expected) > length + 1
-    assert stopped > 0, "some must stop on the way"
-    assert masked or stopped < len(rows), "others not"
+    n_stopped = 0
+    for row, length, completed in zip(rows.tolist(), lengths.tolist(), out.tolist(), strict=True):
+        expected = plainly(network, row[:length], 20, no_token_twice if masked else None)
+        assert completed[: len(expected)] == expected
+        assert set(completed[len(expected) :]) <= {PAD}
+        n_stopped += expected[-1] == PAD and len(expected) > length + 1
+    assert n_stopped > 0, "some must stop on the way"
+    assert masked or n_stopped < len(rows), "others not"
 
 
-def passes_of(one: Model, run: Callable[[], object]) -> list[tuple[int, int]]:
+def passes_of(network: Model, run: Callable[[], object]) -> list[tuple[int, int]]:
     """The shapes of what the model reads while `run` runs."""
     shapes: list[tuple[int, int]] = []
-    handle = one.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    handle = network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
     try:
         run()
     finally:
@@ -128,20 +131,20 @@ def test_prompts_of_like_length_are_read_together() -> None:
 
 def test_a_mask_sees_the_rows_that_go_on() -> None:
     rows, lengths = prompts()
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
 
     def look(batch: Tensor) -> Tensor:
-        seen.append(batch.clone())
+        batches.append(batch.clone())
         return torch.ones(len(batch), CFG.d_vocab, dtype=torch.bool)
 
     out = generate(stopping(), rows, lengths, 20, look)
     assert torch.equal(out, generate(stopping(), rows, lengths, 20))
-    for step, batch in enumerate(seen):
+    for step, batch in enumerate(batches):
         ends = lengths + step
-        going = (torch.arange(out.shape[1]) < ends[:, None]) & (out != PAD)
-        still = going[:, 1:].sum(1) == ends - 1
-        expected = out[still].clone()
-        expected[torch.arange(out.shape[1]) >= ends[still, None]] = PAD
+        written = (torch.arange(out.shape[1]) < ends[:, None]) & (out != PAD)
+        unfinished = written[:, 1:].sum(1) == ends - 1
+        expected = out[unfinished].clone()
+        expected[torch.arange(out.shape[1]) >= ends[unfinished, None]] = PAD
         assert torch.equal(batch, expected)
 
 
@@ -149,10 +152,10 @@ def test_a_mask_may_force_the_end() -> None:
     rows, lengths = prompts()
     end = torch.zeros(CFG.d_vocab, dtype=torch.bool)
     end[PAD] = True
-    stopped = generate(stopping(), rows, lengths, 20, logits_mask=lambda batch: end.expand(len(batch), -1))
-    for row, length, done in zip(rows.tolist(), lengths.tolist(), stopped.tolist(), strict=True):
-        assert done[:length] == row[:length]
-        assert set(done[length:]) == {PAD}
+    out = generate(stopping(), rows, lengths, 20, logits_mask=lambda batch: end.expand(len(batch), -1))
+    for row, length, completed in zip(rows.tolist(), lengths.tolist(), out.tolist(), strict=True):
+        assert completed[:length] == row[:length]
+        assert set(completed[length:]) == {PAD}
 
 
 @EITHER
@@ -181,57 +184,59 @@ def test_a_pass_in_pieces_is_the_whole_pass(cfg: ModelConfig) -> None:
     rows = programs()
     width = rows.shape[1]
     whole = model(cfg)(rows)
-    past = KeyValueCache(len(rows), width, rows.device)
-    pieces = [model(cfg)(piece, past=past) for piece in rows.split([5, 1, 3, width - 9], 1)]
+    kv_cache = KeyValueCache(len(rows), width, rows.device)
+    pieces = [model(cfg)(piece, kv_cache=kv_cache) for piece in rows.split([5, 1, 3, width - 9], 1)]
     assert same(torch.cat(pieces, 1), whole)
-    past.lengths = torch.arange(len(rows)) % 9 + 1  # each row set back to its own length
-    at = past.lengths[:, None] + torch.arange(2)
-    again = model(cfg)(rows.gather(1, at), past=past)
+    kv_cache.lengths = torch.arange(len(rows)) % 9 + 1  # each row set back to its own length
+    at = kv_cache.lengths[:, None] + torch.arange(2)
+    again = model(cfg)(rows.gather(1, at), kv_cache=kv_cache)
     assert same(again, whole.gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
-    some = torch.tensor([20, 8, 2, 5])
-    past.lengths, past.rows = past.lengths - 1, some
-    at = past.lengths[some, None]
-    once_more = model(cfg)(rows[some].gather(1, at), past=past)
-    assert same(once_more, whole[some].gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
-    past.rows, kept = None, torch.tensor([3, 8, 20])
-    past.keep(kept)
-    at = past.lengths[:, None]
+    some_rows = torch.tensor([20, 8, 2, 5])
+    kv_cache.lengths = kv_cache.lengths - 1
+    kv_cache.rows = some_rows
+    at = kv_cache.lengths[some_rows, None]
+    once_more = model(cfg)(rows[some_rows].gather(1, at), kv_cache=kv_cache)
+    assert same(once_more, whole[some_rows].gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
+    kv_cache.rows = None
+    kept_rows = torch.tensor([3, 8, 20])
+    kv_cache.keep(kept_rows)
+    at = kv_cache.lengths[:, None]
     assert at[:, 0].tolist() == [3 % 9 + 2, 8 % 9 + 3, 20 % 9 + 3]
-    last = model(cfg)(rows[kept].gather(1, at), past=past)
-    assert same(last, whole[kept].gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
+    last = model(cfg)(rows[kept_rows].gather(1, at), kv_cache=kv_cache)
+    assert same(last, whole[kept_rows].gather(1, at[..., None].expand(-1, -1, cfg.d_vocab)))
 
 
 @torch.no_grad()
 def test_hooks_see_the_new_positions_of_a_pass_with_a_cache() -> None:
     rows = programs()
     _, whole = model().run_with_cache(rows)
-    past = KeyValueCache(len(rows), 9, rows.device)
-    model()(rows[:, :7], past=past)
+    kv_cache = KeyValueCache(len(rows), 9, rows.device)
+    model()(rows[:, :7], kv_cache=kv_cache)
     cache: dict[str, Tensor] = {}
     with model().hooks([(lambda name: name in whole, lambda tensor, hook: cache.update({hook.name: tensor}))]):
-        model()(rows[:, 7:9], past=past)
+        model()(rows[:, 7:9], kv_cache=kv_cache)
     assert list(cache) == list(whole)
     for site, tensor in cache.items():
-        wanted = whole[site]
-        wanted = wanted[:, :, 7:9, :9] if "pattern" in site or "scores" in site else wanted[:, 7:9]
-        assert same(tensor, wanted), site
+        by_key = "pattern" in site or "scores" in site
+        expected = whole[site][:, :, 7:9, :9] if by_key else whole[site][:, 7:9]
+        assert same(tensor, expected), site
 
 
 @torch.no_grad()
 def test_a_cache_that_is_full() -> None:
-    past = KeyValueCache(24, 6, torch.device("cpu"))
-    model()(programs()[:, :5], past=past)
+    kv_cache = KeyValueCache(24, 6, torch.device("cpu"))
+    model()(programs()[:, :5], kv_cache=kv_cache)
     with pytest.raises(ValueError, match="7 positions, but the cache has room for 6; make it wider"):
-        model()(programs()[:, 5:7], past=past)
+        model()(programs()[:, 5:7], kv_cache=kv_cache)
     wide = KeyValueCache(1, 50, torch.device("cpu"))
-    model()(torch.zeros(1, 40, dtype=torch.long), past=wide)
+    model()(torch.zeros(1, 40, dtype=torch.long), kv_cache=wide)
     with pytest.raises(ValueError, match="41 positions, but the model has n_ctx = 40"):
-        model()(torch.zeros(1, 1, dtype=torch.long), past=wide)
+        model()(torch.zeros(1, 1, dtype=torch.long), kv_cache=wide)
 
 
 def test_a_cache_holds_no_gradients() -> None:
     with pytest.raises(ValueError, match=r"a key-value cache holds no gradients; run the model within torch\.no_grad"):
-        model()(programs(), past=KeyValueCache(24, 40, torch.device("cpu")))
+        model()(programs(), kv_cache=KeyValueCache(24, 40, torch.device("cpu")))
 
 
 # --- hooks -----------------------------------------------------------------------------------------------------------
@@ -286,7 +291,7 @@ def test_an_edit_stays_at_its_row_and_position() -> None:
 DRAWS = 20_000
 
 
-def drawn(**options: float) -> tuple[Tensor, Tensor]:
+def draw_frequencies(**options: float) -> tuple[Tensor, Tensor]:
     """How often each token follows one prompt among many draws, and its probability in the model: float [65] each."""
     prompt = prompts()[0][:1, :4]
     lengths = torch.full((DRAWS,), 4)
@@ -306,23 +311,23 @@ def agree(frequencies: Tensor, probabilities: Tensor) -> bool:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_model(temperature: float) -> None:
-    frequencies, probabilities = drawn(temperature=temperature)
+    frequencies, probabilities = draw_frequencies(temperature=temperature)
     assert agree(frequencies, probabilities)
-    assert not agree(frequencies, drawn(temperature=1.3)[1])
+    assert not agree(frequencies, draw_frequencies(temperature=1.3)[1])
 
 
 def test_draws_from_the_likeliest() -> None:
-    frequencies, probabilities = drawn(temperature=2.0, top_k=5)
-    kept = probabilities >= probabilities.sort(descending=True).values[4]
-    assert agree(frequencies, probabilities * kept / probabilities[kept].sum())
-    frequencies, probabilities = drawn(temperature=2.0, top_p=0.6)
+    frequencies, probabilities = draw_frequencies(temperature=2.0, top_k=5)
+    likeliest = probabilities >= probabilities.sort(descending=True).values[4]
+    assert agree(frequencies, probabilities * likeliest / probabilities[likeliest].sum())
+    frequencies, probabilities = draw_frequencies(temperature=2.0, top_p=0.6)
     ordered = probabilities.sort(descending=True).values
-    needed = int((ordered.cumsum(0) < 0.6).sum()) + 1
-    assert 2 < needed < 40
-    kept = probabilities >= ordered[needed - 1]
-    assert agree(frequencies, probabilities * kept / probabilities[kept].sum())
-    assert (drawn(temperature=2.0, top_p=1e-9)[0] == torch.eye(65)[probabilities.argmax()]).all()
-    assert (drawn(temperature=2.0, top_k=1)[0] == torch.eye(65)[probabilities.argmax()]).all()
+    n_tokens = int((ordered.cumsum(0) < 0.6).sum()) + 1
+    assert 2 < n_tokens < 40
+    likeliest = probabilities >= ordered[n_tokens - 1]
+    assert agree(frequencies, probabilities * likeliest / probabilities[likeliest].sum())
+    assert (draw_frequencies(temperature=2.0, top_p=1e-9)[0] == torch.eye(65)[probabilities.argmax()]).all()
+    assert (draw_frequencies(temperature=2.0, top_k=1)[0] == torch.eye(65)[probabilities.argmax()]).all()
 
 
 def test_a_seed_fixes_the_draws_and_nothing_else() -> None:
@@ -346,9 +351,9 @@ def test_draws_obey_the_mask() -> None:
     out = generate(stopping(), rows, lengths, 20, no_token_twice_mask, temperature=3.0, generator=generator)
     free = generate(stopping(), rows, lengths, 20, temperature=3.0, generator=generator)
     repeats = 0
-    for done, other, length in zip(out.tolist(), free.tolist(), lengths.tolist(), strict=True):
-        for i in range(length, done.index(PAD, length) if PAD in done[length:] else len(done)):
-            assert done[i] not in done[1:i]
+    for completed, other, length in zip(out.tolist(), free.tolist(), lengths.tolist(), strict=True):
+        for i in range(length, completed.index(PAD, length) if PAD in completed[length:] else len(completed)):
+            assert completed[i] not in completed[1:i]
         repeats += len(set(other[length : length + 8])) < 8
     assert repeats > 12, "without the mask they would not"
 

@@ -1,4 +1,4 @@
-"""Conversion to TransformerLens's models and back, and the table of what may be read and edited on each kind of model.
+"""Conversion to TransformerLens's models and back, and the table of what may be read and edited on each backend.
 
 Whichever version of TransformerLens is installed, its own conversion is tested; CI runs this file with both.
 """
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from cadmus.machine import tokens
 from cadmus.models import backends, lens
-from cadmus.models.model import Model, ModelConfig, next_token_loss
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model, next_token_loss
 from probes.data.activations import batches, residual_sites
 from tests.models import far_from_trivial
 
 VERSION = metadata.version("transformer-lens")
 BRIDGE = not VERSION.startswith("3.")
-KIND = "transformer_bridge" if BRIDGE else "hooked_transformer"
+BACKEND = "transformer_bridge" if BRIDGE else "hooked_transformer"
 convert = lens.to_transformer_bridge if BRIDGE else lens.to_hooked_transformer
 hooked_transformer_only = pytest.mark.skipif(BRIDGE, reason="transformer-lens 4 has no HookedTransformer")
 bridge_only = pytest.mark.skipif(not BRIDGE, reason="transformer-lens 3.9 has HookedTransformer instead")
@@ -51,7 +52,7 @@ def converted(config: str = "learned") -> Any:
     return convert(model(config))
 
 
-@pytest.fixture(params=["cadmus", KIND])
+@pytest.fixture(params=["cadmus", BACKEND])
 def either(request: pytest.FixtureRequest) -> Any:
     return model() if request.param == "cadmus" else converted()
 
@@ -88,8 +89,8 @@ def interchange(tensor: Tensor, hook: Any) -> Tensor:
 
 def test_the_installed_version_is_the_one_that_ci_means() -> None:
     """So that no environment can quietly test what another does already."""
-    meant = os.environ.get("EXPECTED_TRANSFORMER_LENS", VERSION)
-    assert f"{VERSION}.".startswith(f"{meant}."), f"{VERSION} is installed, {meant} is meant"
+    expected = os.environ.get("EXPECTED_TRANSFORMER_LENS", VERSION)
+    assert f"{VERSION}.".startswith(f"{expected}."), f"{VERSION} is installed, {expected} is meant"
 
 
 # --- parity ----------------------------------------------------------------------------------------------------------
@@ -114,9 +115,9 @@ def test_the_loss_has_our_gradients(config: str) -> None:
     ours = model(config).embed.W_E
     theirs = next(iter(converted(config).parameters()))
     assert torch.equal(ours, theirs)
-    for one, weights in ((model(config), ours), (converted(config), theirs)):
-        one.zero_grad()
-        lens.run_with_hooks(one, sequences(), return_type="loss").backward()
+    for network, weights in ((model(config), ours), (converted(config), theirs)):
+        network.zero_grad()
+        lens.run_with_hooks(network, sequences(), return_type="loss").backward()
         assert weights.grad.abs().max() > 1e-3
     assert same(ours.grad, theirs.grad)
     model(config).zero_grad()
@@ -148,18 +149,18 @@ def test_the_copy_is_the_callers_alone() -> None:
 ABSENT = {True: ["hook_pos_embed"], False: ["blocks.attn.hook_rot_q", "blocks.attn.hook_rot_k"]}  # rotary or not
 
 
-def derive(one: Any, reference: Model) -> dict[str, lens.Capability]:
-    """By reading and editing each site of `one`, past all checks, and comparing with the reference."""
+def derive(network: Any, reference: Model) -> dict[str, lens.Capability]:
+    """Read and edit each site of `network`, past all checks, and compare with the reference."""
 
-    def seen_and_edited(site: str, edit: Callable[[Tensor, Any], Tensor]) -> tuple[Tensor, Tensor] | None:
-        seen = []
-        hook = (site, lambda tensor, hook: edit(seen.append(tensor) or tensor, hook))
+    def edit_and_read(site: str, edit: Callable[[Tensor, Any], Tensor]) -> tuple[Tensor, Tensor] | None:
+        activations = []
+        hook = (site, lambda tensor, hook: edit(activations.append(tensor) or tensor, hook))
         try:
-            return backends._run(one, sequences(), [hook], "logits"), seen[0]
+            return backends._run(network, sequences(), [hook], "logits"), activations[0]
         except (KeyError, ValueError, NotImplementedError):  # no such site, never reached, cannot be computed
             return None
 
-    found: dict[str, list[lens.Capability]] = {}
+    abilities: dict[str, list[lens.Capability]] = {}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the bridge's, of an edit that it ignores
         plain = reference(sequences())
@@ -169,21 +170,24 @@ def derive(one: Any, reference: Model) -> dict[str, lens.Capability]:
                 activation = reference.run_with_cache(sequences(), site)[1][site]
                 expected = reference.run_with_hooks(sequences(), fwd_hooks=[(site, edit)])
                 assert edit is interchange or not same(expected, plain, 1e-3), f"nothing is edited at {site}"
-                logits, seen = seen_and_edited(site, edit) or (plain, torch.tensor(torch.nan))
-                readable = readable and same(activation, seen)
+                logits, theirs = edit_and_read(site, edit) or (plain, torch.tensor(torch.nan))
+                readable = readable and same(activation, theirs)
                 editable = editable and same(expected, logits, 3e-5)
             pattern = re.sub(r"^blocks\.\d+", "blocks", site)
-            found.setdefault(pattern, []).append(lens.Capability(readable, editable))
-    return {site: lens.Capability(*(all(ability) for ability in zip(*each))) for site, each in found.items()}
+            abilities.setdefault(pattern, []).append(lens.Capability(readable, editable))
+    return {
+        site: lens.Capability(all(able.readable for able in blocks), all(able.editable for able in blocks))
+        for site, blocks in abilities.items()
+    }
 
 
 @each_config
-@pytest.mark.parametrize("kind", ["cadmus", KIND])
-def test_the_table_is_what_reading_and_editing_each_site_shows(config: str, kind: str) -> None:
-    one = copy.deepcopy(model(config)) if kind == "cadmus" else converted(config)
-    assert lens.backend(one) == kind
-    table = lens.capabilities(kind, rotary="rotary" in config)
-    derived = derive(one, model(config))
+@pytest.mark.parametrize("backend", ["cadmus", BACKEND])
+def test_the_table_is_what_reading_and_editing_each_site_shows(config: str, backend: str) -> None:
+    network = copy.deepcopy(model(config)) if backend == "cadmus" else converted(config)
+    assert lens.backend(network) == backend
+    table = lens.capabilities(backend, rotary="rotary" in config)
+    derived = derive(network, model(config))
     assert derived == {site: table[site] for site in derived}
     assert set(table) - set(derived) == set(ABSENT["rotary" in config])
     editable = [site for site, able in derived.items() if able.editable]
@@ -191,7 +195,7 @@ def test_the_table_is_what_reading_and_editing_each_site_shows(config: str, kind
     assert all(derived[site].readable for site in editable)
 
 
-def test_capabilities_by_kind() -> None:
+def test_capabilities_by_backend() -> None:
     ours, hooked = lens.capabilities("cadmus"), lens.capabilities("hooked_transformer")
     assert all(able == (True, True) for able in ours.values())
     assert [site for site in ours if hooked[site] != ours[site]] == ["hook_tokens"]
@@ -200,7 +204,7 @@ def test_capabilities_by_kind() -> None:
     assert bridge["blocks.hook_resid_mid"] == (True, False)
     bridge.clear()
     assert lens.capabilities("transformer_bridge"), "the table itself was handed out"
-    message = "kind 'pyvene' is none of cadmus, hooked_transformer, transformer_bridge; lens.backend(model) says which"
+    message = "backend 'pyvene' is none of cadmus, hooked_transformer, transformer_bridge; lens.backend(model) says"
     with pytest.raises(ValueError, match=re.escape(message)):
         lens.capabilities("pyvene")
 
@@ -272,15 +276,15 @@ def test_unknown_sites_are_refused(either: Any) -> None:
         lens.run_with_cache(either, sequences(), lambda name: name.startswith("blocks.7."))
 
 
-@pytest.mark.parametrize("one", [nn.Linear(2, 2), "gpt2", None])
-def test_other_models_are_of_no_kind(one: Any) -> None:
-    message = (
-        f"a {type(one).__name__} is none of the kinds cadmus, hooked_transformer, transformer_bridge: take a "
-        "cadmus.models.model.Model, or what lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
-    )
-    for check in (lens.backend, lens.sites, lambda one: lens.run_with_cache(one, sequences())):
-        with pytest.raises(ValueError, match=re.escape(message)):
-            check(one)
+def test_other_models_are_of_no_backend() -> None:
+    for stranger in (nn.Linear(2, 2), "gpt2", None):
+        message = (
+            f"a {type(stranger).__name__} is none of the backends cadmus, hooked_transformer, transformer_bridge: take "
+            "a cadmus.models.model.Model, or what lens.to_hooked_transformer or lens.to_transformer_bridge makes of one"
+        )
+        for check in (lens.backend, lens.sites, lambda stranger: lens.run_with_cache(stranger, sequences())):
+            with pytest.raises(ValueError, match=re.escape(message)):
+                check(stranger)
 
 
 @hooked_transformer_only
@@ -297,7 +301,7 @@ def test_a_processed_hooked_transformer_is_refused() -> None:
 def test_a_processed_bridge_is_refused(process: str) -> None:
     processed = convert(model())
     getattr(processed, process)()
-    with pytest.raises(ValueError, match="a TransformerBridge with processed weights is none of the kinds"):
+    with pytest.raises(ValueError, match="a TransformerBridge with processed weights is none of the backends"):
         lens.run_with_cache(processed, sequences())
 
 
@@ -337,17 +341,17 @@ def test_all_that_is_cached_is_named_as_asked_and_detached(either: Any) -> None:
 
 
 def test_hooks_are_told_the_site_that_was_asked_for(either: Any) -> None:
-    told = []
+    calls = []
 
-    def note(tensor: Tensor, hook: Any) -> None:
-        told.append((hook.name, tuple(tensor.shape)))
+    def look(tensor: Tensor, hook: Any) -> None:
+        calls.append((hook.name, tuple(tensor.shape)))
 
     n, length = sequences().shape
     plain = lens.run_with_hooks(either, sequences())
-    chosen = ("blocks.0.attn.hook_q", "blocks.1.hook_resid_post")
-    looked = lens.run_with_hooks(either, sequences(), [(lambda name: name in chosen, note)])
-    assert told == [(chosen[0], (n, length, 4, 8)), (chosen[1], (n, length, 32))]
-    assert torch.equal(looked, plain)
+    sites = ("blocks.0.attn.hook_q", "blocks.1.hook_resid_post")
+    logits = lens.run_with_hooks(either, sequences(), [(lambda name: name in sites, look)])
+    assert calls == [(sites[0], (n, length, 4, 8)), (sites[1], (n, length, 32))]
+    assert torch.equal(logits, plain)
 
 
 def test_edits_follow_one_another_and_leave_nothing(either: Any) -> None:
@@ -405,14 +409,14 @@ def test_a_hook_that_never_fired_is_an_error() -> None:
 
 
 @each_config
-def test_harvest_is_the_same_of_every_kind(config: str) -> None:
+def test_batches_are_the_same_on_every_backend(config: str) -> None:
     sites = [*residual_sites(converted(config)), "blocks.1.attn.hook_pattern", "blocks.0.mlp.hook_post"]
     assert sites[:3] == residual_sites(model(config))
-    batches = [list(batches(one, PROGRAMS, sites, batch_size=3)) for one in (model(config), converted(config))]
-    assert (
-        [rows for rows, _ in batches[0]] == [rows for rows, _ in batches[1]] == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    )
-    for (_, ours), (_, theirs) in zip(*batches, strict=True):
+    our_batches = list(batches(model(config), PROGRAMS, sites, batch_size=3))
+    their_batches = list(batches(converted(config), PROGRAMS, sites, batch_size=3))
+    rows = [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert [batch_rows for batch_rows, _ in our_batches] == [batch_rows for batch_rows, _ in their_batches] == rows
+    for (_, ours), (_, theirs) in zip(our_batches, their_batches, strict=True):
         assert list(ours) == list(theirs) == sites
         for site in sites:
             assert theirs[site].dtype == torch.float32
@@ -459,8 +463,8 @@ def test_hooked_transformers_made_elsewhere_are_taken() -> None:
         ("act_fn", "relu", "act_fn = 'relu' is not built; use 'gelu'"),
         ("d_vocab", 66, "a HookedTransformer with d_vocab = 66 is no Cadmus model, which needs 65: analyse it in"),
         ("d_vocab_out", 3, "a HookedTransformer with d_vocab_out = 3 is no Cadmus model, which needs 65: "),
-        ("normalization_type", "RMS", "with normalization_type = 'RMS' is none of the kinds"),
-        ("normalization_type", None, "with normalization_type = None is none of the kinds"),
+        ("normalization_type", "RMS", "with normalization_type = 'RMS' is none of the backends"),
+        ("normalization_type", None, "with normalization_type = None is none of the backends"),
         ("final_rms", True, "with final_rms = True is no Cadmus model, which needs False"),
         ("positional_embedding_type", "shortformer", "positional_embedding_type = 'shortformer' is not built; use "),
         ("parallel_attn_mlp", True, "with parallel_attn_mlp = True is no Cadmus model, which needs False"),
@@ -529,12 +533,14 @@ OWN = "use the model's own run_with_cache and run_with_hooks"
         ),
         ("to_transformer_bridge", None, "which have the same sites, or pip install 'transformer-lens==4.*'"),
         (
-            *("to_hooked_transformer", "4.3.0"),
+            "to_hooked_transformer",
+            "4.3.0",
             "to_hooked_transformer needs HookedTransformer, of transformer-lens 3.9, but 4.3.0 is installed: "
             "use lens.to_transformer_bridge, or pip install 'transformer-lens==3.9.*'",
         ),
         (
-            *("to_transformer_bridge", "3.9.0"),
+            "to_transformer_bridge",
+            "3.9.0",
             "to_transformer_bridge needs TransformerBridge, of transformer-lens 4, but 3.9.0 is installed: "
             "use lens.to_hooked_transformer, or pip install 'transformer-lens==4.*'",
         ),

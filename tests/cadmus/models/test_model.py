@@ -18,8 +18,9 @@ from torch import Tensor
 
 from cadmus.corpora.build import build
 from cadmus.machine import tokens
+from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import Hook
-from cadmus.models.model import Model, ModelConfig, loss_mask, next_token_loss
+from cadmus.models.model import Model, loss_mask, next_token_loss
 from cadmus.programs import mixture
 from tests.models import far_from_trivial
 
@@ -38,8 +39,8 @@ def model(cfg: ModelConfig = CFG) -> Model:
 @cache
 def programs() -> Tensor:
     """Real programs of all families as the model reads them: uint8 [24, positions]."""
-    made = build(mixture.load("first"), 24)
-    return torch.from_numpy(tokens.sequences(made.programs(np.arange(24))))
+    corpus = build(mixture.load("first"), 24)
+    return torch.from_numpy(tokens.sequences(corpus.programs(np.arange(24))))
 
 
 @cache
@@ -117,15 +118,16 @@ def scaling(site: str) -> Callable[[Tensor, Any], Tensor]:
     return edit
 
 
-@pytest.mark.parametrize(("cfg", "site"), [(cfg, site) for cfg in CONFIGS for site in Model(cfg).sites()], ids=str)
-def test_an_edit_moves_the_logits_as_it_moves_hooked_transformers(cfg: ModelConfig, site: str) -> None:
+@EITHER
+def test_an_edit_moves_the_logits_as_it_moves_hooked_transformers(cfg: ModelConfig) -> None:
     with torch.no_grad():
         plain = model(cfg)(programs())
-        edited = model(cfg).run_with_hooks(programs(), fwd_hooks=[(site, scaling(site))])
-        expected = hooked(cfg).run_with_hooks(programs().long(), fwd_hooks=[(site, scaling(site))])
-        assert torch.equal(model(cfg)(programs()), plain), "the edit stayed"
-    assert same(edited, expected, 3e-5)
-    assert not same(edited, plain, 1e-3)
+        for site in model(cfg).sites():
+            edited = model(cfg).run_with_hooks(programs(), fwd_hooks=[(site, scaling(site))])
+            expected = hooked(cfg).run_with_hooks(programs().long(), fwd_hooks=[(site, scaling(site))])
+            assert torch.equal(model(cfg)(programs()), plain), f"the edit at {site} stayed"
+            assert same(edited, expected, 3e-5), site
+            assert not same(edited, plain, 1e-3), site
 
 
 def test_edits_at_several_sites_follow_one_another() -> None:
@@ -144,11 +146,11 @@ def test_edits_at_several_sites_follow_one_another() -> None:
 def test_gradients_are_hooked_transformers(cfg: ModelConfig) -> None:
     """The path that is trained: the same gradient for every parameter."""
     gradients = []
-    for one in (model(cfg), hooked(cfg)):
-        one.zero_grad()
-        next_token_loss(one(programs().long()), programs()).backward()
-        gradients.append({name: parameter.grad for name, parameter in one.named_parameters()})
-        one.zero_grad()
+    for network in (model(cfg), hooked(cfg)):
+        network.zero_grad()
+        next_token_loss(network(programs().long()), programs()).backward()
+        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
+        network.zero_grad()
     for name, gradient in gradients[0].items():
         assert same(gradient, gradients[1][name]), name
         # softmax ignores what all keys share; turned, they share nothing but the dimensions that are not
@@ -296,10 +298,7 @@ def test_a_hook_that_returns_nothing_only_looks() -> None:
 def test_hooks_know_their_place() -> None:
     places = []
     model().run_with_hooks(programs(), [(lambda name: "resid_mid" in name or name == "hook_embed", places_of(places))])
-    assert places == [
-        ("hook_embed", None),
-        *((f"blocks.{i}.hook_resid_mid", i) for i in range(CFG.n_layers)),
-    ]
+    assert places == [("hook_embed", None), ("blocks.0.hook_resid_mid", 0), ("blocks.1.hook_resid_mid", 1)]
     with pytest.raises(ValueError, match=r"site 'hook_embed' belongs to no block"):
         Hook("hook_embed").layer()
 
@@ -333,11 +332,11 @@ def test_unknown_sites_are_refused(site: str, hint: str) -> None:
     ):
         with pytest.raises(ValueError, match=unknown(site, hint)):
             run()
-    assert not model()._sites.listeners
+    assert not model()._sites.functions
 
 
 def test_a_filter_that_selects_nothing_is_refused() -> None:
-    for run in (model().run_with_cache, lambda tokens, chosen: model().run_with_hooks(tokens, [(chosen, print)])):
+    for run in (model().run_with_cache, lambda tokens, names: model().run_with_hooks(tokens, [(names, print)])):
         with pytest.raises(ValueError, match=r"the names_filter selects no site; see model\.sites\(\)"):
             run(programs(), lambda name: name.startswith("blocks.7."))
 
@@ -368,7 +367,7 @@ def test_a_hook_behind_the_last_layer_that_ran_never_fired() -> None:
         model().run_with_cache(programs(), [name for name, _ in edits], stop_at_layer=1)
     with pytest.raises(ValueError, match=r"the hook at 'unembed\.hook_in' \(and 1 more\) never fired"):
         model().run_with_cache(programs(), lambda name: name.startswith("unembed"), return_type=None)
-    assert not model().listening
+    assert not model().has_hooks
 
 
 def test_hooks_stay_for_the_context_and_no_longer() -> None:
@@ -398,7 +397,7 @@ def test_contexts_nest() -> None:
             model()(programs())
         model()(programs())
     assert order == ["outer", "inner", "outer"]
-    assert not model()._sites.listeners
+    assert not model()._sites.functions
 
 
 def test_hooks_are_removed_after_an_exception() -> None:
@@ -413,7 +412,7 @@ def test_hooks_are_removed_after_an_exception() -> None:
     with pytest.raises(IndexError), model().hooks(hooks[:1]):
         [][0]
     assert torch.equal(model()(programs()), plain)
-    assert not model()._sites.listeners
+    assert not model()._sites.functions
 
 
 # --- filters and return types ----------------------------------------------------------------------------------------
@@ -421,7 +420,7 @@ def test_hooks_are_removed_after_an_exception() -> None:
 
 def test_names_filters() -> None:
     z = [f"blocks.{i}.attn.hook_z" for i in range(CFG.n_layers)]
-    for chosen, expected in [
+    for names_filter, expected in [
         (None, SITES),
         (z[1], [z[1]]),
         (z, z),
@@ -430,7 +429,7 @@ def test_names_filters() -> None:
         (lambda name: name.endswith("hook_z"), z),
         ([], []),
     ]:
-        _, cache = model().run_with_cache(programs(), names_filter=chosen)
+        _, cache = model().run_with_cache(programs(), names_filter=names_filter)
         assert list(cache) == expected
 
 
@@ -466,19 +465,19 @@ def test_no_output_runs_all_but_the_unembedding() -> None:
 
 
 @EITHER
-@pytest.mark.parametrize("layer", [0, 1, 2, -1, -2])
-def test_stopping_at_a_layer_is_hooked_transformers(cfg: ModelConfig, layer: int) -> None:
-    with torch.no_grad():
+@torch.no_grad()
+def test_stopping_at_a_layer_is_hooked_transformers(cfg: ModelConfig) -> None:
+    double = [("hook_embed", lambda tensor, hook: 2 * tensor)]
+    for layer in (0, 1, 2, -1, -2):
         stream, cache = model(cfg).run_with_cache(programs(), stop_at_layer=layer)
         expected, theirs = hooked(cfg).run_with_cache(programs().long(), stop_at_layer=layer)
-        assert same(stream, expected)
-        assert set(cache) == set(theirs)
-        assert same(model(cfg)(programs(), stop_at_layer=layer, return_type="loss"), expected)
-        double = [("hook_embed", lambda tensor, hook: 2 * tensor)]
+        assert same(stream, expected), layer
+        assert set(cache) == set(theirs), layer
+        assert same(model(cfg)(programs(), stop_at_layer=layer, return_type="loss"), expected), layer
         edited = model(cfg).run_with_hooks(programs(), double, stop_at_layer=layer)
         theirs = hooked(cfg).run_with_hooks(programs().long(), fwd_hooks=double, stop_at_layer=layer)
-        assert same(edited, theirs)
-        assert not same(edited, expected, 1e-3)
+        assert same(edited, theirs), layer
+        assert not same(edited, expected, 1e-3), layer
 
 
 def test_stopping_at_a_layer_that_is_not_there() -> None:
@@ -524,10 +523,20 @@ def test_too_many_positions() -> None:
             model()(torch.zeros(1, CFG.n_ctx + 1, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("name", ["n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx"])
-def test_sizes_below_one_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} = 0 must be 1 or more"):
-        ModelConfig(**{name: 0})
+def test_sizes_below_one_are_refused() -> None:
+    for name in ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "n_ctx"):
+        with pytest.raises(ValueError, match=f"{name} = 0 must be 1 or more"):
+            ModelConfig(**{name: 0})
+    for name in ("eps", "initializer_range"):
+        with pytest.raises(ValueError, match=f"{name} = 0 must be above 0"):
+            ModelConfig(**{name: 0})
+
+
+def test_a_model_is_shown_in_one_line() -> None:
+    assert repr(Model(ModelConfig(n_layers=6, d_head=32))) == "Model(6 layers, width 128, 1.2 M parameters)"
+    assert (
+        repr(Model(CFG)) == f"Model(2 layers, width 32, {sum(p.numel() for p in Model(CFG).parameters()):,} parameters)"
+    )
 
 
 def test_what_is_not_built_is_refused() -> None:
@@ -562,9 +571,18 @@ def test_config_round_trip() -> None:
 
 def test_configs_stored_before_rotary_positions_load() -> None:
     stored = {
-        **{"n_layers": 3, "d_model": 96, "n_heads": 3, "d_head": 32, "d_mlp": 384, "n_ctx": 48, "d_vocab": 65},
-        **{"act_fn": "gelu", "normalization_type": "LN", "positional_embedding_type": "standard"},
-        **{"eps": 1e-05, "initializer_range": 0.02},
+        "n_layers": 3,
+        "d_model": 96,
+        "n_heads": 3,
+        "d_head": 32,
+        "d_mlp": 384,
+        "n_ctx": 48,
+        "d_vocab": 65,
+        "act_fn": "gelu",
+        "normalization_type": "LN",
+        "positional_embedding_type": "standard",
+        "eps": 1e-05,
+        "initializer_range": 0.02,
     }
     assert ModelConfig(**stored).to_dict() == stored, "and are written as they were: a run's identity stays the same"
 
@@ -573,9 +591,11 @@ def test_rotary_turns_all_of_a_head_unless_told_otherwise() -> None:
     cfg = dataclasses.replace(ROTARY, rotary_dim=None)
     whole = dataclasses.replace(ROTARY, rotary_dim=8)
     with torch.no_grad():
-        default, told, part = (Model(one).eval()(programs()) for one in (cfg, whole, ROTARY))
-    assert torch.equal(default, told)
-    assert not same(default, part, 1e-3)
+        default = Model(cfg).eval()(programs())
+        all_of_a_head = Model(whole).eval()(programs())
+        part_of_a_head = Model(ROTARY).eval()(programs())
+    assert torch.equal(default, all_of_a_head)
+    assert not same(default, part_of_a_head, 1e-3)
 
 
 def test_rotary_scores_depend_on_distance_alone() -> None:
@@ -600,13 +620,14 @@ def test_a_seed_fixes_the_weights_and_nothing_else() -> None:
 
 def test_initial_weights_have_their_scale() -> None:
     """GPT-2's: what writes to the residual stream is smaller by the square root of twice the layers."""
-    made = dict(Model(dataclasses.replace(CFG, d_model=128, n_layers=3, initializer_range=0.02)).named_parameters())
-    assert made["blocks.2.mlp.W_in"].std().item() == pytest.approx(0.02, rel=0.05)
-    assert made["embed.W_E"].std().item() == pytest.approx(0.02, rel=0.05)
+    cfg = dataclasses.replace(CFG, d_model=128, n_layers=3, initializer_range=0.02)
+    weights = dict(Model(cfg).named_parameters())
+    assert weights["blocks.2.mlp.W_in"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert weights["embed.W_E"].std().item() == pytest.approx(0.02, rel=0.05)
     for name in ("attn.W_O", "mlp.W_out"):
-        assert made[f"blocks.1.{name}"].std().item() == pytest.approx(0.02 / 6**0.5, rel=0.05)
-    assert (made["blocks.0.ln1.w"] == 1).all()
-    assert (made["blocks.0.attn.b_Q"] == 0).all()
+        assert weights[f"blocks.1.{name}"].std().item() == pytest.approx(0.02 / 6**0.5, rel=0.05)
+    assert (weights["blocks.0.ln1.w"] == 1).all()
+    assert (weights["blocks.0.attn.b_Q"] == 0).all()
 
 
 def test_the_config_is_hooked_transformers() -> None:

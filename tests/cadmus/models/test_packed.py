@@ -15,9 +15,10 @@ from torch import Tensor
 
 from cadmus.machine import tokens
 from cadmus.models import fused
-from cadmus.models.model import ModelConfig
+from cadmus.models.config import ModelConfig
 from cadmus.models.packed import pack
-from cadmus.training.loop import accumulate_gradient
+from cadmus.training.gradient import accumulate_gradient
+from tests.fuzzing import examples
 from tests.models import far_from_trivial
 from tests.training import CFG, programs
 
@@ -40,18 +41,19 @@ def test_every_token_that_counts_is_there_once() -> None:
 
 def test_what_fills_a_row_up_counts_for_nothing() -> None:
     """Neither in the loss nor in the gradient."""
-    model, some = far_from_trivial(CFG), programs().programs(np.arange(7))
-    found = []
+    model = far_from_trivial(CFG)
+    batch = programs().programs(np.arange(7))
+    results = []
     for multiple in (1, 64):
-        packed = pack(some, multiple=multiple)
+        packed = pack(batch, multiple=multiple)
         loss = F.cross_entropy(model.on_packed(packed), packed.targets, reduction="sum")
-        found.append((loss, torch.autograd.grad(loss, list(model.parameters()))))
+        results.append((loss, torch.autograd.grad(loss, list(model.parameters()))))
     assert len(packed.inputs) % 64 == 0
-    assert packed.starts[-1] == len(packed.inputs) > int((tokens.lengths(some) + 1).sum())
-    (loss, expected), (filled, filled_gradients) = found
-    assert filled.item() == pytest.approx(loss.item(), rel=1e-6)
-    for one, other in zip(expected, filled_gradients, strict=True):
-        check(other, one, 1e-5)
+    assert packed.starts[-1] == len(packed.inputs) > int((tokens.lengths(batch) + 1).sum())
+    (plain_loss, plain_gradients), (filled_loss, filled_gradients) = results
+    assert filled_loss.item() == pytest.approx(plain_loss.item(), rel=1e-6)
+    for plain, filled in zip(plain_gradients, filled_gradients, strict=True):
+        check(filled, plain, 1e-5)
 
 
 @pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["standard", "rotary"])
@@ -59,10 +61,10 @@ def test_logits_are_those_of_each_program_alone(cfg: ModelConfig) -> None:
     model = far_from_trivial(cfg)
     packed = pack(tokens.encode([text + "." for text in TEXTS]))
     with torch.no_grad():
-        found = model.on_packed(packed)
+        logits = model.on_packed(packed)
         for text, (begin, end) in zip(TEXTS, pairwise(packed.starts), strict=True):
             alone = model(torch.from_numpy(tokens.sequences(tokens.encode([text + "."]))))[0, :-1]
-            assert torch.allclose(found[begin:end], alone, atol=2e-5), text
+            assert torch.allclose(logits[begin:end], alone, atol=2e-5), text
 
 
 def test_a_packed_pass_refuses_hooks() -> None:
@@ -79,28 +81,28 @@ def test_a_packed_pass_refuses_hooks() -> None:
 
 def plain_attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tensor:
     """Program by program, by PyTorch."""
-    found = []
+    parts = []
     for begin, end in pairwise(starts):
         q, k, v = (qkv[begin:end].float() + bias).unflatten(-1, (3, heads, -1)).permute(1, 2, 0, 3)
         scores = q @ k.mT / q.shape[-1] ** 0.5
         hidden = torch.ones(end - begin, end - begin, dtype=torch.bool).triu(1)
         z = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
-        found.append(z.transpose(0, 1).flatten(1))
-    return torch.cat(found).to(qkv.dtype)
+        parts.append(z.transpose(0, 1).flatten(1))
+    return torch.cat(parts).to(qkv.dtype)
 
 
 def gradients(outputs: Tensor | tuple[Tensor, ...], inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    """Of a fixed random combination of the outputs."""
+    """The gradients of a fixed random combination of the outputs."""
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    total = sum((one.float() * random(*one.shape, seed=k).detach()).sum() for k, one in enumerate(outputs))
+    total = sum((output.float() * random(*output.shape, seed=k).detach()).sum() for k, output in enumerate(outputs))
     return torch.autograd.grad(total, inputs)
 
 
-def check(found: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:
-    """Equal within a share of the largest entry."""
-    assert found.dtype == expected.dtype, what
-    assert found.shape == expected.shape, what
-    difference = (found.float() - expected.float()).abs().max()
+def check(result: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:
+    """Assert equality within a share of the largest entry."""
+    assert result.dtype == expected.dtype, what
+    assert result.shape == expected.shape, what
+    difference = (result.float() - expected.float()).abs().max()
     assert difference <= tolerance * expected.float().abs().max() + 1e-6, (what, difference)
 
 
@@ -113,7 +115,7 @@ PRECISIONS = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
     d_head=st.sampled_from([1, 7, 16, 32]),
     scale=st.sampled_from([0.1, 1.0, 5.0]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_attention_equals_the_plain_one(lengths: list[int], heads: int, d_head: int, scale: float) -> None:
     """`scale` sharpens the patterns; rounding of a score moves its share by as much, so tolerances grow with scores."""
     starts = np.append(0, np.cumsum(lengths))
@@ -121,11 +123,13 @@ def test_attention_equals_the_plain_one(lengths: list[int], heads: int, d_head: 
         tolerance *= max(1.0, scale) ** 2
         qkv = (random(int(starts[-1]), 3 * heads * d_head, seed=1).detach() * scale).to(dtype).requires_grad_()
         bias = random(3 * heads * d_head, seed=2)
-        found, expected = (f(qkv, bias, heads, starts) for f in (fused.attention, plain_attention))
-        check(found, expected, tolerance)
-        pairs = zip(gradients(found, [qkv, bias]), gradients(expected, [qkv, bias]), strict=True)
-        for name, (one, other) in zip(("qkv", "bias"), pairs, strict=True):
-            check(one, other, 4 * tolerance, f"{name}, {dtype}")
+        z = fused.attention(qkv, bias, heads, starts)
+        expected = plain_attention(qkv, bias, heads, starts)
+        check(z, expected, tolerance)
+        qkv_grad, bias_grad = gradients(z, [qkv, bias])
+        expected_qkv_grad, expected_bias_grad = gradients(expected, [qkv, bias])
+        check(qkv_grad, expected_qkv_grad, 4 * tolerance, f"qkv, {dtype}")
+        check(bias_grad, expected_bias_grad, 4 * tolerance, f"bias, {dtype}")
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
@@ -133,14 +137,15 @@ def test_attention_equals_the_plain_one(lengths: list[int], heads: int, d_head: 
 def test_other_devices_have_the_gradients_of_a_cpu(
     cfg: ModelConfig, precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There PyTorch's own operators run, attention over a padded copy: here on a CPU that is told to be none."""
-    batch, found = programs().programs(np.arange(32)), []
+    """There PyTorch's own operators run, attention over a padded copy: here on a CPU that passes for another device."""
+    batch = programs().programs(np.arange(32))
+    results = []
     for on_cpu in (True, False):
         monkeypatch.setattr(fused, "compiled", lambda tensor, on_cpu=on_cpu: on_cpu)
         model = far_from_trivial(cfg)
         loss, _ = accumulate_gradient(model, batch, precision)
-        found.append((loss, dict(model.named_parameters())))
-    (loss, compiled), (other_loss, other) = found
+        results.append((loss, dict(model.named_parameters())))
+    (loss, compiled), (other_loss, other) = results
     assert other_loss == pytest.approx(loss, rel=tolerance)
     for name, parameter in compiled.items():
         if not name.endswith("b_K"):  # 0 but for rounding
@@ -148,12 +153,13 @@ def test_other_devices_have_the_gradients_of_a_cpu(
 
 
 def test_bf16_has_about_the_gradient_of_fp32() -> None:
-    batch, found = programs().programs(np.arange(64)), []
+    batch = programs().programs(np.arange(64))
+    results = []
     for precision in ("fp32", "bf16"):
         model = far_from_trivial(CFG)
         accumulate_gradient(model, batch, precision)
-        found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
-    exact, rough = found
+        results.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    exact, rough = results
     assert 1e-4 < (rough - exact).norm() / exact.norm() < 0.02
 
 
@@ -186,17 +192,18 @@ def test_numbers_of_another_kind_are_refused(dtype: torch.dtype) -> None:
 def test_gelu_equals_pytorchs(dtype: torch.dtype, tolerance: float) -> None:
     x = (3 * random(50, 200).detach()).to(dtype).requires_grad_()
     bias = random(200, seed=1)
-    found, expected = fused.gelu(x, bias), F.gelu(x.float() + bias).to(dtype)
-    check(found, expected, tolerance)
-    for one, other in zip(gradients(found, [x, bias]), gradients(expected, [x, bias]), strict=True):
-        check(one, other, tolerance)
+    result = fused.gelu(x, bias)
+    expected = F.gelu(x.float() + bias).to(dtype)
+    check(result, expected, tolerance)
+    for gradient, other in zip(gradients(result, [x, bias]), gradients(expected, [x, bias]), strict=True):
+        check(gradient, other, tolerance)
 
 
 def test_gelu_far_from_zero() -> None:
     x = torch.tensor([[-100.0, -20.0, -9.0, -4.0, 0.0, 4.0, 9.0, 20.0, 100.0]]).requires_grad_()
-    found = fused.gelu(x, torch.zeros(9, requires_grad=True))
-    assert torch.allclose(found, F.gelu(x), atol=1e-6)
-    assert torch.allclose(gradients(found, [x])[0], gradients(F.gelu(x), [x])[0], atol=1e-6)
+    result = fused.gelu(x, torch.zeros(9, requires_grad=True))
+    assert torch.allclose(result, F.gelu(x), atol=1e-6)
+    assert torch.allclose(gradients(result, [x])[0], gradients(F.gelu(x), [x])[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -205,14 +212,14 @@ def test_normalization_of_the_sum_equals_pytorchs(dtype: torch.dtype, tolerance:
     bias, w, b = (random(48, seed=k) for k in (2, 3, 4))
     inputs = [x, update, bias, w, b]
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        found = fused.add_norm(*inputs, 1e-5)
+        results = fused.add_norm(x, update, bias, w, b, 1e-5)
     total = x + update.float() + bias
     expected = total, F.layer_norm(total, w.shape, w, b, 1e-5).to(dtype)
-    for one, other in zip(found, expected, strict=True):
-        check(one, other, tolerance)
+    for result, other in zip(results, expected, strict=True):
+        check(result, other, tolerance)
     names = ("x", "update", "bias", "w", "b")
-    for name, one, other in zip(names, gradients(found, inputs), gradients(expected, inputs), strict=True):
-        check(one, other, 2 * tolerance, name)
+    for name, gradient, other in zip(names, gradients(results, inputs), gradients(expected, inputs), strict=True):
+        check(gradient, other, 2 * tolerance, name)
 
 
 def test_bfloat16_is_rounded_as_pytorch_rounds_it() -> None:

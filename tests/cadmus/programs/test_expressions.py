@@ -12,8 +12,9 @@ import pytest
 
 from cadmus.machine import tokens, vm
 from cadmus.programs.families import Arith, Compare, Equality, Subroutine
-from cadmus.programs.parts.expressions import OPERATORS, Numbers, is_expression, pool, read_expressions
-from cadmus.programs.parts.pieces import SLOT, digits, filled, literal, literal_width, ranks
+from cadmus.programs.parts.expressions import OPERATORS, is_expression, pool, read_expressions
+from cadmus.programs.parts.numbers import Numbers
+from cadmus.programs.parts.pieces import SLOT, digits, fill_slots, literal, literal_width, ranks
 from cadmus.programs.parts.statements import Computed, Statements
 from tests.cadmus.programs.test_families import close_to, texts, uniform, value_of
 
@@ -49,15 +50,15 @@ def every(length: int, operators: str) -> tuple[tuple[str, int], ...]:
 
 
 @cache
-def counted(length: int, operators: str) -> Counter:
+def count_values(length: int, operators: str) -> Counter:
     """How many expressions of `length` instructions have each value, by convolution of the counts of their parts."""
     out = Counter(dict.fromkeys(range(10), 1)) if length == 1 else Counter()
-    for a, times in counted(length - 1, operators).items() if length > 1 else ():
+    for a, times in count_values(length - 1, operators).items() if length > 1 else ():
         for o in set(operators) & set(UNARY):
             out[UNARY[o](a)] += times
     for left in range(1, length - 1):
-        for a, first in counted(left, operators).items():
-            for b, second in counted(length - 1 - left, operators).items():
+        for a, first in count_values(left, operators).items():
+            for b, second in count_values(length - 1 - left, operators).items():
                 for o in set(operators) & set(BINARY):
                     if b or o not in "/%":
                         out[BINARY[o](a, b)] += first * second
@@ -69,18 +70,18 @@ def counts_of(length: int, operators: str = OPERATORS) -> dict[int, int]:
     return dict(zip(numbers.values.tolist(), numbers.counts.tolist(), strict=True))
 
 
-def drawn(numbers: Numbers, values: np.ndarray | list[int], seed: int = 0) -> list[str]:
+def draw_texts(numbers: Numbers, values: np.ndarray | list[int], seed: int = 0) -> list[str]:
     """The texts that `numbers` draws for `values`."""
     piece = numbers.draw(np.asarray(values), np.random.default_rng(seed))
     return [tokens.decode(piece.tokens[row : row + 1, : piece.lengths[row]])[0] for row in piece.index]
 
 
-def frequencies_fit(found: Counter, weights: dict[str, float]) -> bool:
+def frequencies_fit(counts: Counter, weights: dict[str, float]) -> bool:
     """Whether every text comes as often as its weight says, within 4.5 standard errors, and no other comes."""
-    n, total = sum(found.values()), sum(weights.values())
+    n, total = sum(counts.values()), sum(weights.values())
     shares = {text: weight / total for text, weight in weights.items()}
-    far = [text for text, p in shares.items() if abs(found[text] / n - p) > 4.5 * np.sqrt(p * (1 - p) / n) + 1e-12]
-    return not far and set(found) <= set(shares)
+    far = [text for text, p in shares.items() if abs(counts[text] / n - p) > 4.5 * np.sqrt(p * (1 - p) / n) + 1e-12]
+    return not far and set(counts) <= set(shares)
 
 
 # --- pools -----------------------------------------------------------------------------------------------------------
@@ -101,9 +102,9 @@ LISTED = [
 def test_pool_holds_every_expression_with_its_value(length: int, operators: str) -> None:
     numbers = pool(length, operators)
     values = np.repeat(numbers.values, np.diff(numbers.starts)).tolist()
-    pooled = dict(zip(tokens.decode(numbers.tokens), values, strict=True))
-    assert len(pooled) == len(numbers.tokens) == numbers.counts.sum(), "an expression is pooled twice"
-    assert pooled == dict(expressions(length, operators))
+    value_of_text = dict(zip(tokens.decode(numbers.tokens), values, strict=True))
+    assert len(value_of_text) == len(numbers.tokens) == numbers.counts.sum(), "an expression is pooled twice"
+    assert value_of_text == dict(expressions(length, operators))
     assert (np.diff(numbers.values) > 0).all()
 
 
@@ -118,12 +119,12 @@ def test_counts_of_the_pool_of_five() -> None:
     ("length", "operators"), [(7, OPERATORS), (7, "-"), (6, "*~"), (7, "%m"), (8, "~m"), (9, "/-"), (6, "+-"), (9, "n")]
 )
 def test_longer_pools_count_as_plain_python_does(length: int, operators: str) -> None:
-    assert counts_of(length, operators) == counted(length, operators)
+    assert counts_of(length, operators) == count_values(length, operators)
 
 
 def test_the_convolution_is_the_enumeration() -> None:
     for length, operators in [(5, "/-"), (4, "%~"), (3, OPERATORS)]:
-        assert counted(length, operators) == Counter(value for _, value in expressions(length, operators))
+        assert count_values(length, operators) == Counter(value for _, value in expressions(length, operators))
 
 
 # --- draws -----------------------------------------------------------------------------------------------------------
@@ -136,21 +137,21 @@ def test_the_convolution_is_the_enumeration() -> None:
 def test_expressions_of_a_value_are_drawn_uniformly(length: int, operators: str, value: int) -> None:
     expected = {text: 1.0 for text, v in every(length, operators) if v == value}
     assert 2 <= len(expected) <= 2000, "a check of next to nothing"
-    found = Counter(drawn(Numbers(value, value, (length,), operators), [value] * 20_000))
-    assert frequencies_fit(found, expected)
-    assert len(found) > 0.9 * len(expected)
+    counts = Counter(draw_texts(Numbers(value, value, (length,), operators), [value] * 20_000))
+    assert frequencies_fit(counts, expected)
+    assert len(counts) > 0.9 * len(expected)
 
 
 def test_long_draws_are_uniform_over_the_skeletons() -> None:
     """Of all 7-instruction expressions over - and n with one value: a chi-square over their shapes and operators."""
     value, n = 5, 20_000
     expected = Counter(re.sub(r"\d", "0", text) for text, v in every(7, "-n") if v == value)
-    found = Counter(re.sub(r"\d", "0", text) for text in drawn(Numbers(value, value, (7,), "-n"), [value] * n))
+    counts = Counter(re.sub(r"\d", "0", text) for text in draw_texts(Numbers(value, value, (7,), "-n"), [value] * n))
     total = sum(expected.values())
-    chi = sum((found[s] - n * count / total) ** 2 / (n * count / total) for s, count in expected.items())
+    chi = sum((counts[s] - n * count / total) ** 2 / (n * count / total) for s, count in expected.items())
     assert len(expected) == 5 * 2**3
     assert chi < len(expected) + 4.5 * np.sqrt(2 * len(expected))
-    assert set(found) == set(expected)
+    assert set(counts) == set(expected)
 
 
 @pytest.mark.parametrize("length", [1, 3, 5, 7, 9])
@@ -158,7 +159,7 @@ def test_long_draws_are_uniform_over_the_skeletons() -> None:
 def test_draws_have_the_values_asked_for_in_order(length: int, skew: float, operators: str) -> None:
     low, high = (0, 9) if length == 1 else (-9, 18) if length == 3 else (-20, 20)
     values = np.random.default_rng(0).integers(low, high + 1, 300)
-    texts = drawn(Numbers(low, high, (length,), operators, digit_skew=skew), values)
+    texts = draw_texts(Numbers(low, high, (length,), operators, digit_skew=skew), values)
     assert [vm.run(text).outputs for text in texts] == [(vm.Int(value),) for value in values]
     assert all(len(text) == length and read_expressions(text, operators) == [text] for text in texts)
 
@@ -171,18 +172,18 @@ def test_digit_skew_weighs_every_digit(skew: float, length: int, operators: str,
         for text, v in every(length, operators)
         if v == value
     }
-    found = Counter(drawn(Numbers(value, value, (length,), operators, digit_skew=skew), [value] * 20_000))
-    assert frequencies_fit(found, weights)
+    counts = Counter(draw_texts(Numbers(value, value, (length,), operators, digit_skew=skew), [value] * 20_000))
+    assert frequencies_fit(counts, weights)
 
 
 def weights_by_shape(numbers: Numbers) -> dict[str, float]:
     """The weight that one expression has, per skeleton, as `listed` states it; all of a skeleton have the same."""
-    texts, _, weights = numbers.listed()
-    found: dict[str, set[float]] = {}
+    texts, _, weights = numbers.all_expressions()
+    weights_of_shape: dict[str, set[float]] = {}
     for text, weight in zip(tokens.decode(texts), weights.tolist(), strict=True):
-        found.setdefault(re.sub(r"\d", "0", text), set()).add(round(weight, 6))
-    assert all(len(some) == 1 for some in found.values())
-    return {shape: some.pop() for shape, some in found.items()}
+        weights_of_shape.setdefault(re.sub(r"\d", "0", text), set()).add(round(weight, 6))
+    assert all(len(some) == 1 for some in weights_of_shape.values())
+    return {shape: some.pop() for shape, some in weights_of_shape.items()}
 
 
 @pytest.mark.parametrize(("shapes", "zipf"), [(1, 0.0), (7, 0.0), (0, 1.0), (7, 1.0), (12, -0.5)])
@@ -203,9 +204,9 @@ def test_fewer_skeletons_are_the_first_of_more() -> None:
 @pytest.mark.parametrize(("shapes", "zipf", "skew"), [(5, 0.0, 0.0), (0, 1.5, 0.0), (6, 1.0, 1.0)])
 def test_draws_follow_the_weights_of_skeletons_and_digits(shapes: int, zipf: float, skew: float) -> None:
     numbers = Numbers(3, 3, (3,), skeletons=shapes, zipf=zipf, digit_skew=skew)
-    texts, values, weights = numbers.listed()
+    texts, values, weights = numbers.all_expressions()
     expected = {text: w for text, v, w in zip(tokens.decode(texts), values, weights, strict=True) if v == 3}
-    assert frequencies_fit(Counter(drawn(numbers, [3] * 20_000)), expected)
+    assert frequencies_fit(Counter(draw_texts(numbers, [3] * 20_000)), expected)
 
 
 def test_few_skeletons_reach_many_values() -> None:
@@ -213,42 +214,42 @@ def test_few_skeletons_reach_many_values() -> None:
     numbers = Numbers(-20, 20, (5,), skeletons=3)
     numbers.require("here")
     assert set(range(-20, 21)) <= set(numbers.source(5).values.tolist())
-    texts = drawn(numbers, np.tile(np.arange(-20, 21), 20))
+    texts = draw_texts(numbers, np.tile(np.arange(-20, 21), 20))
     assert len({re.sub(r"\d", "0", text) for text in texts}) == 3
 
 
-@pytest.mark.parametrize("turned", [{"skeletons": 30}, {"zipf": 1.0}], ids=str)
+@pytest.mark.parametrize("skewed", [{"skeletons": 30}, {"zipf": 1.0}], ids=str)
 @pytest.mark.parametrize("length", [7, 9])
-def test_long_expressions_take_skeletons_and_zipf(turned: dict, length: int) -> None:
-    texts = drawn(Numbers(-20, 20, (length,), **turned), [-20, 0, 20] * 100)
+def test_long_expressions_take_skeletons_and_zipf(skewed: dict, length: int) -> None:
+    texts = draw_texts(Numbers(-20, 20, (length,), **skewed), [-20, 0, 20] * 100)
     assert [vm.run(text).outputs[0].v for text in texts] == [-20, 0, 20] * 100
 
 
 def test_every_length_that_reaches_a_value_is_drawn_equally_often() -> None:
     numbers = Numbers(-20, 20, (1, 3, 5))
     for value, lengths in {4: (1, 3, 5), -3: (3, 5), -20: (5,), 15: (3, 5)}.items():
-        found = Counter(map(len, drawn(numbers, [value] * 6000)))
-        assert frequencies_fit(found, dict.fromkeys(lengths, 1.0)), value
+        counts = Counter(map(len, draw_texts(numbers, [value] * 6000)))
+        assert frequencies_fit(counts, dict.fromkeys(lengths, 1.0)), value
 
 
 def test_lengths_are_mixed_value_by_value() -> None:
     values = np.random.default_rng(0).integers(-5, 30, 1000)
-    texts = drawn(Numbers(-5, 29, (1, 2, 3, 6, 7), "+-~"), values)
+    texts = draw_texts(Numbers(-5, 29, (1, 2, 3, 6, 7), "+-~"), values)
     assert [vm.run(text).outputs for text in texts] == [(vm.Int(value),) for value in values]
     assert set(map(len, texts)) == {1, 2, 3, 6, 7}
 
 
 def test_drawing_no_values() -> None:
-    assert drawn(Numbers(0, 5, (3, 5)), np.zeros(0, np.int64)) == []
+    assert draw_texts(Numbers(0, 5, (3, 5)), np.zeros(0, np.int64)) == []
 
 
-def test_listed_is_of_one_short_length() -> None:
-    texts, values, weights = Numbers(0, 5, (3,)).listed()
+def test_all_expressions_are_of_one_short_length() -> None:
+    texts, values, weights = Numbers(0, 5, (3,)).all_expressions()
     assert dict(zip(tokens.decode(texts), values.tolist(), strict=True)) == dict(expressions(3))
     assert (weights == 1).all()
     for lengths in [(3, 5), (7,)]:
         with pytest.raises(ValueError, match=r"expressions of .* instructions are not listed; one length up to 5 is"):
-            Numbers(0, 5, lengths).listed()
+            Numbers(0, 5, lengths).all_expressions()
 
 
 # --- what cannot be reached ------------------------------------------------------------------------------------------
@@ -302,12 +303,12 @@ def test_what_cannot_be_reached_is_refused(numbers: Numbers, message: str) -> No
     ("lengths", "operators"), [((1,), OPERATORS), ((3,), OPERATORS), ((5,), OPERATORS), ((5,), "*"), ((2, 7), "-~")]
 )
 def test_the_range_that_an_error_proposes_is_the_widest_that_works(lengths: tuple[int, ...], operators: str) -> None:
-    reached = set().union(*(counted(length, operators) for length in lengths))
+    reachable = set().union(*(count_values(length, operators) for length in lengths))
     with pytest.raises(ValueError, match="choose low and high within") as caught:
         Numbers(-100_000, 100_000, lengths, operators).require("here")
     low, high = map(int, re.search(r"within \[(-?\d+), (-?\d+)\]", str(caught.value)).groups())
-    assert set(range(low, high + 1)) <= reached
-    assert not {low - 1, high + 1} & reached
+    assert set(range(low, high + 1)) <= reachable
+    assert not {low - 1, high + 1} & reachable
     Numbers(low, high, lengths, operators).require("here")
 
 
@@ -322,29 +323,29 @@ def test_reading_against_every_way_to_cut(operators: str) -> None:
         return re.sub("[37]", "0", text)
 
     @cache
-    def known(length: int) -> set[str]:
+    def postfix_texts(length: int) -> set[str]:
         """The expressions of `length` instructions with 0 for every digit, those without a value too."""
         if length == 1:
             return {"0"}
-        out = {text + o for text in known(length - 1) for o in operators if o in UNARY}
+        out = {text + o for text in postfix_texts(length - 1) for o in operators if o in UNARY}
         for left in range(1, length - 1):
-            pairs = [(a, b) for a in known(left) for b in known(length - 1 - left)]
+            pairs = [(a, b) for a in postfix_texts(left) for b in postfix_texts(length - 1 - left)]
             out |= {a + b + o for a, b in pairs for o in operators if o in BINARY}
         return out
 
     def ways(text: str) -> list[list[str]]:
         if not text:
             return [[]]
-        ends = [k for k in range(1, len(text) + 1) if shape(text[:k]) in known(k)]
+        ends = [k for k in range(1, len(text) + 1) if shape(text[:k]) in postfix_texts(k)]
         return [[text[:k], *rest] for k in ends for rest in ways(text[k:])]
 
     for length in range(1, 6):
         for index in np.ndindex(*[6] * length):
             text = "".join("37+-~="[i] for i in index)
-            found = read_expressions(text, operators)
+            parse = read_expressions(text, operators)
             possible = ways(text)
             assert len(possible) <= 1
-            assert ([found] if found is not None else []) == possible, text
+            assert ([parse] if parse is not None else []) == possible, text
 
 
 @pytest.mark.parametrize("length", [1, 3])
@@ -371,38 +372,38 @@ def test_reading_takes_other_lengths_and_values_that_are_none() -> None:
 
 @pytest.mark.parametrize("skew", [-2.0, 0.0, 0.7, 3.0])
 def test_digits_have_the_weights_of_the_skew(skew: float) -> None:
-    found = Counter(map(str, digits((200, 200), skew, np.random.default_rng(0)).ravel().tolist()))
-    assert frequencies_fit(found, {str(d): (d + 1) ** -skew for d in range(10)})
+    counts = Counter(map(str, digits((200, 200), skew, np.random.default_rng(0)).ravel().tolist()))
+    assert frequencies_fit(counts, {str(d): (d + 1) ** -skew for d in range(10)})
 
 
 @pytest.mark.parametrize(("count", "exponent"), [(1, 2.0), (5, 1.0), (40, -1.0), (3, 0.0)])
 def test_ranks_have_zipf_weights(count: int, exponent: float) -> None:
-    found = Counter(map(str, ranks(count, exponent, 20_000, np.random.default_rng(0)).tolist()))
-    assert frequencies_fit(found, {str(k): (k + 1) ** -exponent for k in range(count)})
+    counts = Counter(map(str, ranks(count, exponent, 20_000, np.random.default_rng(0)).tolist()))
+    assert frequencies_fit(counts, {str(k): (k + 1) ** -exponent for k in range(count)})
 
 
 def test_slots_are_filled_and_nothing_else_is() -> None:
     templates = tokens.encode(["(0,5,S=", "00+00=="] * 500)
     slots = templates == 0
     templates[slots] = SLOT
-    piece = filled(templates, 0.0, np.random.default_rng(0))
+    piece = fill_slots(templates, 0.0, np.random.default_rng(0))
     assert np.array_equal(piece.tokens[~slots], templates[~slots])
     assert set(piece.tokens[slots].tolist()) == set(range(10))
     assert (templates[slots] == SLOT).all(), "the templates are written over"
 
 
 def test_literals_evaluate_to_their_value() -> None:
-    written = {value: literal(value) for value in range(-81, 82)}
-    assert written[20] == "99+2+"
-    assert written[0] == "0"
-    assert written[-9] == "9~"
-    assert len(set(written.values())) == len(written)
-    for value, text in written.items():
+    literal_texts = {value: literal(value) for value in range(-81, 82)}
+    assert literal_texts[20] == "99+2+"
+    assert literal_texts[0] == "0"
+    assert literal_texts[-9] == "9~"
+    assert len(set(literal_texts.values())) == len(literal_texts)
+    for value, text in literal_texts.items():
         assert vm.run(text).outputs == (vm.Int(value),)
         assert re.fullmatch(r"\d(\d\+)*~?", text)
         assert len(text) <= 2 * -(-max(abs(value), 1) // 9) - 1 + (value < 0), "longer than it must be"
     for low, high in [(0, 9), (-9, 0), (-81, 81), (-20, 27)]:
-        assert literal_width(low, high) == max(len(written[value]) for value in range(low, high + 1))
+        assert literal_width(low, high) == max(len(literal_texts[value]) for value in range(low, high + 1))
 
 
 # --- statements about computed numbers -------------------------------------------------------------------------------
@@ -410,18 +411,18 @@ def test_literals_evaluate_to_their_value() -> None:
 
 def operands(family: Statements, text: str) -> list[str]:
     """The expressions of every statement of a program, X before Y, cut from the end by what each instruction takes."""
-    found = []
+    all_operands = []
     for statement in re.findall("[^<>=]+[<>=]!?", text):
         rest = re.sub("[<>=]!?$", "", statement)
         mine: list[str] = []
         while rest:
-            wanted, at = 1, len(rest)
-            while wanted:
+            n_open, at = 1, len(rest)
+            while n_open:
                 at -= 1
-                wanted += vm.INSTRUCTIONS[rest[at]].inputs - 1
+                n_open += vm.INSTRUCTIONS[rest[at]].inputs - 1
             mine, rest = [rest[at:], *mine], rest[:at]
-        found += mine[:1] if family.name == "arith" else mine
-    return found
+        all_operands += mine[:1] if family.name == "arith" else mine
+    return all_operands
 
 
 def numbers(family: Statements, n: int = 3000) -> np.ndarray:
@@ -469,11 +470,11 @@ def test_lengths_of_expressions(family: Computed, lengths: set[int]) -> None:
         statements = [re.sub(r"\{.*\}|[<=>]\.?", "", text).rstrip(".") for text in texts(family, 1000)]
         assert {len(part) for text in statements for part in re.split("f+", text)} == lengths
         return
-    found = [len(part) for text in texts(family, 1000) for part in operands(family, text)]
+    part_lengths = [len(part) for text in texts(family, 1000) for part in operands(family, text)]
     if family == Compare(length=4, min_length=1, operators="+~", low=0, high=9):
-        assert set(found) == lengths  # two or four instructions have no value above 0 but by ~~
+        assert set(part_lengths) == lengths  # two or four instructions have no value above 0 but by ~~
     else:
-        assert uniform(found, lengths)
+        assert uniform(part_lengths, lengths)
 
 
 @pytest.mark.parametrize("operators", ["+", "-*", "%~", "+-*/%xn~m"])

@@ -32,6 +32,7 @@ from cadmus.programs.families import (
 from cadmus.programs.parts.family import knobs
 from cadmus.programs.parts.statements import Statements
 from cadmus.programs.parts.structured import _skeleton_pool
+from tests.fuzzing import examples
 
 SETTINGS = [
     Arith(),
@@ -81,7 +82,6 @@ SETTINGS = [
     Stack(shuffles="\\;", assertions=3, digit_skew=1.0),
     Stack(skeletons=10, zipf=1.0),
 ]
-each = pytest.mark.parametrize("family", SETTINGS, ids=str)
 
 
 @cache
@@ -89,16 +89,16 @@ def texts(family: Family, n: int = 300, seed: int = 0) -> tuple[str, ...]:
     return tuple(tokens.decode(family.generate(n, np.random.default_rng(seed))))
 
 
-def close_to(found: np.ndarray | list[bool], share: float, n_min: int = 500) -> bool:
+def close_to(draws: np.ndarray | list[bool], share: float, n_min: int = 500) -> bool:
     """Whether a share of enough yes-or-no draws lies within 4.5 standard errors of what it should be."""
-    assert len(found) >= n_min
-    return abs(np.mean(found) - share) <= 4.5 * np.sqrt(share * (1 - share) / len(found))
+    assert len(draws) >= n_min
+    return abs(np.mean(draws) - share) <= 4.5 * np.sqrt(share * (1 - share) / len(draws))
 
 
-def uniform(found: list, of: set | range, n_min: int = 500) -> bool:
+def uniform(draws: list, of: set | range, n_min: int = 500) -> bool:
     """Whether what was found is each of `of` equally often, and nothing else."""
-    array = np.array(found)
-    return set(found) == set(of) and all(close_to(array == one, 1 / len(of), n_min) for one in of)
+    array = np.array(draws)
+    return set(draws) == set(of) and all(close_to(array == value, 1 / len(of), n_min) for value in of)
 
 
 def test_every_family_is_here_with_default_and_other_knobs() -> None:
@@ -115,58 +115,70 @@ def test_every_family_is_here_with_default_and_other_knobs() -> None:
 # --- what is drawn ---------------------------------------------------------------------------------------------------
 
 
-@each
-def test_programs_are_true_by_the_plain_machine_and_of_their_form(family: Family) -> None:
+@pytest.mark.parametrize("family", SETTINGS, ids=str)
+def test_programs_of_a_setting(family: Family) -> None:
+    """Five properties that programs have whatever the knobs."""
+    check_true_and_formed(family)
+    check_width(family)
+    check_seed(family)
+    check_nothing_drawn(family)
+    check_decisions(family)
+
+
+def check_true_and_formed(family: Family) -> None:
+    """Programs are true by the plain machine, and of their family's form."""
     programs = family.generate(300, np.random.default_rng(0))
     assert programs.dtype == np.uint8
     assert programs.shape == (300, family.width)
     assert (tokens.lengths(programs) < family.width).all(), "a program lacks its ."
     assert np.array_equal(tokens.sequences(programs)[:, 1:], programs), "there is something behind the ."
     for text in texts(family):
-        assert vm.verdict(text), text
-        assert family.accepts(text), text
-        assert family.accepts(text.rstrip("."))
+        assert vm.verdict(text), f"{text} is false"
+        assert family.accepts(text), f"{text} has not the form"
+        assert family.accepts(text.rstrip(".")), f"{text} has not the form without its ."
 
 
-@each
-def test_width_is_not_for_nothing(family: Family) -> None:
+def check_width(family: Family) -> None:
     """The array is as wide as the longest program, or as the worst case of all parts at once."""
     longest = max(map(len, texts(family, 2000)))
     if isinstance(family, Statements) and family.min_length in (0, family.length):
-        assert longest == family.width - (family.name == "equality" and family.negated_share == 0)
+        expected = family.width - (family.name == "equality" and family.negated_share == 0)
+        assert longest == expected, "the width is not that of the longest program"
     else:
-        assert family.width * 0.5 <= longest <= family.width
+        assert family.width * 0.5 <= longest <= family.width, "the width is for nothing"
 
 
-@each
-def test_a_seed_fixes_the_programs(family: Family) -> None:
+def check_seed(family: Family) -> None:
+    """A seed fixes the programs."""
     again, other = (family.generate(300, np.random.default_rng(seed)) for seed in (0, 1))
-    assert tokens.decode(again) == list(texts(family))
-    assert tokens.decode(other) != list(texts(family)) or len(set(texts(family))) == 1
+    assert tokens.decode(again) == list(texts(family)), "the same seed gives other programs"
+    only_one = len(set(texts(family))) == 1
+    assert tokens.decode(other) != list(texts(family)) or only_one, "another seed gives the same programs"
 
 
-@each
-def test_drawing_nothing_gives_no_rows(family: Family) -> None:
+def check_nothing_drawn(family: Family) -> None:
+    """Drawing nothing gives no rows."""
     nothing = family.generate(0, np.random.default_rng(0))
-    assert nothing.shape == (0, family.width)
-    assert nothing.dtype == np.uint8
+    assert nothing.shape == (0, family.width), "the shape of no programs"
+    assert nothing.dtype == np.uint8, "the dtype of no programs"
 
 
-@each
-def test_decisions_lie_inside_and_the_text_goes_on_with_the_answer(family: Family) -> None:
+def check_decisions(family: Family) -> None:
+    """Decisions lie inside, and the text goes on with the answer."""
     for text in texts(family):
-        cuts = family.decisions(text)
-        assert list(cuts) == sorted(set(cuts))
+        positions = family.decisions(text)
+        assert list(positions) == sorted(set(positions)), text
         defined_last = text.endswith("}.") and "{" in text
         expected = {"label": text.count("f"), "random": 1}.get(family.name, getattr(family, "assertions", 1))
-        assert len(cuts) == (1 if defined_last and family.name != "random" else expected)
-        for cut in cuts:
-            assert 0 < cut < len(text)
-            answer = family.answer(text, cut)
-            assert text.startswith(text[:cut] + answer)
-            assert answer.endswith(".") is (cut == cuts[-1])
-        assert text[: cuts[-1]] + family.answer(text, cuts[-1]) == text
-        assert all(family.answer(text, cut) is None for cut in range(len(text) + 2) if cut not in cuts)
+        assert len(positions) == (1 if defined_last and family.name != "random" else expected), text
+        for position in positions:
+            assert 0 < position < len(text), text
+            answer = family.answer(text, position)
+            assert text.startswith(text[:position] + answer), text
+            assert answer.endswith(".") is (position == positions[-1]), text
+        assert text[: positions[-1]] + family.answer(text, positions[-1]) == text
+        for position in set(range(len(text) + 2)) - set(positions):
+            assert family.answer(text, position) is None, text
 
 
 def test_false_programs_are_never_let_out() -> None:
@@ -200,18 +212,18 @@ register_knobs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(register_knobs, st.integers(0, 2**32))
-def test_register_under_any_knobs(turned: dict, seed: int) -> None:
+def test_register_under_any_knobs(knob_values: dict, seed: int) -> None:
     """Where results leave the range nearly always (products of 9s), the draw may be given up, in one line."""
-    family = Register(**turned)
+    family = Register(**knob_values)
     try:
-        drawn = texts(family, 20, seed)
+        programs = texts(family, 20, seed)
     except ValueError as error:
         if not re.match(r"register: \d+ of 20 programs were not found in \d+ tries; ", str(error)):
             raise
         reject()
-    for text in drawn:
+    for text in programs:
         assert vm.verdict(text)
         assert family.accepts(text)
         cuts = family.decisions(text)
@@ -222,9 +234,9 @@ def test_register_under_any_knobs(turned: dict, seed: int) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_knobs_are_documented(name: str) -> None:
-    found = knobs(FAMILIES[name])
-    assert list(found) == [field.name for field in fields(FAMILIES[name])]
-    for knob in found.values():
+    all_knobs = knobs(FAMILIES[name])
+    assert list(all_knobs) == [field.name for field in fields(FAMILIES[name])]
+    for knob in all_knobs.values():
         assert knob.default == getattr(FAMILIES[name](), knob.name)
         assert len(knob.doc) > 10
         assert "\n" not in knob.doc
@@ -236,8 +248,8 @@ def test_knobs_are_documented(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if "digit_skew" in knobs(family)])
 def test_digit_skew_moves_the_digits(name: str) -> None:
     def mean(skew: float) -> float:
-        written = "".join(texts(FAMILIES[name](digit_skew=skew), 1000))
-        return float(np.mean([int(token) for token in written if token.isdecimal()]))
+        digits = "".join(texts(FAMILIES[name](digit_skew=skew), 1000))
+        return float(np.mean([int(token) for token in digits if token.isdecimal()]))
 
     few, some, many = mean(1.0), mean(0.0), mean(-1.0)
     assert few < some - 0.3
@@ -252,8 +264,8 @@ def template(family: Family, text: str) -> str:
     text = text.replace("f!", "f") if family.name == "label" else text
     if family.name == "register":
         stores, assertions = parts(text)
-        stored = [(source if loads(source) else "L") + target for source, target in stores]
-        text = "".join([*stored, *(re.sub(rf"{LITERAL}=", "L=", assertion) for assertion in assertions)])
+        store_forms = [(source if loads(source) else "L") + target for source, target in stores]
+        text = "".join([*store_forms, *(re.sub(rf"{LITERAL}=", "L=", assertion) for assertion in assertions)])
     if family.name in ("sequence", "sequence_advanced", "stack"):
         text = re.sub(rf"{LITERAL}=", "L=", text)
     return re.sub(r"\d", "0", text)
@@ -276,9 +288,9 @@ STRUCTURED = [
 @pytest.mark.parametrize("family", STRUCTURED, ids=str)
 def test_skeletons_are_as_many_as_asked_for(family: Family, count: int) -> None:
     family = replace(family, skeletons=count)
-    found = {template(family, text) for text in texts(family, 2000)}
-    assert len(found) == count
-    assert {template(family, text) for text in texts(family, 500, seed=1)} <= found, "the bank follows the seed"
+    templates = {template(family, text) for text in texts(family, 2000)}
+    assert len(templates) == count
+    assert {template(family, text) for text in texts(family, 500, seed=1)} <= templates, "the bank follows the seed"
 
 
 @pytest.mark.parametrize("zipf", [0.0, 1.0, 2.5])
@@ -286,8 +298,10 @@ def test_skeletons_are_as_many_as_asked_for(family: Family, count: int) -> None:
 def test_zipf_multiplies_the_weights_of_the_chosen_skeletons(family: Family, zipf: float) -> None:
     natural, weights = (_skeleton_pool(replace(family, skeletons=4, zipf=exponent))[1] for exponent in (0.0, zipf))
     assert np.allclose(weights / weights[0], natural / natural[0] * np.arange(1, 5) ** -zipf)
-    found = Counter(template(family, text) for text in texts(replace(family, skeletons=4, zipf=zipf), 2000))
-    counts = sorted(found.values(), reverse=True)
+    counts_of_templates = Counter(
+        template(family, text) for text in texts(replace(family, skeletons=4, zipf=zipf), 2000)
+    )
+    counts = sorted(counts_of_templates.values(), reverse=True)
     heaviest = sorted(weights, reverse=True)
     assert all(close_to(np.arange(2000) < n, w) for n, w in zip(counts, heaviest, strict=True))
 
@@ -299,9 +313,9 @@ def test_a_limit_on_skeletons_leaves_programs_as_they_are_on_average(family: Fam
     bank, weights = _skeleton_pool(replace(family, skeletons=count))
     rng = np.random.default_rng(0)
     lengths = [tokens.lengths(family.fill(some, rng)[0]) for some in (bank, family.structures(4000, rng))]
-    chosen, all_of_them = weights @ lengths[0], lengths[1].mean()
+    mean_of_pool, all_of_them = weights @ lengths[0], lengths[1].mean()
     spread = lengths[1].std() * np.sqrt((weights**2).sum())  # of the mean of as many structures, so weighed
-    assert abs(chosen - all_of_them) < 4 * spread + 0.03 * all_of_them
+    assert abs(mean_of_pool - all_of_them) < 4 * spread + 0.03 * all_of_them
 
 
 @pytest.mark.parametrize(
@@ -349,17 +363,19 @@ def test_after_share(share: float) -> None:
         assert all(text.startswith("{") for text in texts(family, 2000) if "{" in text and not text.endswith("}."))
 
 
-@pytest.mark.parametrize(("subroutines", "fewest", "most"), [(1, 1, 2), (2, 1, 1), (3, 2, 4), (3, 8, 8)])
-def test_subroutines_and_calls(subroutines: int, fewest: int, most: int) -> None:
-    family = Subroutine(high=27, length=5, subroutines=subroutines, min_calls=fewest, max_calls=most, operators="+xn")
-    counts, called = [], Counter()
+@pytest.mark.parametrize(("subroutines", "minimum", "maximum"), [(1, 1, 2), (2, 1, 1), (3, 2, 4), (3, 8, 8)])
+def test_subroutines_and_calls(subroutines: int, minimum: int, maximum: int) -> None:
+    family = Subroutine(
+        high=27, length=5, subroutines=subroutines, min_calls=minimum, max_calls=maximum, operators="+xn"
+    )
+    counts, callees = [], Counter()
     for text in texts(family, 1000):
         assert len(definitions(text)) == subroutines
         (calls,) = re.findall("[fgh]+", text)
         counts.append(len(calls))
-        called.update(calls)
-    assert set(counts) == set(range(fewest, most + 1))
-    assert set(called) == set("fgh"[:subroutines])
+        callees.update(calls)
+    assert set(counts) == set(range(minimum, maximum + 1))
+    assert set(callees) == set("fgh"[:subroutines])
     assert max(counts.count(c) for c in set(counts)) < 1.25 * min(counts.count(c) for c in set(counts))
 
 
@@ -403,7 +419,7 @@ STEP = re.compile(r"\((?:\d,)+Q|[RTWMOP]|\d[-+*xn]")
 
 def statements(family: Sequence, n: int = 2000) -> list[dict]:
     """The parts of every statement: source, steps (a list of tokens, digits left out), reading, literal."""
-    found = []
+    all_statements = []
     for text in texts(family, n):
         rest = re.sub(r"\{[^}]*\}", "", text).removesuffix(".")
         matches = list(STATEMENT.finditer(rest))
@@ -411,26 +427,28 @@ def statements(family: Sequence, n: int = 2000) -> list[dict]:
         assert len(matches) == family.assertions
         for match in matches:
             steps = [step[-1] for step in STEP.findall(match["steps"])]
-            found.append({**match.groupdict(), "steps": steps, "reading": match["reading"].lstrip("0123456789")})
-    return found
+            all_statements.append(
+                {**match.groupdict(), "steps": steps, "reading": match["reading"].lstrip("0123456789")}
+            )
+    return all_statements
 
 
-@pytest.mark.parametrize(("fewest", "most"), [(1, 5), (3, 3), (2, 16)])
-def test_elements_of_sequences(fewest: int, most: int) -> None:
-    family = Sequence(min_elements=fewest, max_elements=most, steps="R", readings="#", count_share=0.0)
-    assert uniform([one["source"].count(",") for one in statements(family)], range(fewest, most + 1))
+@pytest.mark.parametrize(("minimum", "maximum"), [(1, 5), (3, 3), (2, 16)])
+def test_elements_of_sequences(minimum: int, maximum: int) -> None:
+    family = Sequence(min_elements=minimum, max_elements=maximum, steps="R", readings="#", count_share=0.0)
+    assert uniform([statement["source"].count(",") for statement in statements(family)], range(minimum, maximum + 1))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_count_share(share: float) -> None:
     family = Sequence(count_share=share, steps="R", readings="#", assertions=2)
-    assert close_to([one["source"].endswith("r") for one in statements(family, 1000)], share)
+    assert close_to([statement["source"].endswith("r") for statement in statements(family, 1000)], share)
 
 
-@pytest.mark.parametrize(("kind", "fewest", "most"), [(Sequence, 0, 2), (Sequence, 0, 0), (SequenceAdvanced, 1, 5)])
-def test_steps_count(kind: type[Sequence], fewest: int, most: int) -> None:
-    family = kind(min_steps=fewest, max_steps=most, steps="R", readings="#", assertions=2)
-    assert uniform([len(one["steps"]) for one in statements(family)], range(fewest, most + 1))
+@pytest.mark.parametrize(("kind", "minimum", "maximum"), [(Sequence, 0, 2), (Sequence, 0, 0), (SequenceAdvanced, 1, 5)])
+def test_steps_count(kind: type[Sequence], minimum: int, maximum: int) -> None:
+    family = kind(min_steps=minimum, max_steps=maximum, steps="R", readings="#", assertions=2)
+    assert uniform([len(statement["steps"]) for statement in statements(family)], range(minimum, maximum + 1))
 
 
 @pytest.mark.parametrize(
@@ -440,27 +458,27 @@ def test_steps_count(kind: type[Sequence], fewest: int, most: int) -> None:
 )
 def test_steps_in_use(kind: type[Sequence], steps: str) -> None:
     family = kind(steps=steps, low=0, high=81)
-    used = Counter(step for one in statements(family) for step in one["steps"])
+    used = Counter(step for statement in statements(family) for step in statement["steps"])
     assert set(used) == set(steps)
     assert max(used.values()) < 2 * min(used.values())
 
 
 def test_steps_and_readings_are_equally_likely_where_all_can_be() -> None:
     family = Sequence(steps="RQ", readings="#SXI", high=81, low=0, min_elements=2, count_share=0.0)
-    assert uniform([step for one in statements(family) for step in one["steps"]], set("RQ"))
-    assert uniform([one["reading"] for one in statements(family)], set("#SXI"))
+    assert uniform([step for statement in statements(family) for step in statement["steps"]], set("RQ"))
+    assert uniform([statement["reading"] for statement in statements(family)], set("#SXI"))
 
 
 @pytest.mark.parametrize("readings", ["#", "SX", "IE", "#SXIE"])
 @pytest.mark.parametrize("kind", [Sequence, SequenceAdvanced])
 def test_readings_in_use(kind: type[Sequence], readings: str) -> None:
-    assert {one["reading"] for one in statements(kind(readings=readings), 1000)} == set(readings)
+    assert {statement["reading"] for statement in statements(kind(readings=readings), 1000)} == set(readings)
 
 
 @pytest.mark.parametrize("family", [Sequence(low=3, high=12), SequenceAdvanced(low=-12, high=0, steps="M-")], ids=str)
 def test_what_is_read_lies_in_the_range(family: Sequence) -> None:
-    found = {value_of(one["literal"]) for one in statements(family)}
-    assert found == set(range(family.low, family.high + 1))
+    values = {value_of(statement["literal"]) for statement in statements(family)}
+    assert values == set(range(family.low, family.high + 1))
 
 
 @pytest.mark.parametrize("operators", ["+", "-%<", "+-*xn%<>="])
@@ -483,12 +501,12 @@ TESTS = {">": "0>", "<": "0<", "=": "0=", "odd": "0%", "even": "0%!"}
 
 
 def bodies_of(predicates: str, tests: str) -> set[str]:
-    found = {QUANTITIES[p] + TESTS[t] for p in predicates.split() for t in tests.split() if p != "contains"}
-    return found | ({"0E", "0E!"} if "contains" in predicates else set())
+    bodies = {QUANTITIES[p] + TESTS[t] for p in predicates.split() for t in tests.split() if p != "contains"}
+    return bodies | ({"0E", "0E!"} if "contains" in predicates else set())
 
 
 @pytest.mark.parametrize(
-    "turned",
+    "knob_values",
     [
         {},
         {"predicates": "length", "tests": "odd"},
@@ -498,10 +516,10 @@ def bodies_of(predicates: str, tests: str) -> set[str]:
     ids=str,
 )
 @pytest.mark.parametrize("kind", [Label, Induce])
-def test_predicates_and_tests(kind: type[Label | Induce], turned: dict) -> None:
-    family = kind(**turned)
-    found = Counter(re.sub(r"\d", "0", body) for text in texts(family, 2000) for body in definitions(text))
-    assert set(found) == bodies_of(family.predicates, family.tests)
+def test_predicates_and_tests(kind: type[Label | Induce], knob_values: dict) -> None:
+    family = kind(**knob_values)
+    counts = Counter(re.sub(r"\d", "0", body) for text in texts(family, 2000) for body in definitions(text))
+    assert set(counts) == bodies_of(family.predicates, family.tests)
     parities = {body for text in texts(family, 2000) for body in definitions(text) if "%" in body}
     assert all("2%" in body for body in parities)
 
@@ -514,7 +532,7 @@ def examples(text: str) -> list[tuple[int, bool]]:
     """The elements of each example and whether the plain machine finds the predicate true of it."""
     (body,) = definitions(text)
     sequences = [match[0].partition("f")[0] for match in EXAMPLE.finditer(text)]
-    return [(one.count(","), vm.verdict(f"{{{body}}}{one}f.")) for one in sequences]
+    return [(sequence.count(","), vm.verdict(f"{{{body}}}{sequence}f.")) for sequence in sequences]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
@@ -538,22 +556,22 @@ def test_false_share_of_induced_labels() -> None:
     assert positive(0.2) > positive(0.5) + 0.1 > positive(0.8) + 0.2
 
 
-@pytest.mark.parametrize(("fewest", "most"), [(2, 5), (3, 3), (2, 16)])
-def test_induce_shows_both_labels(fewest: int, most: int) -> None:
-    family = Induce(min_examples=fewest, max_examples=most)
+@pytest.mark.parametrize(("minimum", "maximum"), [(2, 5), (3, 3), (2, 16)])
+def test_induce_shows_both_labels(minimum: int, maximum: int) -> None:
+    family = Induce(min_examples=minimum, max_examples=maximum)
     for text in texts(family, 300):
         labels = [label for _, label in examples(text)]
-        assert fewest <= len(labels) <= most
+        assert minimum <= len(labels) <= maximum
         assert set(labels) == {False, True}
         assert [f"{int(label)}" for label in labels] == re.findall("f([01])=", text)
 
 
-@pytest.mark.parametrize(("fewest", "most"), [(1, 3), (4, 4), (1, 16)])
-def test_examples_and_elements(fewest: int, most: int) -> None:
-    family = Label(min_examples=fewest, max_examples=most, min_elements=2, max_elements=4)
-    found = [examples(text) for text in texts(family, 1000)]
-    assert uniform([len(some) for some in found], range(fewest, most + 1))
-    assert uniform([elements for some in found for elements, _ in some], range(2, 5))
+@pytest.mark.parametrize(("minimum", "maximum"), [(1, 3), (4, 4), (1, 16)])
+def test_examples_and_elements(minimum: int, maximum: int) -> None:
+    family = Label(min_examples=minimum, max_examples=maximum, min_elements=2, max_elements=4)
+    all_examples = [examples(text) for text in texts(family, 1000)]
+    assert uniform([len(some) for some in all_examples], range(minimum, maximum + 1))
+    assert uniform([elements for some in all_examples for elements, _ in some], range(2, 5))
     induced = [examples(text) for text in texts(Induce(min_elements=2, max_elements=4, **EASY), 1000)]
     assert {elements for some in induced for elements, _ in some} == {2, 3, 4}
 
@@ -562,10 +580,10 @@ def test_examples_and_elements(fewest: int, most: int) -> None:
 
 
 def test_random_lengths_are_uniform_and_all_instructions_come() -> None:
-    found = texts(Random(max_length=12), 3000)
-    assert uniform([len(text) - 1 for text in found], range(3, 13))
-    assert set("".join(found)) == set(vm.VOCAB)
-    assert len(set(found)) > 2500
+    programs = texts(Random(max_length=12), 3000)
+    assert uniform([len(text) - 1 for text in programs], range(3, 13))
+    assert set("".join(programs)) == set(vm.VOCAB)
+    assert len(set(programs)) > 2500
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
@@ -611,8 +629,8 @@ def later_stores(family: Register, n: int) -> Iterator[tuple[bool, bool | None, 
             unread.add(target)
 
 
-def without_none(found: Iterator[bool | None]) -> list[bool]:
-    return [one for one in found if one is not None]
+def without_none(draws: Iterator[bool | None]) -> list[bool]:
+    return [draw for draw in draws if draw is not None]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.7, 1.0])
@@ -648,17 +666,17 @@ def test_shares_hold_where_results_often_leave_the_range(family: Register) -> No
     """A structure that cannot be filled is given up after 40 tries, so the shares may be off a little."""
     later = list(later_stores(family, 3000))
     asserted = [assertion for text in texts(family, 3000) for assertion in parts(text)[1]]
-    for found, share in [
+    for draws, share in [
         ([computed for computed, _, _ in later], family.dependent_share),
         (without_none(old for _, old, _ in later), family.overwrite_share),
         (without_none(dead for _, _, dead in later), family.dead_share),
         ([loads(assertion) == 2 for assertion in asserted], family.pair_share),
     ]:
-        sampling = 4.5 * np.sqrt(share * (1 - share) / max(len(found), 1))
-        assert abs(np.mean(found) - share) <= 0.035 + sampling
+        sampling = 4.5 * np.sqrt(share * (1 - share) / max(len(draws), 1))
+        assert abs(np.mean(draws) - share) <= 0.035 + sampling
     stores = [len(parts(text)[0]) for text in texts(family, 3000)]
-    wanted = 1 / (family.max_stores - family.min_stores + 1)
-    assert all(abs(stores.count(k) / 3000 - wanted) < 0.05 for k in range(family.min_stores, family.max_stores + 1))
+    expected = 1 / (family.max_stores - family.min_stores + 1)
+    assert all(abs(stores.count(k) / 3000 - expected) < 0.05 for k in range(family.min_stores, family.max_stores + 1))
 
 
 def test_stores_overwrite_where_no_register_is_left() -> None:
@@ -684,51 +702,51 @@ def distances(family: Register, n: int = 1000) -> Iterator[tuple[int, list[int]]
             yield last[assertion[0]], list(last.values())
 
 
-@pytest.mark.parametrize(("fewest", "most"), [(0, 0), (0, 16), (2, 2), (1, 3), (3, 7)])
-def test_distance_between_store_and_assertion(fewest: int, most: int) -> None:
-    family = Register(min_stores=4, max_stores=8, min_distance=fewest, max_distance=most, assertions=2)
+@pytest.mark.parametrize(("minimum", "maximum"), [(0, 0), (0, 16), (2, 2), (1, 3), (3, 7)])
+def test_distance_between_store_and_assertion(minimum: int, maximum: int) -> None:
+    family = Register(min_stores=4, max_stores=8, min_distance=minimum, max_distance=maximum, assertions=2)
     inside = 0
     for distance, there in distances(family):
-        fitting = [d for d in there if fewest <= d <= most]
+        fitting = [d for d in there if minimum <= d <= maximum]
         if fitting:
             assert distance in fitting
             inside += 1
         else:
-            off = {d: max(fewest - d, d - most) for d in there}
+            off = {d: max(minimum - d, d - maximum) for d in there}
             assert off[distance] == min(off.values()), "not the nearest"
     assert inside > 500
 
 
-@pytest.mark.parametrize(("fewest", "most", "assertions"), [(2, 4, 1), (1, 3, 4), (5, 5, 2), (16, 16, 8)])
-def test_stores_and_assertions(fewest: int, most: int, assertions: int) -> None:
-    family = Register(min_stores=fewest, max_stores=most, assertions=assertions, operators="xn")
+@pytest.mark.parametrize(("minimum", "maximum", "assertions"), [(2, 4, 1), (1, 3, 4), (5, 5, 2), (16, 16, 8)])
+def test_stores_and_assertions(minimum: int, maximum: int, assertions: int) -> None:
+    family = Register(min_stores=minimum, max_stores=maximum, assertions=assertions, operators="xn")
     split = [parts(text) for text in texts(family, 600)]
-    assert uniform([len(stores) for stores, _ in split], range(fewest, most + 1))
+    assert uniform([len(stores) for stores, _ in split], range(minimum, maximum + 1))
     assert all(len(asserted) == assertions for _, asserted in split)
 
 
 @pytest.mark.parametrize("registers", ["abcd", "d", "ca"])
 @pytest.mark.parametrize("operators", ["+-", "*", "xn", "+-*xn"])
 def test_registers_and_operators(registers: str, operators: str) -> None:
-    seen = Counter("".join(texts(Register(registers=registers, operators=operators, pair_share=0.5))))
-    assert {token for token in seen if token in "abcd"} == set(registers)
-    assert {token for token in seen if token in "ABCD"} == set(registers.upper())
-    assert {token for token in seen if token in "+-*/%xn"} == set(operators)
+    counts = Counter("".join(texts(Register(registers=registers, operators=operators, pair_share=0.5))))
+    assert {token for token in counts if token in "abcd"} == set(registers)
+    assert {token for token in counts if token in "ABCD"} == set(registers.upper())
+    assert {token for token in counts if token in "+-*/%xn"} == set(operators)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 9), (-9, 0), (-12, 30), (-81, 81), (0, 0)])
 def test_register_values_lie_in_their_range(low: int, high: int) -> None:
     family = Register(low=low, high=high, operators="+-*xn", pair_share=0.5, assertions=2)
-    held, asserted = set(), set()
+    register_values, asserted = set(), set()
     for text in texts(family, 600):
         states = vm.run(text).states
-        held |= {value.v for state in states for value in state.registers.values() if value is not vm.NAN}
+        register_values |= {value.v for state in states for value in state.registers.values() if value is not vm.NAN}
         asserted |= {states[i - 1].stack[-1].v for i, token in enumerate(text) if token == "="}
-    for values in (held, asserted):
+    for values in (register_values, asserted):
         assert min(values) >= low
         assert max(values) <= high
     if high - low < 50:  # 600 programs reach them all
-        assert held == set(range(low, high + 1))
+        assert register_values == set(range(low, high + 1))
 
 
 def test_assertions_ask_all_registers_and_all_ages() -> None:
@@ -744,30 +762,30 @@ SHUFFLED = re.compile(rf"(\d+)([:\\@o;]*)([-+*xn]*)({LITERAL})=")
 
 def stack_parts(family: Stack, n: int = 1000) -> list[tuple[str, str, str, str]]:
     """The digits, shuffles, operators and literal of every statement."""
-    found = [match for text in texts(family, n) for match in SHUFFLED.findall(text)]
-    assert len(found) == n * family.assertions
-    return found
+    matches = [match for text in texts(family, n) for match in SHUFFLED.findall(text)]
+    assert len(matches) == n * family.assertions
+    return matches
 
 
-@pytest.mark.parametrize(("fewest", "most"), [(2, 4), (3, 3), (1, 9)])
-def test_values_on_the_stack(fewest: int, most: int) -> None:
-    family = Stack(min_values=fewest, max_values=most, max_depth=10, operators="xn", assertions=2)
-    assert uniform([len(values) for values, *_ in stack_parts(family)], range(fewest, most + 1))
+@pytest.mark.parametrize(("minimum", "maximum"), [(2, 4), (3, 3), (1, 9)])
+def test_values_on_the_stack(minimum: int, maximum: int) -> None:
+    family = Stack(min_values=minimum, max_values=maximum, max_depth=10, operators="xn", assertions=2)
+    assert uniform([len(values) for values, *_ in stack_parts(family)], range(minimum, maximum + 1))
 
 
-@pytest.mark.parametrize(("fewest", "most"), [(0, 3), (2, 2), (1, 16)])
-def test_shuffles_on_the_stack(fewest: int, most: int) -> None:
-    family = Stack(min_shuffles=fewest, max_shuffles=most, operators="xn", min_values=2)
-    assert uniform([len(shuffles) for _, shuffles, *_ in stack_parts(family, 2000)], range(fewest, most + 1))
+@pytest.mark.parametrize(("minimum", "maximum"), [(0, 3), (2, 2), (1, 16)])
+def test_shuffles_on_the_stack(minimum: int, maximum: int) -> None:
+    family = Stack(min_shuffles=minimum, max_shuffles=maximum, operators="xn", min_values=2)
+    assert uniform([len(shuffles) for _, shuffles, *_ in stack_parts(family, 2000)], range(minimum, maximum + 1))
 
 
 @pytest.mark.parametrize("shuffles", [":", "\\", "@o", ";", ":\\@o;"])
 @pytest.mark.parametrize("operators", ["-", "xn", "+-*xn"])
 def test_shuffles_and_operators_in_use(shuffles: str, operators: str) -> None:
     family = Stack(shuffles=shuffles, operators=operators, min_values=3, low=-81, high=81)
-    found = stack_parts(family)
-    assert set("".join(part[1] for part in found)) == set(shuffles)
-    assert set("".join(part[2] for part in found)) == set(operators)
+    all_parts = stack_parts(family)
+    assert set("".join(part[1] for part in all_parts)) == set(shuffles)
+    assert set("".join(part[2] for part in all_parts)) == set(operators)
 
 
 @pytest.mark.parametrize("depth", [4, 5, 9])
@@ -782,7 +800,7 @@ def test_max_depth(depth: int) -> None:
 @pytest.mark.parametrize(("low", "high"), [(-9, 9), (3, 20), (-30, 0)])
 def test_what_the_stack_leaves_lies_in_the_range(low: int, high: int) -> None:
     family = Stack(low=low, high=high, operators="+-*")
-    found = {value_of(literal) for *_, literal in stack_parts(family)}
-    assert found == set(range(low, high + 1))
+    values = {value_of(literal) for *_, literal in stack_parts(family)}
+    assert values == set(range(low, high + 1))
     for values, shuffles, operators, literal in stack_parts(family):
         assert value_of(values + shuffles + operators) == value_of(literal)

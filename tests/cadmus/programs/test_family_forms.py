@@ -71,12 +71,12 @@ def edits(text: str) -> Iterator[str]:
 @each_formed
 def test_what_is_one_edit_away_is_refused_or_well_formed(family: Family) -> None:
     """One value for every statement, no foreign instruction, definitions that are there, and answers of the form."""
-    refused = true = 0
+    n_refused = n_true = 0
     for text in sorted(texts(family)[:20], key=len)[:3]:
         for edited in edits(text):
             if not family.accepts(edited):
-                refused += 1
-                true += vm.verdict(edited)
+                n_refused += 1
+                n_true += vm.verdict(edited)
                 continue
             main = re.sub(r"\{[^{}]+\}", "", edited).removesuffix(".")
             assert not set(main) - set("0123456789" + alphabet(family)), edited
@@ -84,14 +84,14 @@ def test_what_is_one_edit_away_is_refused_or_well_formed(family: Family) -> None
             assert leaves(main) == statements, edited
             if family.name == "subroutine":
                 assert len(re.findall(r"\{[^{}]+\}", edited)) == family.subroutines
-            cuts = family.decisions(edited)
-            assert list(cuts) == sorted(set(cuts))
-            assert 0 < cuts[0] <= cuts[-1] < len(edited)
-            answer = family.answer(edited, cuts[-1])
-            assert answer is None or family.accepts(edited[: cuts[-1]] + answer)
+            positions = family.decisions(edited)
+            assert list(positions) == sorted(set(positions))
+            assert 0 < positions[0] <= positions[-1] < len(edited)
+            answer = family.answer(edited, positions[-1])
+            assert answer is None or family.accepts(edited[: positions[-1]] + answer)
             assert family.accepts(edited[:-1]), "the . makes a difference"
-    assert refused > 200, "nearly all is taken"
-    assert true > 10, "what is refused is false anyway"
+    assert n_refused > 200, "nearly all is taken"
+    assert n_true > 10, "what is refused is false anyway"
 
 
 def near_misses(family: Family, text: str) -> Iterator[str]:
@@ -176,50 +176,79 @@ NOT_ACCEPTED = {
     Compare(): ["941-*51+>.", "941-*55*1+>!.", "941-*55*1+&.", "941-*55*1+>11=.", "941-*~5*1+>."],
     Compare(length=1, low=0, high=9): ["3=.", "334=.", "33=!.", "٣3=."],
     Subroutine(): [
-        *("{1+}3f4.", "{1+}3f=.", "{1+}f4=.", "{1+}3g4=.", "{1+}3fff4=.", "{1+}34=.", "{1+}3F4=.", "3f4=.", "{}3f4=."),
-        *(
-            "{1+}3f4={1+}.",
-            "3f{1+}4=.",
-            "{1+}{1+}3f4=.",
-            "{1+3f4=.",
-            "3f4={1+.",
-            "1+}3f4=.",
-            "{1{+}3f4=.",
-            "{1+}3f4f=.",
-        ),
+        "{1+}3f4.",
+        "{1+}3f=.",
+        "{1+}f4=.",
+        "{1+}3g4=.",
+        "{1+}3fff4=.",
+        "{1+}34=.",
+        "{1+}3F4=.",
+        "3f4=.",
+        "{}3f4=.",
+        "{1+}3f4={1+}.",
+        "3f{1+}4=.",
+        "{1+}{1+}3f4=.",
+        "{1+3f4=.",
+        "3f4={1+.",
+        "1+}3f4=.",
+        "{1{+}3f4=.",
+        "{1+}3f4f=.",
     ],
     Subroutine(min_calls=2): ["{1+}3f4=."],
     Subroutine(subroutines=2): ["{1+}3f4={1+}.", "{1+}3f4=.", "{1+}{1+}3h4=.", "3f{1+}{1+}4=.", "{1+}{1+}{1+}3f4=."],
     Sequence(): [
-        *("(1,2,3,=.", "(1,2,3,1I=.", "1,2,3,1I2=.", "(1,2,31I2=.", "(1,2,3,I2=.", "(1,2,3,S6.", "(#0=.", "12rS9=."),
-        *(
-            "(1,2,3,RTRS3=.",
-            "(1,2,3,OS6=.",
-            "(1,2,3,4,5,6,S3=.",
-            "(1,2,3,S6=!.",
-            "(1,2,3,S6<.",
-            "(1,2,3,QS6=.",
-            "((1,S1=.",
-        ),
+        "(1,2,3,=.",
+        "(1,2,3,1I=.",
+        "1,2,3,1I2=.",
+        "(1,2,31I2=.",
+        "(1,2,3,I2=.",
+        "(1,2,3,S6.",
+        "(#0=.",
+        "12rS9=.",
+        "(1,2,3,RTRS3=.",
+        "(1,2,3,OS6=.",
+        "(1,2,3,4,5,6,S3=.",
+        "(1,2,3,S6=!.",
+        "(1,2,3,S6<.",
+        "(1,2,3,QS6=.",
+        "((1,S1=.",
     ],
     Sequence(steps="R", readings="S"): ["(1,2,TS2=.", "(1,2,X2=.", "(1,2,(3,QS6=."],
     Sequence(count_share=0.0): ["5r#5=."],
     SequenceAdvanced(): [
-        *("{1>}(1,2,O#2=.", "(1,2,W#1=.", "{}(1,2,W#1=.", "{1>}(1,2,W#1={1>}.", "(1,2,#2=.", "(1,2,RS3=.", "(1,O#1=."),
-        *("(1,2,1-S1=.", "{1>}{2>}(1,2,W#1=.", "(1,2,{1>}W#1=."),
+        "{1>}(1,2,O#2=.",
+        "(1,2,W#1=.",
+        "{}(1,2,W#1=.",
+        "{1>}(1,2,W#1={1>}.",
+        "(1,2,#2=.",
+        "(1,2,RS3=.",
+        "(1,O#1=.",
+        "(1,2,1-S1=.",
+        "{1>}{2>}(1,2,W#1=.",
+        "(1,2,{1>}W#1=.",
     ],
     Label(): [
-        *("(1,2,3,f{#1>}.", "{#1>}(1,2,3,f!!.", "{#1>}(1,2,3,g.", "{#1>}(1,2,3,.", "{#1>}.", "{#1>}(f.", "{#1>}5f."),
-        *("{#1>}(1,2,3,f1=.", "{#1>}(1,2,3,4,5,f.", "{#1>}(1,f(1,f(1,f(1,f!.", "{}(1,f.", "{#1>}(1,f{1}."),
+        "(1,2,3,f{#1>}.",
+        "{#1>}(1,2,3,f!!.",
+        "{#1>}(1,2,3,g.",
+        "{#1>}(1,2,3,.",
+        "{#1>}.",
+        "{#1>}(f.",
+        "{#1>}5f.",
+        "{#1>}(1,2,3,f1=.",
+        "{#1>}(1,2,3,4,5,f.",
+        "{#1>}(1,f(1,f(1,f(1,f!.",
+        "{}(1,f.",
+        "{#1>}(1,f{1}.",
     ],
     Induce(): [
-        *(
-            "{#1>}(1,2,f1=(2,3,f1=(7,f0=.",
-            "(1,2,f1=(2,3,f1={#1>}.",
-            "(1,2,f1=(2,3,f1=(7,f2={#1>}.",
-            "(1,2,f1=(7,f0=(7,f0={}.",
-        ),
-        *("(1,2,f1=(2,3,f1=(7,f0=.", "(1,2,f1=(2,3,f1=(7,f!{#1>}.", "(1,2,f1=(2,3,f1=(7,f0={#1>}{1}."),
+        "{#1>}(1,2,f1=(2,3,f1=(7,f0=.",
+        "(1,2,f1=(2,3,f1={#1>}.",
+        "(1,2,f1=(2,3,f1=(7,f2={#1>}.",
+        "(1,2,f1=(7,f0=(7,f0={}.",
+        "(1,2,f1=(2,3,f1=(7,f0=.",
+        "(1,2,f1=(2,3,f1=(7,f!{#1>}.",
+        "(1,2,f1=(2,3,f1=(7,f0={#1>}{1}.",
     ],
     Random(): ["34.", "123456789.", "", "."],
     Random(instructions="12+-"): ["1:1.", "12+3."],
@@ -239,19 +268,23 @@ NOT_ACCEPTED = {
     Register(registers="a"): ["3B3Aa3=.", "3Ab3=."],
     Register(operators="+"): ["3Aa1-Aa2=.", "3Aaa-0=."],
     Stack(): [
-        *(
-            "34+7=.",
-            "34\\-1.",
-            "34\\-=.",
-            "34\\1=.",
-            "34\\--1=.",
-            "3\\4-1=.",
-            "34\\-+1=.",
-            "34\\*3=.",
-            "34\\-1=!.",
-            "34r-1=.",
-        ),
-        *("34\\\\\\\\-1=.", "34567\\----1=.", "34;;4=.", "34@+7=.", "34ooo:++++1=.", "34\\-1<.", "4:+8=."),
+        "34+7=.",
+        "34\\-1.",
+        "34\\-=.",
+        "34\\1=.",
+        "34\\--1=.",
+        "3\\4-1=.",
+        "34\\-+1=.",
+        "34\\*3=.",
+        "34\\-1=!.",
+        "34r-1=.",
+        "34\\\\\\\\-1=.",
+        "34567\\----1=.",
+        "34;;4=.",
+        "34@+7=.",
+        "34ooo:++++1=.",
+        "34\\-1<.",
+        "4:+8=.",
     ],
     Stack(shuffles=":"): ["34\\-1=."],
     Stack(min_shuffles=2): ["34\\-1=."],
@@ -269,10 +302,10 @@ def test_texts_that_have_not_the_form(family: Family, wrong: list[str]) -> None:
             family.answer(text, 1)
 
 
-@each_formed
-def test_what_stands_behind_the_end_does_not_matter(family: Family) -> None:
-    text = texts(family)[0]
-    assert family.decisions(text + "..34+") == family.decisions(text) == family.decisions(text[:-1])
+def test_what_stands_behind_the_end_does_not_matter() -> None:
+    for family in FORMED:
+        text = texts(family)[0]
+        assert family.decisions(text + "..34+") == family.decisions(text) == family.decisions(text[:-1]), family
 
 
 @pytest.mark.parametrize(
@@ -375,9 +408,9 @@ ANSWERS = [
 @pytest.mark.parametrize(("family", "text", "answers"), ANSWERS, ids=str)
 def test_answers_by_hand(family: Family, text: str, answers: dict[int, str | None]) -> None:
     assert family.decisions(text) == tuple(answers)
-    assert {cut: family.answer(text, cut) for cut in answers} == answers
-    for cut in set(range(-1, len(text) + 2)) - set(answers):
-        assert family.answer(text, cut) is None
+    assert {position: family.answer(text, position) for position in answers} == answers
+    for position in set(range(-1, len(text) + 2)) - set(answers):
+        assert family.answer(text, position) is None
 
 
 def test_every_family_has_answers_by_hand_and_texts_that_are_not_its() -> None:
@@ -388,9 +421,11 @@ def test_every_family_has_answers_by_hand_and_texts_that_are_not_its() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_program_that_a_family_is_introduced_with_is_true_and_of_its_form(name: str) -> None:
-    shown = re.findall(r"\[([^\] ]*)\]", __import__(f"cadmus.programs.families.{name}", fromlist=["*"]).__doc__ or "")
-    assert shown or name == "random"
-    for text in shown:
+    introductions = re.findall(
+        r"\[([^\] ]*)\]", __import__(f"cadmus.programs.families.{name}", fromlist=["*"]).__doc__ or ""
+    )
+    assert introductions or name == "random"
+    for text in introductions:
         assert vm.verdict(text), f"{text} is shown as a program of {name}"
 
 
@@ -404,11 +439,11 @@ def shares(kind: type[Family], *names: str) -> Iterator[tuple[Callable[[], Famil
             yield (lambda name=name, value=value: kind(**{name: value})), message
 
 
-def ranges(kind: type[Family], what: str, least: int, most: int) -> Iterator[tuple[Callable[[], Family], str]]:
-    for low, high in [(least - 1, most), (least, most + 1), (most, most - 1)]:
+def ranges(kind: type[Family], what: str, minimum: int, maximum: int) -> Iterator[tuple[Callable[[], Family], str]]:
+    for low, high in [(minimum - 1, maximum), (minimum, maximum + 1), (maximum, maximum - 1)]:
         message = (
             f"{kind.name}: min_{what} = {low} and max_{what} = {high} "
-            f"must have {least} <= min_{what} <= max_{what} <= {most}"
+            f"must have {minimum} <= min_{what} <= max_{what} <= {maximum}"
         )
         yield (lambda low=low, high=high: kind(**{f"min_{what}": low, f"max_{what}": high})), message
 
@@ -469,10 +504,10 @@ REFUSED = [
     ),
     *(
         (
-            lambda turned=turned: Compare(length=7, **turned),
+            lambda knob=knob: Compare(length=7, **knob),
             "compare: skeletons and zipf choose among listed expressions, so length = 7 must be 5 or less",
         )
-        for turned in ({"skeletons": 3}, {"zipf": 1.0})
+        for knob in ({"skeletons": 3}, {"zipf": 1.0})
     ),
     (lambda: Stack(zipf=1.0), "stack: zipf = 1.0 weighs a number of skeletons; set skeletons too"),
     *(
@@ -482,8 +517,8 @@ REFUSED = [
         )
         for share in (0.0, 1.0)
     ),
-    (lambda: Arith(low=-1), "arith: X is held against a digit, so low = -1 and high = 9 must lie in 0..9, low first"),
-    (lambda: Arith(high=10), "arith: X is held against a digit, so low = 0 and high = 10 must lie in 0..9, low first"),
+    (lambda: Arith(low=-1), "arith: X equals a digit, so low = -1 and high = 9 must lie in 0..9, low first"),
+    (lambda: Arith(high=10), "arith: X equals a digit, so low = 0 and high = 10 must lie in 0..9, low first"),
     (lambda: Compare(low=3, high=3), "compare: X and Y can only be equal (low = high = 3); set equal_share = 1"),
     (lambda: Subroutine(low=3, high=3), "subroutine: X and Y can only be equal (low = high = 3); set equal_share = 1"),
     (lambda: Equality(low=3, high=3), "equality: X and Y can only be equal (low = high = 3); set negated_share = 0"),
@@ -493,11 +528,11 @@ REFUSED = [
         for kind in COMPUTED for operators in ("+!", "++", "1")
     ),
     *(
-        (lambda kind=kind, least=least: kind(length=5, min_length=least),
-         f"{kind.name}: min_length = {least} must be 0 or lie in 1..5")
-        for kind in COMPUTED for least in (-1, 6)
+        (lambda kind=kind, minimum=minimum: kind(length=5, min_length=minimum),
+         f"{kind.name}: min_length = {minimum} must be 0 or lie in 1..5")
+        for kind in COMPUTED for minimum in (-1, 6)
     ),
-    *(refused for kind in COMPUTED for refused in between(kind, "length", 1, 9)),
+    *(refusal for kind in COMPUTED for refusal in between(kind, "length", 1, 9)),
     *shares(Compare, "equal_share"),
     *shares(Equality, "negated_share"),
     *shares(Subroutine, "equal_share", "after_share"),
@@ -510,15 +545,15 @@ REFUSED = [
         "subroutine: operators = '~m' has none of + - * / % x n, which bodies need",
     ),
     *(
-        refused
+        refusal
         for kind in (Sequence, SequenceAdvanced, Stack)
-        for refused in [
+        for refusal in [
             (lambda kind=kind: kind(low=-82), f"{kind.name}: [low, high] = [-82, {kind().high}] must lie in [-81, 81]"),
             (lambda kind=kind: kind(high=82), f"{kind.name}: [low, high] = [{kind().low}, 82] must lie in [-81, 81]"),
             (lambda kind=kind: kind(low=5, high=4), f"{kind.name}: [low, high] = [5, 4] must lie in [-81, 81], "),
         ]
     ),
-    *(refused for kind in (Sequence, SequenceAdvanced) for refused in (
+    *(refusal for kind in (Sequence, SequenceAdvanced) for refusal in (
         *ranges(kind, "elements", 1, 16),
         *ranges(kind, "steps", 0, 8),
         *shares(kind, "count_share"),
@@ -528,16 +563,16 @@ REFUSED = [
     *some_tokens(SequenceAdvanced, "steps", "WMOPRTQ+-*xn", "W/"),
     *some_tokens(SequenceAdvanced, "body_operators", "+-*xn%<>=", "+/"),
     *shares(SequenceAdvanced, "after_share"),
-    *(refused for kind in (Label, Induce) for refused in (
+    *(refusal for kind in (Label, Induce) for refusal in (
         *ranges(kind, "elements", 1, 16),
         *shares(kind, "false_share"),
         *(
             (lambda kind=kind, name=name, words=words: kind(**{name: words}),
-             f"{kind.name}: {name} = {words!r} must be some of {known}, each once, with spaces between")
-            for name, known in [
+             f"{kind.name}: {name} = {words!r} must be some of {allowed}, each once, with spaces between")
+            for name, allowed in [
                 ("predicates", "length sum largest smallest first last contains"), ("tests", "> < = odd even")
             ]
-            for words in ("", "sums", f"{known.split()[0]} {known.split()[0]}", known.replace(" ", ","))
+            for words in ("", "sums", f"{allowed.split()[0]} {allowed.split()[0]}", allowed.replace(" ", ","))
         ),
     )),
     *ranges(Label, "examples", 1, 16),
@@ -577,14 +612,14 @@ REFUSED = [
         "stack: none of the shuffles ':' works on 4 values within max_depth = 4; ",
     ),
     *(
-        refused
+        refusal
         for kind in FAMILIES.values() if "assertions" in knobs(kind)
-        for refused in between(kind, "assertions", 1, 8)
+        for refusal in between(kind, "assertions", 1, 8)
     ),
     *(
-        refused
+        refusal
         for kind in FAMILIES.values() if "skeletons" in knobs(kind)
-        for refused in [
+        for refusal in [
             (lambda kind=kind: kind(skeletons=-1), f"{kind.name}: skeletons = -1 must be 0 (all) or more"),
             (lambda kind=kind: kind(zipf=11.0), f"{kind.name}: zipf = 11.0 is an exponent; it must lie in -10..10"),
             (lambda kind=kind: kind(zipf=float("nan")), f"{kind.name}: zipf = nan is an exponent; "),
@@ -594,15 +629,19 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_bad_knobs_are_refused(make: Callable[[], Family], message: str) -> None:
-    with pytest.raises(ValueError, match="^" + re.escape(message)) as caught:
-        make()
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bad_knobs_are_refused(name: str) -> None:
+    refusals = [(make, message) for make, message in REFUSED if message.startswith(f"{name}: ")]
+    assert refusals
+    for make, message in refusals:
+        with pytest.raises(ValueError, match="^" + re.escape(message)) as caught:
+            pytest.fail(f"{make()} is accepted; expected: {message}")
+        assert "\n" not in str(caught.value), message
 
 
 def test_every_knob_is_refused_somewhere() -> None:
     """Each knob is named in a message of its family, but low and high, which are named together."""
+    assert {message.partition(":")[0] for _, message in REFUSED} == set(FAMILIES)
     for name, family in FAMILIES.items():
         mine = " ".join(message for _, message in REFUSED if message.startswith(f"{name}:"))
         for knob in knobs(family):

@@ -16,11 +16,21 @@ from tests import programs as random_programs
 
 def some_programs() -> list[str]:
     """Programs of every family, and random texts with definitions, NANs and sequences, the empty one among them."""
-    drawn = [
+    family_texts = [
         text for family in FAMILIES.values() for text in tokens.decode(family().generate(40, np.random.default_rng(0)))
     ]
     texts = [random_programs.draw(Dice(seed)) for seed in range(300)]
-    return [*drawn, *(text for text in texts if len(text) <= 80), "", ".", "5", "{5}7f.", "5." + "34+7=", "55.", "0."]
+    return [
+        *family_texts,
+        *(text for text in texts if len(text) <= 80),
+        "",
+        ".",
+        "5",
+        "{5}7f.",
+        "5." + "34+7=",
+        "55.",
+        "0.",
+    ]
 
 
 PROGRAMS = some_programs()
@@ -48,7 +58,7 @@ def has_pair(text: str, pairs: tuple[str, ...]) -> bool:
 BY_HAND = {
     "values": lambda text, values: shows(text, values),
     "pairs": lambda text, pairs: has_pair(text, pairs),
-    "max_length": lambda text, most: len(body_of(text)) > most,
+    "max_length": lambda text, maximum: len(body_of(text)) > maximum,
     "skeletons": lambda text, skeletons: skeleton_of(text) in skeletons,
 }
 RULES = [
@@ -57,8 +67,11 @@ RULES = [
         ("pairs", pairs)
         for pairs in [("*n",), ("x-", "+="), ("00",), ("0+",), ("A0", ",S"), ("}(",), ("{0",), ("\\:",)]
     ),
-    *(("max_length", most) for most in [1, 5, 11, 40, 1000]),
-    *(("skeletons", one) for one in [("00+0=",), ("000++0+00-+=", "{#0>}(0,f"), ("0",), ("(0,0,0I0=", "0A0Bab+0=")]),
+    *(("max_length", maximum) for maximum in [1, 5, 11, 40, 1000]),
+    *(
+        ("skeletons", skeletons)
+        for skeletons in [("00+0=",), ("000++0+00-+=", "{#0>}(0,f"), ("0",), ("(0,0,0I0=", "0A0Bab+0=")]
+    ),
 ]
 
 
@@ -67,36 +80,36 @@ def test_every_rule_is_what_it_says(rule: str, kept_out: tuple | int) -> None:
     hold_out = HoldOut(**{rule: kept_out})
     assert hold_out.rules == (rule,)
     expected = [BY_HAND[rule](text, kept_out) for text in PROGRAMS]
-    assert hold_out.held(ENCODED).tolist() == expected
-    assert hold_out.held(ENCODED, rule).tolist() == expected
+    assert hold_out.holds_out(ENCODED).tolist() == expected
+    assert hold_out.holds_out(ENCODED, rule).tolist() == expected
 
 
 def test_every_rule_holds_something_out_and_not_all() -> None:
     for name in BY_HAND:
-        counts = [HoldOut(**{rule: kept_out}).held(ENCODED).sum() for rule, kept_out in RULES if rule == name]
+        counts = [HoldOut(**{rule: kept_out}).holds_out(ENCODED).sum() for rule, kept_out in RULES if rule == name]
         assert any(0 < count < len(PROGRAMS) for count in counts), name
 
 
 def test_rules_add_up() -> None:
     hold_out = HoldOut(values=(13, -7), pairs=("*n", "x-"), max_length=30, skeletons=("00+0=", "000++0="))
     assert hold_out.rules == ("values", "pairs", "max_length", "skeletons")
-    by_rule = [hold_out.held(ENCODED, rule) for rule in hold_out.rules]
-    assert np.array_equal(hold_out.held(ENCODED), np.any(by_rule, axis=0))
-    for rule, held in zip(hold_out.rules, by_rule, strict=True):
+    by_rule = [hold_out.holds_out(ENCODED, rule) for rule in hold_out.rules]
+    assert np.array_equal(hold_out.holds_out(ENCODED), np.any(by_rule, axis=0))
+    for rule, is_held_out in zip(hold_out.rules, by_rule, strict=True):
         alone = HoldOut(**{rule: getattr(hold_out, rule)})
-        assert np.array_equal(alone.held(ENCODED), held), "one rule moves another"
+        assert np.array_equal(alone.holds_out(ENCODED), is_held_out), "one rule moves another"
 
 
 def test_empty_rules_hold_out_nothing() -> None:
     assert HoldOut().rules == ()
-    assert not HoldOut().held(ENCODED).any()
-    assert HoldOut(pairs=("*n",)).held(ENCODED[:0]).shape == (0,)
+    assert not HoldOut().holds_out(ENCODED).any()
+    assert HoldOut(pairs=("*n",)).holds_out(ENCODED[:0]).shape == (0,)
     for rule in BY_HAND:
-        assert not HoldOut().held(ENCODED, rule).any(), rule
+        assert not HoldOut().holds_out(ENCODED, rule).any(), rule
 
 
 @pytest.mark.parametrize(
-    ("text", "values", "held"),
+    ("text", "values", "is_held_out"),
     [
         ("34+7=.", (7,), True),
         ("34+7=.", (1,), True),  # what `=` leaves is on top too
@@ -114,8 +127,8 @@ def test_empty_rules_hold_out_nothing() -> None:
         ("5A7a", (5,), True),
     ],
 )
-def test_values_by_hand(text: str, values: tuple[int, ...], held: bool) -> None:
-    assert HoldOut(values=values).held(tokens.encode([text])).tolist() == [held]
+def test_values_by_hand(text: str, values: tuple[int, ...], is_held_out: bool) -> None:
+    assert HoldOut(values=values).holds_out(tokens.encode([text])).tolist() == [is_held_out]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +141,9 @@ def test_values_by_hand(text: str, values: tuple[int, ...], held: bool) -> None:
         ({"pairs": ("",)}, "hold_out: pair '' must be two instructions"),
         ({"pairs": ("5+",)}, "hold_out: pair '5+' names a digit; write 0 for any digit"),
         ({"pairs": ("+9",)}, "hold_out: pair '+9' names a digit; write 0 for any digit"),
-        ({"skeletons": ("34+",)}, "hold_out: '34+' is no skeleton; write every digit as 0 and leave out the ."),
-        ({"skeletons": ("00+.",)}, "hold_out: '00+.' is no skeleton; write every digit as 0 and leave out the ."),
-        ({"skeletons": ("",)}, "hold_out: '' is no skeleton; write every digit as 0 and leave out the ."),
+        ({"skeletons": ("34+",)}, "hold_out: '34+' is not a skeleton; write every digit as 0 and leave out the ."),
+        ({"skeletons": ("00+.",)}, "hold_out: '00+.' is not a skeleton; write every digit as 0 and leave out the ."),
+        ({"skeletons": ("",)}, "hold_out: '' is not a skeleton; write every digit as 0 and leave out the ."),
         ({"skeletons": ("00é",)}, "'é' at position 2 is not an instruction"),
         ({"max_length": -1}, "hold_out: max_length = -1 must be 0 (no limit) or more"),
     ],

@@ -70,11 +70,11 @@ def share_of(some: str) -> Own:
 def followed(first: str, second: str) -> Own:
     """The share of a program's `first` that `second` follows."""
 
-    def measured(programs: np.ndarray) -> np.ndarray:
+    def values(programs: np.ndarray) -> np.ndarray:
         here = programs[:, :-1] == _ID[first]
         return (here & (programs[:, 1:] == _ID[second])).sum(1) / here.sum(1)
 
-    return measured
+    return values
 
 
 def mean(numbers: np.ndarray) -> pd.Series:
@@ -159,7 +159,11 @@ TURNS = (
     Turn("subroutine", "assertions", 2, "length", "up", "LENGTH FORMS depth"),
     Turn("subroutine", "equal_share", 0.4, ends_in("="), "up", "FORMS", base={"after_share": 0.0}),
     Turn(
-        *("subroutine", "subroutines", 2, "definitions", "up"),
+        "subroutine",
+        "subroutines",
+        2,
+        "definitions",
+        "up",
         "LENGTH FORMS trigram_entropy instruction_pairs value_coverage",
     ),
     Turn("subroutine", "min_calls", 2, "executed", "up", "FORMS trigram_entropy"),
@@ -186,11 +190,19 @@ TURNS = (
     Turn("sequence_advanced", "min_elements", 4, "sequence_length", "up", "LENGTH FORMS"),
     Turn("sequence_advanced", "max_elements", 9, "sequence_length", "up", "LENGTH FORMS"),
     Turn(
-        *("sequence_advanced", "count_share", 0.5, contains("r"), "up"),
+        "sequence_advanced",
+        "count_share",
+        0.5,
+        contains("r"),
+        "up",
         "LENGTH TEXTS ENTROPY zipf_slope sequence_length",
     ),
     Turn(
-        *("sequence_advanced", "steps", "WM+*", "instruction_pairs", "down"),
+        "sequence_advanced",
+        "steps",
+        "WM+*",
+        "instruction_pairs",
+        "down",
         "LENGTH definitions behavioural_duplicates",
     ),
     # more steps, more W and M, which call
@@ -199,7 +211,11 @@ TURNS = (
     Turn("sequence_advanced", "readings", "#S", "instruction_pairs", "down", "FORMS ENTROPY"),
     # small digits make small numbers, written with fewer tokens
     Turn(
-        *("sequence_advanced", "digit_skew", 2.0, "token_entropy", "down"),
+        "sequence_advanced",
+        "digit_skew",
+        2.0,
+        "token_entropy",
+        "down",
         "LENGTH TEXTS ENTROPY VALUES skeletons depth sequence_length",
     ),
     # structures with definitions are many; of a few, more or fewer have them last
@@ -232,7 +248,11 @@ TURNS = (
     Turn("induce", "zipf", 0.5, "zipf_slope", "up", base={"skeletons": 400}),
     # longer programs hold more of everything
     Turn(
-        *("random", "min_length", 6, "length", "up"),
+        "random",
+        "min_length",
+        6,
+        "length",
+        "up",
         "FORMS bigram_entropy instruction_pairs depth executed stores loads definitions",
     ),
     Turn(
@@ -245,12 +265,20 @@ TURNS = (
     ),
     # whatever is left out, others take its place
     Turn(
-        *("random", "instructions", NO_REGISTERS, "instruction_pairs", "down"),
+        "random",
+        "instructions",
+        NO_REGISTERS,
+        "instruction_pairs",
+        "down",
         "FORMS READS stores chain depth executed definitions",
     ),
     # digits take the place of everything else
     Turn(
-        *("random", "digit_share", 0.45, share_of(DIGITS), "up"),
+        "random",
+        "digit_share",
+        0.45,
+        share_of(DIGITS),
+        "up",
         "FORMS ENTROPY instruction_pairs depth stores loads definitions",
     ),
     # `9~` is longer than `9`, and `~` a new neighbour
@@ -266,13 +294,22 @@ TURNS = (
     Turn("register", "overwrite_share", 0.75, "read_distance", "down", "FORMS ENTROPY"),
     # at the defaults (two to four stores, few of them read) it moves nothing measurable
     Turn(
-        *("register", "dead_share", 1.0, "live_share", "down"),
+        "register",
+        "dead_share",
+        1.0,
+        "live_share",
+        "down",
         "read_distance behavioural_duplicates",
         base={"dead_share": 0.0, "overwrite_share": 0.6, "dependent_share": 0.6, "min_stores": 4, "max_stores": 8},
     ),
     # from the defaults it also moves stores, 3.0 -> 3.6: programs of two stores have no register of that age
     Turn(
-        *("register", "min_distance", 2, "read_distance", "up", "FORMS READS"),
+        "register",
+        "min_distance",
+        2,
+        "read_distance",
+        "up",
+        "FORMS READS",
         base={"min_stores": 4},
     ),
     Turn("register", "max_distance", 0, "read_distance", "down", "FORMS ENTROPY live_share"),
@@ -314,19 +351,29 @@ class MixtureTurn:
 MIXTURE_TURNS = (
     # without duplicates no text is more frequent than another
     MixtureTurn(
-        *("duplicates", Component(Equality()), Component(Equality(), duplicates="keep")),
-        *("duplication", "up", "TEXTS FORMS"),
+        "duplicates",
+        Component(Equality()),
+        Component(Equality(), duplicates="keep"),
+        "duplication",
+        "up",
+        "TEXTS FORMS",
     ),
     MixtureTurn(
-        *("pairs", Component(Compare()), HoldOut(pairs=("*n", "x-", "n+", "-x", "/%", "%/"))),
-        *("instruction_pairs", "down"),
+        "pairs",
+        Component(Compare()),
+        HoldOut(pairs=("*n", "x-", "n+", "-x", "/%", "%/")),
+        "instruction_pairs",
+        "down",
     ),
     MixtureTurn("max_length", Component(Register()), HoldOut(max_length=15), "longest", "down"),
     MixtureTurn("values", Component(Equality()), HoldOut(values=(-9, -8, -7)), "value_coverage", "down"),
     MixtureTurn(
-        *("skeletons", Component(Equality())),
+        "skeletons",
+        Component(Equality()),
         HoldOut(skeletons=tuple(f"00n00{operator}{end}" for operator in "+-*/%xn" for end in ("=", "=!"))),
-        *("skeletons", "down", "FORMS"),
+        "skeletons",
+        "down",
+        "FORMS",
     ),
 )
 
@@ -335,13 +382,13 @@ MIXTURE_TURNS = (
 
 
 @cache
-def drawn(family: Family, seed: int) -> np.ndarray:
+def draw(family: Family, seed: int) -> np.ndarray:
     return family.generate(PROGRAMS, np.random.default_rng(seed))
 
 
 @cache
-def measured(family: Family, seed: int) -> pd.DataFrame:
-    return properties_of(drawn(family, seed))
+def measure_family(family: Family, seed: int) -> pd.DataFrame:
+    return properties_of(draw(family, seed))
 
 
 def properties_of(programs: np.ndarray) -> pd.DataFrame:
@@ -366,17 +413,17 @@ def shift(before: pd.Series, after: pd.Series) -> str:
 
 def shifts(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, str]:
     """The properties that move, and where to; `pair_coverage` is `instruction_pairs` / 3,025."""
-    found = {name: shift(before.loc[name], after.loc[name]) for name in PROPERTIES if name != "pair_coverage"}
-    return {name: direction for name, direction in found.items() if direction}
+    directions = {name: shift(before.loc[name], after.loc[name]) for name in PROPERTIES if name != "pair_coverage"}
+    return {name: direction for name, direction in directions.items() if direction}
 
 
 def unnamed(also: str, moves: str | Own, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, str]:
     """What moves, with its values, though neither `also` nor `moves` names it."""
-    named = {name for word in also.split() for name in GROUPS.get(word, (word,))} | {moves}
+    named_properties = {name for word in also.split() for name in GROUPS.get(word, (word,))} | {moves}
     return {
         name: f"{direction}: {before.value[name]:.4g} -> {after.value[name]:.4g}"
         for name, direction in shifts(before, after).items()
-        if name not in named
+        if name not in named_properties
     }
 
 
@@ -397,9 +444,9 @@ def test_the_table_names_properties_that_there_are() -> None:
 
 @pytest.mark.parametrize("turn", TURNS, ids=lambda turn: f"{turn.family}.{turn.knob}")
 def test_a_knob_moves_its_own_property_and_holds_the_others(turn: Turn) -> None:
-    before, after = measured(turn.before, 0), measured(turn.after, 1)
+    before, after = measure_family(turn.before, 0), measure_family(turn.after, 1)
     if callable(turn.moves):
-        sides = mean(turn.moves(drawn(turn.before, 0))), mean(turn.moves(drawn(turn.after, 1)))
+        sides = mean(turn.moves(draw(turn.before, 0))), mean(turn.moves(draw(turn.after, 1)))
     else:
         sides = before.loc[turn.moves], after.loc[turn.moves]
     assert shift(*sides) == turn.direction, f"{sides[0].value:.4g} -> {sides[1].value:.4g}"
@@ -408,13 +455,13 @@ def test_a_knob_moves_its_own_property_and_holds_the_others(turn: Turn) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_nothing_moves_where_no_knob_is_turned(family: type[Family]) -> None:
-    assert shifts(measured(family(), 0), measured(family(), 1)) == {}
+    assert shifts(measure_family(family(), 0), measure_family(family(), 1)) == {}
 
 
 def test_a_second_knob_turned_in_secret_is_noticed() -> None:
     (turn,) = (turn for turn in TURNS if (turn.family, turn.knob) == ("compare", "assertions"))
-    leaking = measured(replace(turn.after, operators="+-*"), 1)
-    assert "instruction_pairs" in unnamed(turn.also, turn.moves, measured(turn.before, 0), leaking)
+    leaking = measure_family(replace(turn.after, operators="+-*"), 1)
+    assert "instruction_pairs" in unnamed(turn.also, turn.moves, measure_family(turn.before, 0), leaking)
 
 
 def test_a_property_without_meaning_on_one_side_does_not_hold() -> None:
@@ -438,7 +485,7 @@ def programs_of(corpus: Corpus, inside: np.ndarray, n: int) -> np.ndarray:
 
 
 def test_the_tables_have_every_knob_of_a_mixture() -> None:
-    of_components = {one.name for one in fields(Component)} - {"family"}
+    of_components = {field.name for field in fields(Component)} - {"family"}
     assert of_components == {"weight", "duplicates"}  # weight and phases have tests of their own below
     assert {turn.knob for turn in MIXTURE_TURNS} == {"duplicates"} | {rule.name for rule in fields(HoldOut)}
 

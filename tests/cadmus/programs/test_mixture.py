@@ -29,6 +29,7 @@ from cadmus.programs.families import (
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
 from tests.cadmus.programs.test_families import SETTINGS, distances
+from tests.fuzzing import examples
 
 VARIED = Mixture(
     "varied",
@@ -101,7 +102,7 @@ mixtures = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(mixtures)
 def test_toml_round_trip(original: Mixture) -> None:
     again = mixture.from_toml(mixture.to_toml(original))
@@ -130,8 +131,8 @@ def test_a_phase_makes_the_round_trip_whatever_its_families(components: tuple[Co
 
 
 def test_a_phase_that_drops_duplicates_which_the_rest_keeps_makes_the_round_trip() -> None:
-    kept, dropped = (Component(Compare(), 1.0, duplicates) for duplicates in ("keep", "remove"))
-    original = Mixture("m", (kept,), phases=(Phase(0.5, (dropped,)),))
+    keeping, dropped = (Component(Compare(), 1.0, duplicates) for duplicates in ("keep", "remove"))
+    original = Mixture("m", (keeping,), phases=(Phase(0.5, (dropped,)),))
     assert mixture.from_toml(mixture.to_toml(original)) == original
 
 
@@ -172,8 +173,15 @@ def test_first_mixture_ships() -> None:
 def test_paper_mixture_has_its_families_in_its_proportions() -> None:
     paper = mixture.load("paper")
     millions = {
-        **{"arith": 10, "equality": 10, "compare": 10, "subroutine": 10, "sequence": 10, "sequence_advanced": 5},
-        **{"label": 10, "induce": 15, "random": 0.2},
+        "arith": 10,
+        "equality": 10,
+        "compare": 10,
+        "subroutine": 10,
+        "sequence": 10,
+        "sequence_advanced": 5,
+        "label": 10,
+        "induce": 15,
+        "random": 0.2,
     }
     assert [family.name for family in paper.families] == list(millions)
     assert sum(millions.values()) == pytest.approx(80.2)
@@ -188,7 +196,7 @@ def test_default_mixture_has_all_families_and_keeps_something_out() -> None:
     assert [family.name for family in default.families] == list(FAMILIES)
     assert default.hold_out.rules == ("pairs",)
     assert default.programs == 4_000_000
-    sets = {one.name: one for one in default.out_of_distribution}
+    sets = {ood.name: ood for ood in default.out_of_distribution}
     assert list(sets) == ["unseen_values", "longer_expressions", "held_out_pairs", "longer_read_distance"]
     trained = default.family("compare")
     assert sets["unseen_values"].family == replace(trained, low=21, high=40)
@@ -201,7 +209,7 @@ def test_longer_read_distance_is_beyond_what_is_trained() -> None:
     """The set's comment: values stored three or more stores before they are asked for."""
     default = mixture.load("default")
     assert max(distance for distance, _ in distances(default.family("register"))) == 2
-    (unlike,) = (one.family for one in default.out_of_distribution if one.name == "longer_read_distance")
+    (unlike,) = (ood.family for ood in default.out_of_distribution if ood.name == "longer_read_distance")
     assert np.mean([distance >= 3 for distance, _ in distances(unlike)]) > 0.9
 
 
@@ -209,14 +217,14 @@ def test_longer_read_distance_is_beyond_what_is_trained() -> None:
 def test_shipped_mixtures_can_be_drawn(name: str) -> None:
     shipped = mixture.load(name)
     parts = [component.family for _, part in shipped.parts for component in part.components]
-    for family in {*parts, *(one.family for one in shipped.out_of_distribution)}:
+    for family in {*parts, *(ood.family for ood in shipped.out_of_distribution)}:
         assert family.width <= shipped.width or family not in parts
         assert len(family.generate(2000, np.random.default_rng(0))) == 2000
 
 
 def test_knobs_left_out_have_their_defaults() -> None:
-    read = mixture.from_toml('name = "m"\n[[family]]\nname = "register"\nhigh = 12\n[[family]]\nname = "equality"')
-    assert read.components == (Component(Register(high=12), 1.0), Component(Equality(), 1.0))
+    parsed = mixture.from_toml('name = "m"\n[[family]]\nname = "register"\nhigh = 12\n[[family]]\nname = "equality"')
+    assert parsed.components == (Component(Register(high=12), 1.0), Component(Equality(), 1.0))
 
 
 def test_families_shares_and_width() -> None:
@@ -280,8 +288,8 @@ duplicates = "remove"
 
 
 def test_a_phase_without_tables_is_the_base() -> None:
-    read = mixture.from_toml(BASE + "[[phase]]\nuntil = 0.5")
-    assert read.phases == (Phase(0.5, read.components),)
+    parsed = mixture.from_toml(BASE + "[[phase]]\nuntil = 0.5")
+    assert parsed.phases == (Phase(0.5, parsed.components),)
 
 
 def test_at_and_parts() -> None:
@@ -342,18 +350,18 @@ def test_fingerprint_is_of_the_content_not_of_the_name() -> None:
 def test_fingerprint_changes_with_every_knob_weight_and_order() -> None:
     register, compare, equality = VARIED.components
 
-    def turned(family: Family) -> Mixture:
+    def with_register(family: Family) -> Mixture:
         return Mixture("varied", (replace(register, family=family), compare, equality))
 
     others = [
         Mixture("varied", (compare, register, equality)),
         Mixture("varied", (register, compare)),
         Mixture("varied", (replace(register, weight=2.0), compare, equality)),
-        turned(replace(register.family, low=-8)),
-        turned(replace(register.family, registers="db")),
-        turned(replace(register.family, max_stores=5)),
-        turned(replace(register.family, dependent_share=0.3)),
-        turned(replace(register.family, operators="x")),
+        with_register(replace(register.family, low=-8)),
+        with_register(replace(register.family, registers="db")),
+        with_register(replace(register.family, max_stores=5)),
+        with_register(replace(register.family, dependent_share=0.3)),
+        with_register(replace(register.family, operators="x")),
     ]
     assert len({VARIED.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
 
@@ -389,8 +397,10 @@ def test_fingerprint_changes_with_all_but_name_and_size() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fingerprint_changes_with_every_knob(name: str) -> None:
-    turned = {Mixture("m", (Component(family),)).fingerprint: family for family in SETTINGS if family.name == name}
-    assert len(turned) == len([family for family in SETTINGS if family.name == name])
+    by_fingerprint = {
+        Mixture("m", (Component(family),)).fingerprint: family for family in SETTINGS if family.name == name
+    }
+    assert len(by_fingerprint) == len([family for family in SETTINGS if family.name == name])
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -451,8 +461,8 @@ REFUSED = {
             'pairs = "*n"': "pairs = '*n' must be a list of str",
             'pairs = ["*"]': "pair '*' must be two instructions",
             "skeletons = [3]": "skeletons = [3] must be a list of str",
-            "max_length = [3]": "max_length = [3] must be a whole number",
-            "max_length = true": "max_length = True must be a whole number",
+            "max_length = [3]": "max_length = [3] must be int",
+            "max_length = true": "max_length = True must be int",
         }.items()
     },
     "hold_out = 3\n" + COMPARE: "mix.toml: hold_out must be one [hold_out] table",
@@ -480,10 +490,10 @@ REFUSED = {
         "mix.toml: out_of_distribution 'far' has the knobs of training; turn one, or name a rule as held_out"
     ),
     OUTSIDE + 'family = "compare"\nheld_out = "pairs"': (
-        "out_of_distribution 'far': held_out = 'pairs' is no rule that holds anything out; there are none"
+        "out_of_distribution 'far': held_out = 'pairs' is not a rule that holds anything out; there are none"
     ),
     OUTSIDE + 'family = "compare"\nheld_out = "pairs"\n[hold_out]\nvalues = [1]\npairs = []\nmax_length = 9': (
-        "held_out = 'pairs' is no rule that holds anything out; there are values, max_length"
+        "held_out = 'pairs' is not a rule that holds anything out; there are values, max_length"
     ),
     OUTSIDE + 'family = "compare"\nheld_out = 3': "mix.toml: an [[out_of_distribution]] table is name = ",
     OUTSIDE + 'family = "compare"\nweight = 3': "mix.toml: family compare: unknown knob 'weight'",
@@ -529,7 +539,7 @@ def test_nothing_to_load(tmp_path: Path) -> None:
 
 
 def test_integers_and_floats_of_one_value_give_one_fingerprint() -> None:
-    whole, real = (Mixture("m", (Component(Compare(equal_share=one), one),)) for one in (1, 1.0))
+    whole, real = (Mixture("m", (Component(Compare(equal_share=share), share),)) for share in (1, 1.0))
     assert whole.fingerprint == real.fingerprint == mixture.from_toml(mixture.to_toml(whole)).fingerprint
 
 

@@ -10,7 +10,7 @@ from cadmus.machine import tokens, vm
 from cadmus.programs import skeletons
 from cadmus.properties import behaviour, structure
 from cadmus.properties.divergence import divergence
-from tests import programs as drawn
+from tests import programs as random_programs
 
 OPERATORS = np.array([vm.VOCAB.index(token) for token in "+-*/%xn<"], np.uint8)
 
@@ -20,7 +20,7 @@ def sample(*texts: str, times: int = 40) -> np.ndarray:
     return tokens.encode([text for text in texts for _ in range(times)])
 
 
-def measured(programs: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
+def measure(programs: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
     return structure.measure(programs, seed=seed).set_index("property")
 
 
@@ -77,7 +77,7 @@ PLANTED = [  # texts, property, value, programs that it rests on (None: all)
 
 @pytest.mark.parametrize(("texts", "name", "value", "n"), PLANTED, ids=lambda field: str(field))
 def test_planted_truth(texts: list[str], name: str, value: float, n: int | None) -> None:
-    row = measured(sample(*texts)).loc[name]
+    row = measure(sample(*texts)).loc[name]
     assert row.n == (40 * len(texts) if n is None else n)
     if name.endswith("entropy"):  # corrected for a bias that an exactly balanced sample does not have
         assert row.value == pytest.approx(value, abs=0.025)
@@ -100,13 +100,13 @@ def test_the_table_has_one_row_per_property() -> None:
 
 
 def test_executed_depth_and_values_against_the_plain_machine() -> None:
-    texts = [text for text in drawn.stream(4, 300) if text.partition(".")[0]]
-    found = measured(tokens.encode(texts, max(map(len, texts)) + 1))
+    texts = [text for text in random_programs.stream(4, 300) if text.partition(".")[0]]
+    table = measure(tokens.encode(texts, max(map(len, texts)) + 1))
     runs = [vm.run(text) for text in texts]
-    assert found.value.depth == pytest.approx(np.mean([max(len(s.stack) for s in run.states) for run in runs]))
-    assert found.value.executed == pytest.approx(np.mean([vm.FUEL - run.states[-1].fuel for run in runs]))
+    assert table.value.depth == pytest.approx(np.mean([max(len(s.stack) for s in run.states) for run in runs]))
+    assert table.value.executed == pytest.approx(np.mean([vm.FUEL - run.states[-1].fuel for run in runs]))
     tops = {s.stack[-1].v for run in runs for s in run.states if s.stack and isinstance(s.stack[-1], vm.Int)}
-    assert found.value.value_coverage == len(tops)
+    assert table.value.value_coverage == len(tops)
 
 
 # --- behaviour -------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_behaviour(one: str, other: str, alike: bool) -> None:
 
 def test_skeletons_that_behave_alike_have_equal_verdicts() -> None:
     rng = np.random.default_rng(2)
-    texts = drawn.stream(9, 600)
+    texts = random_programs.stream(9, 600)
     forms = np.unique(skeletons.skeletons(tokens.encode(texts, max(map(len, texts)) + 1)), axis=0)
     codes = behaviour.behaviours(forms)
     digits = np.random.default_rng(3).integers(0, 10, (16, (forms < 10).sum(1).max()), np.uint8)
@@ -164,7 +164,7 @@ def test_skeletons_that_behave_alike_have_equal_verdicts() -> None:
 
 def test_few_skeletons_are_run_of_many(monkeypatch) -> None:
     monkeypatch.setattr(structure, "SKELETONS_RUN", 10)
-    row = measured(draws(np.random.default_rng(0), 500, 6)).loc["behavioural_duplicates"]
+    row = measure(draws(np.random.default_rng(0), 500, 6)).loc["behavioural_duplicates"]
     assert row.n == 10
     assert 0 <= row.low <= row.value <= row.high <= 1
 
@@ -187,17 +187,17 @@ def entropies(k: int, length: int) -> dict[str, float]:
 
 
 def test_entropies_of_uniform_tokens() -> None:
-    found = measured(draws(np.random.default_rng(0), 4000, 15))
+    table = measure(draws(np.random.default_rng(0), 4000, 15))
     for name, value in entropies(8, 15).items():
-        assert found.value[name] == pytest.approx(value, abs=0.005), name
-    assert found.value.distinct_programs == 1
-    assert found.value.duplication == 1
+        assert table.value[name] == pytest.approx(value, abs=0.005), name
+    assert table.value.distinct_programs == 1
+    assert table.value.duplication == 1
 
 
 def test_the_bias_of_a_small_sample_is_corrected() -> None:
     """Plug-in trigram entropy of 60 programs lies 0.3 bits too low."""
-    found = np.mean([measured(draws(np.random.default_rng(i), 60, 15)).value.trigram_entropy for i in range(12)])
-    assert found == pytest.approx(entropies(8, 15)["trigram_entropy"], abs=0.08)
+    mean_entropy = np.mean([measure(draws(np.random.default_rng(i), 60, 15)).value.trigram_entropy for i in range(12)])
+    assert mean_entropy == pytest.approx(entropies(8, 15)["trigram_entropy"], abs=0.08)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.6])
@@ -205,9 +205,9 @@ def test_zipf_slope(exponent: float) -> None:
     rng = np.random.default_rng(1)
     share = np.arange(1, 301.0) ** -exponent
     kinds = np.unique(draws(rng, 400, 4), axis=0)[:300]
-    found = measured(kinds[rng.choice(300, 20_000, p=share / share.sum())])
-    assert found.value.zipf_slope == pytest.approx(exponent, abs=0.04)
-    assert found.low.zipf_slope < found.value.zipf_slope < found.high.zipf_slope
+    table = measure(kinds[rng.choice(300, 20_000, p=share / share.sum())])
+    assert table.value.zipf_slope == pytest.approx(exponent, abs=0.04)
+    assert table.low.zipf_slope < table.value.zipf_slope < table.high.zipf_slope
 
 
 def uniform_stream(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -218,12 +218,12 @@ def uniform_stream(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def test_lempel_ziv_is_1_for_noise_and_near_0_for_repetition() -> None:
-    noise = measured(uniform_stream(np.random.default_rng(3), 1000)).loc["lempel_ziv"]
+    noise = measure(uniform_stream(np.random.default_rng(3), 1000)).loc["lempel_ziv"]
     assert noise.value == pytest.approx(1, abs=0.01)
     assert noise.low <= 1 <= noise.high
     assert noise.n == 1000
-    assert measured(sample("+" * 60, times=1500)).value.lempel_ziv < 0.06
-    operators = measured(draws(np.random.default_rng(4), 3000, 40)).value.lempel_ziv
+    assert measure(sample("+" * 60, times=1500)).value.lempel_ziv < 0.06
+    operators = measure(draws(np.random.default_rng(4), 3000, 40)).value.lempel_ziv
     assert np.log(8) / np.log(65) < operators < np.log(8) / np.log(65) + 0.12  # converges slowly, from above
 
 
@@ -234,8 +234,8 @@ def test_lempel_ziv_phrases_by_hand() -> None:
 
 def test_lempel_ziv_reads_no_more_than_its_limit(monkeypatch) -> None:
     monkeypatch.setattr(structure, "LEMPEL_ZIV_TOKENS", 700)
-    assert measured(draws(np.random.default_rng(0), 100, 6)).n.lempel_ziv == 100
-    assert measured(draws(np.random.default_rng(0), 200, 6)).n.lempel_ziv == 100
+    assert measure(draws(np.random.default_rng(0), 100, 6)).n.lempel_ziv == 100
+    assert measure(draws(np.random.default_rng(0), 200, 6)).n.lempel_ziv == 100
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------
@@ -255,14 +255,14 @@ def test_intervals_cover_the_truth() -> None:
     array = tokens.encode(texts, 6)
     covered = dict.fromkeys(truth, 0)
     for _ in range(100):
-        found = measured(array[rng.choice(4, 150, p=shares)])
+        table = measure(array[rng.choice(4, 150, p=shares)])
         for name, value in truth.items():
-            covered[name] += found.low[name] <= value <= found.high[name]
+            covered[name] += table.low[name] <= value <= table.high[name]
     assert all(88 <= count <= 100 for count in covered.values()), {k: int(v) for k, v in covered.items()}
 
 
 def test_an_interval_that_rests_on_one_program_is_nan() -> None:
-    row = measured(np.vstack([sample("+-**."), tokens.encode(["3Aa."], 5)])).loc["read_distance"]
+    row = measure(np.vstack([sample("+-**."), tokens.encode(["3Aa."], 5)])).loc["read_distance"]
     assert (row.value, row.n) == (1, 1)
     assert np.isnan(row.low)
     assert np.isnan(row.high)
@@ -272,16 +272,16 @@ def test_an_interval_that_rests_on_one_program_is_nan() -> None:
 
 
 def test_what_has_no_meaning_is_nan() -> None:
-    found = measured(sample("+."))
+    table = measure(sample("+."))
     nothing = ["zipf_slope", "value_entropy", "sequence_length", "read_distance", "live_share", "chain"]
-    assert sorted(found.index[found.value.isna()]) == sorted([*nothing, "definition_after_use"])
-    assert found.loc[found.value.isna(), ["low", "high"]].isna().all(axis=None)
-    assert found.n.definition_after_use == 0
-    assert found.value.value_coverage == found.value.instruction_pairs == 0
+    assert sorted(table.index[table.value.isna()]) == sorted([*nothing, "definition_after_use"])
+    assert table.loc[table.value.isna(), ["low", "high"]].isna().all(axis=None)
+    assert table.n.definition_after_use == 0
+    assert table.value.value_coverage == table.value.instruction_pairs == 0
 
 
 def test_neither_row_order_nor_padding_nor_what_follows_the_end_matters() -> None:
-    texts = drawn.stream(5, 200)
+    texts = random_programs.stream(5, 200)
     array = tokens.encode(texts, max(map(len, texts)) + 1)
     expected = structure.measure(array, seed=3)
     shuffled = np.pad(np.random.default_rng(0).permutation(array), [(0, 0), (0, 9)], constant_values=tokens.PAD)

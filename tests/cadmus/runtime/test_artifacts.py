@@ -78,11 +78,11 @@ def test_json(tmp_path: Path) -> None:
 def test_arrays(tmp_path: Path) -> None:
     arrays = {"x": np.arange(6).reshape(2, 3)[:, ::2], "y": np.zeros(0, np.uint8), "z": np.ones((2, 2), np.float32).T}
     path = artifacts.write_arrays(tmp_path / "x.safetensors", arrays)
-    found = artifacts.read_arrays(path)
-    assert found.keys() == arrays.keys()
+    loaded = artifacts.read_arrays(path)
+    assert loaded.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert found[name].dtype == array.dtype
-        assert np.array_equal(found[name], array)
+        assert loaded[name].dtype == array.dtype
+        assert np.array_equal(loaded[name], array)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"not json", b"\xff\xfe\x00", b'{"a": }', b"[1, 2", b"{'a': 1}"])
@@ -120,28 +120,30 @@ ARRAYS = {
 def test_one_array(tmp_path: Path, array: np.ndarray) -> None:
     path = tmp_path / "new" / "x.npy"
     assert artifacts.write_array(path, array) == path
-    found = artifacts.read_array(str(path))
-    assert (found.dtype, found.shape) == (array.dtype, array.shape)
-    assert np.array_equal(found, array)
+    loaded = artifacts.read_array(str(path))
+    assert (loaded.dtype, loaded.shape) == (array.dtype, array.shape)
+    assert np.array_equal(loaded, array)
     assert np.array_equal(np.load(path), array)
     assert names(tmp_path) == {"new", "new/x.npy"}
 
 
 def test_an_array_is_read_where_it_is_used_and_not_written_to(tmp_path: Path) -> None:
     path = artifacts.write_array(tmp_path / "x.npy", np.arange(100_000))
-    found = artifacts.read_array(path)
-    assert isinstance(found, np.memmap)
+    loaded = artifacts.read_array(path)
+    assert isinstance(loaded, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        found[0] = 1
+        loaded[0] = 1
     artifacts.write_array(path, np.zeros(3))  # who has the earlier file open keeps it
-    assert np.array_equal(found, np.arange(100_000))
+    assert np.array_equal(loaded, np.arange(100_000))
 
 
 def test_equal_arrays_make_equal_files(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(4, 6)
     same = np.zeros((8, 12), np.uint8)[::2, ::2]
     same[:] = array
-    files = [artifacts.write_array(tmp_path / f"{k}.npy", one).read_bytes() for k, one in enumerate((array, same))]
+    files = [
+        artifacts.write_array(tmp_path / f"{k}.npy", variant).read_bytes() for k, variant in enumerate((array, same))
+    ]
     assert files[0] == files[1]
 
 
@@ -210,16 +212,16 @@ try:
 except OSError as error:
     print("failed:", error)
 """
-    done = in_a_process(script, path)
-    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    process = in_a_process(script, path)
+    assert "failed: [Errno 27] File too large" in process.stdout, process.stderr
     assert names(tmp_path) == (set() if earlier is None else {"file"})
     if earlier is not None:
         assert path.read_bytes() == earlier
 
 
 def test_a_disk_that_is_not_full_takes_the_same_file(tmp_path: Path) -> None:
-    done = in_a_process("disk_full_after(1_000_000)\nartifacts.write_bytes(path, b'x' * 100_000)", tmp_path / "file")
-    assert done.returncode == 0, done.stderr
+    process = in_a_process("disk_full_after(1_000_000)\nartifacts.write_bytes(path, b'x' * 100_000)", tmp_path / "file")
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / "file").read_bytes() == b"x" * 100_000
 
 
@@ -464,15 +466,15 @@ except OSError as error:
 
 def test_a_full_disk_leaves_the_earlier_folder(tmp_path: Path) -> None:
     make(tmp_path, "first")
-    done = in_a_process(WRITE_A_LOT, tmp_path)
-    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    process = in_a_process(WRITE_A_LOT, tmp_path)
+    assert "failed: [Errno 27] File too large" in process.stdout, process.stderr
     assert names(tmp_path) == FINISHED
     assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
 
 
 def test_a_full_disk_leaves_nothing_of_a_new_folder(tmp_path: Path) -> None:
-    done = in_a_process(WRITE_A_LOT, tmp_path / "x")
-    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    process = in_a_process(WRITE_A_LOT, tmp_path / "x")
+    assert "failed: [Errno 27] File too large" in process.stdout, process.stderr
     assert names(tmp_path / "x") == set()
 
 
@@ -488,8 +490,8 @@ try:
 except OSError as error:
     print("failed:", error)
 """
-    done = in_a_process(script, tmp_path)
-    assert "failed: [Errno 27] File too large" in done.stdout, done.stderr
+    process = in_a_process(script, tmp_path)
+    assert "failed: [Errno 27] File too large" in process.stdout, process.stderr
     assert names(tmp_path) == (FINISHED if earlier else set())
     if earlier:
         assert artifacts.read_manifest(tmp_path, "corpus")["about"] == "first"
@@ -526,12 +528,12 @@ with artifacts.new_folder(path, "corpus", about="second") as partial:
 def go(folder: Path, resume: str, files: dict[str, str], *, fail: bool = False) -> set[str]:
     """One go at a folder: what it finds there, before it writes `files` and perhaps fails."""
     with artifacts.new_folder(folder, "corpus", resume=resume, about=resume) as partial:
-        found = names(partial)
+        present = names(partial)
         for name, text in files.items():
             artifacts.write_bytes(partial / name, text.encode())
         if fail:
             raise KeyboardInterrupt
-    return found
+    return present
 
 
 def test_a_second_go_finds_what_the_first_left(tmp_path: Path) -> None:
@@ -703,8 +705,8 @@ def test_fingerprints_name_content() -> None:
 
 
 def test_the_machine_has_one_fingerprint_everywhere(tmp_path: Path) -> None:
-    done = in_a_process("print(artifacts.machine_fingerprint())", tmp_path)
-    assert done.stdout.strip() == artifacts.machine_fingerprint()
+    process = in_a_process("print(artifacts.machine_fingerprint())", tmp_path)
+    assert process.stdout.strip() == artifacts.machine_fingerprint()
 
 
 def test_provenance_is_json() -> None:

@@ -27,20 +27,20 @@ def test_the_choice_takes_well_under_a_second() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instructions", "gain", "chosen"),
+    ("instructions", "gain", "precision"),
     [(True, 4.0, "bf16"), (True, 0.8, "fp32"), (False, 4.0, "fp32"), (None, 4.0, "bf16"), (None, 0.1, "fp32")],
 )
 def test_bf16_needs_instructions_and_speed(
-    instructions: bool | None, gain: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+    instructions: bool | None, gain: float, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Emulated bf16 is 10 to 28 times as slow as fp32; instructions that are there may still be slow."""
     monkeypatch.setattr(devices, "_has_bf16_instructions", lambda: instructions)
     monkeypatch.setattr(devices, "bf16_gain", lambda device: gain)
-    assert devices.fast_precision(CPU) == chosen
+    assert devices.fast_precision(CPU) == precision
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("flags\t\t: fpu avx2 avx512f avx512_bf16\n\nflags: fpu", True),
         ("flags : avx2 amx_bf16 amx_tile", True),
@@ -49,10 +49,10 @@ def test_bf16_needs_instructions_and_speed(
         ("processor : 0", None),
     ],
 )
-def test_the_instruction_set_is_read_off_the_system(text: str, found: bool | None, monkeypatch) -> None:
+def test_the_instruction_set_is_read_off_the_system(text: str, expected: bool | None, monkeypatch) -> None:
     monkeypatch.setattr(devices.Path, "read_text", lambda path: text)
     devices._cpu_facts.cache_clear()
-    assert devices._has_bf16_instructions() is found
+    assert devices._has_bf16_instructions() is expected
     devices._cpu_facts.cache_clear()
 
 

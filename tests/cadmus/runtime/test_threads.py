@@ -11,15 +11,16 @@ import torch
 from cadmus.runtime.threads import on_threads
 
 
-def test_results_come_in_order_and_progress_is_told() -> None:
-    told: list[float] = []
+def test_results_come_in_order_and_progress_is_reported() -> None:
+    reports: list[tuple[str, float, str]] = []
 
     def work(k: int) -> int:
         time.sleep(0.01 * (4 - k))
         return 2 * k
 
-    assert on_threads(work, [(k,) for k in range(4)], told.append) == [0, 2, 4, 6]
-    assert told == [0.25, 0.5, 0.75, 1.0]
+    results = on_threads(work, [(k,) for k in range(4)], "double", lambda *report: reports.append(report))
+    assert results == [0, 2, 4, 6]
+    assert reports == [("double", fraction, "") for fraction in (0.25, 0.5, 0.75, 1.0)]
     assert on_threads(pow, []) == []
 
 
@@ -30,13 +31,13 @@ def test_each_has_one_thread_for_its_algebra_and_torch_is_left_as_it_was() -> No
 
 
 def test_where_one_fails_nothing_is_left_at_work() -> None:
-    at_work, begun, lock = 0, [], threading.Lock()
+    at_work, started, lock = 0, [], threading.Lock()
 
     def work(k: int) -> None:
         nonlocal at_work
         with lock:
             at_work += 1
-            begun.append(k)
+            started.append(k)
         time.sleep(0.2 if k else 0.05)
         with lock:
             at_work -= 1
@@ -47,5 +48,5 @@ def test_where_one_fails_nothing_is_left_at_work() -> None:
     with pytest.raises(ValueError, match="one failed"):
         on_threads(work, [(k,) for k in range(200)])
     assert at_work == 0
-    assert len(begun) < 200, "the others are left out"
+    assert len(started) < 200, "the others are left out"
     assert torch.get_num_threads() == before

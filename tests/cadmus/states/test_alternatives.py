@@ -34,7 +34,7 @@ def held_out_programs(n: int, seed: int) -> np.ndarray:
 
 
 @cache
-def found() -> tuple[Alternative, ...]:
+def four_alternatives() -> tuple[Alternative, ...]:
     return tuple(alternatives(held_out_programs(600, 0), N, seed=3, candidates=40))
 
 
@@ -46,7 +46,7 @@ def test_signatures() -> None:
 
 
 def test_meanings_move_within_their_signature() -> None:
-    for alternative in found():
+    for alternative in four_alternatives():
         meanings = alternative.semantics.meanings
         assert sorted(meanings) == sorted(meanings.values())
         for token, meaning in meanings.items():
@@ -56,23 +56,23 @@ def test_meanings_move_within_their_signature() -> None:
 
 
 def test_no_alternative_is_the_true_machine_or_another() -> None:
-    assert all(alternative.semantics.meanings and alternative.distance > 0 for alternative in found())
-    assert len({alternative.semantics for alternative in found()}) == N
+    assert all(alternative.semantics.meanings and alternative.distance > 0 for alternative in four_alternatives())
+    assert len({alternative.semantics for alternative in four_alternatives()}) == N
 
 
 def test_alternatives_are_graded() -> None:
     """They lie near 1/n, 2/n, ..., 1 of the greatest distance."""
-    distances = np.array([alternative.distance for alternative in found()])
+    distances = np.array([alternative.distance for alternative in four_alternatives()])
     assert distances[-1] > 0.15
     assert np.abs(distances / distances[-1] - np.arange(1, N + 1) / N).max() < 0.5 / N
-    assert [alternative.name for alternative in found()] == [f"alternative {k}" for k in range(1, N + 1)]
+    assert [alternative.name for alternative in four_alternatives()] == [f"alternative {k}" for k in range(1, N + 1)]
 
 
 def test_alternatives_are_reproducible() -> None:
     programs = held_out_programs(600, 0)[::4]
-    once, again, other = (alternatives(programs, 2, seed, ["stack.0.value"], candidates=16) for seed in (3, 3, 4))
-    assert once == again
-    assert once != other
+    first, repeated, other = (alternatives(programs, 2, seed, ["stack.0.value"], candidates=16) for seed in (3, 3, 4))
+    assert first == repeated
+    assert first != other
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_distance_is_a_count_of_executed_instructions() -> None:
         machine = vm.Machine(text, observer=lambda token, *rest: executed.append(token))
         for position in machine.positions:
             machine.advance(position)
-    for alternative in found():
+    for alternative in four_alternatives():
         moved = sum(alternative.semantics[token] is not vm.INSTRUCTIONS[token] for token in executed)
         assert alternative.distance == pytest.approx(moved / len(executed), abs=1e-12)
 
@@ -110,7 +110,7 @@ def test_distance_by_hand(texts: list[str], distance: float | None) -> None:
         assert (only.entropy_gap, only.nan_share) == (0, 0)
 
 
-def _stats(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dict[str, float], list[bool]]:
+def _plain_labels(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dict[str, float], list[bool]]:
     """Label entropies and where NAN is on top, from the states of the plain machine."""
     counts = {name: Counter() for name in VARIABLES}
     nan = []
@@ -132,14 +132,14 @@ def _stats(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dict[s
     return entropies, nan
 
 
-def _compiled(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dict[str, float], np.ndarray]:
+def _compiled_labels(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dict[str, float], np.ndarray]:
     """`_stats` for many programs: what the compiled machine says."""
     traces = kernel.traces(programs, semantics)
     inside = np.arange(programs.shape[1]) < tokens.lengths(programs)[:, None]
     entropies = {}
     for name in VARIABLES:
-        read = variables.read(traces, name)
-        values = read.values[:, 1:][read.defined[:, 1:] & inside]
+        labels = variables.read(traces, name)
+        values = labels.values[:, 1:][labels.defined[:, 1:] & inside]
         shares = np.unique(values[abs(values) <= 99], return_counts=True)[1] / (abs(values) <= 99).sum()
         entropies[name] = -(shares * np.log2(shares)).sum()
     return entropies, traces.stack.kind[:, :, 0][inside] == kernel.NAN_KIND
@@ -147,9 +147,9 @@ def _compiled(programs: np.ndarray, semantics: vm.Semantics | None) -> tuple[dic
 
 def test_entropies_and_nan_are_those_of_the_states() -> None:
     programs = held_out_programs(600, 0)
-    true, true_nan = _stats(programs, None)
-    for alternative in found()[-1:]:
-        other, other_nan = _stats(programs, alternative.semantics)
+    true, true_nan = _plain_labels(programs, None)
+    for alternative in four_alternatives()[-1:]:
+        other, other_nan = _plain_labels(programs, alternative.semantics)
         assert alternative.entropy_gap == pytest.approx(max(abs(other[name] - true[name]) for name in VARIABLES))
         surplus = [theirs and not ours for theirs, ours in zip(other_nan, true_nan, strict=True)]
         assert alternative.nan_share == pytest.approx(np.mean(surplus))
@@ -157,16 +157,16 @@ def test_entropies_and_nan_are_those_of_the_states() -> None:
 
 def test_limits_hold_on_fresh_programs() -> None:
     programs = held_out_programs(1000, 7)
-    true, true_nan = _compiled(programs, None)
-    for alternative in found():
-        other, other_nan = _compiled(programs, alternative.semantics)
+    true, true_nan = _compiled_labels(programs, None)
+    for alternative in four_alternatives():
+        other, other_nan = _compiled_labels(programs, alternative.semantics)
         assert max(abs(other[name] - true[name]) for name in VARIABLES) <= ENTROPY_LIMIT
         assert (other_nan & ~true_nan).mean() <= NAN_LIMIT
 
 
 def test_the_machines_agree_under_alternative_semantics() -> None:
     texts = tokens.decode(held_out_programs(600, 0)[::20])
-    for alternative in found():
+    for alternative in four_alternatives():
         assert agreement.disagreement(texts, alternative.semantics) is None
         assert (
             kernel.verdicts(tokens.encode(texts)).mean()

@@ -1,9 +1,9 @@
-"""Labels against the plain machine: what the program needs next, and which labels the tokens so far decide."""
+"""Labels against the plain machine: the state after every token, when a register is read again, what would make the
+program true next."""
 
 from __future__ import annotations
 
 import re
-from random import Random
 
 import numpy as np
 import pytest
@@ -11,8 +11,259 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cadmus.machine import kernel, tokens, vm
-from cadmus.states import hindsight, variables
+from cadmus.states import variables
 from tests import agreement, programs
+from tests.fuzzing import examples
+
+# --- the state after every token -------------------------------------------------------------------------------------
+
+NAMES = [
+    "depth",
+    "all_true",
+    *(f"stack.{k}.{field}" for k in range(3) for field in variables.FIELDS),
+    *(f"reg.{r}.{field}" for r in vm.REGISTERS for field in variables.FIELDS),
+]
+
+
+def _value_in(state: vm.State, name: str) -> int | None:
+    """The variable in a state of the plain machine; None where it has no value."""
+    if name == "depth":
+        return len(state.stack)
+    if name == "all_true":
+        return int(vm.all_true(state.stack))
+    place, which, field = name.split(".")
+    if place == "reg":
+        value = state.registers[which]
+    else:
+        value = state.stack[-1 - int(which)] if int(which) < len(state.stack) else None
+    if field == "kind":
+        return kernel.KINDS.index("none" if value is None else programs.kind_of(value))
+    if isinstance(value, vm.Int) and field in ("value", "tag"):
+        return value.v if field == "value" else value.tag
+    if isinstance(value, vm.Seq) and field == "length":
+        return len(value)
+    return None
+
+
+@settings(deadline=None, max_examples=examples(40))
+@given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(-3, 3))
+def test_labels_are_what_the_states_say(texts: list[str], offset: int) -> None:
+    array = tokens.encode(texts)
+    width = array.shape[1]
+    traces = kernel.traces(array, entries=3)
+    for name in NAMES:
+        labels = variables.read(traces, name, offset=offset)
+        assert labels.name == name
+        assert labels.values.shape == labels.defined.shape == (len(texts), width + 1)
+        assert (labels.values.dtype, labels.defined.dtype) == (np.int64, np.bool_)
+        assert not labels.values[~labels.defined].any()
+        for row, text in enumerate(texts):
+            states = [vm.State(), *agreement.all_states(text, width)]
+            for position in range(width + 1):
+                inside = 0 <= position + offset <= width
+                expected = _value_in(states[position + offset], name) if inside else None
+                assert labels.defined[row, position] == (expected is not None)
+                assert labels.values[row, position] == (expected or 0)
+
+
+def test_labels_lie_at_the_positions_of_the_model() -> None:
+    """By hand: position 0 is the marker, position i + 1 is token i."""
+    array = tokens.encode(["5A{7}3:", "(1,"])
+    traces = kernel.traces(array)
+    assert tokens.sequences(array).shape == variables.read(traces, "depth").values.shape
+    assert variables.read(traces, "depth").values.tolist() == [[0, 1, 0, 0, 0, 0, 1, 2], [0, 1, 2, 1, 1, 1, 1, 1]]
+    assert variables.read(traces, "depth", offset=2).values.tolist()[0] == [0, 0, 0, 0, 1, 2, 0, 0]
+    assert variables.read(traces, "depth", offset=2).defined.tolist()[0] == [True] * 6 + [False] * 2
+    assert variables.read(traces, "depth", offset=-1).values.tolist()[0] == [0, 0, 1, 0, 0, 0, 0, 1]
+    assert variables.read(traces, "depth", offset=-1).defined.tolist()[0] == [False] + [True] * 7
+    register = variables.read(traces, "reg.a")
+    assert register.values.tolist()[0] == [0, 0, 5, 5, 5, 5, 5, 5]
+    assert register.defined.tolist()[0] == [False, False, True, True, True, True, True, True]
+    kinds = [[kernel.KINDS[code] for code in row] for row in variables.read(traces, "stack.0.kind").values]
+    assert kinds == [
+        ["none", "int", "none", "none", "none", "none", "int", "int"],
+        ["none", "seq", "int", "seq", "seq", "seq", "seq", "seq"],
+    ]
+    assert [kernel.KINDS[code] for code in variables.read(traces, "reg.a.kind").values[0]] == ["nan"] * 2 + ["int"] * 6
+    lengths = variables.read(traces, "stack.0.length")
+    assert lengths.values.tolist()[1] == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert lengths.defined.tolist()[1] == [False, True, False, True, True, True, True, True]
+    assert variables.read(traces, "all_true").values.tolist() == [[0, 1, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1]]
+
+
+def test_labels_have_short_names() -> None:
+    traces = kernel.traces(tokens.encode(["5A3", "3r2'B9'7"]))
+    for name in ("stack.0", "stack.3", "reg.a", "reg.b"):
+        brief, full = variables.read(traces, name), variables.read(traces, name + ".value")
+        assert brief.name == name
+        assert np.array_equal(brief.values, full.values)
+        assert np.array_equal(brief.defined, full.defined)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "top",
+        "stack",
+        "stack.a",
+        "stack.-1",
+        "stack.0.live",
+        "reg",
+        "reg.e",
+        "reg.ab",
+        "reg.a.b.c",
+        "depth.value",
+        "reg.a.mod0",
+    ],
+)
+def test_unknown_labels(name: str) -> None:
+    traces = kernel.traces(tokens.encode(["12"]))
+    message = (
+        f"unknown variable {name!r}; there are depth, all_true, stack.K.FIELD and reg.R.FIELD "
+        "with K = 0 (the top), 1, ..., R one of a, b, c, d and FIELD one of value, kind, tag, length "
+        "(of a register also live, read_distance); "
+        "of a number also NAME.VIEW with VIEW one of sign, parity, modN, magnitude, digitK"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        variables.read(traces, name)
+
+
+# --- when a register is read again ------------------------------------------------------------------------------------
+
+
+def _next_reads(text: str, width: int) -> list[dict[str, int]]:
+    """Before each token and after the last, in how many tokens the plain machine next reads each register that it does
+    not overwrite first."""
+    tokens_at: list[list[str]] = [[] for _ in range(width)]
+    machine = vm.Machine(text, observer=lambda token, *rest: tokens_at[at].append(token))
+    for at in machine.positions:
+        machine.advance(at)
+    states = []
+    for state in range(width + 1):
+        events = [(at, token) for at in range(state, width) for token in tokens_at[at]]
+        first = {r: next(((at, t) for at, t in events if t.lower() == r), (0, "")) for r in vm.REGISTERS}
+        states.append({r: at - state + 1 for r, (at, token) in first.items() if token == r})
+    return states
+
+
+@settings(deadline=None, max_examples=examples(100))
+@given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(-1, 1))
+def test_liveness_is_what_the_plain_machine_does(texts: list[str], offset: int) -> None:
+    array = tokens.encode(texts)
+    width = array.shape[1]
+    traces = kernel.traces(array)
+    for register in vm.REGISTERS:
+        live = variables.read(traces, f"reg.{register}.live", offset=offset)
+        distance = variables.read(traces, f"reg.{register}.read_distance", offset=offset)
+        for row, text in enumerate(texts):
+            expected = _next_reads(text, width)
+            for position in range(width + 1):
+                inside = 0 <= position + offset <= width
+                tokens_until = expected[position + offset].get(register, 0) if inside else 0
+                assert live.defined[row, position] == inside
+                assert live.values[row, position] == (tokens_until > 0)
+                assert distance.values[row, position] == tokens_until
+                assert distance.defined[row, position] == (tokens_until > 0)
+
+
+def test_liveness_by_hand() -> None:
+    """A call reads and overwrites too; a definition that is passed over does neither."""
+    traces = kernel.traces(tokens.encode(["5A3B7Aa", "{a+}5A2f", "a"]))
+    assert variables.read(traces, "reg.a.live").values.tolist() == [
+        [0, 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 1, 1, 0],
+        [1, 0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    assert variables.read(traces, "reg.a.read_distance").values.tolist()[1] == [0, 0, 0, 0, 0, 0, 2, 1, 0]
+    assert not variables.read(traces, "reg.b.live").values.any()
+    assert variables.read(traces, "reg.a.read_distance.parity").defined.sum() == 4
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+VIEWS = {
+    "sign": lambda v: (v > 0) - (v < 0),
+    "parity": lambda v: v % 2,
+    "mod7": lambda v: v % 7,
+    "magnitude": abs,
+    "digit0": lambda v: int(str(abs(v))[-1]),
+    "digit1": lambda v: int(f"{abs(v):02d}"[-2]),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("base", ["stack.0", "reg.a.value", "depth", "stack.0.length"])
+def test_views_of_numbers(base: str, view: str) -> None:
+    traces = kernel.traces(tokens.encode(["99*1+~A3B-3", "5A07-", "(1,2,3", ""]))
+    for offset in (-1, 0, 2):
+        plain, view_labels = (variables.read(traces, name, offset=offset) for name in (base, f"{base}.{view}"))
+        assert view_labels.name == f"{base}.{view}"
+        assert np.array_equal(view_labels.defined, plain.defined)
+        expected = [VIEWS[view](int(v)) for v in plain.values[plain.defined]]
+        assert view_labels.values[view_labels.defined].tolist() == expected
+        assert not view_labels.values[~view_labels.defined].any()
+
+
+@pytest.mark.parametrize("base", ["all_true", "reg.a.kind", "reg.a.live"])
+def test_categories_have_no_views(base: str) -> None:
+    with pytest.raises(ValueError, match=f"'{base}.sign' is a view of '{base}', which is a category"):
+        variables.read(kernel.traces(tokens.encode(["12"])), f"{base}.sign")
+
+
+def test_every_name_that_is_listed_can_be_read() -> None:
+    traces = kernel.traces(tokens.encode(["12"]), entries=3)
+    future = [f"reg.{register}.{field}" for register in vm.REGISTERS for field in ("live", "read_distance")]
+    assert sorted(variables.names(traces)) == sorted([*NAMES, *future, *variables.NEEDED])
+    for name in variables.names(traces):
+        assert variables.read(traces, name).name == name
+
+
+# --- functions as variables -------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_a_variable() -> None:
+    def gap(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
+        first, second = traces.stack[:, :, 0], traces.stack[:, :, 1]
+        return first.value - second.value, (first.kind == kernel.INT_KIND) & (second.kind == kernel.INT_KIND)
+
+    traces = kernel.traces(tokens.encode(["27+4"]))
+    labels = variables.read(traces, gap)
+    assert labels.name == "gap"
+    assert labels.defined.tolist() == [[False, False, True, False, True]]
+    assert labels.values.tolist() == [[0, 0, 5, 0, -5]]
+    assert variables.read(traces, gap, offset=2).values.tolist() == [[5, 0, -5, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "defined", "message"),
+    [
+        (np.zeros((1, 3), int), np.ones((1, 2), bool), r"own gave int64 values (1, 3); expected integers (1, 2)"),
+        (np.zeros((1, 2)), np.ones((1, 2), bool), r"own gave float64 values (1, 2); expected integers (1, 2)"),
+        (np.zeros((1, 2), int), np.ones((1, 2), int), r"own gave int64 defined (1, 2); expected bool (1, 2)"),
+    ],
+)
+def test_a_function_of_another_shape(values: np.ndarray, defined: np.ndarray, message: str) -> None:
+    def own(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
+        return values, defined
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        variables.read(kernel.traces(tokens.encode(["12"])), own)
+
+
+def test_labels_that_were_not_traced() -> None:
+    traces = kernel.traces(tokens.encode(["12"]), entries=2)
+    assert variables.read(traces, "stack.1").values.tolist() == [[0, 0, 1]]
+    with pytest.raises(ValueError, match=r"'stack\.2\.kind' needs stack entry 2, but 2 were traced; raise entries="):
+        variables.read(traces, "stack.2.kind")
+
+
+def test_labels_of_programs_without_tokens() -> None:
+    labels = variables.read(kernel.traces(tokens.encode(["", ""])), "depth")
+    assert labels.values.tolist() == [[0], [0]]
+    assert labels.defined.tolist() == [[True], [True]]
+    assert variables.read(kernel.traces(tokens.encode([])), "reg.a.kind").values.shape == (0, 1)
+
 
 # --- what would make the program true next ---------------------------------------------------------------------------
 
@@ -35,21 +286,21 @@ def _needed(stack: tuple[vm.Value, ...], name: str, traced: int) -> int | None:
     return (stack[-2].v > stack[-1].v) - (stack[-2].v < stack[-1].v)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(2, 5), st.integers(-1, 1))
 def test_what_is_needed_is_what_the_states_say(texts: list[str], entries: int, offset: int) -> None:
     array = tokens.encode(texts)
     width = array.shape[1]
     traces = kernel.traces(array, entries=entries)
     for name in variables.NEEDED:
-        read = variables.read(traces, name, offset=offset)
+        labels = variables.read(traces, name, offset=offset)
         for row, text in enumerate(texts):
             states = [vm.State(), *agreement.all_states(text, width)]
             for position in range(width + 1):
                 inside = 0 <= position + offset <= width
                 expected = _needed(states[position + offset].stack, name, entries) if inside else None
-                assert read.defined[row, position] == (expected is not None)
-                assert read.values[row, position] == (expected or 0)
+                assert labels.defined[row, position] == (expected is not None)
+                assert labels.values[row, position] == (expected or 0)
 
 
 def _true_after(state: vm.State, text: str) -> bool:
@@ -65,21 +316,21 @@ def test_what_is_needed_makes_the_program_true_and_nothing_else_does() -> None:
     array = tokens.encode(texts)
     traces = kernel.traces(array)
     value, relation = (variables.read(traces, name) for name in ("needed.value", "needed.relation"))
-    found = {"value": 0, "<": 0, "=": 0, ">": 0}
+    counts = {"value": 0, "<": 0, "=": 0, ">": 0}
     for row, text in enumerate(texts):
         for at, state in enumerate(vm.run(text).states):
             state = vm.State(state.stack, state.registers)  # with all its fuel
             if value.defined[row, at + 1]:
                 v = int(value.values[row, at + 1])
-                found["value"] += 1
+                counts["value"] += 1
                 for pushed in (v - 1, v, v + 1):
                     if abs(pushed) <= vm.MAX_INT:
                         assert _true_after(state.with_stack((*state.stack, pushed)), "=") == (pushed == v)
             if relation.defined[row, at + 1]:
                 needed = "<=>"[relation.values[row, at + 1] + 1]
-                found[needed] += 1
+                counts[needed] += 1
                 assert [token for token in "<=>" if _true_after(state, token)] == [needed]
-    assert min(found.values()) >= 20
+    assert min(counts.values()) >= 20
 
 
 def test_what_is_needed_by_hand() -> None:
@@ -116,8 +367,8 @@ def test_views_of_what_is_needed() -> None:
 
 def test_what_is_needed_must_have_been_traced() -> None:
     array = tokens.encode(["12"])
-    listed = [set(variables.NEEDED) & set(variables.variables(kernel.traces(array, entries=k))) for k in (0, 1, 2)]
-    assert listed == [set(), {"needed.value"}, {"needed.value", "needed.relation"}]
+    names = [set(variables.NEEDED) & set(variables.names(kernel.traces(array, entries=k))) for k in (0, 1, 2)]
+    assert names == [set(), {"needed.value"}, {"needed.value", "needed.relation"}]
     with pytest.raises(ValueError, match=re.escape("'needed.value' needs stack entry 0, but 0 were traced; raise")):
         variables.read(kernel.traces(array, entries=0), "needed.value")
     with pytest.raises(ValueError, match=re.escape("'needed.relation' needs stack entry 1, but 1 were traced; raise")):
@@ -142,106 +393,7 @@ def test_unknown_names_are_told_what_is_needed(name: str) -> None:
         variables.read(kernel.traces(tokens.encode(["12"])), name)
 
 
-# --- what the tokens so far decide -----------------------------------------------------------------------------------
-
-
-def _callees(text: str) -> set[str]:
-    return {"f" if token in "MW" else token.lower() for token in text if token in "fghFGHMW"}
-
-
-def _waits(prefix: str) -> bool:
-    """Whether the main text of a prefix calls what the prefix has not defined: read afresh for every prefix."""
-    if vm.END in prefix:
-        return False
-    main = re.sub(r"\{[^}]*(\}|$)", "", prefix)
-    bodies = dict(zip("fgh", re.findall(r"\{([^}]*)\}", prefix), strict=False))
-    reached: set[str] = set()
-    waiting = _callees(main)
-    while waiting:
-        slot = waiting.pop()
-        reached.add(slot)
-        waiting |= _callees(bodies.get(slot, "")) - reached
-    return not reached <= set(bodies)
-
-
-def _calling(r: Random, length: int) -> str:
-    """Text that mostly calls and defines."""
-    return "".join(r.choice("fghFGHMW{{{}}}1235+-:;Aa(,r.=" if r.random() < 0.9 else vm.VOCAB) for _ in range(length))
-
-
-def _texts(seed: int, n: int) -> list[str]:
-    r = Random(seed)
-    return [_calling(r, r.randrange(1, 22)) for _ in range(n)]
-
-
-def test_hindsight_is_what_each_prefix_says() -> None:
-    texts = [*_texts(1, 600), *(text for text in programs.stream(9, 300) if len(text) < 80)]
-    array = tokens.encode(texts, 80)
-    found = hindsight.undetermined(array)
-    assert found.shape == (len(texts), 81)
-    assert found.dtype == np.bool_
-    expected = [[_waits(text[:length]) for length in range(len(text) + 1)] for text in texts]
-    for row, waits in enumerate(expected):
-        assert found[row, : len(waits)].tolist() == waits, texts[row]
-        assert not found[row, len(waits) + 1 :].any()  # behind the closing `.`
-    share = np.concatenate(expected).mean()
-    assert 0.1 < share < 0.9
-
-
-def test_without_hindsight_no_later_token_matters() -> None:
-    r = Random(2)
-    texts = [text for text in _texts(3, 400) if len(text) > 1]
-    found = hindsight.undetermined(tokens.encode(texts))
-    compared = changed = 0
-    for row, text in enumerate(texts):
-        at = r.randrange(len(text))
-        before = vm.run(text).states[at]
-        for _ in range(3):
-            other = vm.run(text[: at + 1] + _calling(r, r.randrange(16))).states[at]
-            if found[row, at + 1]:
-                changed += other != before
-            else:
-                compared += 1
-                assert other == before, (text, at)
-    assert compared > 200
-    assert changed > 20
-
-
-@pytest.mark.parametrize(
-    ("prefix", "first", "second"),
-    [
-        ("3f", "{1+}", "{2+}"),
-        ("3f", "", "{2+}"),  # never defined, so far
-        ("3f{1+", "4}", "}"),  # not closed
-        ("{g}3f", "{1+}", "{}"),  # through a body
-        ("{h}{}3f", "{1+}", "{}"),
-        ("{g}13F", "{:}", "{5+}"),
-        ("3rM", "{1+}", "{2+}"),
-        ("{g}3rW", "{1+}", "{0}"),
-    ],
-)
-def test_with_hindsight_a_later_definition_matters(prefix: str, first: str, second: str) -> None:
-    at = len(prefix) - 1
-    assert hindsight.undetermined(tokens.encode([prefix]))[0, -1]
-    assert vm.run(prefix + first).states[at] != vm.run(prefix + second).states[at]
-
-
-def test_hindsight_by_hand() -> None:
-    """Position 0 is the marker; a call inside a definition that nothing calls waits for nothing."""
-
-    def found(text: str) -> str:
-        return "".join(str(int(waits)) for waits in hindsight.undetermined(tokens.encode([text]))[0])
-
-    assert found("3f{1+}=.") == "001111000"
-    assert found("{1+}3f=.") == "000000000"
-    assert found("{g}3f{2}1.") == "00000111000"
-    assert found("{g}31+.") == "00000000"
-    assert found("3f..") == "00100"
-    assert found("1{}{}{}{}3g") == "0" * 12
-    assert found("") == "0"
-    assert hindsight.undetermined(np.zeros((0, 3), np.uint8)).shape == (0, 4)
-    with pytest.raises(ValueError, match="programs must be a uint8 array"):
-        hindsight.undetermined(np.zeros((2, 3)))
+# --- variables that look ahead ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -260,6 +412,6 @@ def test_hindsight_by_hand() -> None:
         ("reg.d.read_distance.magnitude.parity", 0, True),
     ],
 )
-def test_prospects(name: str, offset: int, expected: bool) -> None:
+def test_variables_that_depend_on_the_future(name: str, offset: int, expected: bool) -> None:
     assert variables.depends_on_future(name, offset) is expected
     variables.read(kernel.traces(tokens.encode(["12"])), name, offset=offset)  # it is a variable

@@ -45,13 +45,13 @@ def test_many_cells_are_bootstrapped_as_each_alone(chunk: int, dtype: type, monk
     monkeypatch.setattr(clustered, "_CHUNK", chunk)  # so that cells and draws are cut into pieces
     clustered._resampling_weights.cache_clear()
     sums = counts(40, 7)[..., [0, 2]].astype(dtype)
-    found = clustered.bootstrap_many(sums, ratio, resamples=101)
+    intervals = clustered.bootstrap_many(sums, ratio, resamples=101)
     for cell in range(7):
-        one = clustered.bootstrap(sums[:, cell], ratio, resamples=101)
-        given = (found.estimate[cell], found.low[cell], found.high[cell])
-        assert given == pytest.approx((one.estimate, one.low, one.high), rel=1e-6)
-        assert given == pytest.approx(plain_bootstrap(sums[:, cell].astype(float), ratio, 101), rel=1e-6)
-        assert found.clusters[cell] == (sums[:, cell, 1] > 0).sum() < 40
+        interval = clustered.bootstrap(sums[:, cell], ratio, resamples=101)
+        bounds = (intervals.estimate[cell], intervals.low[cell], intervals.high[cell])
+        assert bounds == pytest.approx((interval.estimate, interval.low, interval.high), rel=1e-6)
+        assert bounds == pytest.approx(plain_bootstrap(sums[:, cell].astype(float), ratio, 101), rel=1e-6)
+        assert intervals.clusters[cell] == (sums[:, cell, 1] > 0).sum() < 40
     clustered._resampling_weights.cache_clear()
 
 
@@ -60,12 +60,12 @@ def test_r_squared_of_many_cells() -> None:
     y = 50 + rng.normal(size=(60, 5, 4))
     error = rng.normal(size=y.shape) * [0.1, 0.3, 1, 3]
     rows = np.stack([error**2, y, y**2, np.ones(y.shape)], -1)  # [clusters, rows, cells, 4]
-    found = clustered.bootstrap_many(rows.sum(1), r_squared)
+    intervals = clustered.bootstrap_many(rows.sum(1), r_squared)
     skeletons = np.arange(60).repeat(5)
     for cell in range(4):
-        one = clustered.r_squared(y[..., cell].ravel(), (y - error)[..., cell].ravel(), skeletons, np.arange(300))
-        assert (one.estimate, one.low, one.high) == pytest.approx(
-            (found.estimate[cell], found.low[cell], found.high[cell]), rel=1e-9
+        interval = clustered.r_squared(y[..., cell].ravel(), (y - error)[..., cell].ravel(), skeletons, np.arange(300))
+        assert (interval.estimate, interval.low, interval.high) == pytest.approx(
+            (intervals.estimate[cell], intervals.low[cell], intervals.high[cell]), rel=1e-9
         )
     summed = clustered.cluster_sums(rows.reshape(300, 4, 4), skeletons, np.arange(300))
     assert np.allclose(summed, rows.sum(1))
@@ -77,10 +77,10 @@ def test_cells_that_few_clusters_have_leave_out_the_draws_without_them() -> None
     sums[2:, 1] = 0
     sums[:2, 1] = [[1, 4], [3, 4]]
     sums[:, 2] = 0
-    found = clustered.bootstrap_many(sums, ratio)
-    assert found.clusters.tolist()[1:] == [2, 0]
-    assert (found.estimate[1], found.low[1], found.high[1]) == (0.5, 0.25, 0.75)
-    assert np.isnan([found.estimate[2], found.low[2], found.high[2]]).all()
+    intervals = clustered.bootstrap_many(sums, ratio)
+    assert intervals.clusters.tolist()[1:] == [2, 0]
+    assert (intervals.estimate[1], intervals.low[1], intervals.high[1]) == (0.5, 0.25, 0.75)
+    assert np.isnan([intervals.estimate[2], intervals.low[2], intervals.high[2]]).all()
     accuracy = clustered.accuracy_many(sums)
     assert np.isnan([accuracy.estimate[2], accuracy.low[2], accuracy.high[2]]).all()
 
@@ -100,14 +100,14 @@ def test_the_shape_of_sums_is_checked() -> None:
 
 def test_accuracies_of_many_cells_are_those_of_each() -> None:
     skeletons, rng = np.arange(35).repeat(4), np.random.default_rng(0)
-    right = rng.random((140, 4)) < [0.5, 0.9, 1.0, 0.0]
-    values = np.stack([right, np.ones(right.shape)], 2)
-    found = clustered.accuracy_many(clustered.cluster_sums(values, skeletons, skeletons))
+    correct = rng.random((140, 4)) < [0.5, 0.9, 1.0, 0.0]
+    values = np.stack([correct, np.ones(correct.shape)], 2)
+    intervals = clustered.accuracy_many(clustered.cluster_sums(values, skeletons, skeletons))
     for cell in range(4):
-        one = clustered.accuracy(right[:, cell], skeletons, skeletons)
-        assert found.low[cell] == pytest.approx(one.low)
-        assert found.high[cell] == pytest.approx(one.high)
-    assert 0.8 < found.low[2] < 1 == found.high[2], "a perfect score has Wilson's interval"
+        interval = clustered.accuracy(correct[:, cell], skeletons, skeletons)
+        assert intervals.low[cell] == pytest.approx(interval.low)
+        assert intervals.high[cell] == pytest.approx(interval.high)
+    assert 0.8 < intervals.low[2] < 1 == intervals.high[2], "a perfect score has Wilson's interval"
 
 
 def test_simultaneous_bounds_hold_for_all_cells_at_once() -> None:
@@ -133,11 +133,13 @@ def test_differences_are_paired() -> None:
     control = rng.binomial(10, rng.beta(0.5, 0.5, 100)).astype(float)
     score = np.minimum(control + rng.integers(0, 2, 100), 10)
     sums = np.stack([score, control, n], 1)[:, None]
-    found = clustered.difference_many(sums)
-    one = clustered.bootstrap(sums[:, 0], lambda t: (t[..., 0] - t[..., 1]) / t[..., 2])
-    assert (found.estimate[0], found.low[0], found.high[0]) == pytest.approx((one.estimate, one.low, one.high))
-    apart = clustered.accuracy_many(np.stack([sums[..., [0, 2]], sums[..., [1, 2]]], 1)[:, :, 0])
-    assert found.high[0] - found.low[0] < 0.2 * (apart.high - apart.low).sum()
+    intervals = clustered.difference_many(sums)
+    interval = clustered.bootstrap(sums[:, 0], lambda t: (t[..., 0] - t[..., 1]) / t[..., 2])
+    assert (intervals.estimate[0], intervals.low[0], intervals.high[0]) == pytest.approx(
+        (interval.estimate, interval.low, interval.high)
+    )
+    separate = clustered.accuracy_many(np.stack([sums[..., [0, 2]], sums[..., [1, 2]]], 1)[:, :, 0])
+    assert intervals.high[0] - intervals.low[0] < 0.2 * (separate.high - separate.low).sum()
 
 
 def test_differences_cover_the_truth_where_rows_depend() -> None:
@@ -146,23 +148,23 @@ def test_differences_cover_the_truth_where_rows_depend() -> None:
     shared = rng.normal(size=(100, 300, 1))
     chance = 1 / (1 + np.exp(-2 * shared))
     n = rng.integers(1, 12, (100, 300))
-    right = rng.binomial(n, np.minimum(1, chance[..., 0] * 0.9 + 0.1))
+    correct = rng.binomial(n, np.minimum(1, chance[..., 0] * 0.9 + 0.1))
     control = rng.binomial(n, 0.9 * chance[..., 0])
-    found = clustered.difference_many(np.stack([right, control, n], 2).astype(np.float32))
-    covered = (found.low <= 0.1) & (found.high >= 0.1)
+    intervals = clustered.difference_many(np.stack([correct, control, n], 2).astype(np.float32))
+    covered = (intervals.low <= 0.1) & (intervals.high >= 0.1)
     assert 0.90 <= covered.mean() <= 0.99
-    rows = clustered.bootstrap_many(np.stack([right, n], 2), ratio)
+    rows = clustered.bootstrap_many(np.stack([correct, n], 2), ratio)
     assert 0.90 <= ((rows.low <= 0.55) & (rows.high >= 0.55)).mean() <= 0.99
 
 
 def test_a_difference_that_is_the_same_everywhere_has_an_interval() -> None:
     n = np.full((40, 4), 5.0)
-    right, control = n * [1, 0, 0.4, 0.8], n * [0, 1, 0.4, 0.6]
-    found = clustered.difference_many(np.stack([right, control, n], 2))
+    correct, control = n * [1, 0, 0.4, 0.8], n * [0, 1, 0.4, 0.6]
+    intervals = clustered.difference_many(np.stack([correct, control, n], 2))
     margin = 1.96**2 / (40 + 1.96**2)
-    assert found.estimate == pytest.approx([1, -1, 0, 0.2])
-    assert found.low == pytest.approx([1 - margin, -1, -margin, 0.2 - margin], abs=1e-4)
-    assert found.high == pytest.approx([1, -1 + margin, margin, 0.2 + margin], abs=1e-4)
+    assert intervals.estimate == pytest.approx([1, -1, 0, 0.2])
+    assert intervals.low == pytest.approx([1 - margin, -1, -margin, 0.2 - margin], abs=1e-4)
+    assert intervals.high == pytest.approx([1, -1 + margin, margin, 0.2 + margin], abs=1e-4)
 
 
 # --- sign flips ------------------------------------------------------------------------------------------------------
@@ -177,11 +179,11 @@ def test_sign_flips_are_those_of_all_signs() -> None:
     exact = (signs @ d >= d.sum(0) - 1e-9).mean(0)
     largest = (signs @ units).max(1)
     familywise = (largest[:, None] >= units.sum(0) - 1e-9).mean(0)
-    found = clustered.sign_flip(d, flips=20_000)
-    assert found.p == pytest.approx(exact, abs=0.015)
-    assert found.familywise == pytest.approx(familywise, abs=0.015)
-    assert found.somewhere == found.familywise.min()
-    assert (found.familywise >= found.p).all()
+    result = clustered.sign_flip(d, flips=20_000)
+    assert result.p == pytest.approx(exact, abs=0.015)
+    assert result.familywise == pytest.approx(familywise, abs=0.015)
+    assert result.somewhere == result.familywise.min()
+    assert (result.familywise >= result.p).all()
     assert exact.min() < 0.1 < 0.5 < exact.max()
     for cell in range(5):
         alone = clustered.sign_flip(d[:, [cell]])
@@ -190,12 +192,12 @@ def test_sign_flips_are_those_of_all_signs() -> None:
 
 def test_sign_flips_in_pieces_are_as_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     d = np.random.default_rng(0).integers(-3, 5, (30, 40)).astype(float)
-    whole = clustered.sign_flip(d)
+    at_once = clustered.sign_flip(d)
     monkeypatch.setattr(clustered, "_CHUNK", 4000)
     pieces = clustered.sign_flip(d)
-    assert pieces.p == pytest.approx(whole.p, abs=0.06)
-    assert pieces.familywise == pytest.approx(whole.familywise, abs=0.06)
-    assert whole.p.min() < 0.01
+    assert pieces.p == pytest.approx(at_once.p, abs=0.06)
+    assert pieces.familywise == pytest.approx(at_once.familywise, abs=0.06)
+    assert at_once.p.min() < 0.01
 
 
 def test_cells_without_data_have_no_p_value() -> None:
@@ -203,13 +205,13 @@ def test_cells_without_data_have_no_p_value() -> None:
     d[:, 1] = np.nan
     d[:20, 2] = np.nan  # half of the clusters have none: as if they were 0
     d[:, 3] = 0
-    found = clustered.sign_flip(d)
-    assert np.isnan(found.p).tolist() == np.isnan(found.familywise).tolist() == [False, True, False, False]
-    assert found.p[2] == clustered.sign_flip(np.nan_to_num(d)).p[2]
-    assert found.p[3] == 1, "no difference at all"
-    assert found.somewhere < 0.05
+    result = clustered.sign_flip(d)
+    assert np.isnan(result.p).tolist() == np.isnan(result.familywise).tolist() == [False, True, False, False]
+    assert result.p[2] == clustered.sign_flip(np.nan_to_num(d)).p[2]
+    assert result.p[3] == 1, "no difference at all"
+    assert result.somewhere < 0.05
     assert clustered.sign_flip(np.full((40, 2), np.nan)).somewhere == 1
-    assert clustered.sign_flip(d).p[0] == found.p[0], "another result with the same seed"
+    assert clustered.sign_flip(d).p[0] == result.p[0], "another result with the same seed"
 
 
 def noise(seed: int, cells: int, clusters: int = 60) -> np.ndarray:
@@ -234,23 +236,23 @@ def test_the_largest_of_a_map_is_corrected_for_its_size() -> None:
     """Of 200 maps of noise few have something somewhere, where most have a cell that is positive by itself."""
     somewhere = alone = 0
     for seed in range(200):
-        found = clustered.sign_flip(noise(seed, 40), flips=500)
-        somewhere += found.somewhere <= 0.05
-        alone += found.p.min() <= 0.05
+        result = clustered.sign_flip(noise(seed, 40), flips=500)
+        somewhere += result.somewhere <= 0.05
+        alone += result.p.min() <= 0.05
     assert somewhere <= 16
     assert alone > 100
 
 
 def test_one_strong_cell_is_found_in_a_map_of_noise() -> None:
-    found_at = []
+    significant = []
     for seed in range(20):
         d = noise(seed, 200)
         d[:, 17] += 15
-        found = clustered.sign_flip(d)
-        assert found.somewhere <= 0.01
-        found_at.append(np.flatnonzero(found.familywise <= 0.05).tolist())
-    assert all(17 in at for at in found_at)
-    assert sum(at == [17] for at in found_at) >= 17
+        result = clustered.sign_flip(d)
+        assert result.somewhere <= 0.01
+        significant.append(np.flatnonzero(result.familywise <= 0.05).tolist())
+    assert all(17 in cells for cells in significant)
+    assert sum(cells == [17] for cells in significant) >= 17
 
 
 # --- false discoveries -----------------------------------------------------------------------------------------------

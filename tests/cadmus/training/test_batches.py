@@ -23,8 +23,8 @@ CURRICULUM = Mixture(
 
 
 @cache
-def made(chosen: Mixture = MIXED, size: int = 200) -> Corpus:
-    return build(chosen, size)
+def corpus_of(mixture: Mixture = MIXED, size: int = 200) -> Corpus:
+    return build(mixture, size)
 
 
 def texts(programs: np.ndarray) -> list[str]:
@@ -35,16 +35,16 @@ def texts(programs: np.ndarray) -> list[str]:
 
 
 def test_every_program_comes_once_per_pass_in_another_order_each_time() -> None:
-    corpus = made()
+    corpus = corpus_of()
     every = sorted(texts(corpus.programs(np.arange(200))))
     batches = CorpusBatches(corpus, 50, steps=100, seed=0)
     passes = [[text for step in range(4 * k, 4 * k + 4) for text in texts(batches.batch(step))] for k in range(3)]
-    assert all(sorted(one) == every for one in passes)
+    assert all(sorted(programs) == every for programs in passes)
     assert passes[0] != passes[1] != passes[2] != passes[0]
 
 
 def test_what_does_not_fill_a_batch_waits_for_the_next_pass() -> None:
-    batches = CorpusBatches(made(), 60, steps=100, seed=0)
+    batches = CorpusBatches(corpus_of(), 60, steps=100, seed=0)
     assert [len(batches.batch(step)) for step in range(7)] == [60] * 7
     drawn = [text for step in range(3) for text in texts(batches.batch(step))]
     assert len(set(drawn)) == 180
@@ -52,11 +52,11 @@ def test_what_does_not_fill_a_batch_waits_for_the_next_pass() -> None:
 
 def test_a_corpus_smaller_than_a_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size = 64 is more than the corpus holds \\(3\\); build a larger one"):
-        CorpusBatches(made(size=3), 64, steps=10, seed=0).batch(0)
+        CorpusBatches(corpus_of(size=3), 64, steps=10, seed=0).batch(0)
 
 
 def test_a_step_is_a_function_of_its_number_and_the_seed() -> None:
-    forward, backward, other = (CorpusBatches(made(), 50, steps=20, seed=seed) for seed in (1, 1, 2))
+    forward, backward, other = (CorpusBatches(corpus_of(), 50, steps=20, seed=seed) for seed in (1, 1, 2))
     steps = range(12)
     first = {step: texts(forward.batch(step)) for step in steps}
     assert {step: texts(backward.batch(step)) for step in reversed(steps)} == first
@@ -64,16 +64,16 @@ def test_a_step_is_a_function_of_its_number_and_the_seed() -> None:
 
 
 def test_phases_are_read_in_their_share_of_the_steps() -> None:
-    corpus = made(CURRICULUM, 400)
+    corpus = corpus_of(CURRICULUM, 400)
     batches = CorpusBatches(corpus, 20, steps=40, seed=0)
-    wanted = [Arith()] * 10 + [Equality()] * 10 + [Compare()] * 20
-    for step, family in enumerate(wanted):
+    families = [Arith()] * 10 + [Equality()] * 10 + [Compare()] * 20
+    for step, family in enumerate(families):
         assert all(family.accepts(text) for text in texts(batches.batch(step))), step
     assert all(Compare().accepts(text) for text in texts(batches.batch(99))), "beyond the end the last phase goes on"
 
 
 def test_a_phase_without_programs_is_named() -> None:
-    batches = CorpusBatches(made(CURRICULUM, 2), 1, steps=40, seed=0)
+    batches = CorpusBatches(corpus_of(CURRICULUM, 2), 1, steps=40, seed=0)
     with pytest.raises(
         ValueError, match=r"the corpus of 2 programs has none for phase [01] of its mixture; build a larger"
     ):
@@ -104,9 +104,9 @@ def test_a_stream_changes_its_phase_at_the_step(steps: int) -> None:
     """Whatever number of steps one draw serves."""
     batches = StreamBatches(CURRICULUM, 512, steps=steps, seed=3)
     assert batches.per_draw > 8
-    families = CURRICULUM.at(0.0).families, CURRICULUM.at(0.4).families, CURRICULUM.families
+    first, second, last = CURRICULUM.at(0.0).families, CURRICULUM.at(0.4).families, CURRICULUM.families
     for step in (0, steps // 4 - 1, steps // 4, steps // 2 - 1, steps // 2, steps - 1):
-        part = families[0] if step < steps // 4 else families[1] if step < steps // 2 else families[2]
+        part = first if step < steps // 4 else second if step < steps // 2 else last
         for text in texts(batches.batch(step))[:20]:
             assert any(family.accepts(text) for family in part), step
 

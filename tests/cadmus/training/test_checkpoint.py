@@ -24,18 +24,18 @@ from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     config = replace(QUICK, steps=3, seed=5)
-    made = train_recipe(Recipe("mixed", MIXED, CFG, config), tmp_path / "model")
+    result = train_recipe(Recipe("mixed", MIXED, CFG, config), tmp_path / "model")
     again = checkpoint.load(tmp_path / "model")
     sequences = torch.from_numpy(tokens.sequences(programs().programs(np.arange(20))))
     with torch.no_grad():
-        assert torch.equal(made.model(sequences), again.model(sequences))
+        assert torch.equal(result.model(sequences), again.model(sequences))
         assert not torch.allclose(again.model(sequences), Model(CFG, seed=5)(sequences), atol=1e-3), "not trained"
     assert again.model.cfg == CFG
     assert again.mixture == MIXED
     assert again.seed == 5
-    assert again.record == made.record == json.loads(json.dumps(made.record))
+    assert again.record == result.record == json.loads(json.dumps(result.record))
     assert again.record["corpus"]["programs"] == 3 * 64
-    assert again.fingerprint == made.fingerprint
+    assert again.fingerprint == result.fingerprint
     expected, _ = trained(config, build(MIXED, 3 * 64, seed=5), seed=5)
     for name, parameter in parameters(expected).items():
         assert torch.equal(parameter, parameters(again.model)[name]), "from scratch is build, seed, train"
@@ -135,6 +135,11 @@ def test_pickles_are_refused_unopened(write: Callable[[Path], None], tmp_path: P
 
 def pickle_to(path: Path, value: object) -> None:
     path.write_bytes(pickle.dumps(value))
+
+
+def test_a_checkpoint_is_shown_in_one_line(tmp_path: Path) -> None:
+    result = checkpoint.save(tmp_path, Model(CFG), MIXED, {"config": {"seed": 0}})
+    assert repr(result) == f"Checkpoint({result.model!r}, mixture 'mixed', fingerprint {result.fingerprint})"
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:

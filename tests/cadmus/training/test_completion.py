@@ -12,7 +12,8 @@ import torch
 
 from cadmus.corpora import held_out
 from cadmus.machine import tokens, vm
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs import mixture
 from cadmus.programs.families import Compare, Equality, Family, Register
 from cadmus.programs.mixture import Component
@@ -26,14 +27,14 @@ def writes(ending: str, at: int, n_ctx: int = 32) -> Model:
     """A model that reads positions only: behind `at` given tokens it writes `ending`, and `.` everywhere else."""
     cfg = ModelConfig(n_layers=1, d_model=2 * n_ctx, n_heads=1, d_head=4, d_mlp=4, n_ctx=n_ctx)
     model = Model(cfg).eval()
-    said = dict(enumerate(ending, at))
+    written = dict(enumerate(ending, at))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".W_" in name:
                 parameter.zero_()
         model.pos_embed.W_pos.copy_(torch.eye(n_ctx, 2 * n_ctx))
         for position in range(n_ctx):  # position i holds the token before token i
-            model.unembed.W_U[position, vm.VOCAB.index(said.get(position, "."))] = 10.0
+            model.unembed.W_U[position, vm.VOCAB.index(written.get(position, "."))] = 10.0
     return model
 
 
@@ -78,16 +79,16 @@ def test_completion_of_many_prompts_keeps_their_order() -> None:
     ],
 )
 def test_scores_by_hand(family: Family, texts: list[str], ending: str, expected: tuple[float, ...]) -> None:
-    (at,) = {cut for text in texts for cut in family.decisions(text)}
-    found = score_family(writes(ending, at), family, "test", texts, seed=4)
-    assert (found.accuracy, found.true_rate, found.canonical) == pytest.approx(expected)
-    assert (found.family, found.split, found.n, found.seed) == (family.name, "test", len(texts), 4)
+    (at,) = {position for text in texts for position in family.decisions(text)}
+    row = score_family(writes(ending, at), family, "test", texts, seed=4)
+    assert (row.accuracy, row.true_rate, row.canonical) == pytest.approx(expected)
+    assert (row.family, row.split, row.n, row.seed) == (family.name, "test", len(texts), 4)
 
 
 def test_a_completion_that_does_not_stop_is_not_right() -> None:
     """`43>` is true and of the form, but the context ends before a `.` is written."""
-    found = score_family(writes(">", 2, n_ctx=4), DIGITS, "test", ["43>.", "92>."], 0)
-    assert (found.accuracy, found.true_rate, found.canonical) == (0, 1, 0)
+    row = score_family(writes(">", 2, n_ctx=4), DIGITS, "test", ["43>.", "92>."], 0)
+    assert (row.accuracy, row.true_rate, row.canonical) == (0, 1, 0)
     assert score_family(writes(">", 2, n_ctx=5), DIGITS, "test", ["43>.", "92>."], 0).accuracy == 1
 
 
@@ -102,21 +103,21 @@ def learned() -> Model:
 @pytest.mark.parametrize("family", [Equality(), Register(assertions=2)], ids=str)
 def test_scores_are_the_plain_machines(family: Family) -> None:
     texts = tokens.decode(held_out.held_out(family, "test", 200, 0))
-    prompts = [(text, cut) for text in texts for cut in family.decisions(text)]
-    completed = complete(learned(), [text[:cut] for text, cut in prompts])
-    assert all(done.startswith(text[:cut]) for (text, cut), done in zip(prompts, completed, strict=True))
-    true = [vm.verdict(done) for done in completed]
-    right = [t and done.endswith(".") and family.accepts(done) for t, done in zip(true, completed, strict=True)]
-    canonical = [
-        done.startswith(text[:cut] + family.answer(text, cut))
-        for (text, cut), done in zip(prompts, completed, strict=True)
-    ]
-    found = score_family(learned(), family, "test", texts, 0)
-    assert found.n == len(prompts) == 200 * len(family.decisions(texts[0]))
-    assert found.accuracy == np.mean(right)
-    assert found.true_rate == np.mean(true)
-    assert found.canonical == np.mean(canonical)
-    assert 0 < found.accuracy < 1, "a model that is always wrong or always right shows little"
+    prompts = [(text, position) for text in texts for position in family.decisions(text)]
+    completed = complete(learned(), [text[:position] for text, position in prompts])
+    true = [vm.verdict(program) for program in completed]
+    correct = []
+    canonical = []
+    for (text, position), program, is_true in zip(prompts, completed, true, strict=True):
+        assert program.startswith(text[:position])
+        correct.append(is_true and program.endswith(".") and family.accepts(program))
+        canonical.append(program.startswith(text[:position] + family.answer(text, position)))
+    row = score_family(learned(), family, "test", texts, 0)
+    assert row.n == len(prompts) == 200 * len(family.decisions(texts[0]))
+    assert row.accuracy == np.mean(correct)
+    assert row.true_rate == np.mean(true)
+    assert row.canonical == np.mean(canonical)
+    assert 0 < row.accuracy < 1, "a model that is always wrong or always right shows little"
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
@@ -125,14 +126,14 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
 
 
-@pytest.mark.parametrize("right", [0, 1, 17, 40])
-def test_interval_is_wilsons_and_holds_the_estimate(right: int) -> None:
-    texts = ["43>."] * right + ["34<."] * (40 - right)
-    found = score_family(writes(">", 2), DIGITS, "test", texts, 0)
-    assert found.accuracy == right / 40
-    assert (found.low, found.high) == pytest.approx(wilson(right, 40), abs=1e-5)
-    assert found.low - 1e-12 <= found.accuracy <= found.high + 1e-12
-    assert found.high - found.low > 0.05
+@pytest.mark.parametrize("correct", [0, 1, 17, 40])
+def test_interval_is_wilsons_and_holds_the_estimate(correct: int) -> None:
+    texts = ["43>."] * correct + ["34<."] * (40 - correct)
+    row = score_family(writes(">", 2), DIGITS, "test", texts, 0)
+    assert row.accuracy == correct / 40
+    assert (row.low, row.high) == pytest.approx(wilson(correct, 40), abs=1e-5)
+    assert row.low - 1e-12 <= row.accuracy <= row.high + 1e-12
+    assert row.high - row.low > 0.05
 
 
 def test_evaluation_is_a_row_per_family_and_split() -> None:
@@ -160,9 +161,9 @@ def test_what_has_no_answer_of_its_own_earns_no_credit() -> None:
     """Behind the first `=` of `33=44=.` nothing need follow: only the answer behind the second is counted."""
     family = Equality(low=0, high=9, length=1, assertions=2)
     for ending, canonical in ((".", 1.0), ("!", 0.0)):
-        found = score_family(writes(ending, 6), family, "test", ["33=44=."], 0)
-        assert found.n == 2
-        assert found.canonical == canonical
+        row = score_family(writes(ending, 6), family, "test", ["33=44=."], 0)
+        assert row.n == 2
+        assert row.canonical == canonical
 
 
 def test_programs_that_do_not_fit_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""Recipes: read whole or refused by name, changed by options, followed to a saved model; what training costs."""
+"""Recipes: read whole or refused by name, changed by options, followed to a saved model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from analyses.cli import main
 from cadmus import shipped
 from cadmus.corpora.build import build
 from cadmus.corpora.ordinary import twin
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs.families import Equality
 from cadmus.programs.mixture import Component, Mixture, save
-from cadmus.runtime import artifacts, devices
-from cadmus.training import checkpoint, cost
-from cadmus.training.distributed import processes, rank, world
-from cadmus.training.loop import TrainConfig, train
+from cadmus.runtime import artifacts
+from cadmus.training import checkpoint
+from cadmus.training.config import TrainConfig
+from cadmus.training.loop import train
 from cadmus.training.recipe import Recipe, load, train_recipe, with_changes
 
 MIXED = Mixture("mixed", (Component(Equality()),))
@@ -29,10 +30,10 @@ RECIPE = Recipe("quick", MIXED, CFG, QUICK)
 
 @pytest.mark.parametrize("name", shipped.names("recipes"))
 def test_recipes_that_ship_fit_their_programs(name: str) -> None:
-    one = load(name)
-    assert one.name == name
-    assert one.mixture.width + 1 <= one.cfg.n_ctx
-    assert one.cfg.n_heads * one.cfg.d_head == one.cfg.d_model
+    recipe = load(name)
+    assert recipe.name == name
+    assert recipe.mixture.width + 1 <= recipe.cfg.n_ctx
+    assert recipe.cfg.n_heads * recipe.cfg.d_head == recipe.cfg.d_model
 
 
 def test_what_ships_is_what_the_commands_name(capsys) -> None:
@@ -48,8 +49,8 @@ def test_what_ships_is_what_the_commands_name(capsys) -> None:
     ]
     assert load("dynamics").train.snapshots == 24, "what cadmus-probe dynamics asks for"
     assert main(["train", "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert all(f" {name} (" in said or f"{name} and" in said for name in shipped.names("recipes"))
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(f" {name} (" in text or f"{name} and" in text for name in shipped.names("recipes"))
 
 
 def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:
@@ -140,10 +141,10 @@ def test_a_longer_context_than_needed_stays(tmp_path: Path) -> None:
 
 def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> None:
     first = train_recipe(RECIPE, tmp_path)
-    told = []
-    again = train_recipe(RECIPE, tmp_path, stage=lambda name, share, note: told.append(name))
+    stages = []
+    again = train_recipe(RECIPE, tmp_path, progress=lambda stage, fraction, note: stages.append(stage))
     assert again.fingerprint == first.fingerprint
-    assert told == []
+    assert stages == []
     message = r"holds the finished model of another run \(seed, programs differ\); choose another folder, or delete it"
     with pytest.raises(artifacts.ArtifactError, match=message):
         train_recipe(with_changes(RECIPE, seed=1), tmp_path)
@@ -154,11 +155,11 @@ def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> N
 
 def test_training_does_not_begin_in_the_folder_of_a_finished_model(tmp_path: Path) -> None:
     train_recipe(replace(RECIPE, train=replace(QUICK, snapshots=2)), tmp_path)
-    kept = sorted((tmp_path / "snapshots").iterdir())
+    snapshots = sorted((tmp_path / "snapshots").iterdir())
     with pytest.raises(ValueError, match="holds a finished model, which has no state to go on from; choose another"):
         train(Model(CFG), build(MIXED, 256), QUICK, folder=tmp_path)
-    assert kept
-    assert sorted((tmp_path / "snapshots").iterdir()) == kept
+    assert snapshots
+    assert sorted((tmp_path / "snapshots").iterdir()) == snapshots
 
 
 def test_a_corpus_is_not_replaced_by_a_model(tmp_path: Path) -> None:
@@ -168,13 +169,13 @@ def test_a_corpus_is_not_replaced_by_a_model(tmp_path: Path) -> None:
 
 
 def test_a_stored_corpus_is_trained_on(tmp_path: Path, capsys) -> None:
-    made = build(MIXED, 256, folder=tmp_path / "corpus")
+    corpus = build(MIXED, 256, folder=tmp_path / "corpus")
     small = ["--steps", "2", "--layers", "1", "--width", "32", "--corpus", str(tmp_path / "corpus")]
     (tmp_path / "tiny.toml").write_text('name = "tiny"\nmixture = "first"\n[train]\nbatch_size = 32\n')
     out = ["--recipe", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run")]
     assert main(["train", *out, *small]) == 0
     trained = checkpoint.load(tmp_path / "run")
-    assert trained.record["corpus"]["fingerprint"] == made.fingerprint
+    assert trained.record["corpus"]["fingerprint"] == corpus.fingerprint
     assert trained.mixture == MIXED
     manifest = artifacts.read_json(tmp_path / "corpus" / "manifest.json")
     artifacts.write_json(tmp_path / "corpus" / "manifest.json", {**manifest, "machine": "another"})
@@ -185,39 +186,43 @@ def test_a_stored_corpus_is_trained_on(tmp_path: Path, capsys) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_recipe_is_followed_to_a_saved_model(stream: bool, tmp_path: Path) -> None:
-    told = []
-    one = replace(RECIPE, stream=stream)
-    made = train_recipe(one, tmp_path, stage=lambda name, share, note: told.append((name, share, note)))
-    assert made is not None
-    assert made.record["recipe"] == "quick"
+    calls = []
+    recipe = replace(RECIPE, stream=stream)
+    trained = train_recipe(recipe, tmp_path, progress=lambda *call: calls.append(call))
+    assert trained is not None
+    assert trained.record["recipe"] == "quick"
     again = checkpoint.load(tmp_path)
-    assert again.fingerprint == made.fingerprint
+    assert again.fingerprint == trained.fingerprint
     assert not (tmp_path / checkpoint.STATE).exists()
-    assert [share for name, share, _ in told if name == "train"] == [0.25, 0.5, 0.75, 1.0]
-    assert "of peak, loss" in told[-1][2]
-    assert ("build the corpus" in {name for name, _, _ in told}) != stream
+    assert [fraction for stage, fraction, _ in calls if stage == "train"] == [0.25, 0.5, 0.75, 1.0]
+    assert "of peak, loss" in calls[-1][2]
+    assert ("build the corpus" in {stage for stage, _, _ in calls}) != stream
 
 
 def test_an_ordinary_recipe_trains_on_the_twin_of_its_corpus(tmp_path: Path) -> None:
-    one = replace(RECIPE, ordinary=True, programs=256)
-    told = []
-    made = train_recipe(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
+    recipe = replace(RECIPE, ordinary=True, programs=256)
+    stages = []
+
+    def progress(stage: str, fraction: float, note: str = "") -> None:
+        stages.append(stage)
+
+    trained = train_recipe(recipe, tmp_path / "twin", progress=progress)
     corpus = build(MIXED, 256)
     expected = twin(corpus)
-    assert made.record["corpus"] == expected.about
-    assert made.record["corpus"]["ordinary_twin_of"] == corpus.fingerprint
-    alike = Model(CFG)
-    train(alike, expected, QUICK)
-    for name, weights in alike.state_dict().items():
-        assert torch.equal(made.model.state_dict()[name], weights), name
-    assert told.index("exchange the answers") < told.index("train")
-    told.clear()
-    train_recipe(one, tmp_path / "twin", stage=lambda name, share, note: told.append(name))
-    train_recipe(one, tmp_path / "twin", corpus=corpus, stage=lambda name, share, note: told.append(name))
-    assert told == [], "it is finished, and of the same programs whether they are built or given"
-    assert train_recipe(one, tmp_path / "given", corpus=corpus).record["corpus"] == expected.about
+    assert trained.record["corpus"] == expected.about
+    assert trained.record["corpus"]["ordinary_twin_of"] == corpus.fingerprint
+    model = Model(CFG)
+    train(model, expected, QUICK)
+    for name, weights in model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[name], weights), name
+    assert stages.index("exchange the answers") < stages.index("train")
+    stages.clear()
+    train_recipe(recipe, tmp_path / "twin", progress=progress)
+    train_recipe(recipe, tmp_path / "twin", corpus=corpus, progress=progress)
+    assert stages == [], "it is finished, and of the same programs whether they are built or given"
+    assert train_recipe(recipe, tmp_path / "given", corpus=corpus).record["corpus"] == expected.about
     with pytest.raises(artifacts.ArtifactError, match=r"another run \(programs differ\)"):
-        train_recipe(replace(one, ordinary=False), tmp_path / "twin")
+        train_recipe(replace(recipe, ordinary=False), tmp_path / "twin")
 
 
 def test_the_ordinary_recipe_is_micro_but_for_the_truth() -> None:
@@ -227,14 +232,14 @@ def test_the_ordinary_recipe_is_micro_but_for_the_truth() -> None:
 
 def test_training_begins_with_the_weights_of_another_model(tmp_path: Path, capsys) -> None:
     first = train_recipe(RECIPE, tmp_path / "first")
-    nothing = replace(QUICK, steps=1, lr=1e-30, warmup_steps=0)
-    second = train_recipe(replace(RECIPE, start=str(tmp_path / "first"), train=nothing), tmp_path / "second")
+    tiny_step = replace(QUICK, steps=1, lr=1e-30, warmup_steps=0)
+    second = train_recipe(replace(RECIPE, start=str(tmp_path / "first"), train=tiny_step), tmp_path / "second")
     for name, weights in first.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], weights), name
     assert second.record["start"] == first.fingerprint
     assert first.record["start"] == ""
     with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(start differ\)"):
-        train_recipe(replace(RECIPE, train=nothing), tmp_path / "second")
+        train_recipe(replace(RECIPE, train=tiny_step), tmp_path / "second")
     with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(precision differ\)"):
         train_recipe(replace(RECIPE, train=replace(QUICK, precision="bf16")), tmp_path / "first")
     assert train_recipe(replace(RECIPE, train=replace(QUICK, precision="auto")), tmp_path / "first").fingerprint
@@ -245,9 +250,9 @@ def test_training_begins_with_the_weights_of_another_model(tmp_path: Path, capsy
         train_recipe(wider, tmp_path / "third")
     capsys.readouterr()
     assert main(["train", "--start", "nowhere", "--out", str(tmp_path / "fourth")]) == 2
-    said = capsys.readouterr().err
-    assert "model folder nowhere does not exist" in said
-    assert "corpus" not in said, "before any work is done"
+    error = capsys.readouterr().err
+    assert "model folder nowhere does not exist" in error
+    assert "corpus" not in error, "before any work is done"
 
 
 def test_the_record_evaluates_on_the_validation_split() -> None:
@@ -264,64 +269,8 @@ def test_evaluating_leaves_the_training_as_it_is() -> None:
     for every in (0, 1):
         models.append(Model(CFG))
         train(models[-1], MIXED, replace(QUICK, evaluate_every=every, evaluate_programs=5))
-    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-# --- what it costs ---------------------------------------------------------------------------------------------------
-
-
-def test_operations_are_those_that_the_profiler_counts() -> None:
-    """The forward pass is a third of them; attention's own products are left out."""
-    cfg = replace(CFG, d_model=64, n_heads=2, d_head=32, d_mlp=256, n_ctx=8)
-    sequences = torch.zeros(4, 8, dtype=torch.long)
-    with torch.no_grad(), torch.profiler.profile(with_flops=True) as profile:
-        Model(cfg)(sequences)
-    products = sum(event.flops for event in profile.key_averages() if event.key in ("aten::mm", "aten::addmm"))
-    assert cost.flops_per_token(cfg) * 32 == 3 * products
-
-
-def test_cost_by_hand() -> None:
-    spent = cost.cost(CFG, tokens=1000, device_seconds=1800.0 * 2, possible=1800 * 2 * 1e9, rate=1.5)
-    flops = cost.flops_per_token(CFG) * 1000
-    assert spent["flops"] == flops
-    assert spent["device_hours"] == 1.0
-    assert spent["dollars"] == 1.5
-    assert spent["share_of_peak"] == pytest.approx(flops / (1800 * 2 * 1e9))
-
-
-def test_the_record_states_the_cost_at_the_stated_rate() -> None:
-    record = train(Model(CFG), MIXED, replace(QUICK, dollars_per_hour=3.0))
-    assert record["dollars"] == pytest.approx(3.0 * record["seconds"] / 3600)
-    assert record["flops"] == cost.flops_per_token(CFG) * record["tokens"]
-    assert 0 < record["share_of_peak"] < 1
-
-
-def test_no_share_of_the_peak_is_above_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where the peak was measured while something else was running: what training reaches is a lower bound."""
-    monkeypatch.setattr(devices, "matmul_peak", lambda device, precision: 1.0)
-    record = train(Model(CFG), MIXED, QUICK)
-    assert 0.5 < record["share_of_peak"] <= 1
-
-
-# --- where it runs ---------------------------------------------------------------------------------------------------
-
-
-def test_alone_a_process_is_the_first_of_one() -> None:
-    with processes("cpu") as device:
-        assert (device, rank(), world()) == ("cpu", 0, 1)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="what is not there is asked for")
-def test_a_device_that_is_not_there_is_refused() -> None:
-    for device in ("cuda", "cuda:1", "mps", "tpu"):
-        with (
-            pytest.raises(ValueError, match=rf"device '{device}' is not there( \(this.*\))?; this machine has cpu"),
-            processes(device),
-        ):
-            pass
-    with processes("auto") as device:
-        assert device == "cpu"
+    for plain, evaluated in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(plain, evaluated)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

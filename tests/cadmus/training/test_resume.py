@@ -1,12 +1,10 @@
-"""A killed run goes on to the same weights; two processes train as one; what is no number is never kept."""
+"""A killed run goes on to the same weights, and what is not finite is never kept."""
 
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,7 @@ from cadmus.models.model import Model
 from cadmus.models.packed import pack
 from cadmus.runtime import devices
 from cadmus.runtime.artifacts import ArtifactError
-from cadmus.training import checkpoint
-from cadmus.training import loop as training
+from cadmus.training import checkpoint, loop
 from cadmus.training.loop import train
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
 
@@ -38,7 +35,7 @@ def tell(now):
     print(now["step"], flush=True)
 source = build(MIXED, 700) if sys.argv[2] == "corpus" else MIXED
 model = Model(CFG)
-record = train(model, source, replace(QUICK, checkpoint_every=7, snapshots=4), tell, folder=sys.argv[1])
+record = train(model, source, replace(QUICK, checkpoint_every=7, snapshots=4), on_step=tell, folder=sys.argv[1])
 torch.save({"weights": model.state_dict(), "log": [(r["step"], r["tokens"], r["loss"]) for r in record["log"]]},
            sys.argv[1] + "/done.pt")
 """
@@ -60,18 +57,18 @@ def test_a_killed_run_goes_on_to_the_same_weights(source: str, tmp_path: Path) -
     first_steps = []
     for last in (3, 16, 30):
         process = start(killed, source)
-        told = [int(next(process.stdout))]
-        while told[-1] < last:
-            told.append(int(next(process.stdout)))
+        steps = [int(next(process.stdout))]
+        while steps[-1] < last:
+            steps.append(int(next(process.stdout)))
         process.kill()
         process.wait()
-        first_steps.append(told[0])
+        first_steps.append(steps[0])
     assert start(killed, source).wait() == 0
     assert first_steps == [1, 1, 15], "it goes on from the last state"
-    expected, found = (torch.load(folder / "done.pt") for folder in (whole, killed))
-    assert found["log"] == expected["log"]
+    expected, resumed = (torch.load(folder / "done.pt") for folder in (whole, killed))
+    assert resumed["log"] == expected["log"]
     for name, tensor in expected["weights"].items():
-        assert torch.equal(found["weights"][name], tensor), name
+        assert torch.equal(resumed["weights"][name], tensor), name
     assert list(checkpoint.snapshots(killed)) == list(checkpoint.snapshots(whole)) == [1, 3, 12, 40]
     for step, path in checkpoint.snapshots(killed).items():
         assert path.read_bytes() == checkpoint.snapshots(whole)[step].read_bytes()
@@ -94,10 +91,10 @@ def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
     short = replace(QUICK, steps=15, decay_share=0.4, checkpoint_every=8)  # falls after step 9; a state of step 8
     longer = replace(short, steps=24, decay_share=0.25)
     train(Model(CFG), programs(), short, folder=tmp_path)
-    told = []
+    steps = []
     model = Model(CFG)
-    train(model, programs(), longer, lambda now: told.append(now["step"]), folder=tmp_path)
-    assert told[0] == 9
+    train(model, programs(), longer, on_step=lambda now: steps.append(now["step"]), folder=tmp_path)
+    assert steps[0] == 9
     whole, _ = trained(longer)
     for name, parameter in parameters(model).items():
         assert torch.equal(parameter, parameters(whole)[name]), "as one that was to be that long from the start"
@@ -109,26 +106,26 @@ def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
 
 
 def notes(folder: Path, **other: Any) -> tuple[list[str], list[dict[str, Any]]]:
-    """What a run in the folder says, and the stretches of its record."""
-    said: list[str] = []
-    config = replace(QUICK, **{"steps": 8, "checkpoint_every": 5, **other})
-    record = train(Model(CFG), programs(), config, folder=folder, note=said.append)
-    return said, record["stretches"]
+    """The notes of a run in the folder, and the stretches of its record."""
+    texts: list[str] = []
+    config = replace(QUICK, steps=8, checkpoint_every=5, **other)
+    record = train(Model(CFG), programs(), config, folder=folder, note=texts.append)
+    return texts, record["stretches"]
 
 
 def test_the_precision_is_said_once_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for fast in ("fp32", "bf16"):
         monkeypatch.setattr(devices, "fast_precision", lambda device, fast=fast: fast)
-        said, (stretch,) = notes(tmp_path / fast, precision="auto")
-        assert said == [f"{fast} on {stretch['device']}, {torch.get_num_threads()} threads"]
+        texts, (stretch,) = notes(tmp_path / fast, precision="auto")
+        assert texts == [f"{fast} on {stretch['device']}, {torch.get_num_threads()} threads"]
         assert (stretch["from_step"], stretch["precision"], stretch["muon_precision"]) == (0, fast, fast)
 
 
 def test_a_slow_precision_is_allowed_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "fast_precision", lambda device: "fp32")
     monkeypatch.setattr(devices, "bf16_gain", lambda device: 1 / 12)
-    said, (stretch,) = notes(tmp_path, precision="bf16")
-    assert said[1:] == ["bf16 products take 12.0 times as long as fp32 ones on this CPU"]
+    texts, (stretch,) = notes(tmp_path, precision="bf16")
+    assert texts[1:] == ["bf16 products take 12.0 times as long as fp32 ones on this CPU"]
     assert (stretch["precision"], stretch["muon_precision"]) == ("bf16", "fp32")
 
 
@@ -138,10 +135,10 @@ def test_a_run_that_goes_on_keeps_its_precision_and_says_so(tmp_path: Path, monk
     monkeypatch.setattr(devices, "fast_precision", lambda device: "fp32")  # it was moved
     monkeypatch.setattr(devices, "name", lambda device: "another CPU")
     monkeypatch.setattr(devices, "bf16_gain", lambda device: 0.1)
-    said, (first, second) = notes(tmp_path, precision="auto")
-    assert "goes on from step 5 with muon_precision bf16, now fp32; device" in said[0]
-    assert said[0].endswith("now another CPU: bits may differ from here on")
-    assert said[1] == "bf16 products take 10.0 times as long as fp32 ones on this CPU"
+    texts, (first, second) = notes(tmp_path, precision="auto")
+    assert "goes on from step 5 with muon_precision bf16, now fp32; device" in texts[0]
+    assert texts[0].endswith("now another CPU: bits may differ from here on")
+    assert texts[1] == "bf16 products take 10.0 times as long as fp32 ones on this CPU"
     assert (first["from_step"], first["precision"]) == (0, "bf16")
     assert (second["from_step"], second["precision"], second["device"]) == (5, "bf16", "another CPU")
 
@@ -149,8 +146,8 @@ def test_a_run_that_goes_on_keeps_its_precision_and_says_so(tmp_path: Path, monk
 def test_the_precision_of_a_run_changes_only_where_one_asks_for_it(tmp_path: Path) -> None:
     notes(tmp_path, precision="fp32")
     assert notes(tmp_path, precision="auto")[1][-1]["precision"] == "fp32"
-    said, stretches = notes(tmp_path, precision="bf16")
-    assert said[0] == "goes on from step 5 with precision fp32, now bf16: bits may differ from here on"
+    texts, stretches = notes(tmp_path, precision="bf16")
+    assert texts[0] == "goes on from step 5 with precision fp32, now bf16: bits may differ from here on"
     assert [stretch["precision"] for stretch in stretches] == ["fp32", "bf16"]
 
 
@@ -162,25 +159,29 @@ def test_averaged_weights_are_what_is_kept_and_come_back_with_the_state(tmp_path
     config = replace(QUICK, steps=9, average_steps=4, checkpoint_every=5, snapshots=2)
     whole = Model(CFG)
     steps: list[dict[str, Tensor]] = []
-    train(whole, programs(), config, lambda now: steps.append({k: v.clone() for k, v in parameters(whole).items()}))
-    for name, kept in parameters(whole).items():
-        expected = torch.stack([one[name] for one in steps[:4]]).mean(0)
-        for later in steps[4:]:
-            expected = expected + (later[name] - expected) / 4
-        assert torch.allclose(kept, expected, atol=1e-6), name
-        assert not torch.equal(kept, steps[-1][name])
+
+    def store(now: dict[str, float]) -> None:
+        steps.append({name: weights.clone() for name, weights in parameters(whole).items()})
+
+    train(whole, programs(), config, on_step=store)
+    for name, average in parameters(whole).items():
+        expected = torch.stack([weights[name] for weights in steps[:4]]).mean(0)
+        for weights in steps[4:]:
+            expected = expected + (weights[name] - expected) / 4
+        assert torch.allclose(average, expected, atol=1e-6), name
+        assert not torch.equal(average, steps[-1][name])
     first_steps = []
     for _ in range(2):
-        again, told = Model(CFG), []
-        train(again, programs(), config, lambda now, told=told: told.append(now["step"]), folder=tmp_path)
-        first_steps.append(told[0])
-        for name, kept in parameters(again).items():
-            assert torch.equal(kept, parameters(whole)[name]), name
+        again = Model(CFG)
+        numbers: list[float] = []
+        train(again, programs(), config, on_step=lambda now, to=numbers: to.append(now["step"]), folder=tmp_path)
+        first_steps.append(numbers[0])
+        for name, average in parameters(again).items():
+            assert torch.equal(average, parameters(whole)[name]), name
     assert first_steps == [1, 6]
-    made = checkpoint.Checkpoint(whole, MIXED, {}, "")
-    last = checkpoint.load_snapshot(made, checkpoint.snapshots(tmp_path)[9])
-    for name, kept in parameters(last).items():
-        assert torch.equal(kept, parameters(whole)[name]), "a snapshot is of the weights that are kept"
+    last = checkpoint.load_snapshot(checkpoint.Checkpoint(whole, MIXED, {}, ""), checkpoint.snapshots(tmp_path)[9])
+    for name, average in parameters(last).items():
+        assert torch.equal(average, parameters(whole)[name]), "a snapshot is of the weights that are kept"
 
 
 def test_an_average_longer_than_the_run_is_of_the_whole_run() -> None:
@@ -189,79 +190,22 @@ def test_an_average_longer_than_the_run_is_of_the_whole_run() -> None:
     assert losses[0] == losses[1], "the average does not touch the training"
     plain, averaged = (trained(replace(QUICK, average_steps=steps))[0] for steps in (0, 500))
     batch = pack(programs().programs(np.arange(300)))
-    kept = [F.cross_entropy(model.on_packed(batch), batch.targets).item() for model in (plain, averaged)]
-    assert kept[1] < kept[0] + 0.5
+    plain_loss, averaged_loss = (
+        F.cross_entropy(model.on_packed(batch), batch.targets).item() for model in (plain, averaged)
+    )
+    assert averaged_loss < plain_loss + 0.5
 
 
 def test_evaluations_on_the_way_are_of_the_averaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(training, "evaluate", lambda model, *one, **other: seen.append(model) or [])
+    models = []
+    monkeypatch.setattr(loop, "evaluate", lambda model, *args, **options: models.append(model) or [])
     model = Model(CFG)
     train(model, programs(), replace(QUICK, steps=2, average_steps=2, evaluate_every=2))
-    assert len(seen) == 1
-    assert seen[0] is not model
+    assert len(models) == 1
+    assert models[0] is not model
 
 
-# --- parts on cores --------------------------------------------------------------------------------------------------
-
-
-def test_cores_give_the_bits_of_parts_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_MIN_TOKENS", 1)
-    monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": 300})
-    batch, before = programs().programs(np.arange(150)), torch.get_num_threads()
-    found, used = [], set()
-
-    class Inline:
-        def map(self, work, parts):
-            return map(work, parts)
-
-    try:
-        torch.set_num_threads(3)
-        for pool in (None, Inline()):
-            if pool is not None:
-                monkeypatch.setattr(training, "_pool", lambda cores, pool=pool: pool)
-            model = Model(CFG)
-            monkeypatch.setattr(training, "pack", lambda *one: used.add(threading.get_ident()) or pack(*one))
-            loss, _ = training.accumulate_gradient(model, batch, "fp32")
-            found.append((loss, [parameter.grad for parameter in model.parameters()], len(used)))
-            assert torch.get_num_threads() == 3
-            used.clear()
-    finally:
-        torch.set_num_threads(before)
-    assert [threads for *_, threads in found] == [3, 1]
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(one, other) for one, other in zip(found[0][1], found[1][1], strict=True))
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_threads_are_as_before_where_a_part_fails(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*one: Any) -> None:
-        raise error
-
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        monkeypatch.setattr(training, "pack", fail)
-        with pytest.raises(error):
-            training.accumulate_gradient(Model(CFG), programs().programs(np.arange(8)), "fp32")
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_no_number_that_is_not_finite_is_lost_on_its_way(value: float, precision: str) -> None:
-    """Wherever it stands: the loss, or the gradient, is not finite either, so that the run stops."""
-    batch = programs().programs(np.arange(16))
-    for name, _ in Model(CFG).named_parameters():
-        model = Model(CFG)
-        with torch.no_grad():
-            parameter = model.get_parameter(name)
-            parameter[(0,) * parameter.ndim] = value
-        loss, _ = training.accumulate_gradient(model, batch, precision)
-        finite = math.isfinite(loss) and all(bool(p.grad.isfinite().all()) for p in model.parameters())
-        assert not finite, name
+# --- what is not finite, damaged or of another run --------------------------------------------------------------------
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
@@ -294,12 +238,12 @@ def test_a_gradient_that_is_no_number_spoils_nothing(tmp_path: Path) -> None:
         steps.append(math.inf if now["step"] == 9 else 1.0)
 
     with pytest.raises(FloatingPointError, match=r"the norm of the gradient is (inf|nan) at step 10 of 40 \(batch 9"):
-        train(model, programs(), config, spoil, folder=tmp_path)
+        train(model, programs(), config, on_step=spoil, folder=tmp_path)
     handle.remove()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    told = []
-    train(Model(CFG), programs(), config, lambda now: told.append(now["step"]), folder=tmp_path)
-    assert told[0] == 6
+    numbers: list[float] = []
+    train(Model(CFG), programs(), config, on_step=lambda now: numbers.append(now["step"]), folder=tmp_path)
+    assert numbers[0] == 6
 
 
 def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
@@ -311,15 +255,17 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
                 model.unembed.b_U[3] = torch.nan
 
     with pytest.raises(FloatingPointError, match=r"some weights are not finite at step 40 of 40"):
-        train(model, programs(), QUICK, spoil)
+        train(model, programs(), QUICK, on_step=spoil)
 
 
 def test_a_state_is_kept_every_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_SECONDS_UNSAVED", 0.0)
+    monkeypatch.setattr(loop, "MAX_SECONDS_UNSAVED", 0.0)
     train(Model(CFG), programs(), replace(QUICK, steps=3, checkpoint_every=1000), folder=tmp_path)
-    told = []
-    train(Model(CFG), programs(), replace(QUICK, steps=3), lambda now: told.append(now["step"]), folder=tmp_path)
-    assert told == [3]
+    steps = []
+    train(
+        Model(CFG), programs(), replace(QUICK, steps=3), on_step=lambda now: steps.append(now["step"]), folder=tmp_path
+    )
+    assert steps == [3]
 
 
 def test_snapshots_are_of_one_run(tmp_path: Path) -> None:
@@ -344,51 +290,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_pat
     with pytest.raises(
         FloatingPointError, match=r"the loss is nan at step 8 of 40 \(batch 7 of \w+, seed 0\); the state of step 5"
     ):
-        train(model, programs(), config, spoil, folder=tmp_path)
+        train(model, programs(), config, on_step=spoil, folder=tmp_path)
     steps = []
-    train(Model(CFG), programs(), config, lambda now: steps.append(now["step"]), folder=tmp_path)
+    train(Model(CFG), programs(), config, on_step=lambda now: steps.append(now["step"]), folder=tmp_path)
     assert steps[0] == 6
-
-
-PARALLEL = """
-import sys
-from tests.training import CFG, QUICK, programs
-from cadmus.models.model import Model
-from cadmus.training.distributed import processes
-from cadmus.training.loop import train
-from dataclasses import replace
-import torch
-torch.set_num_threads(1)
-with processes("cpu") as device:
-    model = Model(CFG)
-    record = train(model, programs(), replace(QUICK, steps=12, log_every=1, optimizer=sys.argv[2]))
-    if record["processes"] == 1 or torch.distributed.get_rank() == 0:
-        torch.save([record["processes"], [row["loss"] for row in record["log"]]], sys.argv[1])
-"""
-
-
-def test_a_batch_smaller_than_its_parts_is_shared(tmp_path: Path) -> None:
-    """Two programs of two lengths on two processes: each part is one program, and each process has one."""
-    script = tmp_path / "run.py"
-    script.write_text(PARALLEL.replace("steps=12", "steps=3, batch_size=2"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    subprocess.run([*command, str(tmp_path / "two.pt"), "adamw"], check=True, env=environment)
-    _, losses = torch.load(tmp_path / "two.pt")
-    alone = train(Model(CFG), programs(), replace(QUICK, steps=3, batch_size=2, log_every=1, optimizer="adamw"))
-    assert losses == pytest.approx([row["loss"] for row in alone["log"]], abs=1e-5)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_processes_train_as_one(optimizer: str, tmp_path: Path) -> None:
-    """The same global batch: curves within 1e-5 (Muon orthogonalizes in bf16, which shows rounding: 1e-3)."""
-    root, script = Path(__file__).parents[3], tmp_path / "run.py"
-    script.write_text(PARALLEL)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    for command, name in (([sys.executable], "one.pt"), (torchrun, "two.pt")):
-        subprocess.run([*command, str(script), str(tmp_path / name), optimizer], check=True, env=environment)
-    (alone, one), (together, two) = (torch.load(tmp_path / name) for name in ("one.pt", "two.pt"))
-    assert (alone, together) == (1, 2)
-    assert len(one) == 12
-    assert two == pytest.approx(one, abs=1e-5 if optimizer == "adamw" else 1e-3)

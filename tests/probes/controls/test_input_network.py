@@ -18,29 +18,29 @@ Targets = dict[str, Output]
 
 def test_the_window_holds_the_last_tokens_and_the_position() -> None:
     sequences = np.array([[10, 3, 4, 5], [10, 64, 0, 10]], np.uint8)
-    found = window(sequences, k=3)
-    assert found.dtype == np.int16
-    assert found[0].tolist() == [[10, BEFORE, BEFORE, 0], [3, 10, BEFORE, 1], [4, 3, 10, 2], [5, 4, 3, 3]]
-    assert found[1, 2].tolist() == [0, 64, 10, 2]
+    features = window(sequences, k=3)
+    assert features.dtype == np.int16
+    assert features[0].tolist() == [[10, BEFORE, BEFORE, 0], [3, 10, BEFORE, 1], [4, 3, 10, 2], [5, 4, 3, 3]]
+    assert features[1, 2].tolist() == [0, 64, 10, 2]
     assert window(sequences).shape == (2, 4, 9)
-    assert (window(sequences)[:, :, 4:8] == BEFORE).all(), "more tokens asked for than there are positions"
+    assert (window(sequences)[:, :, 4:8] == BEFORE).all(), "more tokens than there are positions"
     assert tokens.PAD < BEFORE
 
 
 def test_the_hidden_layer_is_that_of_one_hot_columns() -> None:
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 20, (50, 4), generator=rng)
-    table, bias, seen = (torch.randn(*shape, generator=rng) for shape in ((20, 6), (6,), (50, 6)))
+    table, bias, slope = (torch.randn(*shape, generator=rng) for shape in ((20, 6), (6,), (50, 6)))
     one_hot = torch.nn.functional.one_hot(ids, 20).sum(1).float()
     gradients = []
     for hidden in (lambda t, b: (one_hot @ t + b).relu(), lambda t, b: input_network._Hidden.apply(ids, t, b)):
         parameters = table.clone().requires_grad_(), bias.clone().requires_grad_()
-        found = hidden(*parameters)
-        (found * seen).sum().backward()
-        gradients.append((found.detach(), *(part.grad for part in parameters)))
+        units = hidden(*parameters)
+        (units * slope).sum().backward()
+        gradients.append((units.detach(), *(part.grad for part in parameters)))
     assert 0.2 < (gradients[0][0] > 0).float().mean() < 0.8
-    for expected, found in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for expected, ours in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def planted_tokens(n: int, seed: int) -> tuple[np.ndarray, Targets]:
@@ -74,42 +74,44 @@ def test_a_planted_product_of_tokens_is_found() -> None:
     linear = Ridge().fit(columns, train[1]["product"].labels)
     assert linear.score(columns_new, targets["product"].labels) < 0.02, "a linear baseline cannot multiply"
     baseline = TokenBaseline(hidden=64, epochs=30).fit(*train, validation=validation)
-    found = scores(targets, baseline.predict(features))
-    assert found["product"] > 0.97
-    assert found["parity"] > 0.98
-    assert found["rare"] > 0.9
-    assert found["rare remainder"] > 0.55
-    assert found["position"] == 1.0
-    assert abs(found["noise"]) < 0.02
-    assert abs(found["coin"] - 0.7) < 0.03
+    score = scores(targets, baseline.predict(features))
+    assert score["product"] > 0.97
+    assert score["parity"] > 0.98
+    assert score["rare"] > 0.9
+    assert score["rare remainder"] > 0.55
+    assert score["position"] == 1.0
+    assert abs(score["noise"]) < 0.02
+    assert abs(score["coin"] - 0.7) < 0.03
     assert baseline.epochs_["coin"] < 5 < baseline.epochs_["product"], "each target keeps its own epoch"
 
 
 def test_tokens_held_out_inside_do_as_well_and_the_seed_fixes_all() -> None:
     features, targets = planted_tokens(6000, 0)
     few = {name: targets[name] for name in ("coin", "product")}
-    one, same, other = (TokenBaseline(hidden=32, epochs=25, seed=seed).fit(features, few) for seed in (0, 0, 1))
-    assert scores(few, one.predict(features))["product"] > 0.5
-    assert np.array_equal(one.predict(features)["product"], same.predict(features)["product"])
-    assert not np.array_equal(one.predict(features)["product"], other.predict(features)["product"])
+    first, again, other = (
+        TokenBaseline(hidden=32, epochs=25, seed=seed).fit(features, few).predict(features) for seed in (0, 0, 1)
+    )
+    assert scores(few, first)["product"] > 0.5
+    assert np.array_equal(first["product"], again["product"])
+    assert not np.array_equal(first["product"], other["product"])
 
 
 def test_few_rows_are_gone_over_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_network, "_STEPS", 100)
+    monkeypatch.setattr(input_network, "_MIN_STEPS", 100)
     features, targets = planted_tokens(400, 0)
     baseline = TokenBaseline(hidden=16, batch_size=32).fit(features, {"position": targets["position"]})
     assert baseline.epochs_["position"] > 5
 
 
-def test_what_training_lacked_counts_for_nothing() -> None:
+def test_ids_that_training_lacked_contribute_nothing() -> None:
     """Ids between those of training, and beyond them, are predicted alike."""
     features, targets = planted_tokens(2000, 0)
     features[features[:, 2] == 4, 2] = 3
-    held = {"product": targets["product"], "coin": Output(targets["coin"].labels.copy(), *targets["coin"][1:])}
-    held["coin"].labels[:500] = "edge"
-    baseline = TokenBaseline(hidden=16, epochs=3).fit(
-        features, {name: targets[name] for name in held}, validation=(features, held)
-    )
+    few = {name: targets[name] for name in ("product", "coin")}
+    edge = targets["coin"].labels.copy()
+    edge[:500] = "edge"
+    validation = features, {**few, "coin": targets["coin"]._replace(labels=edge)}
+    baseline = TokenBaseline(hidden=16, epochs=3).fit(features, few, validation=validation)
     unseen = features[:50].repeat(3, 0)
     unseen[:, 2] = np.tile([4, 40, 1000], 50)
     product = baseline.predict(unseen)["product"].reshape(50, 3)
@@ -139,18 +141,28 @@ def test_the_baseline_refuses_what_it_cannot_fit() -> None:
             r"target 'x' has labels \(3,\), defined bool \(40,\)",
         ),
         (features, {"x": coin._replace(defined=np.ones(n))}, None, r"defined float64 \(40,\); expected \[40\], bool"),
-        (features, {"x": coin._replace(defined=nowhere)}, (features, {"x": coin}), "'x' is defined in 0 training rows"),
-        (features, {"x": coin._replace(defined=once)}, (features, {"x": coin}), "'x' is defined in 1 training rows"),
-        (features, {"x": coin._replace(labels=np.full(n, 4))}, None, r"target 'x' is constant \(4\) where it is defin"),
+        (
+            features,
+            {"x": coin._replace(defined=nowhere)},
+            (features, {"x": coin}),
+            "0 training rows of target 'x'; a probe needs",
+        ),
+        (
+            features,
+            {"x": coin._replace(defined=once)},
+            (features, {"x": coin}),
+            "1 training rows of target 'x'; a probe needs",
+        ),
+        (features, {"x": coin._replace(labels=np.full(n, 4))}, None, r"target 'x' is constant \(4\); there is nothing"),
         (features, {"coin": coin}, (features, other), "target 'coin' has no validation rows with labels that training"),
         (features, {"coin": coin}, (features, {}), r"validation has targets \[\], training \['coin'\]; give one or mo"),
         (features, {}, None, r"validation has targets \[\], training \[\]; give one or more, the same in both"),
         (features * 1.0, {"coin": coin}, None, "features are float64 " + shape),
         (-features, {"coin": coin}, None, "features are int16 " + shape),
     ]
-    for x, given, validation, text in cases:
-        with pytest.raises(ValueError, match=text):
-            TokenBaseline(epochs=1).fit(x, given, validation)
+    for x, outputs, validation, message in cases:
+        with pytest.raises(ValueError, match=message):
+            TokenBaseline(epochs=1).fit(x, outputs, validation)
     fitted = TokenBaseline(epochs=1).fit(features, {"coin": coin})
     with pytest.raises(ValueError, match=r"features are int16 \(40, 8\); expected integers \[rows, 9\]"):
         fitted.predict(features[:, :8])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,14 +14,15 @@ from cadmus.programs.families import Compare, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture
 from cadmus.states import hindsight, variables
-from probes.data.examples import TRUE_MACHINE, Examples, Labelled, Target, draw, is_category, labelled
+from probes.data.examples import Examples, Labelled, draw, labelled
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
+from probes.data.targets import TRUE_MACHINE, Target, Targets
 
 OTHER = vm.Semantics({"+": "-", "-": "+"})
 
 
 @cache
-def drawn(n: int = 300) -> Examples:
+def some_programs(n: int = 300) -> Examples:
     return draw(mixture.load("first"), n)
 
 
@@ -41,7 +42,7 @@ def my_all_true(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_programs_are_of_held_out_skeletons_in_the_mixtures_shares() -> None:
-    examples = drawn()
+    examples = some_programs()
     assert examples.families == ("compare", "equality", "register")
     assert np.bincount(examples.family).tolist() == [150, 50, 100]
     assert (skeletons.splits(examples.programs) == skeletons.SPLITS.index("test_skeleton")).all()
@@ -55,7 +56,7 @@ def test_programs_are_of_held_out_skeletons_in_the_mixtures_shares() -> None:
 def test_a_draw_is_fixed_by_its_seed() -> None:
     again, other = draw(mixture.load("first"), 300), draw(mixture.load("first"), 300, 1)
     for name in ("programs", "family", "skeletons", "folds", "where"):
-        assert np.array_equal(getattr(again, name), getattr(drawn(), name)), name
+        assert np.array_equal(getattr(again, name), getattr(some_programs(), name)), name
     assert len(np.unique(np.concatenate([other.programs, again.programs]), axis=0)) > 400
 
 
@@ -70,15 +71,15 @@ def test_families_are_chosen_by_name_and_have_thirty_programs_at_least() -> None
         draw(tiny, 1000)
 
 
-def test_what_a_mixture_holds_out_is_not_drawn() -> None:
-    held = HoldOut(pairs=("0A",))
-    mixed = Mixture("held", (Component(Register(max_stores=2)),), hold_out=held)
-    assert not held.held(draw(mixed, 300).programs).any()
-    assert held.held(draw(Mixture("free", mixed.components), 300).programs).any()
+def test_what_a_mixture_holds_out_is_not_first() -> None:
+    hold_out = HoldOut(pairs=("0A",))
+    mixed = Mixture("held", (Component(Register(max_stores=2)),), hold_out=hold_out)
+    assert not hold_out.holds_out(draw(mixed, 300).programs).any()
+    assert hold_out.holds_out(draw(Mixture("free", mixed.components), 300).programs).any()
 
 
 def test_folds_are_by_skeleton() -> None:
-    examples = drawn()
+    examples = some_programs()
     assert np.array_equal(examples.folds, skeleton_folds(examples.programs))
     assert np.array_equal(examples.skeletons, skeleton_ids(examples.programs))
     parts = [examples.fold(name) for name in FOLDS]
@@ -91,11 +92,11 @@ def test_folds_are_by_skeleton() -> None:
 
 def test_chunks_are_all_of_it_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probes.data.examples._CHUNK", 70)
-    chunks = list(drawn().chunks())
+    chunks = list(some_programs().chunks())
     assert [len(chunk) for chunk in chunks] == [70, 70, 70, 70, 20]
     for name in ("programs", "where", "family"):
-        assert np.array_equal(np.concatenate([getattr(c, name) for c in chunks]), getattr(drawn(), name))
-    assert np.array_equal(chunks[1].sequences, tokens.sequences(drawn().programs[70:140]))
+        assert np.array_equal(np.concatenate([getattr(c, name) for c in chunks]), getattr(some_programs(), name))
+    assert np.array_equal(chunks[1].sequences, tokens.sequences(some_programs().programs[70:140]))
 
 
 def test_the_tokens_probed_are_a_programs_own_without_hindsight() -> None:
@@ -116,39 +117,6 @@ def test_the_tokens_probed_are_a_programs_own_without_hindsight() -> None:
 def test_two_skeletons_are_too_few() -> None:
     with pytest.raises(ValueError, match="2 skeletons cannot be split into train, validation, test"):
         Examples.of(tokens.encode(["3=.", "4=.", "33=."]))
-
-
-# --- targets ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("variable", "category"),
-    [
-        *(("stack.0.kind", True), ("reg.a.tag", True), ("reg.b.live", True), ("needed.relation", True)),
-        *(("all_true", True), ("depth.mod3", True), ("stack.0.digit1", True), ("reg.a.parity", True)),
-        *(("depth", False), ("stack.0", False), ("stack.0.value", False), ("reg.a.magnitude", False)),
-        *(("reg.c.read_distance", False), ("stack.1.length", False), ("needed.value", False), ("mod3", False)),
-    ],
-)
-def test_categories_and_numbers(variable: str, category: bool) -> None:
-    assert is_category(variable) == category
-    assert Target(variable).number == (not category)
-
-
-def test_a_target_says_what_it_is() -> None:
-    assert Target("reg.a.value").determined
-    assert Target("reg.a.value", -3).determined
-    assert not Target("reg.a.value", 1).determined
-    assert not Target("reg.a.live").determined
-    assert Target(even).determined
-    assert (Target("depth").name, Target(even).name, Target(partial(even)).name) == ("depth", "even", "partial")
-    assert Target(even).number
-
-    def of_category(traces):
-        return even(traces)
-
-    of_category.category = True
-    assert not Target(of_category).number
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -173,12 +141,12 @@ TARGETS = tuple(
 
 
 @cache
-def read() -> Labelled:
-    return labelled(drawn(), TARGETS, {"other": OTHER})
+def label_all() -> Labelled:
+    return labelled(some_programs(), TARGETS, {"other": OTHER})
 
 
 def test_labels_are_those_of_the_states() -> None:
-    examples, found = drawn(), read()
+    examples, labels = some_programs(), label_all()
     for k, target in enumerate(TARGETS):
         traces = kernel.traces(examples.programs, OTHER if target.machine == "other" else None)
         expected = variables.read(traces, target.variable, offset=target.offset)
@@ -186,70 +154,89 @@ def test_labels_are_those_of_the_states() -> None:
         last = lengths[:, None] + 1 - target.offset  # the program's own `.` is a token of it
         inside = expected.defined & examples.where & (np.arange(examples.where.shape[1]) <= last)
         small = abs(expected.values) <= 99
-        values, defined = found.of(k)
-        assert np.array_equal(defined, inside & small), target
-        assert np.array_equal(values[defined], expected.values[inside & small]), target
-        assert not values[~defined].any()
-        assert found.outside[k] == (inside & ~small).sum()
-        taken = np.flatnonzero(found.taken()[k]) - 99
-        assert taken.tolist() == np.unique(values[defined]).tolist()
-    assert found.outside.max() > 0
-    true, other = (found.of(TARGETS.index(Target("stack.0.value", 0, name)))[0] for name in (TRUE_MACHINE, "other"))
+        values, mask = labels.of(k)
+        assert np.array_equal(mask, inside & small), target
+        assert np.array_equal(values[mask], expected.values[inside & small]), target
+        assert not values[~mask].any()
+        assert labels.outside[k] == (inside & ~small).sum()
+        table = np.flatnonzero(labels.value_table()[k]) - 99
+        assert table.tolist() == np.unique(values[mask]).tolist()
+    assert labels.outside.max() > 0
+    true, other = (labels.of(TARGETS.index(Target("stack.0.value", 0, name)))[0] for name in (TRUE_MACHINE, "other"))
     assert (true != other).any()
 
 
+def test_labels_keep_the_machines_traces() -> None:
+    for targets in (TARGETS, [Target("depth", machine="other")]):
+        labels = labelled(some_programs(), targets, {"other": OTHER})
+        assert np.array_equal(labels.traces.depth, kernel.traces(some_programs().programs).depth)
+        assert list(labels.targets) == list(targets)
+
+
 def test_rows_are_tokens() -> None:
-    programs, positions = np.nonzero(drawn().where)
+    programs, positions = np.nonzero(some_programs().where)
     order = np.random.default_rng(0).permutation(len(programs))[:500]
-    values, defined = read().at(programs[order], positions[order])
-    assert values.shape == (500, len(TARGETS))
-    assert defined.shape == (500, read().defined.shape[1])
+    labels = label_all()
+    values, mask = labels.at(programs[order], positions[order])
+    assert values.shape == mask.shape == (500, len(TARGETS))
+    assert np.array_equal(labels.mask[order], mask)
     for k in range(len(TARGETS)):
-        everywhere, known = read().of(k)
-        assert np.array_equal(values[:, k], everywhere[programs[order], positions[order]])
-        assert np.array_equal(defined[:, read().mask_of[k]], known[programs[order], positions[order]])
-    assert not read().of(0)[1][~drawn().where].any()
+        values_everywhere, mask_everywhere = labels.of(k)
+        assert np.array_equal(values[:, k], values_everywhere[programs[order], positions[order]])
+        assert np.array_equal(mask[:, k], mask_everywhere[programs[order], positions[order]])
+    assert not labels.of(0)[1][~some_programs().where].any()
 
 
 def test_masks_are_shared_where_they_are_equal_whatever_the_programs() -> None:
-    targets = (
-        *(Target("stack.0.value"), Target("stack.0.value", as_number=True), Target("stack.0.value", permuted=True)),
-        *(Target("stack.0.kind"), Target("all_true"), Target("reg.a.live", machine="other"), Target("stack.0.kind", 1)),
-        *(Target("stack.0.value", 1), Target("stack.0.value", 0, "other"), Target(my_all_true), Target(even)),
-        *(Target(lambda traces: even(traces)), Target(lambda traces: my_all_true(traces))),
+    targets = Targets(
+        [
+            Target("stack.0.value"),
+            Target("stack.0.value", regression=True),
+            Target("stack.0.value", permuted=True),
+            Target("stack.0.kind"),
+            Target("all_true"),
+            Target("reg.a.live", machine="other"),
+            Target("stack.0.kind", 1),
+            Target("stack.0.value", 1),
+            Target("stack.0.value", 0, "other"),
+            Target(my_all_true),
+            Target(even),
+            Target(lambda traces: even(traces)),
+            Target(lambda traces: my_all_true(traces)),
+        ]
     )
-    found = labelled(drawn(), targets, {"other": OTHER})
-    assert found.mask_of.tolist() == [0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8]
-    assert np.array_equal(found.of(9)[1], found.of(12)[1]), "functions of one name are told apart"
-    assert not np.array_equal(found.of(11)[1], found.of(12)[1])
-    assert labelled(drawn()[:3], targets, {"other": OTHER}).mask_of.tolist() == found.mask_of.tolist()
+    labels = labelled(some_programs(), targets, {"other": OTHER})
+    assert labels.mask_of.tolist() == [0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert np.array_equal(labels.of(9)[1], labels.of(12)[1]), "functions of one name are told apart"
+    assert not np.array_equal(labels.of(11)[1], labels.of(12)[1])
+    assert labelled(some_programs()[:3], targets, {"other": OTHER}).mask_of.tolist() == labels.mask_of.tolist()
 
 
 def test_permuted_labels_keep_the_marginal_of_every_pair_of_tokens() -> None:
-    examples = drawn()
+    examples = some_programs()
     targets = [Target(v, permuted=permuted) for v in ("stack.0.value", "depth") for permuted in (False, True)]
-    found, again, other = (labelled(examples, targets, seed=seed) for seed in (0, 0, 1))
-    assert np.array_equal(found.values, again.values)
-    assert not np.array_equal(found.values, other.values)
+    labels, again, other = (labelled(examples, targets, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(labels.values, again.values)
+    assert not np.array_equal(labels.values, other.values)
     texts = ["." + text.ljust(examples.programs.shape[1], ".") for text in tokens.decode(examples.programs)]
     for plain, permuted in ((0, 1), (2, 3)):
-        (values, defined), (moved, where) = found.of(plain), found.of(permuted)
-        assert np.array_equal(defined, where)
+        (values, mask), (moved, moved_mask) = labels.of(plain), labels.of(permuted)
+        assert np.array_equal(mask, moved_mask)
         counts = [defaultdict(Counter) for _ in range(2)]
-        for row, position in np.argwhere(defined).tolist():
+        for row, position in np.argwhere(mask).tolist():
             pair = texts[row][position - 1 : position + 1]
             counts[0][pair][values[row, position]] += 1
             counts[1][pair][moved[row, position]] += 1
         assert counts[0] == counts[1]
-        assert (values != moved)[defined].mean() > 0.2
-        assert not moved[~defined].any()
+        assert (values != moved)[mask].mean() > 0.2
+        assert not moved[~mask].any()
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"machine 'alternative 1' is none of true, other; pass its semantics in mach"):
-        labelled(drawn(), [Target("depth", 0, "alternative 1")], {"other": OTHER})
+        labelled(some_programs(), [Target("depth", 0, "alternative 1")], {"other": OTHER})
     with pytest.raises(ValueError, match="unknown variable 'depht'"):
-        labelled(drawn(), [Target("depht")])
+        labelled(some_programs(), [Target("depht")])
 
 
 def test_texts_are_to_be_encoded() -> None:

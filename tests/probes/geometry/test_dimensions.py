@@ -57,16 +57,16 @@ def test_neurons_are_scored_as_ridge_on_their_columns_is(alpha: float) -> None:
 def test_each_neuron_is_the_one_that_helps_most(outputs: int, alpha: float) -> None:
     """Brute force: every candidate beside those chosen, fitted on the rows."""
     x, y = correlated(60, 12, outputs)
-    chosen = select_neurons(Moments.of(x, y), 12, alpha=alpha).tolist()
-    assert sorted(chosen) == list(range(12))
+    neurons = select_neurons(Moments.of(x, y), 12, alpha=alpha).tolist()
+    assert sorted(neurons) == list(range(12))
 
     def cost(columns: list[int]) -> float:
         probe = Ridge(alpha=alpha).fit(x[:, columns], y)
         return np.square(y - probe.predict(x[:, columns]).reshape(y.shape)).sum() + alpha * np.square(probe.coef_).sum()
 
     for k in range(12):
-        costs = {j: cost([*chosen[:k], j]) for j in range(12) if j not in chosen[:k]}
-        assert chosen[k] == min(costs, key=costs.get)
+        costs = {j: cost([*neurons[:k], j]) for j in range(12) if j not in neurons[:k]}
+        assert neurons[k] == min(costs, key=costs.get)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,10 +75,10 @@ def test_the_rule_residual_is_scikit_learns_orthogonal_matching_pursuit(seed: in
     x = rng.normal(size=(200, 30)) @ (np.eye(30) + 0.2 * rng.normal(size=(30, 30)))
     x = (x - x.mean(0)) / x.std(0)
     y = x[:, :8] @ rng.normal(size=8) + 0.5 * rng.normal(size=200)
-    chosen = select_neurons(Moments.of(x, y[:, None]), 10, alpha=0.0, rule="residual")
+    neurons = select_neurons(Moments.of(x, y[:, None]), 10, alpha=0.0, rule="residual")
     for k in range(1, 11):
         theirs = OrthogonalMatchingPursuit(n_nonzero_coefs=k).fit(x, y)
-        assert set(chosen[:k].tolist()) == set(np.flatnonzero(theirs.coef_).tolist())
+        assert set(neurons[:k].tolist()) == set(np.flatnonzero(theirs.coef_).tolist())
 
 
 def test_gain_sees_a_neuron_that_another_hides() -> None:
@@ -109,11 +109,12 @@ def test_no_map_of_its_rank_is_better(rank: int, alpha: float) -> None:
         return value, np.concatenate([(slope @ right.T).ravel(), (left.T @ slope).ravel()])
 
     starts = np.random.default_rng(0).normal(size=(5, 9 * rank))
-    found = min((minimize(cost, start, jac=True, options={"gtol": 1e-9}) for start in starts), key=lambda f: f.fun)
+    searches = (minimize(cost, start, jac=True, options={"gtol": 1e-9}) for start in starts)
+    best = min(searches, key=lambda search: search.fun)
     ours = np.square(probe(x) - y).sum() + alpha * np.square(probe.coef).sum()
-    assert ours == pytest.approx(found.fun, rel=1e-9)
-    searched = found.x[: 5 * rank].reshape(5, rank) @ found.x[5 * rank :].reshape(rank, 4)
-    np.testing.assert_allclose(probe.coef, searched, atol=1e-4)
+    assert ours == pytest.approx(best.fun, rel=1e-9)
+    coef = best.x[: 5 * rank].reshape(5, rank) @ best.x[5 * rank :].reshape(rank, 4)
+    np.testing.assert_allclose(probe.coef, coef, atol=1e-4)
 
 
 def test_ranks_are_scored_as_their_maps_are_on_the_rows() -> None:
@@ -234,8 +235,8 @@ def test_controls_are_drawn_from_the_seed() -> None:
     for variant in (by_rank, by_components, by_neurons):
         pd.testing.assert_frame_equal(variant(*moments, seed=3), variant(*moments, seed=3))
         assert not variant(*moments, seed=3).control[:1].equals(variant(*moments, seed=4).control[:1])
-        one = variant(*moments, draws=1)
-        assert one.control_low.equals(one.control_high)
+        single = variant(*moments, draws=1)
+        assert single.control_low.equals(single.control_high)
 
 
 def test_tables_of_all_kinds_stack() -> None:
@@ -250,7 +251,7 @@ def test_tables_of_all_kinds_stack() -> None:
         smallest_sufficient(table)
 
 
-def test_needed_is_the_least_that_reaches_its_share() -> None:
+def test_the_smallest_sufficient_number_reaches_its_share() -> None:
     table = pd.DataFrame({"probe": "neurons", "full": 0.8, "k": [1, 2, 4, 8], "score": [0.3, 0.77, 0.75, 0.8]})
     assert smallest_sufficient(table) == 2
     assert smallest_sufficient(table, 1.0) == 8
@@ -285,7 +286,10 @@ def test_what_cannot_be_measured_is_refused() -> None:
         (lambda: by_rank(replace(train, n=1.0), validation), "1 rows; a probe needs 2 or more"),
         (lambda: by_rank(replace(train, yy=np.zeros(2)), validation), "the outputs are constant; there is nothing to"),
         (lambda: by_rank(train, replace(validation, yy=np.zeros(2))), "validation outputs are constant; a score needs"),
-        (lambda: reduced_rank(replace(train, scatter=np.full((6, 6), np.nan)), 1), "moments are not finite; leave out"),
+        (
+            lambda: reduced_rank(replace(train, scatter=np.full((6, 6), np.nan)), 1),
+            "squared activations are not finite",
+        ),
         (lambda: reduced_rank(train, 3), "k = 3: there are 2 ranks"),
     ]
     for call, text in cases:

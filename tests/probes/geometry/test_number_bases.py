@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from probes.geometry import number_bases
 from probes.geometry.number_bases import bases, compare
 from probes.geometry.value_statistics import ValueStatistics, leave_out
-from tests.number_codes import CODES, VALUES, circle, planted, rows
+from tests.number_codes import VALUES, circle, planted, rows
 
 BASES = ["linear", "sign and magnitude", "digits", "circular", "Fourier", "helix"]
 
@@ -28,7 +28,7 @@ def test_scores_are_those_of_plain_ridge_regression() -> None:
     x, v = rows(70)
     x, v = x[abs(v) < 7], v[abs(v) < 7]
     statistics = ValueStatistics.from_rows(x, v)
-    found = compare(statistics, 3, folds=3, permutations=0).set_index("basis")
+    table = compare(statistics, 3, folds=3, permutations=0).set_index("basis")
     values, counts = statistics.values, statistics.counts
     means = np.array([x[v == value].mean(0) for value in values])
     n, noise = len(values), sum(((x[v == u] - m) ** 2).sum() for u, m in zip(values, means)) / (len(x) - len(values))
@@ -48,20 +48,20 @@ def test_scores_are_those_of_plain_ridge_regression() -> None:
             centre = np.average(q[train], axis=0, weights=weights[train])
             b = (q - centre) / np.sqrt(np.average((q[train] - centre) ** 2, axis=0, weights=weights[train]))
 
-            def fitted(alpha: float, rows_: np.ndarray, b: np.ndarray = b) -> Ridge:
+            def fit(alpha: float, rows_: np.ndarray, b: np.ndarray = b) -> Ridge:
                 return Ridge(alpha=alpha).fit(b[rows_], means[rows_], sample_weight=weights[rows_])
 
             def left_out(alpha: float, train: np.ndarray = train, b: np.ndarray = b) -> float:
-                guesses = [fitted(alpha, train[train != i]).predict(b[[i]])[0] for i in train]
-                return weights[train] @ ((np.array(guesses) - means[train]) ** 2).sum(1)
+                predictions = [fit(alpha, train[train != i]).predict(b[[i]])[0] for i in train]
+                return weights[train] @ ((np.array(predictions) - means[train]) ** 2).sum(1)
 
-            probe = fitted(min(number_bases.PENALTIES, key=left_out), train)
+            probe = fit(min(number_bases.PENALTIES, key=left_out), train)
             error[test] = ((probe.predict(b[test]) - means[test]) ** 2).sum(1)
             baseline = np.average(means[train], axis=0, weights=weights[train])
             total[test] = ((baseline - means[test]) ** 2).sum(1)
         ceiling = 1 - weights @ (noise / counts) / (weights @ total)
-        assert found.ceiling[name] == pytest.approx(ceiling, abs=1e-9)
-        assert found.score[name] == pytest.approx((1 - weights @ error / (weights @ total)) / ceiling, abs=1e-9)
+        assert table.ceiling[name] == pytest.approx(ceiling, abs=1e-9)
+        assert table.score[name] == pytest.approx((1 - weights @ error / (weights @ total)) / ceiling, abs=1e-9)
 
 
 def test_functions_are_chosen_as_by_trying_each() -> None:
@@ -78,26 +78,29 @@ def test_functions_are_chosen_as_by_trying_each() -> None:
         b = np.stack([np.ones(len(values)), *columns], 1)
         return 1 - ((y - b @ np.linalg.lstsq(b, y)[0]) ** 2).sum() / (y**2).sum()
 
-    for name, taken in [("digits", []), ("Fourier", []), ("helix", [values])]:
+    for name, fixed in [("digits", []), ("Fourier", []), ("helix", [values])]:
         basis = bases(values, 5)[name]
-        taken, chosen, shares = list(taken), [], []
-        while len(taken) < 5:
-            before, found = explained(taken), []
+        functions, labels, shares = list(fixed), [], []
+        while len(functions) < 5:
+            before = explained(functions)
+            candidates = []
             for group, label in enumerate(basis.labels):
                 columns = [column for column in basis.candidates[group] if abs(column).max() > 1e-9]
                 frequency = 1 / float(label) if name != "digits" else 0.0
-                near = name != "digits" and any(abs(frequency - 1 / float(c)) * 26 < 0.499 for c in chosen)
-                if label in chosen or near:
+                near = name != "digits" and any(abs(frequency - 1 / float(c)) * 26 < 0.499 for c in labels)
+                if label in labels or near:
                     continue
                 options = [columns]
-                if len(columns) > 5 - len(taken):
+                if len(columns) > 5 - len(functions):
                     phases = np.linspace(0, np.pi, 60)
                     options = [[np.cos(p) * columns[0] + np.sin(p) * columns[1]] for p in phases]
-                best = max(options, key=lambda option: explained(taken + option))
-                found.append(((explained(taken + best) - before) / len(best), label, best))
-            gain, label, best = max(found, key=lambda each: each[0])
-            taken, chosen, shares = taken + best, [*chosen, label], [*shares, gain * len(best)]
-        assert table.chosen[name] == ", ".join(chosen)
+                best = max(options, key=lambda option: explained(functions + option))
+                candidates.append(((explained(functions + best) - before) / len(best), label, best))
+            gain, label, best = max(candidates, key=lambda candidate: candidate[0])
+            functions += best
+            labels.append(label)
+            shares.append(gain * len(best))
+        assert table.chosen[name] == ", ".join(labels)
         assert np.allclose([float(share) for share in table.explained[name].split(", ")], shares, atol=2e-3)
     circles = bases(values, 5)["circular"]
     gains = np.array([explained(list(group)) for group in circles.candidates])
@@ -108,7 +111,7 @@ def test_functions_are_chosen_as_by_trying_each() -> None:
 
 
 # code, k, the bases that hold it at that k by construction, an upper bound on the others' R²
-TOLD = [
+PLANTED = [
     ("linear", 1, {"linear", "helix"}, 0.99),  # the tens digit and the sign are not far off
     ("linear", 4, {"linear", "helix", "sign and magnitude"}, 0.99),
     ("sign and magnitude", 2, {"sign and magnitude"}, 0.99),
@@ -122,16 +125,16 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize(("code", "k", "holding", "most"), TOLD)
-def test_the_planted_basis_wins(code: str, k: int, holding: set[str], most: float) -> None:
+@pytest.mark.parametrize(("code", "k", "holding", "bound"), PLANTED)
+def test_the_planted_basis_wins(code: str, k: int, holding: set[str], bound: float) -> None:
     table = compare(planted(code), k, permutations=2)
     assert list(table.basis) == BASES
     for row in table.itertuples():
         if row.basis in holding:
             assert row.low <= 1.001
-            assert row.high >= row.score > 0.99 >= most
+            assert row.high >= row.score > 0.99 >= bound
         else:
-            assert row.score <= row.high < most
+            assert row.score <= row.high < bound
         assert row.control < 0.05
     assert code in holding
 
@@ -141,8 +144,8 @@ def test_every_basis_has_k_functions() -> None:
         for k in (1, 2, 5):
             for name, basis in bases(values, k).items():
                 y = np.random.default_rng(0).normal(size=(len(values), 3))
-                found, _, _ = number_bases._choose(basis, y, np.ones(len(values)), np.ones(len(values), bool))
-                assert np.linalg.matrix_rank(np.c_[np.ones(len(values)), found], 1e-6) == k + 1, (name, values)
+                functions, _, _ = number_bases._choose(basis, y, np.ones(len(values)), np.ones(len(values), bool))
+                assert np.linalg.matrix_rank(np.c_[np.ones(len(values)), functions], 1e-6) == k + 1, (name, values)
 
 
 def test_periods_are_recovered() -> None:
@@ -154,16 +157,18 @@ def test_periods_are_recovered() -> None:
         table = compare(planted(code), 3, permutations=0).set_index("basis")
         assert table.chosen[code].split(", ")[0] == "10"
         assert float(table.explained[code].split(", ")[0]) > 0.4
-    everything = np.arange(-99, 100)
-    CODES["far apart"] = lambda v: [*circle(v, 100), *circle(v, 10 / 3), *circle(v, 7)]
-    table = compare(planted("far apart", values=everything), 6, permutations=0).set_index("basis")
+
+    def far_apart(v: np.ndarray) -> list[np.ndarray]:
+        return [*circle(v, 100), *circle(v, 10 / 3), *circle(v, 7)]
+
+    table = compare(planted(far_apart, values=np.arange(-99, 100)), 6, permutations=0).set_index("basis")
     assert set(table.chosen["Fourier"].split(", ")) == {"100", "3.333", "7"}
 
 
 def test_a_short_circle_is_found_in_its_multiple() -> None:
-    CODES["five"] = lambda v: circle(v, 5)
-    assert compare(planted("five"), 2, permutations=0).set_index("basis").chosen["circular"] == "5"
-    table = compare(planted("five"), 9, permutations=0).set_index("basis")
+    statistics = planted(lambda v: circle(v, 5))
+    assert compare(statistics, 2, permutations=0).set_index("basis").chosen["circular"] == "5"
+    table = compare(statistics, 9, permutations=0).set_index("basis")
     assert table.chosen["circular"] == "10"
     assert table.score["circular"] > 0.98
 
@@ -181,7 +186,7 @@ def test_noise_holds_nothing() -> None:
     assert abs(tables.ceiling).max() < 0.3
 
 
-def test_a_code_that_is_no_function_of_these_kinds_is_held_by_none() -> None:
+def test_a_code_of_another_kind_is_held_by_none() -> None:
     """Every value in a direction of its own: what is fitted to some values says nothing of others."""
     x = np.random.default_rng(0).normal(size=(len(VALUES), 64)).repeat(4, 0)
     x += 0.1 * np.random.default_rng(1).normal(size=x.shape)
@@ -218,7 +223,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     whole = ValueStatistics.from_rows(x, v)
     once = ValueStatistics.from_rows(x[:20], np.arange(20))
     far = ValueStatistics.from_rows(x, v * 100)
-    for refused, message in [
+    for call, message in [
         (lambda: compare(few), "5 distinct values; expected 8 or more; gather rows of other values"),
         (lambda: compare(once), "20 rows of 20 values; expected several of a value, to know their noise; gather more"),
         (lambda: compare(whole, 19), "k = 19 functions of 25 values, of which a fold trains on 20; expected k of 1 to"),
@@ -232,6 +237,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
         ),
     ]:
         with pytest.raises(ValueError, match="expected") as caught:
-            refused()
+            call()
         assert str(caught.value).startswith(message)
         assert "\n" not in str(caught.value)

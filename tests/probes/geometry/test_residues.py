@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from probes.geometry import residues as module
-from probes.geometry.residues import SHRINKAGES, separability
+from probes.geometry.residues import SHRINKAGES, _Split, separability
 from probes.geometry.value_statistics import ValueStatistics
 from tests.number_codes import planted, rows
 
@@ -19,10 +18,10 @@ def test_discriminants_are_scikit_learns() -> None:
     y = rng.normal(size=(60, 7)) + rng.normal(size=(3, 7))[np.arange(60) % 3]
     train, test = np.arange(60) % 5 > 0, np.arange(60) % 5 == 0
     residues = np.stack([np.arange(60) % 3, rng.permutation(60) % 3])
-    split = module._Split(y, np.ones(60), np.flatnonzero(train), np.flatnonzero(test))
-    right = split.right(residues, 3)
-    for shrinkage, found in zip(SHRINKAGES, right):
-        for labels, each in zip(residues, found):
+    split = _Split(y, np.ones(60), np.flatnonzero(train), np.flatnonzero(test))
+    correct = split.correct(residues, 3)  # [shrinkages, labellings, tested values]
+    for shrinkage, by_labelling in zip(SHRINKAGES, correct, strict=True):
+        for labels, ours in zip(residues, by_labelling, strict=True):
 
             class Covariance:
                 def fit(self, x: np.ndarray, shrinkage: float = shrinkage) -> Covariance:
@@ -33,7 +32,7 @@ def test_discriminants_are_scikit_learns() -> None:
             reference = LinearDiscriminantAnalysis("lsqr", priors=shares, covariance_estimator=Covariance())
             reference.fit(y[train], labels[train])
             reference.intercept_ -= np.log(shares)  # ours holds residues equally likely
-            assert np.array_equal(each, reference.predict(y[test]) == labels[test])
+            assert np.array_equal(ours, reference.predict(y[test]) == labels[test])
 
 
 def test_residues_of_a_circle_are_separable() -> None:
@@ -84,11 +83,11 @@ def test_a_seed_fixes_the_table() -> None:
 def test_what_cannot_be_told_is_refused() -> None:
     x, v = rows()
     few, whole = ValueStatistics.from_rows(x, v % 5), ValueStatistics.from_rows(x, v)
-    for refused, message in [
+    for call, message in [
         (lambda: separability(few), "5 distinct values; expected 8 or more; gather rows of other values"),
         (lambda: separability(whole, [13]), "period 13 of 25 values; expected 2 to 12; lower it or gather more values"),
     ]:
         with pytest.raises(ValueError, match="expected") as caught:
-            refused()
+            call()
         assert str(caught.value).startswith(message)
         assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Statistics by value are sums that add up, and statistics that cannot be ones are refused."""
+"""Statistics by value are sums that add up, and arrays that cannot be such statistics are refused."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tests.number_codes import rows
 
 def test_statistics_are_sums_by_value() -> None:
     x, v = rows()
-    found = ValueStatistics.from_rows(x, v)
-    assert found.values.tolist() == sorted(set(v.tolist()))
-    for value, count, total in zip(found.values, found.counts, found.sums):
+    statistics = ValueStatistics.from_rows(x, v)
+    assert statistics.values.tolist() == sorted(set(v.tolist()))
+    assert repr(statistics) == "ValueStatistics(25 values, 300 rows, 5 features)"
+    for value, count, total in zip(statistics.values, statistics.counts, statistics.sums):
         assert count == (v == value).sum()
         assert np.allclose(total, x[v == value].sum(0))
-    assert np.allclose(found.scatter, sum(np.outer(row, row) for row in x))
+    assert np.allclose(statistics.scatter, sum(np.outer(row, row) for row in x))
 
 
 def test_merged_statistics_are_those_of_one_pass() -> None:
@@ -32,7 +33,7 @@ def test_merged_statistics_are_those_of_one_pass() -> None:
     pd.testing.assert_frame_equal(compare(merged, 2, permutations=1), compare(whole, 2, permutations=1))
 
 
-def test_values_never_seen_do_not_count() -> None:
+def test_values_without_rows_do_not_count() -> None:
     whole = ValueStatistics.from_rows(*rows())
     empty = ValueStatistics(np.array([-99, 98, 99]), np.zeros(3, int), np.zeros((3, 5)), np.zeros((5, 5)))
     pd.testing.assert_frame_equal(compare(whole + empty, 2, permutations=1), compare(whole, 2, permutations=1))
@@ -48,28 +49,28 @@ def test_folds_leave_out_values_over_the_whole_range_and_no_residue_class() -> N
         assert len(set(at % 5)) == len(set(at % 2) | {2, 3, 4}) == 5
 
 
-def test_rows_that_are_no_statistics_are_refused() -> None:
+def test_rows_that_do_not_fit_are_refused() -> None:
     x, v = rows()
     whole = ValueStatistics.from_rows(x, v)
     broken = np.where(np.arange(300)[:, None] < 7, np.nan, x)
-    for refused, message in [
-        (lambda: ValueStatistics.from_rows(broken, v), "7 of 300 rows hold NaN or infinity; expected none; leave thos"),
+    for call, message in [
+        (lambda: ValueStatistics.from_rows(broken, v), "the activations are not finite in 7 of 300 rows; leave those"),
         (lambda: ValueStatistics.from_rows(x, v / 1), r"activations (300, 5) and float64 values (300,); expected [row"),
         (lambda: ValueStatistics.from_rows(x, v[:9]), "activations (300, 5) and int64 values (9,); expected [rows, f"),
         (lambda: whole + ValueStatistics.from_rows(x[:, :2], v), "5 and 2 features; expected as many; add statistics"),
     ]:
-        with pytest.raises(ValueError, match="expected") as caught:
-            refused()
+        with pytest.raises(ValueError, match="; ") as caught:
+            call()
         assert str(caught.value).startswith(message)
         assert "\n" not in str(caught.value)
 
 
 def test_statistics_that_do_not_belong_together_are_refused() -> None:
-    good = {"values": np.arange(3), "counts": np.ones(3), "sums": np.zeros((3, 2)), "scatter": np.eye(2)}
-    for wrong, message in [
+    valid = {"values": np.arange(3), "counts": np.ones(3), "sums": np.zeros((3, 2)), "scatter": np.eye(2)}
+    for change, message in [
         ({"counts": np.ones(4)}, "values, counts, sums, scatter have shapes"),
         ({"values": np.array([0, 2, 1])}, "expected increasing integers; sort them first"),
-        ({"scatter": np.full((2, 2), np.inf)}, "sums or scatter hold NaN or infinity; expected finite ones"),
+        ({"scatter": np.full((2, 2), np.inf)}, "the sums of squared activations are not finite; leave out"),
     ]:
         with pytest.raises(ValueError, match=message):
-            ValueStatistics(**{**good, **wrong})
+            ValueStatistics(**{**valid, **change})

@@ -12,13 +12,23 @@ import torch
 from sklearn.linear_model import Ridge
 
 from cadmus.machine import kernel, tokens, vm
-from cadmus.models.model import Model, ModelConfig
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
+from cadmus.runtime.progress import no_progress
+from probes.controls.input_baselines import Baselines
 from probes.controls.untrained import untrained_twin
 from probes.data.activations import residual_sites, token_rows
-from probes.data.examples import Examples, Target, labelled
+from probes.data.examples import Examples, labelled
 from probes.data.folds import FOLDS
-from probes.measurement import passes, scores
-from probes.measurement.measure import TRAINED, UNTRAINED, Measurement, measure
+from probes.data.targets import Target, Targets
+from probes.measurement import plan, scores
+from probes.measurement.measure import Measurement, measure
+from probes.measurement.plan import TRAINED, UNTRAINED
+from probes.measurement.tally import Breakdown, Group
+from probes.solvers.bank import Bank
+from probes.solvers.custom import CustomSiteProbes
+from probes.solvers.moments import Moments
+from probes.solvers.rows import BatchLabels
 from tests.planted import AFTER, BEFORE, CFG, PRESENT, TARGETS, VARIABLES, Planted, a_variable, examples, measured
 
 # --- planted truth ---------------------------------------------------------------------------------------------------
@@ -41,74 +51,98 @@ def test_what_is_planted_is_read_where_it_is_and_nothing_else_is() -> None:
 
 
 def test_the_tallies_are_what_the_probes_read_token_by_token() -> None:
-    found, test = measured(), examples().fold("test")
-    labels, twin = labelled(test, TARGETS), untrained_twin(Model(CFG), 3)
-    for name, model in ((TRAINED, Planted()), (UNTRAINED, twin)):
+    measurement, test = measured(), examples().fold("test")
+    tested = measurement.tested
+    labels, untrained = labelled(test, TARGETS), untrained_twin(Model(CFG), 3)
+    for name, model in ((TRAINED, Planted()), (UNTRAINED, untrained)):
         (batch,) = token_rows(model, test.programs, residual_sites(model), where=test.where)
-        values, defined = labels.at(batch.programs, batch.positions)
-        chosen = np.arange(len(TARGETS)) if name == TRAINED else np.array(found.own)
-        shown = defined[:, labels.mask_of[chosen]]
+        values, mask = labels.at(batch.programs, batch.positions)
+        columns = np.arange(len(TARGETS)) if name == TRAINED else measurement.targets.own
         for site, x in batch.activations.items():
-            read = found.readouts[name, site].predict(x)
-            right = (np.rint(read) == values[:, chosen]) & shown
-            error = np.where(shown, (read.astype(float) - values[:, chosen]) ** 2, 0)
-            tally = found.tallies[name, site]
-            assert np.array_equal(tally.right_all.sum(1), right.sum(0))
-            assert np.allclose(tally.error_all.sum(1), error.sum(0))
-    shown = defined[:, labels.mask_of]
-    assert np.array_equal(found.counts.right_all.sum(1), shown.sum(0))
-    for moment, tally in zip((values, values - 1), found.moments, strict=True):
-        assert np.array_equal(tally.error_all.sum(1), (np.where(shown, moment, 0).astype(float) ** 2).sum(0))
+            predicted = measurement.site_probes[name, site].predict(x)
+            correct = (np.rint(predicted) == values[:, columns]) & mask[:, columns]
+            error = np.where(mask[:, columns], (predicted.astype(float) - values[:, columns]) ** 2, 0)
+            tally = tested.tallies[name, site]
+            assert np.array_equal(tally.correct.sum(1), correct.sum(0))
+            assert np.allclose(tally.squared_error.sum(1), error.sum(0))
+    assert np.array_equal(tested.counts.correct.sum(1), mask.sum(0))
+    for moment, tally in zip((values, values - 1), tested.moments, strict=True):
+        assert np.array_equal(tally.squared_error.sum(1), (np.where(mask, moment, 0).astype(float) ** 2).sum(0))
     skeletons = np.unique(test.skeletons, return_inverse=True)[1]
-    assert found.counts.right_all.shape == (len(TARGETS), skeletons.max() + 1)
-    assert found.programs == len(test)
+    assert tested.counts.correct.shape == (len(TARGETS), skeletons.max() + 1)
+    assert tested.n_programs == len(test)
+    assert repr(measurement) == f"Measurement({len(TARGETS)} targets, 2 sites, {len(test)} programs)"
 
 
 def test_a_pass_per_group_of_sites_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = quick(TARGETS, residual_sites(Planted()), Planted(), examples())
-    monkeypatch.setattr(passes, "BANK_BYTES", 0)
-    task = passes.Plan(
-        {TRAINED: Planted()}, examples(), tuple(TARGETS), (BEFORE, AFTER), {}, 0, lambda stage, share: None
+    monkeypatch.setattr(plan, "MAX_BANK_BYTES", 0)
+    whole = plan.Plan({TRAINED: Planted()}, examples(), Targets(TARGETS), (BEFORE, AFTER), {}, 0, no_progress)
+    assert plan.site_groups(whole) == [(BEFORE,), (AFTER,)]
+    progress: dict[str, list[float]] = {}
+    measurement = quick(
+        TARGETS,
+        residual_sites(Planted()),
+        Planted(),
+        examples(),
+        progress=lambda stage, fraction, note: progress.setdefault(stage, []).append(fraction),
     )
-    assert passes.site_groups(task) == [(BEFORE,), (AFTER,)]
-    told: dict[str, list[float]] = {}
-    found = quick(
-        *(TARGETS, residual_sites(Planted()), Planted(), examples()),
-        progress=lambda stage, share: told.setdefault(stage, []).append(share),
-    )
-    for shares in told.values():  # of all groups together
-        assert shares == sorted(shares)
-        assert shares[-1] == 1
-    for key, tally in expected.tallies.items():
-        assert np.array_equal(found.tallies[key].right_all, tally.right_all)
+    for fractions in progress.values():  # of all groups together
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1
+    for key, tally in expected.tested.tallies.items():
+        assert np.array_equal(measurement.tested.tallies[key].correct, tally.correct)
 
 
 def test_probes_are_fitted_on_training_programs_and_chosen_on_validation_programs() -> None:
-    model, k = Planted(), TARGETS.index(Target("stack.0.value", as_number=True))
+    model, k = Planted(), TARGETS.index(Target("stack.0.value", regression=True))
     parts = {}
     for fold in ("train", "validation"):
         part = examples().fold(fold)
         (batch,) = token_rows(model, part.programs, [BEFORE], where=part.where)
-        values, defined = labelled(part, TARGETS[k : k + 1]).at(batch.programs, batch.positions)
-        parts[fold] = batch.activations[BEFORE][defined[:, 0]].astype(float), values[defined[:, 0], 0]
-    found = measured().readouts[TRAINED, BEFORE]
-    peer = Ridge(found.penalty(k)).fit(*parts["train"])
+        values, mask = labelled(part, TARGETS[k : k + 1]).at(batch.programs, batch.positions)
+        parts[fold] = batch.activations[BEFORE][mask[:, 0]].astype(float), values[mask[:, 0], 0]
+    probes = measured().site_probes[TRAINED, BEFORE]
+    peer = Ridge(probes.penalty(k)).fit(*parts["train"])
     x, y = parts["validation"]
-    assert np.allclose(found.predict(x.astype(np.float32))[:, k], peer.predict(x), atol=1e-3)
-    share = (np.rint(found.predict(x.astype(np.float32))[:, k]) == y).mean()
+    assert np.allclose(probes.predict(x.astype(np.float32))[:, k], peer.predict(x), atol=1e-3)
+    share = (np.rint(probes.predict(x.astype(np.float32))[:, k]) == y).mean()
     assert measured().validation[BEFORE][k] == pytest.approx(share)
 
 
-def test_groups_are_tallied_for_the_detailed_targets() -> None:
-    found, test = measured(), examples().fold("test")
-    read = labelled(test, TARGETS)
-    for group, (by, name) in enumerate(found.groups):
-        if by == "family":
-            _, defined = read.of(0)
-            inside = test.family == test.families.index(name)
-            assert found.counts.of(0, group).sum() == defined[inside].sum()
-    assert ("family", "register") in found.groups
-    assert ("reg.a.live", "dead") in found.groups
+def test_groups_are_counted_for_the_targets_that_are_broken_down() -> None:
+    tested, test = measured().tested, examples().fold("test")
+    _, mask = labelled(test, TARGETS).of(0)
+    for k, group in enumerate(tested.groups):
+        if group.breakdown == "family":
+            inside = test.family == test.families.index(group.name)
+            assert tested.counts.of(TARGETS[0], k).sum() == mask[inside].sum()
+    assert Group("family", "register") in tested.groups
+    assert Group("live", "dead", "a") in tested.groups
+
+
+def test_results_are_shown_in_one_line() -> None:
+    measurement, part = measured(), examples()
+    labels = labelled(part, TARGETS)
+    rows = BatchLabels.at(labels, *np.nonzero(part.where))
+    results = {
+        "Examples(": part,
+        f"Labelled({len(rows):,} tokens, 12 targets)": labels,
+        "BatchLabels(": rows,
+        "Bank(7 features, 12 targets, ": Bank.of(rows, 7),
+        "Moments(3 rows, 2 features, 1 outputs)": Moments.of(np.eye(3, 2), np.ones((3, 1))),
+        "Baselines(7 targets)": Baselines(labels.targets),
+        "SiteProbes(": measurement.site_probes[TRAINED, AFTER],
+        "CustomSiteProbes(Mine: 1 of 2 targets fitted)": CustomSiteProbes((None, 1), {}, {}, "Mine"),
+        "TestCounts(": measurement.tested,
+        "Tally(12 targets, ": measurement.tested.counts,
+        "Breakdown(1 groups by all)": Breakdown.none((2, 3)),
+        "Measurement(12 targets, 2 sites, ": measurement,
+    }
+    for begin, result in results.items():
+        assert repr(result).startswith(begin), repr(result)
+        assert len(repr(result)) < 120, begin
+        assert "\n" not in repr(result), begin
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -126,56 +160,65 @@ def quick(
     return measure(model, small() if part is None else part, targets, sites, **{"controls": False, **arguments})
 
 
-def test_progress_and_inspection_see_every_site() -> None:
-    told, shown = [], []
-    quick(
-        [Target("depth")],
-        [BEFORE, AFTER],
-        twin=untrained_twin(Model(CFG), 1),
-        inspect=lambda name, site, train, validation: shown.append((name, site, train.rows(0), validation.rows(0))),
-        progress=lambda stage, share: told.append((stage, share)),
-    )
-    tokens_of = [int(small().fold(fold).where.sum()) for fold in FOLDS[:2]]
-    assert sorted(shown) == sorted(
-        (name, site, *tokens_of) for name in (TRAINED, UNTRAINED) for site in (AFTER, BEFORE)
-    )
-    stages = list(dict.fromkeys(stage for stage, _ in told))
+def test_progress_tells_every_stage() -> None:
+    reports = []
+    quick([Target("depth")], [BEFORE, AFTER], progress=lambda stage, fraction, note: reports.append((stage, fraction)))
+    stages = list(dict.fromkeys(stage for stage, _ in reports))
     assert stages == ["gather activations", "fit probes", "read validation programs", "read test programs"]
     for stage in stages:
-        shares = [share for name, share in told if name == stage]
-        assert shares == sorted(shares)
-        assert shares[-1] == 1
+        fractions = [fraction for name, fraction in reports if name == stage]
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1
+
+
+@pytest.mark.parametrize("bank_bytes", [6e9, 0])
+def test_what_is_kept_of_the_banks_is_given_back(bank_bytes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every site and model, in however many passes; the untrained model's banks are of the machine's own targets."""
+    monkeypatch.setattr(plan, "MAX_BANK_BYTES", bank_bytes)
+
+    def keep(site: str, model: str, train: Bank, validation: Bank) -> tuple:
+        return site, model, train.rows(0), validation.rows(0), len(train.counts)
+
+    targets = [Target("depth"), Target("depth", permuted=True)]
+    measurement = quick(targets, [BEFORE, AFTER], untrained=untrained_twin(Model(CFG), 1), keep=keep)
+    n_train, n_validation = (int(small().fold(fold).where.sum()) for fold in FOLDS[:2])
+    assert measurement.kept_values == {
+        (model, site): (site, model, n_train, n_validation, 2 if model == TRAINED else 1)
+        for model in (TRAINED, UNTRAINED)
+        for site in (AFTER, BEFORE)
+    }
+    assert quick(targets).kept_values == {}
 
 
 def test_parts_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = [Target("stack.0.value"), Target("depth", 1), Target("stack.0.value", as_number=True)]
+    targets = [Target("stack.0.value"), Target("depth", 1), Target("stack.0.value", regression=True)]
     whole = quick(targets)
     monkeypatch.setattr("probes.data.examples._CHUNK", 17)
     parts = quick(targets)
-    assert np.array_equal(parts.counts.right_all, whole.counts.right_all)
+    assert np.array_equal(parts.tested.counts.correct, whole.tested.counts.correct)
     assert np.array_equal(parts.outside, whole.outside)
-    difference = abs(parts.tallies[TRAINED, BEFORE].right_all - whole.tallies[TRAINED, BEFORE].right_all)
-    assert difference.sum() <= 0.01 * whole.counts.right_all.sum()
+    difference = abs(parts.tested.tallies[TRAINED, BEFORE].correct - whole.tested.tallies[TRAINED, BEFORE].correct)
+    assert difference.sum() <= 0.01 * whole.tested.counts.correct.sum()
 
 
 def test_labels_of_another_machine_that_differ_are_counted() -> None:
     machines = {"same": vm.Semantics({}), "other": vm.Semantics({"+": "-", "-": "+"})}
     targets = [Target("stack.0.value", 0, name) for name in ("true", *machines)] + [Target("depth", 0, "other")]
-    found = quick(targets, machines=machines)
+    tested = quick(targets, machines=machines).tested
     test = small().fold("test")
-    (values, defined), (moved, where) = (labelled(test, targets, machines).of(k) for k in (0, 2))
-    expected = (where & ((values != moved) | ~defined)).sum() / where.sum()
-    assert found.differing.tolist() == pytest.approx([0, 0, expected, 0])
+    (values, mask), (moved, moved_mask) = (labelled(test, targets, machines).of(k) for k in (0, 2))
+    expected = (moved_mask & ((values != moved) | ~mask)).sum() / moved_mask.sum()
+    assert tested.differing.tolist() == pytest.approx([0, 0, expected, 0])
     assert expected > 0.05
-    tally = found.tallies[TRAINED, BEFORE].right_all
-    assert np.array_equal(tally[0], tally[1])
+    correct = tested.tallies[TRAINED, BEFORE].correct
+    assert np.array_equal(correct[0], correct[1])
 
 
 def test_without_controls_there_are_none_to_score_against() -> None:
-    found = quick([Target("depth")])
-    assert (found.baselines, found.bits) == ({}, {})
+    measurement = quick([Target("depth")])
+    assert (measurement.tested.baselines, measurement.bits) == ({}, {})
     with pytest.raises(ValueError, match="there are no controls to hold scores against; measure with controls=True"):
-        scores.table(found)
+        scores.table(measurement)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
@@ -224,12 +267,12 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def bad() -> Measurement:
-    """Of a model whose second site is NaN everywhere, the first where the token is a 7."""
+    """What is measured of a model whose second site is NaN everywhere, the first where the token is a 7."""
     model = Model(CFG).eval()
     with torch.no_grad():
         model.embed.W_E[SEVEN] = torch.nan
         model.blocks[0].mlp.b_out[0] = torch.nan
-    return measure(model, examples(), BAD, [BEFORE, AFTER], twin=untrained_twin(model, 2))
+    return measure(model, examples(), BAD, [BEFORE, AFTER], untrained=untrained_twin(model, 2))
 
 
 def sevens(*folds: str) -> int:
@@ -237,62 +280,63 @@ def sevens(*folds: str) -> int:
     return int((part.where & (part.sequences == SEVEN)).sum())
 
 
-def test_each_bad_cell_is_named_and_the_others_are_kept() -> None:
-    found = named(scores.table(bad()))
-    assert found.problem[BEFORE].to_dict() == {
+def test_each_bad_cell_is_named_and_the_others_are_measured() -> None:
+    table = named(scores.table(bad()))
+    assert table.problem[BEFORE].to_dict() == {
         **dict.fromkeys(("depth", "stack.0.value", "few"), ""),
         "constant": "constant (3) on the training tokens",
         "never": "0 training and 0 validation tokens; a probe needs 50 of each "
         f"({sevens('train', 'validation')} tokens left out: activations not finite)",
     }
     for name in ("depth", "stack.0.value", "few"):
-        assert found.score[BEFORE][name] > 0.2
-        assert np.isfinite(found.beyond[BEFORE][name])
-        assert np.isfinite(found.p[BEFORE][name])
-    assert found.score[BEFORE][["constant", "never"]].isna().all()
+        assert table.score[BEFORE][name] > 0.2
+        assert np.isfinite(table.beyond[BEFORE][name])
+        assert np.isfinite(table.p[BEFORE][name])
+    assert table.score[BEFORE][["constant", "never"]].isna().all()
 
 
-def test_activations_that_are_not_finite_are_told() -> None:
-    found = named(scores.table(bad()))
+def test_activations_that_are_not_finite_are_reported() -> None:
+    table = named(scores.table(bad()))
     note = (
         f"{sevens('train')} training tokens left out: activations not finite; nothing is read at {sevens('test')} test"
     )
-    assert found.note[BEFORE]["depth"].startswith(note)
-    every = examples().fold("train", "validation").where.sum()
-    for problem in found.problem[AFTER]:
-        told = f"0 training and 0 validation tokens; a probe needs 50 of each ({every} tokens left out: activations not"
-        assert problem.startswith(told)
-    assert (found.untrained[BEFORE][["depth", "stack.0.value"]] > 0.2).all(), "the twin has no NaN"
+    assert table.note[BEFORE]["depth"].startswith(note)
+    n = examples().fold("train", "validation").where.sum()
+    for problem in table.problem[AFTER]:
+        assert problem.startswith(
+            f"0 training and 0 validation tokens; a probe needs 50 of each ({n} tokens left out: activations not"
+        )
+    assert (table.untrained[BEFORE][["depth", "stack.0.value"]] > 0.2).all(), "the twin has no NaN"
     assert np.isfinite(bad().bits[BEFORE][0]).all()
     assert np.isnan(bad().bits[AFTER]).all()
 
 
-def test_a_value_that_training_has_once_is_told() -> None:
+def test_a_value_that_training_has_once_is_reported() -> None:
     part = examples().fold("train")
-    values, defined = labelled(part, BAD).of(1)
-    values, counts = np.unique(values[defined & (part.sequences != SEVEN)], return_counts=True)
+    values, mask = labelled(part, BAD).of(1)
+    values, counts = np.unique(values[mask & (part.sequences != SEVEN)], return_counts=True)
     assert 1 in counts
     rare = values[counts < 5].tolist()
     assert f"values too rare in training to be told: {rare}" in named(scores.table(bad())).note[BEFORE]["stack.0.value"]
 
 
-def test_fewer_tokens_than_dimensions_are_told() -> None:
+def test_fewer_tokens_than_dimensions_are_reported() -> None:
     site = "blocks.0.mlp.hook_post"
-    found = quick(BAD, [site], Model(ModelConfig(**asdict(CFG) | {"d_mlp": 800})).eval(), examples())
-    n = int(found.counts.right_all[3].sum())
+    measurement = quick(BAD, [site], Model(ModelConfig(**asdict(CFG) | {"d_mlp": 800})).eval(), examples())
+    n = int(measurement.tested.counts.correct[3].sum())
     assert n > 20
     train = labelled(examples().fold("train"), BAD).of(3)[1].sum()
-    assert found.readouts[TRAINED, site].notes[3] == f"{train} training tokens for 800 dimensions"
-    assert 0 not in found.readouts[TRAINED, site].notes
-    assert found.tallies[TRAINED, site].right_all[3].sum() > 0.3 * n
+    assert measurement.site_probes[TRAINED, site].notes[3] == f"{train} training tokens for 800 dimensions"
+    assert 0 not in measurement.site_probes[TRAINED, site].notes
+    assert measurement.tested.tallies[TRAINED, site].correct[3].sum() > 0.3 * n
 
 
-def test_values_that_training_lacks_are_told() -> None:
-    taken = {}
+def test_values_that_training_lacks_are_reported() -> None:
+    values_of = {}
     for fold in ("train", "test"):
-        values, defined = labelled(examples().fold(fold), TARGETS).of(VARIABLES.index("stack.1.value"))
-        taken[fold] = set(values[defined].tolist())
-    unseen = sorted(taken["test"] - taken["train"])
+        values, mask = labelled(examples().fold(fold), TARGETS).of(VARIABLES.index("stack.1.value"))
+        values_of[fold] = set(values[mask].tolist())
+    unseen = sorted(values_of["test"] - values_of["train"])
     assert unseen
     assert list(measured().unseen[1]) == unseen
     table = scores.table(measured())
@@ -327,8 +371,10 @@ class Awkward:
 def test_a_users_probe_is_run_in_place_of_ours(later: bool) -> None:
     targets = (*PRESENT[:3], Target("depth", permuted=True))
     model = Planted()
-    found = measure(model, small(), targets, [BEFORE, AFTER], twin=untrained_twin(model, 2), probe=Awkward(later))
-    table = scores.table(found).set_index(["site", "variable"])
+    untrained = untrained_twin(model, 2)
+    measurement = measure(model, small(), targets, [BEFORE, AFTER], untrained=untrained, probe=Awkward(later))
+    assert measurement.kept_values == {}
+    table = scores.table(measurement).set_index(["site", "variable"])
     assert set(table.probe) == {"Awkward"}
     for site in (BEFORE, AFTER):
         assert table.problem[site].tolist() == ["RuntimeError: negative numbers", "RuntimeError: negative numbers", ""]

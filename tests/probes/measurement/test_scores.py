@@ -10,31 +10,43 @@ import pytest
 from sklearn.metrics import r2_score
 
 from cadmus.statistics import clustered
-from probes.data import activations
-from probes.data.examples import Target
-from probes.measurement import scores
-from probes.measurement.measure import TRAINED, UNTRAINED, Measurement
-from probes.measurement.tally import ALL, Tally
+from probes.data.targets import Target, Targets
+from probes.measurement import counts, scores
+from probes.measurement.measure import Measurement
+from probes.measurement.plan import TRAINED, UNTRAINED
+from probes.measurement.tally import ALL, ALL_TOKENS, Group, Tally, Truth
 from probes.solvers.custom import CustomSiteProbes
 from probes.solvers.site_probes import SiteProbes
 
 SITES = (scores.EMBEDDING, "blocks.0.hook_resid_post")
-OWN = (Target("reg.a.value"), Target("reg.a.value", as_number=True), Target("all_true"))
-TARGETS = (
-    *OWN,
-    *(Target("reg.a.value", permuted=True), Target("reg.a.value", 0, "alternative 1")),
-    Target("reg.a.value", 0, "alternative 1", True),
+TARGETS = Targets(
+    [
+        Target("reg.a.value"),
+        Target("reg.a.value", regression=True),
+        Target("all_true"),
+        Target("reg.a.value", permuted=True),
+        Target("reg.a.value", 0, "alternative 1"),
+        Target("reg.a.value", 0, "alternative 1", True),
+    ]
 )
-GROUPS = ((ALL, ALL), ("family", "a"), ("family", "b"), ("reg.a.live", "live"), ("reg.b.live", "live"))
+OWN = TARGETS[:3]
+BROKEN_DOWN = (TARGETS[0], TARGETS[2])
+GROUPS = (
+    ALL_TOKENS,
+    Group("family", "a"),
+    Group("family", "b"),
+    Group("live", "live", "a"),
+    Group("live", "live", "b"),
+)
 CLUSTERS, ROWS = 40, 2000
 
 
 @dataclass
 class World:
-    """Rows, and what everything reads in them; `measured` tallies it."""
+    """Rows, and what everything predicts in them; `measured` counts it."""
 
     seed: int = 0
-    noise: dict = field(default_factory=dict)  # share of rows read wrongly, by reader
+    noise: dict = field(default_factory=dict)  # share of rows predicted wrongly, by reader
     problems: dict = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
     differing: float = 1.0
@@ -44,17 +56,18 @@ class World:
         rng = np.random.default_rng(self.seed)
         self.values = rng.integers(-9, 10, (ROWS, len(TARGETS)))
         self.values[:, [1, 2]] = np.stack([self.values[:, 0], self.values[:, 2] > 0], 1)
-        self.shown = np.repeat(rng.random((ROWS, 1)) < 0.8, len(TARGETS), 1)
+        self.mask = np.repeat(rng.random((ROWS, 1)) < 0.8, len(TARGETS), 1)
         self.clusters = rng.integers(0, CLUSTERS, ROWS)
         self.groups = np.stack([rng.integers(1, 3, ROWS), np.where(rng.random(ROWS) < 0.3, 3, -1)], 1).astype(np.int16)
         self.groups = np.concatenate([self.groups, np.where(self.groups[:, 1:] > 0, 4, -1)], 1).astype(np.int16)
-        self.said = {name: self.read(name) for name in (*SITES, *scores.CONTROLS[:5], *map(self.twin, SITES))}
+        readers = (*SITES, *scores.CONTROLS[:5], *map(self.untrained, SITES))
+        self.predicted = {name: self.predict(name) for name in readers}
 
     @staticmethod
-    def twin(site: str) -> str:
+    def untrained(site: str) -> str:
         return f"untrained {site}"
 
-    def read(self, name: str) -> np.ndarray:
+    def predict(self, name: str) -> np.ndarray:
         """The values with some rows wrong, more of them in some clusters; all NaN for noise None."""
         noise, rng = self.noise.get(name, 0.6), np.random.default_rng([self.seed, len(name), ord(name[-1])])
         if noise is None:
@@ -64,39 +77,43 @@ class World:
             wrong, rng.choice([-3, 2], self.values.shape), rng.normal(size=self.values.shape) / 9
         )
 
-    def tally(self, read: np.ndarray, targets: int = len(TARGETS)) -> Tally:
-        tally = Tally(CLUSTERS, np.array([0, -1, 1, -1, -1, -1])[:targets], len(GROUPS))
-        columns = (part[:, :targets] for part in (read, self.values, self.shown))
-        return tally.add(*columns, self.clusters, self.groups)
+    def tally(self, predicted: np.ndarray, targets: Targets = TARGETS) -> Tally:
+        truth = Truth(self.values, self.mask, self.clusters, self.groups).select(np.arange(len(targets)))
+        return Tally(targets, CLUSTERS, len(GROUPS), BROKEN_DOWN).add(predicted[:, : len(targets)], truth)
 
-    def measured(self) -> Measurement:
-        readouts = SiteProbes(len(TARGETS), None, np.array([], int), (), self.problems, self.notes)
-        own = len(OWN)
-        return Measurement(
-            targets=TARGETS,
-            sites=SITES,
+    def tested(self) -> counts.TestCounts:
+        trained = {(TRAINED, site): self.tally(self.predicted[site]) for site in SITES}
+        untrained = {(UNTRAINED, site): self.tally(self.predicted[self.untrained(site)], OWN) for site in SITES}
+        return counts.TestCounts(
             groups=GROUPS,
             counts=self.tally(self.values),
             moments=tuple(self.tally(np.full(self.values.shape, power)) for power in (0, 1)),
-            tallies={
-                **{(TRAINED, site): self.tally(self.said[site]) for site in SITES},
-                **{(UNTRAINED, site): self.tally(self.said[self.twin(site)], own) for site in SITES},
-            },
-            baselines={name: self.tally(self.said[name], own) for name in scores.CONTROLS[:5]},
-            readouts={(TRAINED, site): readouts for site in SITES}
-            | {(UNTRAINED, site): SiteProbes(own, None, np.array([], int), ()) for site in SITES},
+            tallies=trained | untrained,
+            baselines={name: self.tally(self.predicted[name], OWN) for name in scores.CONTROLS[:5]},
+            differing=np.full(len(TARGETS), self.differing),
+            value_table=np.zeros((len(TARGETS), 199), np.bool_),
+            n_programs=77,
+        )
+
+    def measured(self) -> Measurement:
+        trained = SiteProbes(len(TARGETS), None, np.array([], int), (), self.problems, self.notes)
+        untrained = SiteProbes(len(OWN), None, np.array([], int), ())
+        return Measurement(
+            targets=TARGETS,
+            sites=SITES,
+            tested=self.tested(),
+            site_probes={(TRAINED, site): trained for site in SITES} | {(UNTRAINED, site): untrained for site in SITES},
+            kept_values={},
             validation=dict.fromkeys(SITES, np.arange(len(TARGETS)) / 10),
             bits=dict.fromkeys(SITES, np.stack([np.arange(len(TARGETS)) / 2, np.arange(len(TARGETS)) + 9.0], 1)),
             outside=np.arange(len(TARGETS)),
             unseen=self.unseen,
-            differing=np.full(len(TARGETS), self.differing),
-            programs=77,
         )
 
-    def right(self, name: str, target: int, group: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each row is read rightly, and its cluster."""
-        rows = self.shown[:, target] & ((self.groups == group).any(1) if group else True)
-        return (np.rint(self.said[name]) == self.values)[rows, target], self.clusters[rows]
+    def correct(self, name: str, target: int, group: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each row is predicted correctly, and its cluster."""
+        rows = self.mask[:, target] & ((self.groups == group).any(1) if group else True)
+        return (np.rint(self.predicted[name]) == self.values)[rows, target], self.clusters[rows]
 
 
 def sums(*columns: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -111,21 +128,6 @@ def cell(table: pd.DataFrame, site: str, variable: str, metric: str, by: str = A
     return rows.iloc[0]
 
 
-# --- layers ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("site", "layer"),
-    [
-        *(("hook_embed", 0), ("hook_pos_embed", 0), ("blocks.0.hook_resid_pre", 0), ("blocks.3.hook_resid_pre", 3)),
-        *(("blocks.0.hook_resid_post", 1), ("blocks.11.attn.hook_z", 12), ("blocks.2.hook_resid_mid", 3)),
-        *(("ln_final.hook_normalized", -1), ("unembed.hook_out", -1)),
-    ],
-)
-def test_layers_count_the_blocks_at_work(site: str, layer: int) -> None:
-    assert activations.layer_of(site) == layer
-
-
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
@@ -133,23 +135,28 @@ def test_scores_and_intervals_are_those_of_the_rows() -> None:
     world = World(noise={SITES[1]: 0.1, "n-gram": 0.5})
     table = scores.table(world.measured())
     assert tuple(table.columns) == scores.COLUMNS
-    readers = {**{name: name for name in scores.CONTROLS[:5]}, "embedding": SITES[0], "untrained": world.twin(SITES[1])}
+    readers = {
+        **{name: name for name in scores.CONTROLS[:5]},
+        "embedding": SITES[0],
+        "untrained": world.untrained(SITES[1]),
+    }
     for variable, target, metric in (("reg.a.value", 0, "exact match"), ("all_true", 2, "accuracy")):
-        for group, (by, name) in enumerate(GROUPS):
-            if by.startswith("reg.") and not (variable.startswith("reg.a") and by.startswith("reg.a")):
+        for k, group in enumerate(GROUPS):
+            if group.register and not variable.startswith(f"reg.{group.register}."):
                 continue
-            row = cell(table, SITES[1], variable, metric, by.removeprefix("reg.a."), name)
-            right, clusters = world.right(SITES[1], target, group)
-            expected = clustered.accuracy(right, clusters, clusters)
+            row = cell(table, SITES[1], variable, metric, group.breakdown, group.name)
+            correct, clusters = world.correct(SITES[1], target, k)
+            expected = clustered.accuracy(correct, clusters, clusters)
             assert (row.score, row.low, row.high) == pytest.approx((expected.estimate, expected.low, expected.high))
-            assert (row.tokens, row.clusters) == (len(right), CLUSTERS)
-            held = {shown: world.right(reader, target, group)[0] for shown, reader in readers.items()}
-            for shown, control in held.items():
-                assert row[shown] == pytest.approx(control.mean()), shown
-            assert row.best_control == max(held, key=lambda shown: held[shown].mean())
-            control = held[row.best_control]
-            paired = clustered.difference_many(sums(right, control, np.ones(len(right)), clusters=clusters))
-            assert row.beyond == pytest.approx(right.mean() - control.mean())
+            assert (row.tokens, row.clusters) == (len(correct), CLUSTERS)
+            controls = {name: world.correct(reader, target, k)[0] for name, reader in readers.items()}
+            for name, control in controls.items():
+                assert row[name] == pytest.approx(control.mean()), name
+            accuracies = {name: control.mean() for name, control in controls.items()}
+            assert row.best_control == max(accuracies, key=accuracies.get)
+            control = controls[row.best_control]
+            paired = clustered.difference_many(sums(correct, control, np.ones(len(correct)), clusters=clusters))
+            assert row.beyond == pytest.approx(correct.mean() - control.mean())
             assert (row.beyond_low, row.beyond_high) == pytest.approx((paired.low[0], paired.high[0]))
             assert row.read == (row.beyond_low > 0.05)
     assert table[table.read.eq(True)].site.unique().tolist() == [SITES[1]]
@@ -158,7 +165,7 @@ def test_scores_and_intervals_are_those_of_the_rows() -> None:
 def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
     """The control is wrong in the clusters in which the probe is."""
     world = World(noise={SITES[1]: 0.3})
-    world.said["n-gram"] = np.where(np.arange(ROWS)[:, None] % 20 == 0, 77, world.said[SITES[1]])
+    world.predicted["n-gram"] = np.where(np.arange(ROWS)[:, None] % 20 == 0, 77, world.predicted[SITES[1]])
     row = cell(scores.table(world.measured()), SITES[1], "reg.a.value", "exact match")
     assert row.best_control == "n-gram"
     assert row.beyond_high - row.beyond_low < 0.7 * (row.high - row.low)
@@ -167,16 +174,18 @@ def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
 def test_r_squared_is_scikit_learns() -> None:
     world = World(noise={SITES[1]: 0.2})
     table = scores.table(world.measured())
-    rows = world.shown[:, 1]
-    for site, twin in zip(SITES, map(world.twin, SITES), strict=True):
+    rows = world.mask[:, 1]
+    for site in SITES:
         row = cell(table, site, "reg.a.value", "R2")
-        expected = {"score": site, "untrained": twin, "input, linear": "input, linear"}
+        expected = {"score": site, "untrained": world.untrained(site), "input, linear": "input, linear"}
         expected |= {"embedding": SITES[0]} if site != SITES[0] else {}
         for column, reader in expected.items():
-            assert row[column] == pytest.approx(r2_score(world.values[rows, 1], world.said[reader][rows, 1]), abs=1e-6)
+            assert row[column] == pytest.approx(
+                r2_score(world.values[rows, 1], world.predicted[reader][rows, 1]), abs=1e-6
+            )
         interval = clustered.r_squared(
             world.values[rows, 1],
-            world.said[site][rows, 1].astype(np.float32),
+            world.predicted[site][rows, 1].astype(np.float32),
             world.clusters[rows],
             world.clusters[rows],
         )
@@ -187,10 +196,10 @@ def test_r_squared_is_scikit_learns() -> None:
 
 def test_what_is_known_of_a_cell_stands_beside_it() -> None:
     world = World(notes={0: "mind the gap"}, unseen=((3, 4), *((),) * 5))
-    world.said[SITES[1]][world.clusters == 3] = np.nan
+    world.predicted[SITES[1]][world.clusters == 3] = np.nan
     table = scores.table(world.measured())
     row = cell(table, SITES[1], "reg.a.value", "exact match")
-    unread = (world.shown[:, 0] & (world.clusters == 3)).sum()
+    unread = (world.mask[:, 0] & (world.clusters == 3)).sum()
     assert row.note == (
         f"mind the gap; nothing is read at {unread} test tokens, which count as wrong; "
         "test values that training lacks: [3, 4]"
@@ -205,8 +214,8 @@ def test_what_is_known_of_a_cell_stands_beside_it() -> None:
 def test_selectivity_is_score_minus_control_task() -> None:
     world = World(noise={SITES[1]: 0.1})
     row = cell(scores.table(world.measured()), SITES[1], "reg.a.value", "exact match")
-    (right, clusters), (control, _) = world.right(SITES[1], 0), world.right(SITES[1], 3)
-    paired = clustered.difference_many(sums(right, control, np.ones(len(right)), clusters=clusters))
+    (correct, clusters), (control, _) = world.correct(SITES[1], 0), world.correct(SITES[1], 3)
+    paired = clustered.difference_many(sums(correct, control, np.ones(len(correct)), clusters=clusters))
     assert row.control_task == pytest.approx(control.mean())
     assert (row.selectivity, row.selectivity_low, row.selectivity_high) == pytest.approx(
         (paired.estimate[0], paired.low[0], paired.high[0])
@@ -217,12 +226,17 @@ def test_selectivity_is_score_minus_control_task() -> None:
 @pytest.mark.parametrize(
     ("certain", "screen"),
     [
-        *(("majority", "constant"), ("by token", "the token shows it"), ("input, linear", "the input determines it")),
-        *(("input, nonlinear", "the input determines it"), ("n-gram", ""), ("embedding", ""), ("untrained", "")),
+        ("majority", "constant"),
+        ("by token", "the token shows it"),
+        ("input, linear", "the input determines it"),
+        ("input, nonlinear", "the input determines it"),
+        ("n-gram", ""),
+        ("embedding", ""),
+        ("untrained", ""),
     ],
 )
 def test_screens_say_what_gives_a_variable_away(certain: str, screen: str) -> None:
-    reader = {"embedding": SITES[0], "untrained": World.twin(SITES[1])}.get(certain, certain)
+    reader = {"embedding": SITES[0], "untrained": World.untrained(SITES[1])}.get(certain, certain)
     world = World(noise={SITES[1]: 0.0, reader: 0.005, **({"input, linear": None} if "non" in certain else {})})
     row = cell(scores.table(world.measured()), SITES[1], "reg.a.value", "exact match")
     assert row.screen == screen
@@ -237,7 +251,7 @@ def test_a_control_that_reads_nothing_is_none() -> None:
     row = cell(scores.table(world.measured()), SITES[1], "reg.a.value", "exact match")
     assert np.isnan([row["input, nonlinear"], row.embedding, row.majority]).all()
     assert row.best_control in ("by token", "n-gram", "input, linear", "untrained")
-    nothing = World(noise=dict.fromkeys((*scores.CONTROLS[:5], SITES[0], *map(World.twin, SITES))))
+    nothing = World(noise=dict.fromkeys((*scores.CONTROLS[:5], SITES[0], *map(World.untrained, SITES))))
     row = cell(scores.table(nothing.measured()), SITES[1], "reg.a.value", "exact match")
     assert row.problem == "no control reads it"
     assert np.isnan(row.score)
@@ -252,14 +266,14 @@ def test_p_values_are_those_of_sign_flips_over_the_map() -> None:
     differences = []
     for row in tested.itertuples():
         target = {("reg.a.value", "discriminant"): 0, ("reg.a.value", "ridge"): 1}.get((row.variable, row.probe), 2)
-        reader = {"embedding": SITES[0], "untrained": world.twin(row.site)}.get(row.best_control, row.best_control)
-        (right, clusters), (control, _) = world.right(row.site, target), world.right(reader, target)
-        differences.append(sums(right, control, clusters=clusters)[:, 0] @ [1, -1])
+        reader = {"embedding": SITES[0], "untrained": world.untrained(row.site)}.get(row.best_control, row.best_control)
+        (correct, clusters), (control, _) = world.correct(row.site, target), world.correct(reader, target)
+        differences.append(sums(correct, control, clusters=clusters)[:, 0] @ [1, -1])
     flips = clustered.sign_flip(np.stack(differences, 1), seed=3)
     assert np.allclose(tested.p, flips.p)
     assert np.allclose(tested.p_somewhere, flips.familywise)
-    each = len(flips.p) * flips.p / np.searchsorted(np.sort(flips.p), flips.p, side="right")
-    assert np.allclose(tested.q, [each[flips.p >= p].min() for p in flips.p])
+    adjusted = len(flips.p) * flips.p / np.searchsorted(np.sort(flips.p), flips.p, side="right")
+    assert np.allclose(tested.q, [adjusted[flips.p >= p].min() for p in flips.p])
     assert (tested.p_somewhere >= tested.p).all()
     assert (tested[tested.site == SITES[1]].q < 0.01).all()
 
@@ -291,9 +305,22 @@ def test_a_map_of_problems_is_a_table_still() -> None:
     assert table[["score", "p", "q", "p_somewhere"]].isna().all(axis=None)
 
 
+def test_a_notebook_shows_few_columns_of_the_rows_over_all_tokens() -> None:
+    table = scores.table(World(problems={0: "constant (4)"}).measured())
+    brief = table.brief()
+    assert list(brief.index) == list(table.index[table.by == ALL])
+    assert set(brief.note) >= {"constant (4)"}
+    row = table.loc[brief.index[brief.score != ""][0]]
+    assert brief.score[row.name] == f"{row.score:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    html = table._repr_html_()
+    assert html.count("<tr") == 1 + len(brief)
+    assert f"{len(brief)} of {len(table)} rows, {len(brief.columns)} of {len(scores.COLUMNS)} columns" in html
+    assert type(table[table.by == ALL]) is pd.DataFrame
+
+
 def test_few_tokens_have_no_score() -> None:
     world = World()
-    world.shown[:, 2] = np.arange(ROWS) < 19
+    world.mask[:, 2] = np.arange(ROWS) < 19
     world.groups[:, 0] = np.where(np.arange(ROWS) < 12, 1, 2)
     table = scores.table(world.measured())
     row = cell(table, SITES[0], "all_true", "accuracy")
@@ -303,14 +330,15 @@ def test_few_tokens_have_no_score() -> None:
 
 def test_no_variable_is_broken_down_by_its_own_label() -> None:
     may = scores._may_break_down
-    assert may("reg.a.value", "reg.a.live")
-    assert may("stack.0.value", "stack depth")
-    assert not may("reg.a.live", "reg.a.live"), "all of a group have one label: to say it always is to be right"
-    assert not may("reg.a.read_distance", "reg.a.live")
-    assert not may("reg.b.value", "reg.a.live")
-    assert not may("depth", "stack depth")
-    assert not may("depth.parity", "stack depth")
-    assert may("depth", "family")
+    live, depth = Group("live", "dead", "a"), Group("stack depth", "2")
+    assert may("reg.a.value", live)
+    assert may("stack.0.value", depth)
+    assert not may("reg.a.live", live), "all of a group have one label: to say it always is to be right"
+    assert not may("reg.a.read_distance", live)
+    assert not may("reg.b.value", live)
+    assert not may("depth", depth)
+    assert not may("depth.parity", depth)
+    assert may("depth", Group("family", "register"))
 
 
 def test_nothing_is_claimed_of_few_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +353,7 @@ def test_nothing_is_claimed_of_few_clusters(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_users_probe_gives_its_name() -> None:
     measured = World().measured()
     custom = CustomSiteProbes((None,) * len(TARGETS), {2: "RuntimeError: no"}, {}, "Nearest")
-    table = scores.table(replace(measured, readouts=measured.readouts | {(TRAINED, SITES[1]): custom}))
+    table = scores.table(replace(measured, site_probes=measured.site_probes | {(TRAINED, SITES[1]): custom}))
     assert set(table[table.site == SITES[1]].probe) == {"Nearest"}
     assert cell(table, SITES[1], "all_true", "accuracy").problem == "RuntimeError: no"
     assert np.isfinite(cell(table, SITES[0], "all_true", "accuracy").score)
@@ -336,37 +364,37 @@ def test_a_users_probe_gives_its_name() -> None:
 
 def test_gaps_are_differences_of_selectivity() -> None:
     world = World(noise={SITES[1]: 0.1})
-    world.said[SITES[1]][::2, 4] += 5
-    found = scores.gaps(world.measured(), seed=2)
-    assert found.site.tolist() == list(SITES)
-    row = found.iloc[1]
+    world.predicted[SITES[1]][::2, 4] += 5
+    gaps = scores.gaps(world.measured(), seed=2)
+    assert gaps.site.tolist() == list(SITES)
+    row = gaps.iloc[1]
     assert (row.variable, row.machine, row.metric, row.differing) == ("reg.a.value", "alternative 1", "exact match", 1)
-    parts = [world.right(SITES[1], k) for k in (0, 3, 4, 5)]
-    true, control, other, other_control = (right.astype(float) for right, _ in parts)
+    parts = [world.correct(SITES[1], k) for k in (0, 3, 4, 5)]
+    true, control, other, other_control = (correct.astype(float) for correct, _ in parts)
     assert row.score == pytest.approx(true.mean())
     assert row.selectivity == pytest.approx(true.mean() - control.mean())
     assert row.alternative_selectivity == pytest.approx(other.mean() - other_control.mean())
     assert row.gap == pytest.approx(row.selectivity - row.alternative_selectivity)
-    each = sums(true - control - other + other_control, np.ones(len(true)), clusters=parts[0][1])
-    interval = clustered.bootstrap_many(each, lambda t: t[..., 0] / t[..., 1], 2)
+    totals = sums(true - control - other + other_control, np.ones(len(true)), clusters=parts[0][1])
+    interval = clustered.bootstrap_many(totals, lambda t: t[..., 0] / t[..., 1], 2)
     assert (row.gap_low, row.gap_high) == pytest.approx((interval.low[0], interval.high[0]))
     assert row.gap_low > 0.2
-    assert found.iloc[0].gap_low < 0 < found.iloc[0].gap_high
+    assert gaps.iloc[0].gap_low < 0 < gaps.iloc[0].gap_high
 
 
 def test_an_identical_machine_has_no_gap() -> None:
     world = World()
     for site in SITES:
-        world.said[site][:, [4, 5]] = world.said[site][:, [0, 3]]
+        world.predicted[site][:, [4, 5]] = world.predicted[site][:, [0, 3]]
     world.values[:, [4, 5]] = world.values[:, [0, 3]]
-    found = scores.gaps(world.measured())
-    assert (found[["gap", "gap_low", "gap_high"]] == 0).all(axis=None)
-    assert len(found) == 2
+    gaps = scores.gaps(world.measured())
+    assert (gaps[["gap", "gap_low", "gap_high"]] == 0).all(axis=None)
+    assert len(gaps) == 2
 
 
 def test_machines_that_change_nothing_or_are_not_read_are_left_out() -> None:
     assert scores.gaps(World(differing=0.009).measured()).empty
     assert scores.gaps(World(problems={5: "not read"}).measured()).empty
     unread = World()
-    unread.shown[:, 4:] = np.arange(ROWS)[:, None] < 10
+    unread.mask[:, 4:] = np.arange(ROWS)[:, None] < 10
     assert scores.gaps(unread.measured()).empty

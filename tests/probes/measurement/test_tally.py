@@ -6,70 +6,93 @@ import numpy as np
 import pytest
 
 from cadmus.machine import tokens
-from probes.measurement.tally import ALL, Breakdown, Tally, clusters_of, token_classes
+from probes.data.targets import Target, Targets
+from probes.measurement.tally import (
+    ALL_TOKENS,
+    Breakdown,
+    Group,
+    Grouping,
+    Tally,
+    Truth,
+    clusters_of,
+    token_classes,
+)
 
-DETAILED = np.array([-1, 1, 0])
+TARGETS = Targets([Target("depth"), Target("stack.0.value"), Target("reg.a.value")])
+BROKEN_DOWN = (TARGETS[2], TARGETS[1])
 
 
-def rows(n: int = 500) -> tuple[np.ndarray, ...]:
-    """read (some NaN), values, shown [n, 3], clusters [n] and groups [n, 2] of two breakdowns (groups 1-2 and 3-5)."""
+def rows(n: int = 500) -> tuple[np.ndarray, Truth]:
+    """Predictions (some NaN) of three targets in 40 clusters, and two groupings (groups 1-2 and 3-5)."""
     rng = np.random.default_rng(0)
     values = rng.integers(-5, 6, (n, 3))
-    read = values + rng.normal(size=(n, 3)) * 0.5
-    read[rng.random((n, 3)) < 0.05] = np.nan
+    predicted = values + rng.normal(size=(n, 3)) * 0.5
+    predicted[rng.random((n, 3)) < 0.05] = np.nan
     groups = np.stack([rng.integers(0, 3, n), rng.integers(2, 6, n)], 1)
     groups[groups == [0, 2]] = -1
-    return read.astype(np.float32), values, rng.random((n, 3)) < 0.7, rng.integers(0, 40, n), groups.astype(np.int16)
+    mask, clusters = rng.random((n, 3)) < 0.7, rng.integers(0, 40, n)
+    return predicted.astype(np.float32), Truth(values, mask, clusters, groups.astype(np.int16))
+
+
+def part_of(truth: Truth, part: slice) -> Truth:
+    return Truth(truth.values[part], truth.mask[part], truth.clusters[part], truth.groups[part])
 
 
 def test_a_tally_is_a_loop_over_tokens() -> None:
-    data = rows()
-    right, by_group, error = np.zeros((3, 40)), np.zeros((2, 40, 6)), np.zeros((3, 40))
-    read_all = np.zeros(3)
-    for read, values, shown, cluster, groups in zip(*data, strict=True):
-        for k in np.flatnonzero(shown):
-            hit = abs(read[k] - values[k]) < 0.5
-            right[k, cluster] += hit
-            error[k, cluster] += (float(read[k]) - values[k]) ** 2
-            read_all[k] += not np.isnan(read[k])
-            if DETAILED[k] >= 0:
-                for group in (0, *groups[groups >= 0]):
-                    by_group[DETAILED[k], cluster, group] += hit
-    tally = Tally(40, DETAILED, 6)
+    predicted, truth = rows()
+    correct, by_group, error = np.zeros((3, 40)), np.zeros((3, 40, 6)), np.zeros((3, 40))
+    n_predicted = np.zeros(3)
+    for i, cluster in enumerate(truth.clusters):
+        for k in np.flatnonzero(truth.mask[i]):
+            hit = abs(predicted[i, k] - truth.values[i, k]) < 0.5
+            correct[k, cluster] += hit
+            error[k, cluster] += (float(predicted[i, k]) - truth.values[i, k]) ** 2
+            n_predicted[k] += not np.isnan(predicted[i, k])
+            for group in (0, *truth.groups[i][truth.groups[i] >= 0]):
+                by_group[k, cluster, group] += hit
+    tally = Tally(TARGETS, 40, 6, BROKEN_DOWN)
     for part in (slice(0, 123), slice(123, 124), slice(124, 500)):
-        tally.add(*(array[part] for array in data))
-    assert np.array_equal(tally.right_all, right)
-    assert np.array_equal(tally.right, by_group)
-    assert np.allclose(tally.error_all, error, equal_nan=True)
+        tally.add(predicted[part], part_of(truth, part))
+    assert np.array_equal(tally.correct, correct)
+    assert np.array_equal(tally.correct_by_group, by_group[1:])
+    assert np.allclose(tally.squared_error, error, equal_nan=True)
     assert np.isnan(error).any()
     assert not np.isnan(error).all()
-    assert np.array_equal(tally.read, read_all)
-    assert np.array_equal(tally.of(0), right[0])
-    assert np.array_equal(tally.of(1, 4), by_group[1, :, 4])
-    assert np.array_equal(tally.of(2), by_group[0, :, 0]), "group 0 is every token"
+    assert np.array_equal(tally.n_predicted, n_predicted)
+    for k, target in enumerate(TARGETS):
+        assert np.array_equal(tally.of(target), correct[k]), "group 0 is every token"
+        assert tally.breaks_down(target) == (k > 0)
+    assert np.array_equal(tally.of(TARGETS[1], 4), by_group[1, :, 4])
+    assert np.array_equal(tally.of(TARGETS[2], 5), by_group[2, :, 5])
 
 
-def test_without_detailed_targets_or_groups() -> None:
-    read, values, shown, clusters, groups = rows()
-    tally = Tally(40, np.full(3, -1), 0).add(read, values, shown, clusters, groups[:, :0])
-    assert tally.right_all.sum() > 0
-    assert Tally(40, np.zeros(0), 1).add(read[:, :0], values[:, :0], shown[:, :0], clusters, groups).read.shape == (0,)
+def test_without_targets_that_are_broken_down_or_groups() -> None:
+    predicted, truth = rows()
+    tally = Tally(TARGETS, 40).add(predicted, Truth(truth.values, truth.mask, truth.clusters, truth.groups[:, :0]))
+    assert tally.correct.sum() > 0
+    empty = Tally(TARGETS[:0], 40).add(predicted[:, :0], truth.select(np.zeros(0, int)))
+    assert empty.n_predicted.shape == (0,)
 
 
 def test_groups_are_numbered_through() -> None:
     first, second = np.array([[0, 1, -1]]), np.array([[2, -1, 0]])
-    groups = Breakdown.of(token_class=(first, ("digit", "stack")), family=(second, ("a", "b", "c")))
-    assert groups.names == (
-        (ALL, ALL),
-        *(("token class", "digit"), ("token class", "stack")),
-        *(("family", "a"), ("family", "b"), ("family", "c")),
+    breakdown = Breakdown.of(
+        Grouping("token class", first, ("digit", "stack")), Grouping("live", second, ("a", "b", "c"), register="d")
     )
-    assert groups.codes.tolist() == [[[1, 5], [2, -1], [-1, 3]]]
-    assert groups.codes.dtype == np.int16
+    assert breakdown.groups == (
+        ALL_TOKENS,
+        Group("token class", "digit"),
+        Group("token class", "stack"),
+        Group("live", "a", "d"),
+        Group("live", "b", "d"),
+        Group("live", "c", "d"),
+    )
+    assert breakdown.codes.tolist() == [[[1, 5], [2, -1], [-1, 3]]]
+    assert breakdown.codes.dtype == np.int16
     none = Breakdown.none((4, 7))
-    assert none.names == ((ALL, ALL),)
+    assert none.groups == (ALL_TOKENS,)
     assert none.codes.shape == (4, 7, 0)
-    with pytest.raises(ValueError, match=r"no breakdown is given; Groups\.none says that there is none"):
+    with pytest.raises(ValueError, match=r"no grouping is given; Breakdown\.none says that there is none"):
         Breakdown.of()
 
 
@@ -81,6 +104,6 @@ def test_few_skeletons_are_clustered_by_program() -> None:
 
 def test_tokens_have_their_class() -> None:
     sequences = tokens.sequences(tokens.encode(["3a+=."]))
-    codes, names = token_classes(sequences)
-    for token, code in zip(tokens.decode(sequences[0][:, None]), codes[0].tolist(), strict=True):
-        assert token in tokens.TOKEN_CLASSES[names[code]]
+    grouping = token_classes(sequences)
+    for token, code in zip(tokens.decode(sequences[0][:, None]), grouping.codes[0].tolist(), strict=True):
+        assert token in tokens.TOKEN_CLASSES[grouping.groups[code]]

@@ -7,9 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from probes.data.examples import labelled
+from probes.data.targets import Target
 from probes.solvers.bank import Bank, OneHotBank
 from probes.solvers.moments import Moments
 from probes.solvers.rows import BatchLabels
+from tests.planted import examples
 
 MASK_OF = np.array([0, 1, 1, 2])  # of four targets; mask 3 has none
 
@@ -34,14 +37,14 @@ def banked(x: np.ndarray, values: np.ndarray, defined: np.ndarray, cuts: tuple[i
     return bank
 
 
-def check(found: Moments, expected: Moments, rtol: float = 1e-5) -> None:
+def check(moments: Moments, expected: Moments, rtol: float = 1e-5) -> None:
     size = {
         "xy": np.sqrt(np.diag(expected.scatter)[:, None] * expected.yy.clip(1e-9)),
         "scatter": expected.scatter.max(),
     }
-    assert found.n == expected.n
+    assert moments.n == expected.n
     for name in ("mean", "scatter", "y_mean", "xy", "yy"):
-        a, b = getattr(found, name), getattr(expected, name)
+        a, b = getattr(moments, name), getattr(expected, name)
         assert a.shape == b.shape, name
         assert np.abs((a - b) / size.get(name, np.abs(b).max() + 1e-9)).max() < rtol, name
 
@@ -64,7 +67,7 @@ def test_a_bank_holds_the_sums_over_all_rows(cuts: tuple[int, ...]) -> None:
     x, (values, defined) = activations(), labels()
     bank = banked(x, values, defined, cuts)
     check_bank(bank, x, values, defined)
-    assert bank.bad == 0
+    assert bank.n_not_finite == 0
 
 
 def test_second_moments_are_formed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +79,9 @@ def test_second_moments_are_formed_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
 
 def test_classes_that_are_not_asked_for_are_rows_of_no_class() -> None:
     x, (values, defined) = activations(), labels()
-    rows, asked = defined[:, 1], np.array([-2, 0, 3, 50])
-    expected = Moments.of(x[rows], values[rows, 1][:, None] == asked)
-    check(banked(x, values, defined).moments(1, asked), expected)
+    rows, classes = defined[:, 1], np.array([-2, 0, 3, 50])
+    expected = Moments.of(x[rows], values[rows, 1][:, None] == classes)
+    check(banked(x, values, defined).moments(1, classes), expected)
     assert expected.yy[3] == 0
     assert expected.y_mean.sum() < 0.6
 
@@ -134,10 +137,21 @@ def test_rows_that_are_not_finite_are_left_out_and_counted() -> None:
     for cuts in ((), (100, 200, 210)):
         bank = banked(x, values, defined, cuts)
         check_bank(bank, x[sound], values[sound], defined[sound])
-        assert bank.bad == (~sound).sum()
+        assert bank.n_not_finite == (~sound).sum()
     nothing = banked(np.full_like(x, np.nan), values, defined)
-    assert (nothing.bad, nothing.rows(0)) == (400, 0)
-    assert (nothing + banked(x[sound], values[sound], defined[sound])).bad == 400
+    assert (nothing.n_not_finite, nothing.rows(0)) == (400, 0)
+    assert (nothing + banked(x[sound], values[sound], defined[sound])).n_not_finite == 400
+
+
+def test_a_bank_of_labels_has_their_targets_and_masks() -> None:
+    part = examples(120)
+    labelled_part = labelled(part, [Target("stack.0.value"), Target("depth"), Target("stack.0.value", permuted=True)])
+    rows = BatchLabels.at(labelled_part, *np.nonzero(part.where))
+    for bank in (Bank.of(labelled_part, 5), Bank.of(rows, 5)):
+        assert np.array_equal(bank.mask_of, [0, 1, 0])
+        assert bank.xx.shape == (2, 5, 5)
+    assert Bank.of(rows.select(np.array([0, 2])), 5).xx.shape == (2, 5, 5), "masks are numbered as before"
+    assert isinstance(OneHotBank.of(rows, 5), OneHotBank)
 
 
 def test_no_rows_have_no_moments() -> None:
@@ -155,7 +169,7 @@ def test_values_beyond_99_are_refused() -> None:
     BatchLabels.of(values, np.array([[True, False], [True, True]]), np.array([0, 1]))
 
 
-def test_one_hot_features_are_never_made() -> None:
+def test_one_hot_features_are_never_materialized() -> None:
     rng = np.random.default_rng(4)
     values, defined = labels()
     ids = rng.integers(0, 5, (400, 3)) + np.arange(0, 15, 5)

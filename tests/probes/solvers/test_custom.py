@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from probes.data.targets import Target
 from probes.solvers.custom import CustomSiteProbes, Probe, fresh, load
 
 SOURCE = '''
@@ -43,12 +44,12 @@ def write(folder: Path, source: str = SOURCE) -> Path:
 
 
 def data(n: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x [n, 6], values and shown [n, 4]: two that are in x, a constant, and one that is hardly defined."""
+    """x [n, 6], values and mask [n, 4]: two that are in x, a constant, and one that is hardly defined."""
     rng = np.random.default_rng(0)
     values = np.stack([rng.integers(-3, 4, n), rng.integers(0, 3, n), np.full(n, 7), rng.integers(0, 2, n)], 1)
     x = values[:, :2] @ rng.normal(size=(2, 6)) * 3 + 0.1 * rng.normal(size=(n, 6))
-    shown = np.stack([np.ones(n), rng.random(n) < 0.5, np.ones(n), np.arange(n) < 49], 1).astype(bool)
-    return x.astype(np.float32), values, shown
+    mask = np.stack([np.ones(n), rng.random(n) < 0.5, np.ones(n), np.arange(n) < 49], 1).astype(bool)
+    return x.astype(np.float32), values, mask
 
 
 def test_a_class_and_an_object_of_a_file(tmp_path: Path) -> None:
@@ -111,21 +112,21 @@ from neighbour_of_a_probe import bias
 class Constant:
     def fit(self, x, y):
         from later_neighbour_of_a_probe import bias as later
-        self.said = bias + later
+        self.constant = bias + later
     def predict(self, x):
-        return [self.said] * len(x)
+        return [self.constant] * len(x)
 """,
     )
     monkeypatch.chdir(tmp_path)
-    before, (x, values, shown) = list(sys.path), data()
+    before, (x, values, mask) = list(sys.path), data()
     for _ in range(2):
         probe = load("here/mine.py:Constant")
     assert sys.path == [*before, str(tmp_path / "here")]
     monkeypatch.chdir("/")
-    assert (CustomSiteProbes.fit(probe, x, values, shown).predict(x)[:, 0] == 7).all()
+    assert (CustomSiteProbes.fit(probe, x, values, mask).predict(x)[:, 0] == 7).all()
 
 
-def test_a_file_that_exits_or_says_much_is_told_in_one_line(tmp_path: Path, path_kept: None) -> None:
+def test_a_file_that_exits_or_says_much_is_reported_in_one_line(tmp_path: Path, path_kept: None) -> None:
     for source, message in [
         ("import sys; sys.exit()", r"mine\.py:Probe raised SystemExit$"),
         ("exit('no data')", r"mine\.py:Probe raised SystemExit: no data$"),
@@ -145,23 +146,24 @@ def test_a_file_that_exits_or_says_much_is_told_in_one_line(tmp_path: Path, path
     "probe", ["file", Ridge(), KNeighborsClassifier(3), make_pipeline(StandardScaler(), LinearRegression())]
 )
 def test_a_fresh_copy_reads_each_target(probe: object, tmp_path: Path) -> None:
-    probe, (x, values, shown) = load(f"{write(tmp_path)}:Nearest") if probe == "file" else probe, data()
-    found = CustomSiteProbes.fit(probe, x, values, shown)
-    assert found.problems == {
+    probe, (x, values, mask) = load(f"{write(tmp_path)}:Nearest") if probe == "file" else probe, data()
+    fitted = CustomSiteProbes.fit(probe, x, values, mask)
+    assert fitted.problems == {
         2: "constant (7) on the training tokens",
         3: "49 training tokens; a probe needs 50",
     }
-    read = found.predict(x)
-    assert read.dtype == np.float32
+    predicted = fitted.predict(x)
+    assert predicted.dtype == np.float32
     for k in (0, 1):
-        own = fresh(probe)
-        own.fit(x[shown[:, k]], values[shown[:, k], k])
-        assert np.allclose(read[:, k], own.predict(x))
-        assert (np.rint(read[:, k]) == values[:, k]).mean() > 0.7
-    assert np.isnan(read[:, 2:]).all()
+        alone = fresh(probe)
+        alone.fit(x[mask[:, k]], values[mask[:, k], k])
+        assert np.allclose(predicted[:, k], alone.predict(x))
+        assert (np.rint(predicted[:, k]) == values[:, k]).mean() > 0.7
+    assert np.isnan(predicted[:, 2:]).all()
     assert not vars(probe).keys() & {"means", "coef_", "classes_"}, "the probe itself was fitted"
-    assert np.isnan(found.penalty(0))
-    assert found.name == type(probe).__name__
+    assert np.isnan(fitted.penalty(0))
+    assert not fitted.thread_safe
+    assert fitted.probe_name(Target("depth")) == type(probe).__name__
 
 
 LATER = {"raises later": KeyError("tired"), "exits later": SystemExit(3), "is interrupted later": KeyboardInterrupt()}
@@ -186,16 +188,16 @@ class Awkward:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         self.calls += 1
-        said = np.zeros(len(x))
+        zeros = np.zeros(len(x))
         if not self.awkward:
-            return said
+            return zeros
         if self.how == "raises in predict":
             raise KeyError("lost")
         if self.how == "exits in predict":
             sys.exit("no more")
         if self.how in LATER and self.calls > 2:
             raise LATER[self.how]
-        return {"columns": said[:, None], "scalar": said.sum(), "text": said.astype(str)}.get(self.how, said)
+        return {"columns": zeros[:, None], "scalar": zeros.sum(), "text": zeros.astype(str)}.get(self.how, zeros)
 
 
 @pytest.mark.parametrize(
@@ -212,46 +214,46 @@ class Awkward:
     ],
 )
 def test_a_probe_that_fails_is_marked_and_the_rest_kept(how: str, problem: str) -> None:
-    x, values, shown = data()
-    found = CustomSiteProbes.fit(Awkward(how), x, values, shown)
-    assert found.problems[1] == problem
-    assert found.fitted[1] is None
-    read = found.predict(x)
-    assert np.isnan(read[:, 1]).all()
-    assert (read[:, 0] == 0).all()
+    x, values, mask = data()
+    fitted = CustomSiteProbes.fit(Awkward(how), x, values, mask)
+    assert fitted.problems[1] == problem
+    assert fitted.fitted[1] is None
+    predicted = fitted.predict(x)
+    assert np.isnan(predicted[:, 1]).all()
+    assert (predicted[:, 0] == 0).all()
 
 
 @pytest.mark.parametrize(("how", "problem"), [("raises later", "KeyError: 'tired'"), ("exits later", "SystemExit: 3")])
 def test_a_probe_that_fails_later_is_marked_then(how: str, problem: str) -> None:
-    x, values, shown = data()
-    found = CustomSiteProbes.fit(Awkward(how), x, values, shown)
-    assert (found.predict(x)[:, 1] == 0).all()
-    assert 1 not in found.problems
+    x, values, mask = data()
+    fitted = CustomSiteProbes.fit(Awkward(how), x, values, mask)
+    assert (fitted.predict(x)[:, 1] == 0).all()
+    assert 1 not in fitted.problems
     for _ in range(2):
-        assert np.isnan(found.predict(x)[:, 1]).all()
-    assert found.problems[1] == problem
-    assert found.fitted[1].calls == 3, "asked again"
+        assert np.isnan(fitted.predict(x)[:, 1]).all()
+    assert fitted.problems[1] == problem
+    assert fitted.fitted[1].calls == 3, "asked again"
 
 
 def test_an_interruption_passes_through() -> None:
-    x, values, shown = data()
+    x, values, mask = data()
     with pytest.raises(KeyboardInterrupt):
-        CustomSiteProbes.fit(Awkward("is interrupted in fit"), x, values, shown)
-    found = CustomSiteProbes.fit(Awkward("is interrupted later"), x, values, shown)
-    found.predict(x)
+        CustomSiteProbes.fit(Awkward("is interrupted in fit"), x, values, mask)
+    fitted = CustomSiteProbes.fit(Awkward("is interrupted later"), x, values, mask)
+    fitted.predict(x)
     with pytest.raises(KeyboardInterrupt):
-        found.predict(x)
+        fitted.predict(x)
 
 
 def test_rows_that_are_not_finite_are_kept_from_the_probe() -> None:
-    x, values, shown = data()
+    x, values, mask = data()
     x[:30, 0] = np.nan
-    found = CustomSiteProbes.fit(LinearRegression(), x, values, shown)
-    told = "30 training tokens left out: activations not finite"
-    assert found.notes == {0: told, 1: told}
-    assert found.problems[3] == f"19 training tokens; a probe needs 50 ({told})"
-    read = found.predict(x)
-    assert np.isnan(read[:30]).all()
-    assert np.isfinite(read[30:, 0]).all()
-    few = CustomSiteProbes.fit(LinearRegression(), np.tile(x[30:90], 20), values[30:90], shown[30:90])
+    fitted = CustomSiteProbes.fit(LinearRegression(), x, values, mask)
+    note = "30 training tokens left out: activations not finite"
+    assert fitted.notes == {0: note, 1: note}
+    assert fitted.problems[3] == f"19 training tokens; a probe needs 50 ({note})"
+    predicted = fitted.predict(x)
+    assert np.isnan(predicted[:30]).all()
+    assert np.isfinite(predicted[30:, 0]).all()
+    few = CustomSiteProbes.fit(LinearRegression(), np.tile(x[30:90], 20), values[30:90], mask[30:90])
     assert few.notes[0] == "60 training tokens for 120 dimensions"

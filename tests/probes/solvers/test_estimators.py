@@ -26,19 +26,19 @@ def test_they_are_scikit_learn_estimators(estimator, check) -> None:
 
 
 def data(classes: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
-    """x [n, 5] off centre, and labels that are no codes: text."""
+    """x [n, 5] off centre, and labels that are text, not codes."""
     rng = np.random.default_rng(0)
     codes = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
     x = rng.normal(size=(classes, 5))[codes] + rng.normal(size=(n, 5)) @ rng.normal(size=(5, 5)) + 9
     return x, np.array(["c", "a", "d", "b"])[codes]
 
 
-def same(found, expected, x: np.ndarray, atol: float = 1e-7) -> bool:
-    names = [name for name in ("predict", "decision_function", "predict_proba") if hasattr(expected, name)]
-    if not hasattr(found, "predict_proba"):
-        names = [name for name in names if name != "predict_proba"]
-    for name in names:
-        a, b = getattr(found, name)(x), getattr(expected, name)(x)
+def same(probe, expected, x: np.ndarray, atol: float = 1e-7) -> bool:
+    """Whether two estimators predict alike, by all methods that both have."""
+    for name in ("predict", "decision_function", "predict_proba"):
+        if not hasattr(probe, name) or not hasattr(expected, name):
+            continue
+        a, b = getattr(probe, name)(x), getattr(expected, name)(x)
         if a.shape != b.shape or not (np.array_equal(a, b) if a.dtype.kind == "U" else np.allclose(a, b, atol=atol)):
             return False
     return True
@@ -50,16 +50,16 @@ def test_they_are_scikit_learns(ours, theirs, classes: int) -> None:
     x, y = data(classes)
     if isinstance(ours, RidgeProbe):
         y = x @ np.random.default_rng(1).normal(size=(5, classes)) - 3
-    found, expected = clone(ours).fit(x, y), theirs.fit(x, y)
+    probe, expected = clone(ours).fit(x, y), theirs.fit(x, y)
     if not isinstance(ours, DiscriminantProbe):
-        assert found.coef_.shape == np.atleast_2d(expected.coef_).shape
-        assert np.allclose(found.coef_, expected.coef_, atol=1e-8)
-        assert np.allclose(found.intercept_, expected.intercept_, atol=1e-6)
-        assert same(found, expected, x)
+        assert probe.coef_.shape == np.atleast_2d(expected.coef_).shape
+        assert np.allclose(probe.coef_, expected.coef_, atol=1e-8)
+        assert np.allclose(probe.intercept_, expected.intercept_, atol=1e-6)
+        assert same(probe, expected, x)
         return
-    assert np.allclose(found.predict_proba(x), expected.predict_proba(x), atol=1e-6)
-    assert np.array_equal(found.predict(x), expected.predict(x))
-    difference = found.decision_function(x) - expected.decision_function(x)
+    assert np.allclose(probe.predict_proba(x), expected.predict_proba(x), atol=1e-6)
+    assert np.array_equal(probe.predict(x), expected.predict(x))
+    difference = probe.decision_function(x) - expected.decision_function(x)
     assert np.allclose(difference if classes == 2 else difference - difference[:, :1], 0, atol=1e-5)
 
 

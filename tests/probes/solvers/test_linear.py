@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
 from probes.solvers.bank import Bank
-from probes.solvers.linear import ALPHAS, SHRINKAGES, discriminant, ridge, solve_ridge
+from probes.solvers.linear import ALPHAS, SHRINKAGES, Linear, discriminant, ridge, solve_ridge
 from probes.solvers.moments import Moments
 from probes.solvers.rows import BatchLabels
 
@@ -64,13 +64,13 @@ def test_validation_chooses_the_best_penalty_for_each_target() -> None:
         values[:, 1] = 0.02 * values[:, 1] + rng.normal(size=len(values))
     probe = ridge(Moments.of(x, y), validation=Moments.of(x_new, y_new))
     for target in range(2):
-        each = [Ridge(alpha).fit(x, y[:, target]) for alpha in ALPHAS]
-        losses = [((one.predict(x_new) - y_new[:, target]) ** 2).sum() for one in each]
+        peers = [Ridge(alpha).fit(x, y[:, target]) for alpha in ALPHAS]
+        losses = [((peer.predict(x_new) - y_new[:, target]) ** 2).sum() for peer in peers]
         best = int(np.argmin(losses))
         assert len(set(losses)) == len(ALPHAS)
         assert probe.penalty[target] == ALPHAS[best]
-        assert np.allclose(probe.coef[:, target], each[best].coef_, atol=1e-9)
-        assert np.allclose(probe.intercept[target], each[best].intercept_, atol=1e-7)
+        assert np.allclose(probe.coef[:, target], peers[best].coef_, atol=1e-9)
+        assert np.allclose(probe.intercept[target], peers[best].intercept_, atol=1e-7)
     assert probe.penalty[0] < probe.penalty[1]
 
 
@@ -120,7 +120,16 @@ def test_ridge_refuses_what_it_cannot_fit() -> None:
         ridge(broken, (1.0,))
 
 
-def test_what_is_linear_is_found_and_a_leaked_skeleton_would_be_seen_in_the_score() -> None:
+def test_maps_are_put_side_by_side() -> None:
+    x, y = regression(40)
+    parts = [ridge(Moments.of(x, y[:, [target]]), (alpha,)) for target, alpha in ((0, 2.0), (1, 5.0), (0, 9.0))]
+    whole = Linear.concatenate(parts)
+    assert np.allclose(whole(x), np.concatenate([part(x) for part in parts], 1), atol=1e-10)
+    assert whole.penalty.tolist() == [2.0, 5.0, 9.0]
+    assert repr(whole) == "Linear(6 features -> 3 outputs)"
+
+
+def test_a_linear_signal_is_read_and_a_leaked_skeleton_would_show_in_the_score() -> None:
     """The same noise, split by program: the probe remembers the skeletons. That is what the folds prevent."""
     rng = np.random.default_rng(0)
     skeletons = np.arange(60).repeat(10)
@@ -161,15 +170,15 @@ def test_the_shrinkage_is_that_under_which_validation_rows_are_most_likely() -> 
             means = np.stack([x[codes == k].mean(0) for k in range(4)])
             within = (x - means[codes]).T @ (x - means[codes]) / n
             within = (1 - shrinkage) * within + shrinkage * np.trace(within) / 6 * np.eye(6)
-            apart = x_new - means[codes_new]
-            distance = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(within), apart)
+            residuals = x_new - means[codes_new]
+            distance = np.einsum("ni,ij,nj->n", residuals, np.linalg.inv(within), residuals)
             surprises.append(distance.mean() + np.linalg.slogdet(within)[1])
-        found = discriminant(train, validation=validation).penalty[0]
-        assert found == SHRINKAGES[int(np.argmin(surprises))]
-        assert found == expected
+        shrinkage = discriminant(train, validation=validation).penalty[0]
+        assert shrinkage == SHRINKAGES[int(np.argmin(surprises))]
+        assert shrinkage == expected
 
 
-def test_a_covariance_that_is_singular_in_single_precision_wants_more_shrinkage() -> None:
+def test_a_covariance_that_is_singular_in_single_precision_needs_more_shrinkage() -> None:
     """One direction, across all features, of a million times the others' spread: a few sums come out negative."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 3, 4000)
@@ -179,9 +188,9 @@ def test_a_covariance_that_is_singular_in_single_precision_wants_more_shrinkage(
     moments = Bank(64, np.zeros(1, int)).update(x, rows).moments(0, np.arange(3))
     with pytest.raises(ValueError, match="the covariance within classes is singular in single precision, shrunk by 0 "):
         discriminant(moments, (0.0,))
-    found = discriminant(moments, (1e-6, 1e-2), validation=moments)
-    assert found.penalty.tolist() == 3 * [1e-2]
-    assert np.isfinite(found.coef).all()
+    probe = discriminant(moments, (1e-6, 1e-2), validation=moments)
+    assert probe.penalty.tolist() == 3 * [1e-2]
+    assert np.isfinite(probe.coef).all()
 
 
 def test_the_discriminant_refuses_what_it_cannot_fit() -> None:

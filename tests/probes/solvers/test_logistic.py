@@ -24,8 +24,8 @@ def classification(n: int, classes: int, seed: int = 0, sharpness: float = 1.5) 
     return x, 2 * score.argmax(1) - 3
 
 
-def stream(x: np.ndarray, features: int, seed: int = 0) -> np.ndarray:
-    """x as a residual stream has it: mixed into more features, far from centred, of scales 0.1 to 30, with noise."""
+def residual_stream(x: np.ndarray, features: int, seed: int = 0) -> np.ndarray:
+    """x as in a residual stream: mixed into more features, far from centred, of scales 0.1 to 30, with noise."""
     rng = np.random.default_rng(seed)
     mixed = x @ rng.normal(size=(x.shape[1], features)) + 0.5 * rng.normal(size=(len(x), features))
     return ((mixed + rng.normal(size=features)) * np.geomspace(0.1, 30, features)).astype(np.float32)
@@ -56,9 +56,10 @@ def test_it_is_scikit_learns(classes: int, C: float) -> None:
     assert probe.coef_.shape == expected.coef_.shape
     assert probe.intercept_.shape == expected.intercept_.shape
     assert probe.coef_.dtype == np.float32
-    (loss, objective), (right_loss, right_objective) = losses(probe, x, y), losses(expected, x, y)
-    assert objective == pytest.approx(right_objective, abs=1e-5)
-    assert loss == pytest.approx(right_loss, abs=5e-4)  # a slope at the optimum, where the objective has none
+    loss, objective = losses(probe, x, y)
+    expected_loss, expected_objective = losses(expected, x, y)
+    assert objective == pytest.approx(expected_objective, abs=1e-5)
+    assert loss == pytest.approx(expected_loss, abs=5e-4)  # a slope at the optimum, where the objective has none
     assert np.abs(probe.coef_ - expected.coef_).max() < 0.02 * np.abs(expected.coef_).max()
     assert (probe.predict(x_new) == expected.predict(x_new)).mean() >= 0.99
     assert np.abs(probe.predict_proba(x_new) - expected.predict_proba(x_new)).max() < 0.02
@@ -69,7 +70,7 @@ def test_it_is_scikit_learns(classes: int, C: float) -> None:
 @pytest.mark.parametrize("classes", [2, 5])
 def test_a_small_tolerance_leads_to_the_very_optimum(classes: int) -> None:
     x, y = classification(500, classes)
-    x = stream(x, 20).astype(np.float64)
+    x = residual_stream(x, 20).astype(np.float64)
     probe = LogisticProbe(tol=1e-14).fit(x, y)
     labels = probe.classes_ == y[:, None]
     surplus = probe.predict_proba(x) - labels
@@ -82,7 +83,7 @@ def test_a_small_tolerance_leads_to_the_very_optimum(classes: int) -> None:
 def test_badly_scaled_separable_data_need_few_iterations() -> None:
     """Where scikit-learn needs thousands; every third class has few rows."""
     x, y = classification(1500, 6, sharpness=20.0)
-    x = stream(x, 40)
+    x = residual_stream(x, 40)
     rare = (y % 3 == 0) & (np.arange(len(y)) % 10 > 0)
     x, y = x[~rare], y[~rare]
     probe, expected = LogisticProbe().fit(x, y), LogisticProbe(tol=1e-12, max_iter=3000).fit(x.astype(np.float64), y)
@@ -105,12 +106,12 @@ def test_a_warm_start_leads_to_the_same_probe(classes: int) -> None:
     x, y = classification(800, classes)
     x += 5
     cold, strong = LogisticProbe(1.0).fit(x, y), LogisticProbe(0.01).fit(x, y)
-    kept = strong.coef_.copy()
+    before = strong.coef_.copy()
     warm = LogisticProbe(1.0).fit(x, y, warm_start=strong)
     assert np.abs(warm.coef_ - cold.coef_).max() < 0.02 * np.abs(cold.coef_).max()
-    assert np.array_equal(strong.coef_, kept), "the start was moved"
-    begun = LogisticProbe(1.0, max_iter=1).fit(x, y, warm_start=cold)  # one iteration suffices from the solution
-    assert np.abs(begun.coef_ - cold.coef_).max() < 0.02 * np.abs(cold.coef_).max()
+    assert np.array_equal(strong.coef_, before), "the start was moved"
+    again = LogisticProbe(1.0, max_iter=1).fit(x, y, warm_start=cold)  # one iteration suffices from the solution
+    assert np.abs(again.coef_ - cold.coef_).max() < 0.02 * np.abs(cold.coef_).max()
     assert np.abs(LogisticProbe(1.0, max_iter=1).fit(x, y).coef_ - cold.coef_).max() > 0.1 * np.abs(cold.coef_).max()
 
 
@@ -121,16 +122,16 @@ def test_a_probe_fits_where_gradients_are_off_and_always_alike() -> None:
         assert np.array_equal(LogisticProbe().fit(x, y).coef_, expected.coef_)
 
 
-def test_the_limit_of_iterations_is_told() -> None:
+def test_the_limit_of_iterations_is_a_warning() -> None:
     x, y = classification(300, 3)
-    told = "the solver stopped at its limit of 2 iterations with 3 classes and 300 rows; raise max_iter, standardize"
-    with pytest.warns(ConvergenceWarning, match=told):
+    message = "the solver stopped at its limit of 2 iterations with 3 classes and 300 rows; raise max_iter, standardize"
+    with pytest.warns(ConvergenceWarning, match=message):
         probe = LogisticProbe(max_iter=2).fit(x, y)
     assert probe.n_iter_ == 2
 
 
 def test_constant_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"the labels are constant \(\[3\]\), one class; there is nothing to probe"):
+    with pytest.raises(ValueError, match=r"^the labels have one class only \(3\); there is nothing to probe"):
         LogisticProbe().fit(np.zeros((5, 2)), np.full(5, 3))
 
 
@@ -141,7 +142,7 @@ def test_many_probes_are_scikit_learns_each() -> None:
     """Sites of several widths; variables of two and more classes, one of them defined at a part of the rows."""
     x, kind = classification(900, 4)
     _, live = classification(900, 2)
-    sites = {"early": stream(x, 12), "late": stream(x, 24, seed=1)}
+    sites = {"early": residual_stream(x, 12), "late": residual_stream(x, 24, seed=1)}
     defined = np.random.default_rng(2).random(900) < 0.6
     variables = {"kind": kind, "live": live, "part": np.ma.array(np.where(defined, kind, 10**6), mask=~defined)}
     probes = fit_many(sites, variables, C=0.3)
@@ -182,22 +183,22 @@ def test_rows_of_one_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_finds_the_same_probes() -> None:
     x, y = classification(900, 5)
-    sites = {"site": stream(x, 24)}
-    (there,), (here,) = (fit_many(sites, {"y": y}, device=device).values() for device in ("cuda", "cpu"))
-    assert losses(there, sites["site"], y) == pytest.approx(losses(here, sites["site"], y), abs=1e-5)
+    sites = {"site": residual_stream(x, 24)}
+    (on_gpu,), (on_cpu,) = (fit_many(sites, {"y": y}, device=device).values() for device in ("cuda", "cpu"))
+    assert losses(on_gpu, sites["site"], y) == pytest.approx(losses(on_cpu, sites["site"], y), abs=1e-5)
 
 
 def test_many_probes_name_the_variable_that_cannot_be_fitted() -> None:
     x, y = classification(50, 3)
-    with pytest.raises(ValueError, match=r"variable 'kind' at site 'late': the labels are constant \(\[7\]\), one"):
-        fit_many({"late": x}, {"fine": y, "kind": np.full(50, 7)})
+    with pytest.raises(ValueError, match=r"variable 'kind' at site 'late': the labels have one class only \(7\); th"):
+        fit_many({"late": x}, {"other": y, "kind": np.full(50, 7)})
     with pytest.raises(ValueError, match="variable 'kind' at site 'late': no row is defined"):
         fit_many({"late": x}, {"kind": np.ma.array(y, mask=True)})
     with pytest.raises(ValueError, match="variable 'y' has 50 labels; site 'late' has 49 rows"):
         fit_many({"late": x[:49]}, {"y": y})
     broken = x.copy()
     broken[3, 2] = np.nan
-    with pytest.raises(ValueError, match=re.escape("site 'late' has activations that are not finite, in 1 of 50 rows")):
+    with pytest.raises(ValueError, match=re.escape("activations of site 'late' are not finite in 1 of 50 rows")):
         fit_many({"late": broken}, {"y": y})
     with pytest.raises(ValueError, match=re.escape("C = -1; expected a positive number")):
         fit_many({"late": x}, {"y": y}, C=-1)
@@ -213,8 +214,10 @@ def test_validation_chooses_among_penalties() -> None:
         (np.hstack([x, 0.3 * rng.normal(size=(len(x), 100))]), y)
         for x, y in (classification(120, 3), classification(2000, 3, seed=1))
     )
-    for penalties, right in [((1e-5, 1e-1), 1e-1), ((1e-1, 1e3), 1e-1), ((1e-5, 1e-1, 1e3), 1e-1), ((1e3,), 1e3)]:
+    for penalties, best in [((1e-5, 1e-1), 1e-1), ((1e-1, 1e3), 1e-1), ((1e-5, 1e-1, 1e3), 1e-1), ((1e3,), 1e3)]:
         probe = fit_on_validation(x, y, x_new, y_new, penalties)
-        assert probe.C == right  # noqa: SIM300
-        for C in set(penalties) - {right}:
+        assert best == probe.C
+        for C in set(penalties) - {best}:
             assert LogisticProbe(C).fit(x, y).score(x_new, y_new) < probe.score(x_new, y_new) - 0.02
+    with pytest.raises(ValueError, match="there is no penalty to fit with"):
+        fit_on_validation(x, y, x_new, y_new, ())

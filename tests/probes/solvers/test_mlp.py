@@ -28,31 +28,31 @@ def planted_xor(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_planted_xor_is_found_by_the_nonlinear_probe_only() -> None:
-    (x, y), held, (x_new, y_new) = (planted_xor(n, seed) for seed, n in enumerate((1200, 300, 600)))
+    (x, y), validation, (x_new, y_new) = (planted_xor(n, seed) for seed, n in enumerate((1200, 300, 600)))
     assert LogisticRegression().fit(x, y).score(x_new, y_new) < 0.6
     assert Ridge().fit(x, y).score(x_new, y_new) < 0.05
-    assert MLPClassifierProbe(epochs=60).fit(x, y, validation=held).score(x_new, y_new) > 0.97
+    assert MLPClassifierProbe(epochs=60).fit(x, y, validation=validation).score(x_new, y_new) > 0.97
     assert MLPClassifierProbe(epochs=60).fit(x, y).score(x_new, y_new) > 0.97, "rows held out inside"
-    both = np.stack([y, 1000 + 5 * y], 1)
-    probe = MLPRegressorProbe(epochs=60).fit(x, both, validation=(held[0], np.stack([held[1], 1000 + 5 * held[1]], 1)))
-    assert r2_score(both[:, 0], probe.predict(x)[:, 0]) > 0.9
-    assert probe.score(x_new, np.stack([y_new, 1000 + 5 * y_new], 1)) > 0.9
+    targets, targets_validation, targets_new = (np.stack([y, 1000 + 5 * y], 1) for y in (y, validation[1], y_new))
+    probe = MLPRegressorProbe(epochs=60).fit(x, targets, validation=(validation[0], targets_validation))
+    assert r2_score(targets[:, 0], probe.predict(x)[:, 0]) > 0.9
+    assert probe.score(x_new, targets_new) > 0.9
 
 
 def test_noise_gives_the_constant() -> None:
     rng = np.random.default_rng(0)
     x, x_new = rng.normal(size=(2, 1000, 16))
     y, y_new = rng.choice([3, 4, 5], (2, 1000), p=[0.5, 0.3, 0.2])
-    held = rng.normal(size=(500, 16)), rng.choice([3, 4, 5], 500, p=[0.5, 0.3, 0.2])
-    classifier = MLPClassifierProbe().fit(x, y, validation=held)
+    validation = rng.normal(size=(500, 16)), rng.choice([3, 4, 5], 500, p=[0.5, 0.3, 0.2])
+    classifier = MLPClassifierProbe().fit(x, y, validation=validation)
     assert abs(classifier.score(x_new, y_new) - 0.5) < 0.05
     log_loss = -np.log(classifier.predict_proba(x_new)[np.arange(1000), y_new - 3]).mean()
     assert log_loss < 1.03 + 0.03, "no worse than the entropy of the shares"
-    regressor = MLPRegressorProbe().fit(x, y, validation=held)
+    regressor = MLPRegressorProbe().fit(x, y, validation=validation)
     assert abs(regressor.score(x_new, y_new)) < 0.03
 
 
-def test_without_epochs_it_says_the_constant() -> None:
+def test_without_epochs_it_predicts_the_constant() -> None:
     x, y = planted_xor(1200)
     y = np.where(np.arange(1200) % 3, 7, 4)
     classifier = MLPClassifierProbe(epochs=0).fit(x, y, validation=(x, y))
@@ -63,14 +63,15 @@ def test_without_epochs_it_says_the_constant() -> None:
 
 def test_the_epoch_kept_is_the_best_on_the_validation_data() -> None:
     """On rows whose labels are turned round, the best is the start; on the true ones it is not."""
-    (x, y), (x_held, y_held) = planted_xor(1200), planted_xor(300, 1)
-    assert MLPClassifierProbe(epochs=30).fit(x, y, validation=(x_held, -y_held)).epoch_ == 0
-    found = MLPClassifierProbe(epochs=30).fit(x, y, validation=(x_held, y_held))
-    assert found.epoch_ > 5
-    again = MLPClassifierProbe(epochs=30).fit(x, y, validation=(x_held, y_held))
-    assert np.array_equal(found.predict_proba(x), again.predict_proba(x)), "the seed fixes it"
-    other = MLPClassifierProbe(epochs=30, seed=1).fit(x, y, validation=(x_held, y_held))
-    assert not np.array_equal(found.predict_proba(x), other.predict_proba(x))
+    x, y = planted_xor(1200)
+    validation = x_validation, y_validation = planted_xor(300, 1)
+    assert MLPClassifierProbe(epochs=30).fit(x, y, validation=(x_validation, -y_validation)).epoch_ == 0
+    probe = MLPClassifierProbe(epochs=30).fit(x, y, validation=validation)
+    assert probe.epoch_ > 5
+    again = MLPClassifierProbe(epochs=30).fit(x, y, validation=validation)
+    assert np.array_equal(probe.predict_proba(x), again.predict_proba(x)), "the seed fixes it"
+    other = MLPClassifierProbe(epochs=30, seed=1).fit(x, y, validation=validation)
+    assert not np.array_equal(probe.predict_proba(x), other.predict_proba(x))
 
 
 def test_global_generators_are_left_alone() -> None:
@@ -84,13 +85,13 @@ def test_global_generators_are_left_alone() -> None:
 
 def test_estimators_refuse_what_they_cannot_fit() -> None:
     x, y = planted_xor(40)
-    bad = x.copy()
-    bad[3, 2] = np.nan
+    broken = x.copy()
+    broken[3, 2] = np.nan
     for probe in (MLPClassifierProbe(), MLPRegressorProbe()):
         with pytest.raises(ValueError, match="Input X contains NaN"):
-            probe.fit(bad, y)
+            probe.fit(broken, y)
         with pytest.raises(ValueError, match="Input X contains NaN"):
-            probe.fit(x, y, validation=(bad, y))
+            probe.fit(x, y, validation=(broken, y))
         with pytest.raises(ValueError, match=r"X has 15 features, but MLP.* is expecting 16"):
             probe.fit(x, y, validation=(x[:, :15], y))
     with pytest.raises(ValueError, match=r"the labels have one class only \(7\); there is nothing to probe"):

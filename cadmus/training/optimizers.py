@@ -1,0 +1,65 @@
+"""What steps which weights: Muon and AdamW, the schedule of their rate, and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from cadmus.models.model import Model
+from cadmus.training.config import TrainConfig
+from cadmus.training.muon import Muon
+
+
+def make_optimizers(model: Model, config: TrainConfig, muon_dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """The optimizers of all weights that learn: Muon for the matrices of the blocks and AdamW for the rest, or AdamW.
+
+    Only the matrices of the blocks decay. muon_dtype: of the products by which Muon orthogonalizes.
+    """
+    matrices = []
+    others = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("blocks.") and ".W_" in name:
+            matrices.append(parameter)
+        else:
+            others.append(parameter)
+    if config.optimizer == "adamw":
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return [torch.optim.AdamW(groups, config.lr, betas=config.betas, foreach=True)]
+    return [
+        Muon(matrices, config.lr, weight_decay=config.weight_decay, dtype=muon_dtype),
+        torch.optim.AdamW(others, config.lr, betas=config.betas, weight_decay=0.0, foreach=True),
+    ]
+
+
+def rate_fraction(step: int, config: TrainConfig) -> float:
+    """The learning rate of a step (1, 2, ...) as a fraction of its peak."""
+    decay_steps = config.decay_share * config.steps
+    level_steps = config.steps - decay_steps
+    # 1) linear warm-up from 0, a factor of what follows
+    warmup = min(1.0, step / max(1, config.warmup_steps))
+    # 2) a level stretch
+    if step - 1 <= level_steps:
+        return warmup
+    # 3) a cosine to 0
+    fraction = (step - 1 - level_steps) / decay_steps
+    return warmup * 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+def average_weights(model: Model, steps: int) -> AveragedModel:
+    """An exponential average of the weights over about the last `steps` steps, whose `update_parameters` adds a step's.
+
+    It is over all steps before there are so many: the first weights would else count most of a run that is not much
+    longer.
+    """
+
+    def blend(averages: Sequence[Tensor], weights: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, 1 / min(int(n_averaged) + 1, steps))
+
+    return AveragedModel(model, multi_avg_fn=blend)

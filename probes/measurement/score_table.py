@@ -1,0 +1,53 @@
+"""The table of scores as a notebook shows it: a few columns in place of forty."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+_MAX_ROWS = 30  # that a notebook shows
+
+
+class ScoreTable(pd.DataFrame):
+    """The data frame that `scores.table` makes. Whatever is taken from it is a plain data frame.
+
+    In a notebook it shows `brief()`, up to 30 rows of it; every column is there all the same.
+    """
+
+    def brief(self) -> pd.DataFrame:
+        """The rows over all tokens, each with its score and interval, the best control, what is beyond it, and whether
+        the variable is read."""
+        rows = pd.DataFrame(self)
+        rows = rows[rows.by == "all"]
+        return pd.DataFrame(
+            {
+                "site": rows.site,
+                "variable": rows.variable,
+                "offset": rows.offset,
+                "probe": rows.probe,
+                "metric": rows.metric,
+                "score": _with_interval(rows, "score", "low", "high"),
+                "best control": rows.best_control.fillna(""),
+                "beyond": _with_interval(rows, "beyond", "beyond_low", "beyond_high"),
+                "read": rows["read"].map({True: "yes", False: "no"}).fillna(""),
+                "note": [
+                    problem or screen for problem, screen in zip(rows.problem, rows.screen.fillna(""), strict=True)
+                ],
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        brief = self.brief()
+        return (
+            brief.head(_MAX_ROWS).to_html(index=False)
+            + f"<p>{min(len(brief), _MAX_ROWS)} of {len(self)} rows, {len(brief.columns)} of {len(self.columns)} columns; "
+            "<code>.columns</code> names all.</p>"
+        )
+
+
+def _with_interval(rows: pd.DataFrame, name: str, low: str, high: str) -> pd.Series:
+    """The estimate with its interval as a text, `0.84 [0.83, 0.85]`; empty where there is none."""
+    texts = [
+        "" if pd.isna(estimate) else f"{estimate:.2f} [{below:.2f}, {above:.2f}]"
+        for estimate, below, above in zip(rows[name], rows[low], rows[high], strict=True)
+    ]
+    return pd.Series(texts, index=rows.index, dtype=object)

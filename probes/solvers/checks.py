@@ -1,0 +1,38 @@
+"""What every probe refuses, in the same words: too few rows, constant outputs, activations that are not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def check_rows(n: float, rows: str = "rows", minimum: int = 2) -> None:
+    """Raise ValueError for fewer than `minimum` rows; `rows` says of what, in the plural."""
+    if n < minimum:
+        raise ValueError(f"{int(n)} {rows}; a probe needs {minimum} or more")
+
+
+def check_classes(classes: np.ndarray, labels: str = "the labels") -> None:
+    """Raise ValueError for fewer than two classes; `labels` says whose, in the plural."""
+    if len(classes) < 2:
+        value = f" ({classes[0]})" if len(classes) else ""
+        raise ValueError(f"{labels} have one class only{value}; there is nothing to probe")
+
+
+def constant_message(output: str, value: Any) -> str:
+    """Say that `output`, a name in the singular, is the same `value` in all rows."""
+    return f"{output} is constant ({value}); there is nothing to probe"
+
+
+def check_finite_rows(x: np.ndarray, activations: str = "the activations") -> None:
+    """Raise ValueError for x [rows, features] with NaN or infinity, counting the rows that have some."""
+    if not np.isfinite(x).all():
+        n_broken = int((~np.isfinite(x)).any(1).sum())
+        raise ValueError(f"{activations} are not finite in {n_broken} of {len(x)} rows; leave those rows out")
+
+
+def check_finite_sums(*sums: np.ndarray) -> None:
+    """Raise ValueError for sums of activations, or of products of them, that are not finite."""
+    if not all(np.isfinite(array).all() for array in sums):
+        raise ValueError("the sums of squared activations are not finite; leave out or scale down what is so large")
