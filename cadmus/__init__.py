@@ -1,9 +1,9 @@
 """The integer virtual machine, its programs, and the small transformers trained on them.
 
 `cadmus.run(text)` runs a program, `cadmus.explain(text)` shows its states token by token, `cadmus.load_model()` loads a
-trained model. Every room and module is an attribute that is imported when it is first used: `import cadmus` is enough to
-write `cadmus.machine.vm.verdict(text)` or `cadmus.training.checkpoint.load("cadmus-micro")`, and loads neither torch nor
-numba itself.
+trained model. Every room and module is an attribute that is imported when it is first used: `import cadmus` is enough
+to write `cadmus.machine.vm.verdict(text)` or `cadmus.training.checkpoint.load("cadmus-micro")`, and loads neither torch
+nor numba itself.
 """
 
 from __future__ import annotations

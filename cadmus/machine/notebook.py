@@ -12,8 +12,8 @@ _CELL = "text-align: left; font-family: monospace; padding: 0 0.8em"
 
 
 def trace_table(text: str, states: Sequence[Any], is_true: bool) -> str:
-    """The HTML table of a run: per token of `text` its position, the stack after it (top right), the registers in use and
-    the fuel. `states` holds a `vm.State` per token."""
+    """The HTML table of a run: per token of `text` its position, the stack after it (top right), the registers in use
+    and the fuel. `states` holds a `vm.State` per token."""
     rows = [
         (
             str(position),

@@ -37,11 +37,10 @@ class ScoreTable(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         brief = self.brief()
-        return (
-            brief.head(_MAX_ROWS).to_html(index=False)
-            + f"<p>{min(len(brief), _MAX_ROWS)} of {len(self)} rows, {len(brief.columns)} of {len(self.columns)} columns; "
-            "<code>.columns</code> names all.</p>"
-        )
+        rows = f"{min(len(brief), _MAX_ROWS)} of {len(self)} rows"
+        columns = f"{len(brief.columns)} of {len(self.columns)} columns"
+        table = brief.head(_MAX_ROWS).to_html(index=False)
+        return f"{table}<p>{rows}, {columns}; <code>.columns</code> names all.</p>"
 
 
 def _with_interval(rows: pd.DataFrame, name: str, low: str, high: str) -> pd.Series:
