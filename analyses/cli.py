@@ -40,7 +40,7 @@ def _print_version(asked_for: bool) -> None:
         """
         Train small transformers on programs of the Cadmus machine, and read the machine's state out of them.
 
-        Start with [bold]cadmus-probe report[/bold]: all that is known of the model that ships, on one HTML page (four
+        Start with [bold]cadmus-probe report[/bold]: all that is known of the model that ships, on one HTML page (five
         minutes on two cores).
         """
     )

@@ -83,7 +83,7 @@ def build(
 )
 def describe(
     source: Source,
-    out: Annotated[Path | None, typer.Option(help="The folder for the page [reports/NAME where left out].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for the page; reports/NAME where left out.")] = None,
     programs: PerFamily = 20_000,
     seed: Seed = 0,
 ) -> None:

@@ -18,7 +18,7 @@ studies = typer.Typer()
     help=paragraphs(
         """
         Everything about a trained model on one HTML page: what it completes, the paper's figures, and which of the
-        machine's state can be read out of it (four minutes on two cores).
+        machine's state can be read out of it (five minutes on two cores).
 
         Example: cadmus-probe report (of the model that ships), or cadmus-probe report runs/first --out my-report
 

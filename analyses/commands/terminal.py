@@ -35,10 +35,10 @@ def check_writable(folder: Path, kind: str | None = None) -> None:
     if kind is not None:
         check_free(folder, kind)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    probe = nearest / f".writable-{os.getpid()}"
+    trial_file = nearest / f".writable-{os.getpid()}"
     try:
-        probe.touch()
-        probe.unlink()
+        trial_file.touch()
+        trial_file.unlink()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from None
 

@@ -1,7 +1,7 @@
 """The transformer: `config`, `layers` and `model` (HookedTransformer's names and shapes), `hooks`, `key_value_cache`,
-`generation`, `constraints`, the training form of its layers (`packed`, `fused`, `fused_loops`), `lens` (the face of
-TransformerLens) and `backends` (what differs between them). uint8 [batch, position] enters, logits and activations
-leave."""
+`generation`, `constraints`, the training form of its layers (`packed`, `fused`, `fused_loops`), `lens` (conversion to
+and from TransformerLens) and `backends` (what differs between them). uint8 [batch, position] enters, logits and
+activations leave."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The face of TransformerLens, for users: Cadmus models as its models and back, and all that `backends` has.
+"""For users of TransformerLens: Cadmus models as its models and back, and all that `backends` has.
 
 Scripts and notebooks import this module alone (`lens.run_with_cache`, `lens.sites`, `lens.capabilities`, ...); the
 names that are not defined here are defined in `cadmus.models.backends`. Up to 3.9 TransformerLens has

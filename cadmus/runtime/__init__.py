@@ -1,4 +1,4 @@
-"""What every stage runs on: `artifacts` (folders that are whole or absent), `seeds`, `devices` (what this machine is
+"""What every stage runs on: `artifacts` (folders that are whole or absent), `seeds`, `devices` (what this computer is
 fast at), `threads`, `progress`, `checks` (of configs) and `tables` (of TOML, as dataclasses)."""
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The machine at hand: which devices it has, which precision it is fast at, and what it can reach at most."""
+"""The computer's devices: which there are, which precision each is fast at, and what it can reach at most."""
 
 from __future__ import annotations
 

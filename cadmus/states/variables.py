@@ -213,7 +213,7 @@ def _future(first_access: np.ndarray, register: int, field: str) -> _States:
 def _read_distance(first_access: np.ndarray, register: int) -> np.ndarray:
     """Tokens from each state, the one before the program first, to the next read of the register.
 
-    int64 [n, 1 + length]; 0 where it is overwritten before that or never first_access again.
+    int64 [n, 1 + length]; 0 where it is overwritten before that or never read again.
     """
     n, length = first_access.shape
     event = first_access >> 2 * register & 3

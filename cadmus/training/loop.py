@@ -58,9 +58,9 @@ def train(
     """Train `model` in place.
 
     Losses are means over the tokens of the programs, each program's own `.` among them, in nats. With `folder`, the
-    next call goes on from the last state there. On one machine's CPU and as many threads the weights come out the same,
-    bit for bit; where a run went on elsewhere, or in another precision, the record says from which step. Several
-    processes share the folder.
+    next call goes on from the last state there. On one CPU and as many threads the weights come out the same, bit for
+    bit; where a run went on elsewhere, or in another precision, the record says from which step. Several processes
+    share the folder.
 
     Args:
         model: the model, on its device.
@@ -150,7 +150,8 @@ class _Run:
     # --- beginning and going on --------------------------------------------------------------------------------------
 
     def begin(self, note: Note) -> None:
-        """Go on from a state where there is one; say how, and note it where it is another way than before."""
+        """Resume from the last state, if there is one; tell `note` the precision, or what differs from the last
+        stretch."""
         self._resume()
         before = self.stretches[-1] if self.stretches else {}
         if self.config.precision == AUTO:

@@ -38,12 +38,12 @@ def make_optimizers(model: Model, config: TrainConfig, muon_dtype: torch.dtype) 
 
 
 def rate_fraction(step: int, config: TrainConfig) -> float:
-    """The learning rate of a step (1, 2, ...) as a fraction of its peak."""
+    """The learning rate of a step (1, 2, ...) as a fraction of its peak: warm-up, level, then a cosine to 0."""
     decay_steps = config.decay_share * config.steps
     level_steps = config.steps - decay_steps
     # 1) linear warm-up from 0, a factor of what follows
     warmup = min(1.0, step / max(1, config.warmup_steps))
-    # 2) a level stretch
+    # 2) level, at the peak
     if step - 1 <= level_steps:
         return warmup
     # 3) a cosine to 0

@@ -97,9 +97,9 @@ def measure(
             groups each time.
         probe: An estimator in place of the ridge and discriminant probes. It is fitted to a sample of tokens, so that
             there are no banks.
-        keep: `keep(site, model, train, validation)`, whose value is stored as `kept_values[model, site]`: of the training
-            and validation banks of a site, which are dropped then. `model` is TRAINED or UNTRAINED; the banks of the
-            untrained model are of the targets `targets.own`. It is called on several threads.
+        keep: `keep(site, model, train, validation)`, whose value is stored as `kept_values[model, site]`: of the
+            training and validation banks of a site, which are dropped then. `model` is TRAINED or UNTRAINED; the banks
+            of the untrained model are of the targets `targets.own`. It is called on several threads.
         controls: Whether the baselines and the code length are measured, too.
         seed: Of permutations and baselines.
         progress: Is told how far each stage is.

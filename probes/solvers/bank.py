@@ -55,7 +55,7 @@ class Bank:
         A row with an activation that is not finite is left out, and counted in `n_not_finite`.
         """
         x = np.asarray(x, np.float32)
-        finite = np.isfinite(x @ np.ones(x.shape[1], np.float32))  # a quick look that may cry wolf
+        finite = np.isfinite(x @ np.ones(x.shape[1], np.float32))  # quick; finite rows may overflow
         if not finite.all():
             finite = np.isfinite(x).all(1)
         if not finite.all():
