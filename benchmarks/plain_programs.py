@@ -11,7 +11,7 @@ from functools import cache
 from hashlib import blake2b
 
 from cadmus.machine import tokens, vm
-from cadmus.programs import skeletons
+from cadmus.programs import splits
 from cadmus.programs.parts.expressions import DIGITS, OPERATORS, pool
 from cadmus.programs.parts.pieces import literal
 
@@ -29,7 +29,7 @@ def draw(family: str, rng: random.Random) -> str:
 
 def _is_train(text: str) -> bool:
     skeleton = "".join("0" if token in DIGITS else token for token in text)
-    return _share("skeleton" + skeleton) >= skeletons.TEST_SKELETON_SHARE and _share(text) >= 0.1
+    return _share("skeleton" + skeleton) >= splits.TEST_SKELETON_SHARE and _share(text) >= 0.1
 
 
 def _share(text: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cadmus.corpora.membership import program_hashes
-from cadmus.programs import skeletons
+from cadmus.programs import splits
 from cadmus.programs.families import Family
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Mixture, OutOfDistribution
@@ -22,14 +22,14 @@ def held_out(family: Family, split: str, n: int, seed: int, hold_out: HoldOut | 
 
     Raises ValueError for an unknown split, and where the family has too few programs.
     """
-    if split not in skeletons.SPLITS:
-        raise ValueError(f"unknown split {split!r}; there are {', '.join(skeletons.SPLITS)}")
+    if split not in splits.SPLITS:
+        raise ValueError(f"unknown split {split!r}; there are {', '.join(splits.SPLITS)}")
 
     def belongs(programs: np.ndarray) -> np.ndarray:
-        in_split = skeletons.splits(programs) == skeletons.SPLITS.index(split)
+        in_split = splits.splits(programs) == splits.SPLITS.index(split)
         return in_split & ~hold_out.holds_out(programs) if hold_out else in_split
 
-    rng = generator("held out", seed, skeletons.SPLITS.index(split))
+    rng = generator("held out", seed, splits.SPLITS.index(split))
     return _draw_distinct(family, n, rng, belongs, f"in split {split!r}")
 
 

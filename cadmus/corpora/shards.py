@@ -21,7 +21,7 @@ import numpy as np
 
 from cadmus.corpora.membership import program_hashes
 from cadmus.machine import tokens
-from cadmus.programs import skeletons
+from cadmus.programs import splits
 from cadmus.programs.families import Family
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Mixture
@@ -101,7 +101,7 @@ def draw_shard(section: Section, seed: int, shard: int) -> DrawnShard:
 
 def train_only(programs: np.ndarray, hold_out: HoldOut) -> np.ndarray:
     """Keep the programs, uint8 [n, width], of split `train` that no hold-out rule excludes."""
-    programs = programs[skeletons.splits(programs) == skeletons.SPLITS.index("train")]
+    programs = programs[splits.splits(programs) == splits.SPLITS.index("train")]
     return programs[~hold_out.holds_out(programs)] if hold_out.rules else programs
 
 

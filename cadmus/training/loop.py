@@ -29,7 +29,7 @@ from cadmus.training.config import TrainConfig, check_fits
 from cadmus.training.cost import cost, flops_per_token
 from cadmus.training.distributed import broadcast, check_agreement, rank, world
 from cadmus.training.gradient import accumulate_gradient
-from cadmus.training.optimizers import average_weights, make_optimizers, rate_fraction
+from cadmus.training.optimizers import average_weights, learning_rate_fraction, make_optimizers
 
 Source = Corpus | Mixture
 """Stored programs, or a stream of them."""
@@ -205,7 +205,7 @@ class _Run:
         A run may be made longer, or be ended sooner, as long as the rates so far stay as they were.
         """
         config = {name: value for name, value in asdict(self.config).items() if name not in _FREE}
-        rates = [rate_fraction(k, self.config) for k in range(1, step + 1)]
+        rates = [learning_rate_fraction(k, self.config) for k in range(1, step + 1)]
         return {
             "config": config,
             "rates": artifacts.fingerprint(rates),
@@ -240,7 +240,7 @@ class _Run:
     @property
     def rate(self) -> float:
         """The learning rate of the current step."""
-        return self.config.lr * rate_fraction(self.step, self.config)
+        return self.config.lr * learning_rate_fraction(self.step, self.config)
 
     def _step(self, programs: np.ndarray) -> tuple[float, int]:
         """Step the weights by the gradient of these programs; returns their mean loss, and how many tokens counted."""

@@ -37,7 +37,7 @@ def make_optimizers(model: Model, config: TrainConfig, muon_dtype: torch.dtype) 
     ]
 
 
-def rate_fraction(step: int, config: TrainConfig) -> float:
+def learning_rate_fraction(step: int, config: TrainConfig) -> float:
     """The learning rate of a step (1, 2, ...) as a fraction of its peak: warm-up, level, then a cosine to 0."""
     decay_steps = config.decay_share * config.steps
     level_steps = config.steps - decay_steps

@@ -1,4 +1,4 @@
-"""Read every target at every site, beside everything a score is held against, in two passes over the programs.
+"""Read every target at every site, beside everything a score is held against, in two stages: fit, then count.
 
 The first pass gathers what the probes are fitted from (training and validation programs), of the model and of its
 untrained twin; the second reads the validation and the test programs and counts what was predicted correctly.

@@ -22,7 +22,7 @@ from cadmus.corpora import held_out
 from cadmus.corpora.membership import program_hashes
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.model import Model
-from cadmus.programs import skeletons
+from cadmus.programs import splits
 from cadmus.programs.families import Compare
 from cadmus.programs.families.compare import RELATIONS, relation
 from cadmus.programs.holdout import HoldOut
@@ -46,7 +46,7 @@ MIN_NUMBER_PROGRAMS = 100  # of Figure 2
 NUMBERS = ("first", "second")
 REGIONS = ("inside", "outside, X = Y", "outside, X and Y differ")  # of the plane, by the trained square
 
-_TEST = [skeletons.SPLITS.index(split) for split in ("test", "test_skeleton")]
+_TEST = [splits.SPLITS.index(split) for split in ("test", "test_skeleton")]
 _BATCH = 8192  # programs read at once
 _MAX_ROUNDS = 200  # of drawing programs for cells that have few
 
@@ -244,7 +244,7 @@ def _draw_unseen(
     x, y = cells[cell_of].T
     parts = family.numbers.draw(x, rng), family.numbers.draw(y, rng), relation(x, y), same(vm.END, len(x))
     programs = join(family.width, *parts)
-    unseen = np.isin(skeletons.splits(programs), _TEST) | ~_inside(x, y, trained_family)
+    unseen = np.isin(splits.splits(programs), _TEST) | ~_inside(x, y, trained_family)
     if hold_out is not None:
         unseen &= ~hold_out.holds_out(programs)
     return programs[unseen], cell_of[unseen]

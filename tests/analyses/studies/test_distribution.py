@@ -19,7 +19,7 @@ from analyses.studies.distribution.comparison import compare, comparison_rows
 from analyses.studies.distribution.study import ALL, DistributionConfig, Source, measure, open_source
 from cadmus.corpora.build import build
 from cadmus.machine import tokens, vm
-from cadmus.programs import mixture, skeletons
+from cadmus.programs import mixture, splits
 from cadmus.programs.families import Compare, Register
 from cadmus.programs.mixture import Component, Mixture, Phase
 from cadmus.properties.structure import PROPERTIES
@@ -45,7 +45,7 @@ def test_a_mixture_is_drawn_as_training_sees_it() -> None:
     for name, programs in source.samples.items():
         assert len(programs) == 1000, name
         assert not source.mixture.hold_out.holds_out(programs).any()
-        assert (skeletons.splits(programs) == skeletons.SPLITS.index("train")).all()
+        assert (splits.splits(programs) == splits.SPLITS.index("train")).all()
         assert all(map(vm.verdict, tokens.decode(programs[:20])))
     assert sum(source.shares.values()) == pytest.approx(1)
 
@@ -203,7 +203,7 @@ def test_sample_prints_programs_and_decisions(capsys: pytest.CaptureFixture) -> 
     family, program, decision = lines[1].split()
     assert family == "compare"
     assert vm.verdict(program)
-    assert skeletons.split(program) == "test"
+    assert splits.split(program) == "test"
     assert decision.replace("[", "").replace("]", "") == program
 
 

@@ -19,7 +19,7 @@ from cadmus.machine import kernel, tokens, vm
 from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import Hook
 from cadmus.models.model import Model
-from cadmus.programs import skeletons
+from cadmus.programs import splits
 from cadmus.programs.families import Compare, Equality
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture
@@ -70,7 +70,7 @@ def test_programs_lie_in_their_cells_and_were_never_trained_on() -> None:
         assert [value.v for value in before] == [x, y]
         assert vm.run(text).is_true
         if abs(x) <= 3 and abs(y) <= 3:
-            assert skeletons.split(text) in ("test", "test_skeleton")
+            assert splits.split(text) in ("test", "test_skeleton")
     assert not HOLD_OUT.holds_out(programs).any()
     counts = pd.Series(map(tuple, cells.tolist())).value_counts()
     assert counts.max() == 4

@@ -28,7 +28,7 @@ from cadmus.corpora import corpus, shards
 from cadmus.corpora.build import _shard_file, build
 from cadmus.corpora.corpus import Corpus
 from cadmus.machine import tokens, vm
-from cadmus.programs import mixture, skeletons
+from cadmus.programs import mixture, splits
 from cadmus.programs.families import Compare, Equality, Family, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
@@ -112,7 +112,7 @@ def test_a_corpus_holds_true_train_programs_of_its_families() -> None:
     result = curriculum_corpus()
     assert len(result) == SIZE
     for text, family, phase in zip(texts(result), result.family, result.phase, strict=True):
-        assert skeletons.split(text) == "train"
+        assert splits.split(text) == "train"
         assert vm.verdict(text)
         assert text.index(".") == len(text) - 1
         assert result.mixture.parts[phase][1].family(result.families[family]).accepts(text)
@@ -305,7 +305,7 @@ def test_shards_without_anything_new_are_no_trouble(tmp_path: Path, monkeypatch:
 def train_programs(family: Family) -> set[str]:
     """Every train program of a small family."""
     all_texts = tokens.decode(family.generate(150_000, np.random.default_rng(5)))
-    return {text for text in all_texts if skeletons.split(text) == "train"}
+    return {text for text in all_texts if splits.split(text) == "train"}
 
 
 def test_duplicates_are_kept_where_the_component_says_so() -> None:

@@ -16,7 +16,7 @@ from cadmus.corpora import corpus, held_out, shards
 from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
 from cadmus.machine import tokens, vm
-from cadmus.programs import mixture, skeletons
+from cadmus.programs import mixture, skeletons, splits
 from cadmus.programs.families import Compare, Equality, Family, Register, Stack, Subroutine
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
@@ -211,14 +211,14 @@ def test_a_sample_of_an_unknown_family() -> None:
 # --- programs that are in no corpus ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", skeletons.SPLITS)
+@pytest.mark.parametrize("split", splits.SPLITS)
 @pytest.mark.parametrize("family", HELD_OUT, ids=str)
 def test_held_out_programs_are_distinct_unseen_and_of_their_split(family: Family, split: str) -> None:
     programs = held_out.held_out(family, split, 400, seed=3)
     assert programs.shape == (400, family.width)
     sample_texts = tokens.decode(programs)
     assert len(set(sample_texts)) == 400
-    assert {skeletons.split(text) for text in sample_texts} == {split}
+    assert {splits.split(text) for text in sample_texts} == {split}
     assert all(vm.verdict(text) and family.accepts(text) for text in sample_texts)
     existing = build(only(family), 3000, seed=3)
     assert split == "train" or not existing.contains(sample_texts).any()
@@ -232,7 +232,7 @@ def test_unseen_is_not_by_luck() -> None:
     result = build(only(family), 25_000)
     member_shares = {
         split: result.contains(tokens.decode(held_out.held_out(family, split, 400, 0))).mean()
-        for split in skeletons.SPLITS
+        for split in splits.SPLITS
     }
     assert member_shares.pop("train") > 0.7
     assert set(member_shares.values()) == {0.0}
@@ -255,13 +255,13 @@ def test_held_out_programs_keep_to_the_hold_out() -> None:
     allowed_texts = tokens.decode(held_out.held_out(replace(Compare(), min_length=3), "test", 400, 0, rules))
     assert [text for text in free if re.search(r"\*[0-9]", text) or len(text) > 11]
     assert not [text for text in allowed_texts if re.search(r"\*[0-9]", text) or len(text) > 11]
-    assert {skeletons.split(text) for text in allowed_texts} == {"test"}
+    assert {splits.split(text) for text in allowed_texts} == {"test"}
     assert len(set(allowed_texts)) == 400
 
 
 def test_running_out_of_held_out_programs_is_an_error() -> None:
     every = [f"{x}{y}{'<=>'[(x > y) - (x < y) + 1]}." for x in range(10) for y in range(10)]
-    there = sum(skeletons.split(text) == "validation" for text in every)
+    there = sum(splits.split(text) == "validation" for text in every)
     assert 0 < there < 20
     assert len(held_out.held_out(FEW, "validation", there, 0)) == there  # every one of them is found
     message = (
@@ -270,7 +270,7 @@ def test_running_out_of_held_out_programs_is_an_error() -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         held_out.held_out(FEW, "validation", 20, 0)
     family = Compare(low=4, high=4, length=1, equal_share=1.0)  # there is but `44=`
-    empty = next(split for split in skeletons.SPLITS if split != skeletons.split("44="))
+    empty = next(split for split in splits.SPLITS if split != splits.split("44="))
     with pytest.raises(ValueError, match=f"family compare has only 0 programs in split '{empty}', 1 are asked for"):
         held_out.held_out(family, empty, 1, 0)
 

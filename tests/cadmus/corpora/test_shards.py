@@ -17,7 +17,7 @@ from cadmus.corpora import shards
 from cadmus.corpora.membership import HashSet, contains, program_hashes
 from cadmus.corpora.shards import Section, draw_shard, sections, stack_programs, stream_programs, train_only
 from cadmus.machine import tokens, vm
-from cadmus.programs import mixture, skeletons
+from cadmus.programs import mixture, splits
 from cadmus.programs.families import FAMILIES, Compare, Equality, Family, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, Phase
@@ -117,7 +117,7 @@ def test_what_a_shard_holds_is_what_it_drew() -> None:
     fit = []
     for text in tokens.decode(whole_section.family.generate(whole_section.draws, rng)):
         multiplied = any(text[i] == "*" and text[i + 1].isdigit() for i in range(len(text) - 1))
-        if skeletons.split(text) == "train" and not multiplied and len(text) - 1 <= 9:
+        if splits.split(text) == "train" and not multiplied and len(text) - 1 <= 9:
             fit.append(text)
     shard = draw_shard(whole_section, 7, 3)
     assert shard.eligible == len(fit)
@@ -127,7 +127,7 @@ def test_what_a_shard_holds_is_what_it_drew() -> None:
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_train_only(family: type[Family]) -> None:
     programs = family().generate(300, np.random.default_rng(0))
-    texts = [text for text in tokens.decode(programs) if skeletons.split(text) == "train"]
+    texts = [text for text in tokens.decode(programs) if splits.split(text) == "train"]
     assert tokens.decode(train_only(programs, HoldOut())) == texts
     assert tokens.decode(train_only(programs, HoldOut(pairs=("00", "0+"), max_length=12))) == [
         text for text in texts if len(text) <= 13 and not re.search(r"[0-9][0-9+]", text)
@@ -177,7 +177,7 @@ def test_a_stream_holds_true_train_programs_of_its_families() -> None:
         assert (programs.dtype, which.dtype) == (np.uint8, np.uint8)
         assert len(programs) == len(which) > 1000
         for text, k in zip(tokens.decode(programs), which, strict=True):
-            assert skeletons.split(text) == "train"
+            assert splits.split(text) == "train"
             assert not [i for i in range(len(text)) if text[i] == "*" and text[i + 1].isdigit()]
             assert vm.verdict(text)
             assert recipe.families[k].accepts(text)

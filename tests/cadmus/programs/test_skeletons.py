@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cadmus.machine import tokens
-from cadmus.programs import skeletons
+from cadmus.programs import skeletons, splits
 from tests import programs
 from tests.fuzzing import examples
 from tests.program_arrays import LAYOUTS, SHAPES, plain_hash, random_array, texts_of, with_other_padding
@@ -58,8 +58,8 @@ def test_skeletons_put_0_for_every_digit(text: str) -> None:
 
 def test_the_empty_program_has_a_skeleton_and_a_split() -> None:
     assert skeletons.skeleton("") == skeletons.skeleton(".") == ""
-    assert skeletons.split("") == skeletons.split(".")
-    assert skeletons.splits(tokens.encode([])).shape == (0,)
+    assert splits.split("") == splits.split(".")
+    assert splits.splits(tokens.encode([])).shape == (0,)
 
 
 # --- splits ----------------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def test_the_empty_program_has_a_skeleton_and_a_split() -> None:
 @given(st.lists(programs.texts, min_size=1, max_size=6))
 def test_splits_rederived(texts: list[str]) -> None:
     array = tokens.encode(texts, max(map(len, texts)) + 1)
-    assert [skeletons.SPLITS[code] for code in skeletons.splits(array)] == [plain_split(text) for text in texts]
+    assert [splits.SPLITS[code] for code in splits.splits(array)] == [plain_split(text) for text in texts]
 
 
 # --- on any array ----------------------------------------------------------------------------------------------------
@@ -82,11 +82,11 @@ def test_compiled_functions_rederived(layout: str) -> None:
         texts = texts_of(array)
         before = array.copy()
         forms = [re.sub("[0-9]", "0", text) for text in texts]
-        hashes, splits = skeletons.skeleton_hashes(array, "a key"), skeletons.splits(array)
-        assert (hashes.dtype, splits.dtype) == (np.uint64, np.uint8)
+        hashes, codes = skeletons.skeleton_hashes(array, "a key"), splits.splits(array)
+        assert (hashes.dtype, codes.dtype) == (np.uint64, np.uint8)
         assert hashes.tolist() == [plain_hash(text, "a key") for text in forms], shape
         assert hashes.tolist() == tokens.hashes(skeletons.skeletons(array), "a key").tolist(), shape
-        assert [skeletons.SPLITS[code] for code in splits] == [plain_split(text) for text in texts], shape
+        assert [splits.SPLITS[code] for code in codes] == [plain_split(text) for text in texts], shape
         assert np.array_equal(array, before), "the programs are only read"
 
 
@@ -94,14 +94,14 @@ def test_splits_of_a_file(tmp_path) -> None:
     array = random_array(200, 9, 0.1)
     np.save(tmp_path / "x.npy", array)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert np.array_equal(skeletons.splits(mapped), skeletons.splits(array))
+    assert np.array_equal(splits.splits(mapped), splits.splits(array))
 
 
 def test_what_stands_behind_the_end_is_no_matter() -> None:
     array = random_array(300, 12, 0.2)
     other = with_other_padding(array)
     assert not np.array_equal(other, array)
-    assert np.array_equal(skeletons.splits(other), skeletons.splits(array))
+    assert np.array_equal(splits.splits(other), splits.splits(array))
     assert np.array_equal(skeletons.skeletons(other), skeletons.skeletons(array))
     assert np.array_equal(skeletons.skeleton_hashes(other, "k"), skeletons.skeleton_hashes(array, "k"))
 
@@ -111,23 +111,23 @@ def test_what_stands_behind_the_end_is_no_matter() -> None:
 
 @pytest.mark.parametrize(("text", "split"), PINNED.items())
 def test_pinned_splits(text: str, split: str) -> None:
-    assert skeletons.split(text) == split == plain_split(text)
+    assert splits.split(text) == split == plain_split(text)
 
 
 def test_one_program_of_each_split_is_pinned() -> None:
-    assert sorted(PINNED.values()) == sorted(skeletons.SPLITS)
-    assert skeletons.SPLITS == ("train", "validation", "test", "test_skeleton")
+    assert sorted(PINNED.values()) == sorted(splits.SPLITS)
+    assert splits.SPLITS == ("train", "validation", "test", "test_skeleton")
 
 
 @relaxed
 @given(programs.texts.filter(bool), st.integers(1, 20))
 def test_the_split_is_a_function_of_the_text_alone(text: str, padding: int) -> None:
-    expected = skeletons.split(text)
-    assert skeletons.split(text + ".") == expected
-    assert skeletons.split(text + "." * padding) == expected
-    assert skeletons.split(text + ".7+") == expected
+    expected = splits.split(text)
+    assert splits.split(text + ".") == expected
+    assert splits.split(text + "." * padding) == expected
+    assert splits.split(text + ".7+") == expected
     among = tokens.encode(["1+2", text, "." * 9], max(len(text), 9) + padding)
-    assert skeletons.SPLITS[skeletons.splits(among)[1]] == expected
+    assert splits.SPLITS[splits.splits(among)[1]] == expected
 
 
 def test_programs_of_one_skeleton_are_all_or_none_in_test_skeleton() -> None:
@@ -137,8 +137,8 @@ def test_programs_of_one_skeleton_are_all_or_none_in_test_skeleton() -> None:
         text = programs.structured(r)
         texts = [re.sub("[0-9]", lambda _: str(r.randrange(10)), text) for _ in range(12)] + [text]
         assert len({skeletons.skeleton(variant) for variant in texts}) == 1
-        codes = skeletons.splits(tokens.encode(texts, max(map(len, texts)) + 1))
-        mask = codes == skeletons.SPLITS.index("test_skeleton")
+        codes = splits.splits(tokens.encode(texts, max(map(len, texts)) + 1))
+        mask = codes == splits.SPLITS.index("test_skeleton")
         assert mask.all() or not mask.any()
         outcomes.add(bool(mask.any()))
     assert outcomes == {True, False}
@@ -148,12 +148,12 @@ def test_shares() -> None:
     """Within 5 standard deviations of 10 % of the skeletons, then 5 % and 5 % of the programs of the others."""
     rng = np.random.default_rng(5)
     array = rng.integers(11, 65, (40_000, 12)).astype(np.uint8)  # no digits: every program is its own skeleton
-    counts = np.bincount(skeletons.splits(array), minlength=4)
-    shares = dict(zip(skeletons.SPLITS, counts / len(array), strict=True))
+    counts = np.bincount(splits.splits(array), minlength=4)
+    shares = dict(zip(splits.SPLITS, counts / len(array), strict=True))
     expected = {"train": 0.9 * 0.9, "validation": 0.9 * 0.05, "test": 0.9 * 0.05, "test_skeleton": 0.1}
     for name, share in expected.items():
         assert abs(shares[name] - share) < 5 * (share * (1 - share) / len(array)) ** 0.5, name
     digits = rng.integers(0, 10, (40_000, 6)).astype(np.uint8)  # one skeleton
-    observed = np.bincount(skeletons.splits(digits), minlength=4) / len(digits)
+    observed = np.bincount(splits.splits(digits), minlength=4) / len(digits)
     assert skeletons.skeleton("123456") == "000000"
-    assert observed[skeletons.SPLITS.index("test_skeleton")] in (0, 1)
+    assert observed[splits.SPLITS.index("test_skeleton")] in (0, 1)

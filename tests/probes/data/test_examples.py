@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cadmus.machine import kernel, tokens, vm
-from cadmus.programs import mixture, skeletons
+from cadmus.programs import mixture, splits
 from cadmus.programs.families import Compare, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture
@@ -45,7 +45,7 @@ def test_programs_are_of_held_out_skeletons_in_the_mixtures_shares() -> None:
     examples = some_programs()
     assert examples.families == ("compare", "equality", "register")
     assert np.bincount(examples.family).tolist() == [150, 50, 100]
-    assert (skeletons.splits(examples.programs) == skeletons.SPLITS.index("test_skeleton")).all()
+    assert (splits.splits(examples.programs) == splits.SPLITS.index("test_skeleton")).all()
     assert len(np.unique(examples.programs, axis=0)) == len(examples)
     first = mixture.load("first")
     for family, program in zip(examples.family, tokens.decode(examples.programs), strict=True):
