@@ -68,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         command = " ".join(_command(arguments))
-        return _fail(f"{error.format_message()} (see cadmus-probe {command} --help)".replace("  ", " "))
+        message = error.format_message() or "no command is named"  # of a group alone, whose help is printed
+        return _fail(f"{message} (see cadmus-probe {command} --help)".replace("  ", " "))
     except (ValueError, OSError, FloatingPointError) as error:
         if debug:
             raise

@@ -108,12 +108,12 @@ def measure(
         Everything that `probes.measurement.scores` computes its tables from.
 
     Raises:
-        ValueError: Where a skeleton is in two folds, a fold has no token to probe, no target is given, or a site does
-            not exist.
+        ValueError: Where a skeleton is in two folds, a fold has no token to probe, no target is given, one that is
+            broken down is not among them, or a site does not exist.
     """
     models = {TRAINED: model} if untrained is None else {TRAINED: model, UNTRAINED: untrained}
     plan = Plan(models, examples, Targets(targets), tuple(sites), dict(machines or {}), seed, progress)
-    _check(plan)
+    _check(plan, broken_down)
     baselines = Baselines(plan.targets) if controls else None
     sample = passes.Sample.of(plan)
     site_probes: Fitted
@@ -155,9 +155,11 @@ def _round_progress(progress: Progress, k: int, n: int) -> Progress:
     return lambda stage, fraction, note: progress(stage, (k + fraction) / n, note)
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: Plan, broken_down: Collection[Target]) -> None:
     if not plan.targets:
         raise ValueError("no target is given; name a variable or more")
+    for target in broken_down:
+        plan.targets.index(target)  # ValueError for one that is not read
     train, validation, test = (plan.examples.fold(name) for name in ("train", "validation", "test"))
     check_no_leak(train.skeletons, validation.skeletons)
     check_no_leak(np.concatenate([train.skeletons, validation.skeletons]), test.skeletons)

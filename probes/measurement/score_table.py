@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import pandas as pd
 
+from probes.measurement.tally import ALL
+
 _MAX_ROWS = 30  # that a notebook shows
 
 
 class ScoreTable(pd.DataFrame):
     """The data frame that `scores.table` makes. Whatever is taken from it is a plain data frame.
 
-    In a notebook it shows `brief()`, up to 30 rows of it; every column is there all the same.
+    In a notebook it shows up to 30 rows of `brief()`: each variable at the site that reads it best on validation
+    programs, present states first. All rows and columns are there all the same.
     """
 
     def brief(self) -> pd.DataFrame:
         """The rows over all tokens, each with its score and interval, the best control, what is beyond it, and whether
         the variable is read."""
         rows = pd.DataFrame(self)
-        rows = rows[rows.by == "all"]
+        rows = rows[rows.by == ALL]
         return pd.DataFrame(
             {
                 "site": rows.site,
@@ -37,10 +40,15 @@ class ScoreTable(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         brief = self.brief()
-        rows = f"{min(len(brief), _MAX_ROWS)} of {len(self)} rows"
-        columns = f"{len(brief.columns)} of {len(self.columns)} columns"
-        table = brief.head(_MAX_ROWS).to_html(index=False)
-        return f"{table}<p>{rows}, {columns}; <code>.columns</code> names all.</p>"
+        # the rows stand in the order of the sites: the first of them alone would all be of the embedding
+        best = self.loc[brief.index].sort_values("validation", ascending=False, kind="stable")
+        best = best.drop_duplicates(["variable", "offset", "probe", "metric"])
+        rows = brief[brief.index.isin(best.index)].sort_values("offset", key=abs, kind="stable").head(_MAX_ROWS)
+        return (
+            f"{rows.to_html(index=False)}<p>{len(rows)} of {len(self)} rows, each variable at the site that reads it "
+            f"best on validation programs; {len(rows.columns)} of {len(self.columns)} columns. <code>.brief()</code> "
+            "has the other sites, <code>.columns</code> names all.</p>"
+        )
 
 
 def _with_interval(rows: pd.DataFrame, name: str, low: str, high: str) -> pd.Series:

@@ -134,6 +134,7 @@ def test_usage_errors(errors):
     assert "(see cadmus-probe train --help)" in errors("train", "--steps", "none")
     assert "No such command" in errors("proeb")
     assert "give one program" in errors("vm")
+    assert errors("data").endswith("error: no command is named (see cadmus-probe data --help)")
 
 
 def test_bad_programs_and_mixtures(errors, tmp_path):

@@ -71,7 +71,7 @@ def test_families_are_chosen_by_name_and_have_thirty_programs_at_least() -> None
         draw(tiny, 1000)
 
 
-def test_what_a_mixture_holds_out_is_not_first() -> None:
+def test_what_a_mixture_holds_out_is_not_drawn() -> None:
     hold_out = HoldOut(pairs=("0A",))
     mixed = Mixture("held", (Component(Register(max_stores=2)),), hold_out=hold_out)
     assert not hold_out.holds_out(draw(mixed, 300).programs).any()

@@ -313,9 +313,20 @@ def test_a_notebook_shows_few_columns_of_the_rows_over_all_tokens() -> None:
     row = table.loc[brief.index[brief.score != ""][0]]
     assert brief.score[row.name] == f"{row.score:.2f} [{row.low:.2f}, {row.high:.2f}]"
     html = table._repr_html_()
-    assert html.count("<tr") == 1 + len(brief)
-    assert f"{len(brief)} of {len(table)} rows, {len(brief.columns)} of {len(scores.COLUMNS)} columns" in html
+    n = len(brief) // len(SITES)
+    assert html.count("<tr") == 1 + n, "each variable at one site"
+    assert f"<p>{n} of {len(table)} rows, each variable at the site that reads it best on validation programs" in html
+    assert f"{len(brief.columns)} of {len(scores.COLUMNS)} columns" in html
     assert type(table[table.by == ALL]) is pd.DataFrame
+
+
+def test_a_notebook_shows_each_variable_where_it_is_read_best() -> None:
+    measured = World().measured()
+    for site in SITES:
+        validation = {name: np.full(len(TARGETS), float(name == site)) for name in SITES}
+        html = scores.table(replace(measured, validation=validation))._repr_html_()
+        assert site in html
+        assert not any(other in html for other in SITES if other != site)
 
 
 def test_few_tokens_have_no_score() -> None:
