@@ -156,7 +156,8 @@ def load(folder: Path | str) -> Corpus:
     """Open a corpus; its shards stay on disk until they are read. Raises ArtifactError for one that is missing,
     half-written, damaged (every checksum is compared) or of another machine version."""
     manifest = artifacts.read_manifest(folder, "corpus")
-    folder, mixture = Path(folder), from_dict(manifest["mixture"])
+    folder = Path(folder)
+    mixture = from_dict(manifest["mixture"])
     families = mixture.family_names
     shard_rows, set_files = _manifest_rows(manifest)
     shards = [

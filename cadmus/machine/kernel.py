@@ -130,7 +130,8 @@ def verdicts(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threa
     tokens uint8 [n, length], without the leading marker, padded with `.`; `threads`: all cores unless it is stated.
     Raises ValueError for another array and for an unknown id.
     """
-    tokens, meanings = check(tokens), _meanings(semantics)
+    tokens = check(tokens)
+    meanings = _meanings(semantics)
     is_true = np.empty(len(tokens), np.bool_)
     _on_threads(len(tokens), threads, lambda rows: run_verdicts(tokens[rows], meanings, is_true[rows]))
     return is_true
@@ -141,7 +142,8 @@ def tops(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threads: 
 
     Arguments and errors as for `verdicts`.
     """
-    tokens, meanings = check(tokens), _meanings(semantics)
+    tokens = check(tokens)
+    meanings = _meanings(semantics)
     top = _empty_values(len(tokens))
 
     def run(rows: slice) -> None:
@@ -166,7 +168,8 @@ def traces(
     """
     if entries < 0:
         raise ValueError(f"entries is {entries}; it counts stack entries from the top, so it must be 0 or more")
-    tokens, meanings = check(tokens), _meanings(semantics)
+    tokens = check(tokens)
+    meanings = _meanings(semantics)
     n, width = tokens.shape
     depth = np.empty((n, width), np.int32)
     fuel = np.empty((n, width), np.int16)

@@ -43,44 +43,12 @@ from cadmus.machine.values import (
     truth,
 )
 
-__all__ = [
-    "CLOSE",
-    "END",
-    "FUEL",
-    "INSTRUCTIONS",
-    "MAX_CALLS",
-    "MAX_INT",
-    "MAX_LENGTH",
-    "MAX_TAG",
-    "NAN",
-    "OPEN",
-    "REGISTERS",
-    "SLOTS",
-    "VERSION",
-    "VOCAB",
-    "Instruction",
-    "Int",
-    "Machine",
-    "NanCause",
-    "Observer",
-    "Registers",
-    "Result",
-    "Semantics",
-    "Seq",
-    "State",
-    "Undefined",
-    "Value",
-    "ValueLike",
-    "all_true",
-    "as_value",
-    "check",
-    "explain",
-    "parse",
-    "resume",
-    "run",
-    "truth",
-    "verdict",
-]
+__all__ = ["FUEL", "MAX_CALLS", "VERSION", "Machine", "Observer", "Registers", "Result", "State"]
+__all__ += ["check", "explain", "parse", "resume", "run", "verdict"]
+__all__ += ["CLOSE", "END", "INSTRUCTIONS", "OPEN", "REGISTERS", "SLOTS", "VOCAB"]  # of `instructions`
+__all__ += ["Instruction", "NanCause", "Semantics", "Undefined"]
+__all__ += ["MAX_INT", "MAX_LENGTH", "MAX_TAG", "NAN", "Int", "Seq", "Value", "ValueLike"]  # of `values`
+__all__ += ["all_true", "as_value", "truth"]
 
 VERSION = 1  # raise it when what any program leaves changes: what was made with another version is refused
 MAX_CALLS = 8  # calls active at once; the main text is not a call

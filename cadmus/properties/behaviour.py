@@ -247,7 +247,7 @@ def _outputs(programs: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
 
 
 def _sequence_hashes(programs: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """A hash of the sequences on each final stack, uint64 [n, 4] (FNV-1a); 0 where an entry is no sequence."""
+    """A hash of the sequences on each final stack, uint64 [n, 4] (FNV-1a); 0 where an entry is not a sequence."""
     final = kernel.traces(programs, entries=_ENTRIES, contents=True).stack[:, -1]
     assert final.offsets is not None
     assert final.elements is not None

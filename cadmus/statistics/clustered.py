@@ -27,8 +27,11 @@ class Interval:
     """An estimate with its 95 % interval."""
 
     estimate: float
+    """The score."""
     low: float
+    """The lower bound."""
     high: float
+    """The upper bound."""
     clusters: int
     """How many clusters the estimate rests on."""
 
@@ -52,9 +55,9 @@ class SignFlip:
     """One-sided p-values of many cells; NaN where a cell has no data."""
 
     p: np.ndarray
-    """Of each cell alone, float64 [cells]."""
+    """The p-value of each cell alone, float64 [cells]."""
     familywise: np.ndarray
-    """Corrected for the best of all cells (family-wise), float64 [cells]."""
+    """The p-value corrected for the best of all cells (family-wise), float64 [cells]."""
 
     @property
     def somewhere(self) -> float:

@@ -131,7 +131,7 @@ def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
     try:
         weights = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise artifacts.ArtifactError(f"{path} is no safetensors file ({error}); make the model again") from error
+        raise artifacts.ArtifactError(f"{path} is not a safetensors file ({error}); make the model again") from error
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in {**expected, **shapes}:

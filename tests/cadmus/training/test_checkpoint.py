@@ -129,7 +129,7 @@ def test_pickles_are_refused_unopened(write: Callable[[Path], None], tmp_path: P
     manifest = artifacts.read_json(tmp_path / "run" / "manifest.json")
     manifest["files"]["model.safetensors"] = artifacts.describe_file(tmp_path / "run" / "model.safetensors")
     artifacts.write_manifest(tmp_path / "run", manifest)
-    with pytest.raises(ArtifactError, match=r"model\.safetensors is no safetensors file"):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is not a safetensors file"):
         checkpoint.load(tmp_path / "run")
 
 
