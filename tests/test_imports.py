@@ -282,6 +282,7 @@ def test_cadmus_alone_is_enough_and_loads_what_is_used():
         _ = cadmus.semantics
 
 
+@pytest.mark.slow
 def test_lens_loads_without_transformer_lens():
     loads_none_of("import cadmus.models.lens, probes.data.activations", "transformer_lens")
 

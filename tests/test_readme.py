@@ -51,6 +51,7 @@ def execute(block, names):
     return checked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks(README))
 def test_python_blocks_run_and_give_what_their_comments_say(block, in_a_new_folder):
     assert execute(block, {}) or "load" in block
@@ -64,6 +65,7 @@ def test_a_comment_that_is_not_so_is_found():
         execute("import numpy as np\nnp.arange(1, 3)  # array([1, 3])", {})
 
 
+@pytest.mark.slow
 def test_the_page_on_probing_runs_as_one_session(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -74,6 +76,7 @@ def test_the_page_on_probing_runs_as_one_session(tmp_path, monkeypatch):
     assert all(check.passed for check in names["checks"])
 
 
+@pytest.mark.slow
 def test_the_example_probe_runs_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (example,) = (block for block in blocks(PROBING) if block.startswith("# my_probe.py\n"))

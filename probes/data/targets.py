@@ -84,11 +84,11 @@ class Targets(Sequence[Target]):
     def __getitem__(self, index: slice | np.ndarray) -> Targets: ...
 
     def __getitem__(self, index: int | slice | np.ndarray) -> Target | Targets:
-        """One target; or those of a slice or of an array of indices."""
+        """One target; or those of a slice, of an array of indices, or of a bool mask [targets]."""
         if isinstance(index, slice):
             return Targets(self._targets[index])
         if isinstance(index, np.ndarray):
-            return Targets(self._targets[k] for k in index)
+            return Targets(self._targets[k] for k in np.arange(len(self))[index])
         return self._targets[index]
 
     def __len__(self) -> int:

@@ -108,9 +108,11 @@ def measure(
         Everything that `probes.measurement.scores` computes its tables from.
 
     Raises:
-        ValueError: Where a skeleton is in two folds, a fold has no token to probe, no target is given, one that is
-            broken down is not among them, or a site does not exist.
+        ValueError: Where both probe and keep are given, a skeleton is in two folds, a fold has no token to probe, no
+            target is given, one that is broken down is not among them, or a site does not exist.
     """
+    if keep is not None and probe is not None:
+        raise ValueError("keep= is given the banks of our own probes, and a probe of one's own has none; leave out one")
     models = {TRAINED: model} if untrained is None else {TRAINED: model, UNTRAINED: untrained}
     plan = Plan(models, examples, Targets(targets), tuple(sites), dict(machines or {}), seed, progress)
     _check(plan, broken_down)

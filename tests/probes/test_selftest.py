@@ -43,6 +43,7 @@ def failed(harness: Harness, *checks: Callable[..., list[Check]]) -> list[str]:
     return [check.name for check in run(harness=harness, checks=checks) if not check.passed]
 
 
+@pytest.mark.slow
 def test_the_harness_passes() -> None:
     fractions = []
     checks = run(lambda stage, fraction, note: fractions.append(fraction))

@@ -1,21 +1,42 @@
-"""The first sentence of the page about alternative machines, in statements that its table supports."""
+"""The first sentences of the page about alternative machines, in statements that its table supports."""
 
 from __future__ import annotations
 
+import pandas as pd
+
+from analyses.reporting import report
 from analyses.studies.alternatives.study import AlternativesResults
 
 
 def summary(results: AlternativesResults) -> tuple[str, ...]:
-    """For which variables the true machine's states are read more selectively than every, some or no other
-    machine's."""
+    """Say for how many variables the probe is more selective for the machine's states than for those of every, some or
+    no other machine, and by how much."""
     table = results.gaps_by_distance
     if table.empty:
         return ("No alternative machine changes the states of any variable enough to tell.",)
-    above = (table.gap_low > 0).groupby(table.variable, sort=False).agg(["all", "any"])
-    groups = (
-        ("of every alternative machine", above.index[above["all"]]),
-        ("of some alternative machines, not all,", above.index[above["any"] & ~above["all"]]),
-        ("of no alternative machine", above.index[~above["any"]]),
-    )
-    parts = (f"than those {whose} for {', '.join(names)}" for whose, names in groups if len(names))
-    return (f"The machine's states are more selective (lower bound of the gap above 0) {'; '.join(parts)}.",)
+    above = (table.gap_low > 0).groupby(table.variable, sort=False).agg(["all", "any", "sum", "size"])
+    every = above[above["all"]]
+    some = above[above["any"] & ~above["all"]]
+    none = above[~above["any"]]
+    smallest = table.loc[table.groupby("variable", sort=False).gap_low.idxmin()].set_index("variable")
+    greatest = table.loc[table.groupby("variable", sort=False).gap_low.idxmax()].set_index("variable")
+    some_phrases = [f"{row.Index} ({row.sum} of {row.size})" for row in some.itertuples()]
+    sentences = [
+        f"The probe is more selective for the machine's states than for those of every alternative machine (lower "
+        f"bound of the gap above 0; smallest gap) for {len(every)} of {len(above)} variables"
+        f"{_listed(_gaps(smallest.loc[every.index]))}."
+    ]
+    if len(some):
+        sentences.append(f"It is so for some of the machines only for {len(some)}{_listed(some_phrases)}.")
+    if len(none):
+        sentences.append(f"It is so for none (greatest gap) for {len(none)}{_listed(_gaps(greatest.loc[none.index]))}.")
+    return tuple(sentences)
+
+
+def _gaps(rows: pd.DataFrame) -> list[str]:
+    """Each variable with its gap."""
+    return [f"{name} {report.with_interval(row.gap, row.gap_low, row.gap_high)}" for name, row in rows.iterrows()]
+
+
+def _listed(phrases: list[str]) -> str:
+    return f": {', '.join(phrases)}" if phrases else ""

@@ -22,13 +22,13 @@ def summary(results: DynamicsResults) -> tuple[str, ...]:
     correlations = results.correlations
     related = correlations[(correlations.kind == "probe") & (correlations.p < MAX_P)]
     return (
-        f"Variables that are readable before a family's behaviour is right (q < {MAX_Q} over {len(own)} pairs): "
-        f"{_pairs(before)}.",
-        f"Variables that are readable only after it: {_pairs(after)}.",
-        "Variables that are readable earlier than the same of an alternative machine in the same runs, so that the "
-        f"order is of this state and not of what any state needs: {_earlier(earlier)}.",
-        f"Variables that go with a family's behaviour within snapshots over the runs (p < {MAX_P}, uncorrected): "
-        f"{_related(related)}.",
+        f"A variable is readable before a family's behaviour is right (q < {MAX_Q}) in {len(before)} of {len(own)} "
+        f"pairs{_pairs(before)}.",
+        f"It is readable only after it in {len(after)} of {len(own)} pairs{_pairs(after)}.",
+        f"{len(earlier)} of {own.variable.nunique()} variables come earlier than the same of an alternative machine in "
+        f"the same runs, so that the order is of this state and not of what any state needs{_earlier(earlier)}.",
+        f"A variable goes with a family's behaviour within snapshots over the runs (p < {MAX_P}, uncorrected) in "
+        f"{len(related)} of {(correlations.kind == 'probe').sum()} pairs{_related(related)}.",
     )
 
 
@@ -40,16 +40,22 @@ def _pairs(leads: pd.DataFrame) -> str:
         low, high = sorted((sign * row.low, sign * row.high))
         interval = report.with_interval(abs(row.lead), low, high)
         phrases.append(f"{row.variable} {order} {row.family} by {interval} doublings")
-    return "; ".join(phrases) or "none"
+    return _listed(phrases)
 
 
 def _earlier(leads: pd.DataFrame) -> str:
     """Each variable, with the doublings of training between it and an alternative machine's."""
     intervals = report.intervals(leads, "earlier")
-    phrases = (f"{name} by {interval} doublings" for name, interval in zip(leads.variable, intervals, strict=True))
-    return "; ".join(phrases) or "none"
+    return _listed(
+        [f"{name} by {interval} doublings" for name, interval in zip(leads.variable, intervals, strict=True)]
+    )
 
 
 def _related(correlations: pd.DataFrame) -> str:
-    phrases = (f"{row.variable} with {row.family} (r {row.r:.2f}, p {row.p:.3f})" for row in correlations.itertuples())
-    return ", ".join(phrases) or "none"
+    return _listed(
+        [f"{row.variable} with {row.family} (r {row.r:.2f}, p {row.p:.3f})" for row in correlations.itertuples()]
+    )
+
+
+def _listed(phrases: list[str]) -> str:
+    return f": {'; '.join(phrases)}" if phrases else ""

@@ -20,7 +20,7 @@ def summary(results: PaperResults) -> tuple[str, ...]:
 
 
 def _relation(regions: pd.DataFrame) -> str:
-    """In how many programs the model tells the relation, inside the trained square and beyond it."""
+    """Say in how many programs the model tells the relation, inside the trained square and beyond it."""
     accuracies = {row.region: report.with_interval(row.accuracy, row.low, row.high) for row in regions.itertuples()}
     inside, diagonal, elsewhere = study.REGIONS
     sentence = f"Inside the trained square the model tells the relation in {accuracies[inside]} of the programs"

@@ -74,7 +74,7 @@ def _read_over_all_tokens(read: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 
 def _read_at_token_classes(cells: pd.DataFrame, number: int) -> str:
-    """What is read at single classes of tokens, of `number` cells that were looked at."""
+    """Say what is read at single classes of tokens, of `number` cells that were looked at."""
     if cells.empty:
         return ""
     scores = (f"{_score_phrase(row, row.variable)}, after a token of class {row.group}" for row in cells.itertuples())
@@ -117,7 +117,7 @@ def _beyond_linear(rows: pd.DataFrame) -> str:
 
 
 def _beyond_machines(results: StateResults) -> str:
-    """For which variables the probe is more selective for the machine's states than for every alternative machine's."""
+    """Say for which variables the probe is more selective for the machine's states than for those of every other."""
     if results.gaps.empty:
         return ""
     rows = tables.at_best_sites(results.gaps, results.scores)
@@ -151,7 +151,7 @@ def _unmeasured(rows: pd.DataFrame) -> Iterator[str]:
     reasons = never.groupby("variable", sort=False).problem.first()
     groups = [f"{', '.join(part.index)} ({one_line(why)})" for why, part in reasons.groupby(reasons, sort=False)]
     if groups:
-        yield f"Not measured: {'; '.join(groups)}."
+        yield f"These could not be measured: {'; '.join(groups)}."
 
 
 def _places(part: pd.DataFrame, rows: pd.DataFrame, texts: Iterable[str]) -> str:

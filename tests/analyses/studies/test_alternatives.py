@@ -16,26 +16,29 @@ from cadmus.training import checkpoint
 from tests.studies import MICRO
 
 
-def sentence(**gaps: list[float]) -> str:
-    """The page's first sentence; gaps: by variable, the lower bound of the gap to each machine."""
+def sentences(**gaps: list[float]) -> tuple[str, ...]:
+    """The page's first sentences; gaps: by variable, the lower bound of the gap to each machine."""
     rows = [
-        {"variable": name, "machine": f"m{k}", "gap_low": low}
+        {"variable": name, "machine": f"m{k}", "gap": low + 0.1, "gap_low": low, "gap_high": low + 0.2}
         for name, row in gaps.items()
         for k, low in enumerate(row)
     ]
     table = pd.DataFrame(rows)
-    (text,) = summary(AlternativesResults(AlternativesConfig(), checkpoint.load(MICRO), table, table, table))
-    return text
+    return summary(AlternativesResults(AlternativesConfig(), checkpoint.load(MICRO), table, table, table))
 
 
-def test_the_sentence_says_which_machines_are_read_worse() -> None:
-    assert sentence(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]) == (
-        "The machine's states are more selective (lower bound of the gap above 0) than those of every alternative "
-        "machine for a, d; than those of some alternative machines, not all, for b; than those of no alternative "
-        "machine for c."
+def test_the_sentences_say_which_machines_are_read_worse_and_by_how_much() -> None:
+    every = (
+        "The probe is more selective for the machine's states than for those of every alternative machine (lower bound "
+        "of the gap above 0; smallest gap) for "
     )
-    assert sentence(c=[-0.1]).endswith("above 0) than those of no alternative machine for c.")
-    assert sentence() == "No alternative machine changes the states of any variable enough to tell."
+    assert sentences(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]) == (
+        f"{every}2 of 4 variables: a 0.20 [0.10, 0.30], d 0.40 [0.30, 0.50].",
+        "It is so for some of the machines only for 1: b (1 of 2).",
+        "It is so for none (greatest gap) for 1: c 0.10 [0.00, 0.20].",
+    )
+    assert sentences(c=[-0.1])[0] == f"{every}0 of 1 variables."
+    assert sentences() == ("No alternative machine changes the states of any variable enough to tell.",)
 
 
 def test_configs_that_cannot_be_are_refused() -> None:

@@ -90,6 +90,7 @@ def test_measure_has_a_row_per_family_and_property() -> None:
     assert 7 <= lengths["equality"] <= 8
 
 
+@pytest.mark.slow
 def test_comparing_a_source_with_itself_finds_no_difference() -> None:
     table = compare(opened("first"), opened("first"))
     assert not table.apart.any()

@@ -122,11 +122,12 @@ def test_a_lead_is_the_number_of_doublings_between_two_curves() -> None:
     assert np.isnan(early.earlier), "no alternative of it was read"
     before, after, sooner, _ = texts = sentences(table)
     assert before.startswith(
-        "Variables that are readable before a family's behaviour is right (q < 0.05 over 1 pairs): early before "
-        "family by 2.00"
+        "A variable is readable before a family's behaviour is right (q < 0.05) in 1 of 1 pairs: early before family "
+        "by 2.00"
     )
-    assert after == "Variables that are readable only after it: none."
-    assert sooner.endswith(": none.")
+    assert after == "It is readable only after it in 0 of 1 pairs."
+    assert sooner.startswith("0 of 1 variables come earlier than")
+    assert sooner.endswith(" what any state needs.")
     assert "behind" not in " ".join(texts), "of the machine itself only"
 
 
@@ -142,7 +143,7 @@ def test_a_curve_that_hardly_rises_has_no_lead() -> None:
     assert leads.loc["flat"][["lead", "low", "high"]].isna().all(axis=None)
     assert leads.loc["rising"].lead.tolist() == [pytest.approx(2), pytest.approx(np.nan, nan_ok=True)]
     before, *_ = sentences(table)
-    assert before.endswith(" is right (q < 0.05 over 0 pairs): none.")
+    assert before.endswith(" is right (q < 0.05) in 0 of 0 pairs.")
 
 
 def test_a_lead_that_any_machine_has_is_not_of_this_one() -> None:

@@ -359,7 +359,7 @@ def test_a_variable_that_never_has_a_value_is_reported(tmp_path) -> None:
     page = state_page.make(config, tmp_path / "page").with_name("report.md").read_text()
     assert "0 of 2 variables are read" in page
     problem = "0 training and 0 validation tokens; a probe needs 50 of each"
-    assert f"Not measured: reg.a.value ({problem})." in page
+    assert f"These could not be measured: reg.a.value ({problem})." in page
     assert f"| reg.a.value | 0 | {problem} | 1 |" in page
     variables = "--variable reg.a.value --variable depth"
     rest = f"{variables} --site {SITES[1]} --family compare --offset 0 --machines 0"
@@ -522,7 +522,7 @@ def test_a_probe_that_raises_everywhere_is_said_to(probed: Callable) -> None:
     page, table = probed("Raises")
     why = "RuntimeError: no such luck | today"
     assert f"- The probe failed: depth at 2 of 2 sites ({why}); stack.0.value at 2 of 2 sites ({why}).\n" in page
-    assert "Not measured" not in page
+    assert "These could not be measured" not in page
     assert r"| depth | 0 | RuntimeError: no such luck \| today | 2 |" in page
     assert table.problem.str.startswith("RuntimeError: no such").all()
     assert len(table) == 4

@@ -108,6 +108,7 @@ def identities(folder: Path) -> dict[str, tuple[int, int]]:
 # --- what is built ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_corpus_holds_true_train_programs_of_its_families() -> None:
     result = curriculum_corpus()
     assert len(result) == SIZE
@@ -322,6 +323,7 @@ def test_a_hold_out_that_empties_a_family_which_keeps_duplicates_is_named() -> N
         build(empty_mixture, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [70, 1200])
 def test_kept_duplicates_are_a_fair_sample(size: int) -> None:
     """As many different programs as so many draws with replacement have, within 6 standard deviations or so."""
@@ -343,6 +345,7 @@ def test_one_family_keeps_and_another_does_not() -> None:
 # --- how many draws were needed --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8, 0.95])
 def test_repetition_is_that_of_the_coupon_collector(share: float) -> None:
     """Of m equally likely programs, k different ones take m (1/m + 1/(m-1) + ... + 1/(m-k+1)) draws on average."""
@@ -502,12 +505,14 @@ def read_lines(process: subprocess.Popen[str], n: int) -> None:
         assert process.stdout.readline()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_make_the_same_files(builder: Builder, whole: dict[str, bytes], workers: int) -> None:
     assert builder.run(workers) == (0, "")
     assert content(builder.folder) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kills", "seed"), [(1, 4, 0), (2, 3, 2)])
 def test_a_killed_build_goes_on(builder: Builder, whole: dict[str, bytes], workers: int, kills: int, seed: int) -> None:
     random, finished_shards = Random(seed), {}
@@ -557,6 +562,7 @@ for n in range(1, 1000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "least"), [("fsync", 4), ("replace", 8), ("unlink", 1)])
 def test_a_build_killed_at_any_step_goes_on(builder: Builder, step: str, least: int) -> None:
     """Killed before the first, the second, ... call of the operating system that makes a file last."""
@@ -593,6 +599,7 @@ make(*sys.argv[1:])
     assert identities(builder.folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_leaves_no_corpus_and_can_go_on(builder: Builder, whole: dict[str, bytes], workers: int) -> None:
     process = builder.start(workers)
@@ -774,6 +781,7 @@ def read_or_nothing(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_killed_worker_is_replaced(builder: Builder, whole: dict[str, bytes]) -> None:
     process, killed_pids = builder.start(workers=2), set()
@@ -826,6 +834,7 @@ def test_workers_do_not_outlive_a_killed_build(builder: Builder) -> None:
 # --- full disks ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_build_goes_on_later(builder: Builder, whole: dict[str, bytes]) -> None:
     main = """
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

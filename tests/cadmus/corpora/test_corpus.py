@@ -211,6 +211,7 @@ def test_a_sample_of_an_unknown_family() -> None:
 # --- programs that are in no corpus ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", splits.SPLITS)
 @pytest.mark.parametrize("family", HELD_OUT, ids=str)
 def test_held_out_programs_are_distinct_unseen_and_of_their_split(family: Family, split: str) -> None:

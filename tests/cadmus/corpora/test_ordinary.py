@@ -134,6 +134,7 @@ def pairs(family: Family) -> tuple[tuple[Original, tuple[str, ...]], ...]:
 # --- what stays ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_family
 def test_a_twin_differs_in_its_answers_only_and_has_the_form(family: Family) -> None:
     """`pairs` holds each text against its original, programs that are dropped against those that should be."""
@@ -228,6 +229,7 @@ def tells(groups: list, x: list, y: list, rounds: int = 200) -> float:
     return least / rounds
 
 
+@pytest.mark.slow
 @each_family
 def test_an_answer_tells_nothing_of_what_is_true_in_its_program(family: Family) -> None:
     """Not of its own assertion, nor of an earlier or later one, nor of a digit. The truth would tell."""

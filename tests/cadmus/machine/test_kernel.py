@@ -39,18 +39,21 @@ def test_agreement_on_random_text(texts: list[str]) -> None:
     assert agreement.disagreement(texts) is None
 
 
+@pytest.mark.slow
 @relaxed
 @given(st.lists(programs.programs, min_size=1, max_size=3))
 def test_agreement_on_programs(texts: list[str]) -> None:
     assert agreement.disagreement(texts) is None
 
 
+@pytest.mark.slow
 @relaxed
 @given(st.lists(programs.programs, min_size=1, max_size=3), programs.machines)
 def test_agreement_under_alternative_semantics(texts: list[str], semantics: Semantics) -> None:
     assert agreement.disagreement(texts, semantics) is None
 
 
+@pytest.mark.slow
 def test_agreement_of_many_programs_under_many_machines() -> None:
     r = Random(20)
     for seed in range(12):
@@ -236,6 +239,7 @@ RARE_EVENTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_agreement_covers_the_machine() -> None:
     """Every instruction with every combination of input types that it takes has a result 1,000 times, every way to fail
     and every limit is met 100 times, in programs whose every state the kernel gives as the plain machine does."""
@@ -282,6 +286,7 @@ def _agreement(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_agreement_command() -> None:
     process = _agreement("20000", "--processes", "1", "--seed", "5", "--states", "0")
     assert process.returncode == 0, process.stdout + process.stderr

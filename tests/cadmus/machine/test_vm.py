@@ -267,6 +267,7 @@ def test_nothing_is_written_after_fuel_has_run_out() -> None:
     assert vm.run("9A" + "}" * 4094 + "9B").states[-1] == State((NAN,), Registers(a=9), 0)
 
 
+@pytest.mark.slow
 @relaxed
 @given(programs.programs)
 def test_the_last_state_holds_the_outputs(text: str) -> None:
@@ -276,6 +277,7 @@ def test_the_last_state_holds_the_outputs(text: str) -> None:
     assert result.is_true == vm.verdict(text) == vm.all_true(result.outputs)
 
 
+@pytest.mark.slow
 @relaxed
 @given(programs.programs)
 def test_text_behind_the_end_does_not_matter(text: str) -> None:
@@ -289,6 +291,7 @@ def test_text_behind_the_end_does_not_matter(text: str) -> None:
 # --- going on from a state -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @relaxed
 @given(programs.programs, st.data())
 def test_resume_from_an_unedited_state_changes_nothing(text: str, data: st.DataObject) -> None:
@@ -304,6 +307,7 @@ def test_resume_after_every_token_of_every_kind_of_program() -> None:
             assert vm.resume(text, at, result.states[at]) == result
 
 
+@pytest.mark.slow
 @relaxed
 @given(programs.programs, st.lists(programs.values, max_size=4), st.data())
 def test_resume_from_an_edited_state_is_the_machine_from_there(text: str, stack: list, data: st.DataObject) -> None:
@@ -504,6 +508,7 @@ def test_semantics_compare_by_what_they_change() -> None:
     assert pickle.loads(pickle.dumps(Semantics({"+": "-", "-": "+"}))) == Semantics({"-": "+", "+": "-"})
 
 
+@pytest.mark.slow
 @relaxed
 @given(programs.programs, programs.machines)
 def test_semantics_equal_a_relabelled_text(text: str, semantics: Semantics) -> None:
@@ -537,6 +542,7 @@ def _column(text: str, name: str) -> list[str]:
     return [row[start:end].strip() for row in rows]
 
 
+@pytest.mark.slow
 @relaxed
 @given(programs.programs)
 def test_explain_is_aligned_and_agrees_with_the_states(text: str) -> None:

@@ -309,6 +309,7 @@ def agree(frequencies: Tensor, probabilities: Tensor) -> bool:
     return bool(((frequencies - probabilities).abs() <= 5 * error + 1e-9).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_model(temperature: float) -> None:
     frequencies, probabilities = draw_frequencies(temperature=temperature)

@@ -96,6 +96,7 @@ def test_the_installed_version_is_the_one_that_ci_means() -> None:
 # --- parity ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_config
 @pytest.mark.parametrize("gradients", [False, True])
 def test_logits_and_every_readable_site_are_ours(config: str, gradients: bool) -> None:

@@ -73,6 +73,7 @@ def same(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
 EITHER = pytest.mark.parametrize("cfg", CONFIGS, ids=["learned", "rotary"])
 
 
+@pytest.mark.slow
 @EITHER
 def test_state_dict_loads_with_only_buffers_missing(cfg: ModelConfig) -> None:
     parameters = dict(model(cfg).named_parameters())

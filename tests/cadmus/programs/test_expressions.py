@@ -130,6 +130,7 @@ def test_the_convolution_is_the_enumeration() -> None:
 # --- draws -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "operators", "value"),
     [(3, OPERATORS, 7), (4, "~m", 3), (5, "n", 9), (7, "-", -26), (7, "*", 2401), (6, "-~", 26), (9, "+", 44)],
@@ -431,6 +432,7 @@ def numbers(family: Statements, n: int = 3000) -> np.ndarray:
     return np.array(values).reshape(n * family.assertions, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [
@@ -487,6 +489,7 @@ def test_operators_of_expressions(operators: str) -> None:
         assert {token for token in bodies if not token.isdecimal()} == set(operators) - set("~m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_equal_and_negated_share(share: float) -> None:
     for family in (
@@ -501,6 +504,7 @@ def test_equal_and_negated_share(share: float) -> None:
         assert [end == expected for end in endings] == list(equal == isinstance(family, Compare))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_value_weights_are_the_frequencies(share: float) -> None:
     family = Compare(low=-2, high=3, length=3, equal_share=share)

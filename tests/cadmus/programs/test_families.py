@@ -115,6 +115,7 @@ def test_every_family_is_here_with_default_and_other_knobs() -> None:
 # --- what is drawn ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SETTINGS, ids=str)
 def test_programs_of_a_setting(family: Family) -> None:
     """Five properties that programs have whatever the knobs."""
@@ -212,6 +213,7 @@ register_knobs = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(40))
 @given(register_knobs, st.integers(0, 2**32))
 def test_register_under_any_knobs(knob_values: dict, seed: int) -> None:
@@ -318,6 +320,7 @@ def test_a_limit_on_skeletons_leaves_programs_as_they_are_on_average(family: Fam
     assert abs(mean_of_pool - all_of_them) < 4 * spread + 0.03 * all_of_them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [
@@ -566,6 +569,7 @@ def test_induce_shows_both_labels(minimum: int, maximum: int) -> None:
         assert [f"{int(label)}" for label in labels] == re.findall("f([01])=", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minimum", "maximum"), [(1, 3), (4, 4), (1, 16)])
 def test_examples_and_elements(minimum: int, maximum: int) -> None:
     family = Label(min_examples=minimum, max_examples=maximum, min_elements=2, max_elements=4)

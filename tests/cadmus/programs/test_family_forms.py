@@ -68,6 +68,7 @@ def edits(text: str) -> Iterator[str]:
             yield body[:i] + other + body[i + 1 :] + "."
 
 
+@pytest.mark.slow
 @each_formed
 def test_what_is_one_edit_away_is_refused_or_well_formed(family: Family) -> None:
     """One value for every statement, no foreign instruction, definitions that are there, and answers of the form."""
@@ -150,6 +151,7 @@ def statements_of(family: Family, body: str) -> list[str]:
     return re.findall("[^<>=]+[<>=]!?", re.sub(r"\{[^{}]*\}", "", body))
 
 
+@pytest.mark.slow
 @each_formed
 def test_near_misses_have_not_the_form(family: Family) -> None:
     true = 0

@@ -23,6 +23,8 @@ from cadmus.programs.mixture import Component, Mixture, Phase
 from cadmus.programs.parts.family import knobs
 from cadmus.properties.structure import PROPERTIES, measure
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = 2000  # a side
 
 # Turns are large, a knob doubled or halved. What changes on the side by less than a twentieth (a share: by less than

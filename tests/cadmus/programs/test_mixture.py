@@ -102,6 +102,7 @@ mixtures = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(100))
 @given(mixtures)
 def test_toml_round_trip(original: Mixture) -> None:

@@ -99,6 +99,7 @@ def test_the_table_has_one_row_per_property() -> None:
         assert "\n" not in row.doc
 
 
+@pytest.mark.slow
 def test_executed_depth_and_values_against_the_plain_machine() -> None:
     texts = [text for text in random_programs.stream(4, 300) if text.partition(".")[0]]
     table = measure(tokens.encode(texts, max(map(len, texts)) + 1))
@@ -143,6 +144,7 @@ def test_behaviour(one: str, other: str, alike: bool) -> None:
     assert (codes[0] == codes[1]) == alike
 
 
+@pytest.mark.slow
 def test_skeletons_that_behave_alike_have_equal_verdicts() -> None:
     rng = np.random.default_rng(2)
     texts = random_programs.stream(9, 600)
@@ -186,6 +188,7 @@ def entropies(k: int, length: int) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_entropies_of_uniform_tokens() -> None:
     table = measure(draws(np.random.default_rng(0), 4000, 15))
     for name, value in entropies(8, 15).items():
@@ -194,6 +197,7 @@ def test_entropies_of_uniform_tokens() -> None:
     assert table.value.duplication == 1
 
 
+@pytest.mark.slow
 def test_the_bias_of_a_small_sample_is_corrected() -> None:
     """Plug-in trigram entropy of 60 programs lies 0.3 bits too low."""
     mean_entropy = np.mean([measure(draws(np.random.default_rng(i), 60, 15)).value.trigram_entropy for i in range(12)])
@@ -217,6 +221,7 @@ def uniform_stream(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.where(np.arange(programs.shape[1]) < lengths[:, None], programs, np.uint8(tokens.PAD))
 
 
+@pytest.mark.slow
 def test_lempel_ziv_is_1_for_noise_and_near_0_for_repetition() -> None:
     noise = measure(uniform_stream(np.random.default_rng(3), 1000)).loc["lempel_ziv"]
     assert noise.value == pytest.approx(1, abs=0.01)
@@ -241,6 +246,7 @@ def test_lempel_ziv_reads_no_more_than_its_limit(monkeypatch) -> None:
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth() -> None:
     """Means, a ratio of sums and an entropy of a known mixture of four programs: 88 to 100 of 100."""
     rng = np.random.default_rng(11)
@@ -280,6 +286,7 @@ def test_what_has_no_meaning_is_nan() -> None:
     assert table.value.value_coverage == table.value.instruction_pairs == 0
 
 
+@pytest.mark.slow
 def test_neither_row_order_nor_padding_nor_what_follows_the_end_matters() -> None:
     texts = random_programs.stream(5, 200)
     array = tokens.encode(texts, max(map(len, texts)) + 1)

@@ -45,6 +45,7 @@ def _value_in(state: vm.State, name: str) -> int | None:
     return None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(40))
 @given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(-3, 3))
 def test_labels_are_what_the_states_say(texts: list[str], offset: int) -> None:
@@ -147,6 +148,7 @@ def _next_reads(text: str, width: int) -> list[dict[str, int]]:
     return states
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(100))
 @given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(-1, 1))
 def test_liveness_is_what_the_plain_machine_does(texts: list[str], offset: int) -> None:

@@ -16,6 +16,8 @@ from cadmus.training.distributed import processes, rank, world
 from cadmus.training.loop import train
 from tests.training import CFG, QUICK, programs
 
+pytestmark = pytest.mark.slow
+
 
 def test_alone_a_process_is_the_first_of_one() -> None:
     with processes("cpu") as device:

@@ -139,6 +139,7 @@ def test_a_longer_context_than_needed_stays(tmp_path: Path) -> None:
     assert with_changes(load("mini"), layers=8, width=256).cfg.n_ctx == load("mini").cfg.n_ctx == 104
 
 
+@pytest.mark.slow
 def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> None:
     first = train_recipe(RECIPE, tmp_path)
     stages = []
@@ -168,6 +169,7 @@ def test_a_corpus_is_not_replaced_by_a_model(tmp_path: Path) -> None:
         train_recipe(RECIPE, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_stored_corpus_is_trained_on(tmp_path: Path, capsys) -> None:
     corpus = build(MIXED, 256, folder=tmp_path / "corpus")
     small = ["--steps", "2", "--layers", "1", "--width", "32", "--corpus", str(tmp_path / "corpus")]

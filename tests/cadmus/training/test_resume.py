@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,13 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cadmus.corpora.build import build
+from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.models.packed import pack
+from cadmus.programs.mixture import load
 from cadmus.runtime import devices
 from cadmus.runtime.artifacts import ArtifactError
 from cadmus.training import checkpoint, loop
+from cadmus.training.config import TrainConfig
 from cadmus.training.loop import train
 from tests.training import CFG, MIXED, QUICK, parameters, programs, trained
+
+pytestmark = pytest.mark.slow
 
 RUN = """
 import sys
@@ -294,3 +301,24 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_pat
     steps = []
     train(Model(CFG), programs(), config, on_step=lambda now: steps.append(now["step"]), folder=tmp_path)
     assert steps[0] == 6
+
+
+def test_a_state_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Written when modules lay flat, at step 4 of 8: what is stored, and under which names, is as it was."""
+    shutil.copytree(Path(__file__).parents[2] / "data" / "state-before-the-rooms", tmp_path / "run")
+    corpus = build(load("first"), 400)
+    model = Model(ModelConfig(n_layers=1, d_model=32, n_heads=1, d_mlp=64), seed=3)
+    config = TrainConfig(
+        steps=8, batch_size=16, checkpoint_every=4, log_every=2, precision="fp32", average_steps=2, seed=3
+    )
+    steps = []
+    record = train(model, corpus, config, folder=tmp_path / "run", on_step=lambda now: steps.append(now["step"]))
+    assert steps == [5, 6, 7, 8]
+    assert [row["step"] for row in record["log"]] == [2, 4, 6, 8]
+    fresh = Model(model.cfg, seed=3)
+    plain = train(fresh, corpus, config)
+    for resumed, uninterrupted in zip(record["log"], plain["log"], strict=True):
+        assert resumed["tokens"] == uninterrupted["tokens"]
+        assert resumed["loss"] == pytest.approx(uninterrupted["loss"], abs=1e-4)
+    for name, weights in fresh.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weights, atol=1e-4, rtol=1e-3)

@@ -94,6 +94,8 @@ def test_the_machines_own_targets_are_neither_controls_nor_of_other_machines() -
     assert TARGETS.own_states.tolist() == [0, 3, 6]
     assert TARGETS.machines == ("other", "another")
     assert Targets([]).own.shape == (0,)
+    mask = np.array([target.permuted for target in TARGETS])
+    assert list(TARGETS[mask]) == list(TARGETS[np.flatnonzero(mask)]) == [t for t in TARGETS if t.permuted]
     assert repr(TARGETS) == "Targets(8: 4 of the machine, 2 alternative machines)"
 
 

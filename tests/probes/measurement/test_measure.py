@@ -226,9 +226,11 @@ def test_what_cannot_be_measured_is_refused() -> None:
         quick([Target("depth")], [BEFORE, "blocks.3.hook_resid_post"])
     with pytest.raises(ValueError, match="unknown variable 'depht'"):
         quick([Target("depht")])
+    with pytest.raises(ValueError, match="keep= is given the banks of our own probes"):
+        quick([Target("depth")], probe=Ridge(), keep=lambda *_: None)
     with pytest.raises(ValueError, match="no target is given; name a variable or more"):
         quick([])
-    with pytest.raises(ValueError, match="'all_true'.* is none of the 1 targets"):
+    with pytest.raises(ValueError, match=r"'all_true'.* is none of the 1 targets"):
         quick([Target("depth")], broken_down=[Target("all_true")])
     blind = replace(small(), where=small().where & (small().folds != FOLDS.index("test"))[:, None])
     with pytest.raises(ValueError, match=r"the \d+ test programs have no token to probe; give more programs"):
