@@ -6,6 +6,7 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.alternatives.study import AlternativesResults
+from analyses.studies.state.summary import few_programs_warning
 
 
 def summary(results: AlternativesResults) -> tuple[str, ...]:
@@ -30,7 +31,8 @@ def summary(results: AlternativesResults) -> tuple[str, ...]:
         sentences.append(f"It is so for some of the machines only for {len(some)}{_listed(some_phrases)}.")
     if len(none):
         sentences.append(f"It is so for none (greatest gap) for {len(none)}{_listed(_gaps(greatest.loc[none.index]))}.")
-    return tuple(sentences)
+    warning = few_programs_warning(results.config.programs)
+    return (*sentences, warning) if warning else tuple(sentences)
 
 
 def _gaps(rows: pd.DataFrame) -> list[str]:

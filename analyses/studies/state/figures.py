@@ -19,6 +19,7 @@ from probes.measurement.plan import TRAINED, UNTRAINED
 _BEYOND = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6, "center": 0}  # light near 0 in grey too; the sign is printed
 _APART = 0.07  # between the points of several lines at one place
 _SPREAD = 0.6  # of all of them, at most
+MIN_EXPLAINED = 0.15  # R² of a variable, to show how many dimensions it takes: of less, the share of it is noise
 
 # --- scores ----------------------------------------------------------------------------------------------------------
 
@@ -213,9 +214,10 @@ def _bases(ax: Axes, part: pd.DataFrame, bases: list[str], sites: SiteAxis) -> N
 def neurons(table: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
     """Draw how many dimensions and how many neurons a variable needs in the model, at its site, a panel per variable.
 
-    Variables of which the probe without a limit explains next to nothing are left out; None where these are all.
+    Variables of which the probe without a limit explains less than MIN_EXPLAINED of the variance are left out; None
+    where these are all.
     """
-    table = at_best_sites(table[(table.full > 0.02) & (table.model == TRAINED)], scores)
+    table = at_best_sites(table[(table.full > MIN_EXPLAINED) & (table.model == TRAINED)], scores)
     names = list(table.variable.unique())
     if not names:
         return None

@@ -296,7 +296,8 @@ def _dimensions(results: StateResults) -> report.Section | None:
         ),
         figure=figures.neurons(table, results.scores),
         caption="Of the trained model: the share of the R² on validation programs that the probe without a limit has; "
-        "dotted: 95 % of it. Variables of which that explains next to nothing are left out.",
+        "dotted: 95 % of it. Variables of which that explains less than "
+        f"{figures.MIN_EXPLAINED:.0%} are left out.",
         table=table.assign(neurons=table.neurons.map(_neuron_list)),
         display_table=tables.dimensions(table, results.scores),
     )

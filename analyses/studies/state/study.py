@@ -151,7 +151,7 @@ def run(config: StateConfig, progress: Progress = no_progress) -> StateResults:
         broken_down=[Target(name) for name in names],
         breakdowns=_breakdown,
         probe=probe,
-        keep=geometry.GeometryOf(targets, names, _described_numbers(config, names)),
+        keep=None if probe is not None else geometry.GeometryOf(targets, names, _described_numbers(config, names)),
         seed=config.seed,
         progress=progress,
     )

@@ -32,7 +32,7 @@ def summary(results: StateResults) -> tuple[str, ...]:
     surely = clustered.simultaneous(cells.beyond, cells.beyond_low) > MARGIN  # in all cells at once
     read_cells = cells[surely & cells.read.eq(True) & ~cells.variable.isin(read.index)]
     sentences = [
-        _few_programs(results),
+        few_programs_warning(results.programs),
         _read_over_all_tokens(read, rows),
         _read_at_token_classes(read_cells, len(cells)),
         _read_nowhere([name for name in best.index if name not in {*read.index, *read_cells.variable}]),
@@ -54,11 +54,12 @@ def one_line(problem: str) -> str:
     return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]} …"
 
 
-def _few_programs(results: StateResults) -> str:
-    if results.programs >= MIN_PROGRAMS:
+def few_programs_warning(programs: int) -> str:
+    """Say that nothing should be claimed from so few programs; empty where they are enough."""
+    if programs >= MIN_PROGRAMS:
         return ""
     return (
-        f"Nothing should be claimed from this run of {results.programs:,} programs: the controls, too, are fitted on "
+        f"Nothing should be claimed from this run of {programs:,} programs: the controls, too, are fitted on "
         "few tokens and still rise with more, the strongest ones most, so that what is read beyond them here may not "
         f"be with {MIN_PROGRAMS:,} programs or more."
     )
