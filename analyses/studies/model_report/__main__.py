@@ -4,4 +4,5 @@ import sys
 
 from analyses.cli import main
 
-sys.exit(main(["report", *sys.argv[1:]]))
+if __name__ == "__main__":
+    sys.exit(main(["report", *sys.argv[1:]]))
