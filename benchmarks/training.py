@@ -39,7 +39,7 @@ from cadmus.training.loop import train
 _SECONDS = 25.0  # that each side of a comparison is repeated for
 _GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if _GPU else "cpu")
-SHAPE = recipe.load("base" if _GPU else "mini").cfg
+SHAPE = recipe.load("base").cfg if _GPU else recipe.with_changes(recipe.load("mini"), layers=6, width=128).cfg
 BATCH = 4096 if _GPU else 512  # programs
 _PADDED_PARTS = 16  # that a batch is cut into by length where it is padded
 

@@ -21,7 +21,7 @@ from cadmus.models.packed import pack
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.training.distributed import rank, sum_gradients, world
 
-# Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at the shape of `mini`)
+# Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at 6 layers of width 128)
 # and leave the caches, fewer pay more often for what a pass costs whatever its size.
 _PART_TOKENS = {"cpu": 6144}
 _PART_TOKENS_GPU = 32_768

@@ -44,7 +44,6 @@ def test_what_ships_is_what_the_commands_name(capsys) -> None:
         "micro",
         "mini",
         "mini-gpu",
-        "mini-next",
         "ordinary",
     ]
     assert load("dynamics").train.snapshots == 24, "what cadmus-probe dynamics asks for"
