@@ -151,7 +151,8 @@ class Mixture:
         """The phases in order, the rest of training last: (its share of training, a mixture without phases)."""
         if not self.phases:
             return ((1.0, self),)
-        parts, start = [], 0.0
+        parts = []
+        start = 0.0
         for phase in self.phases:
             parts.append((phase.until - start, Mixture(self.name, phase.components, self.hold_out)))
             start = phase.until

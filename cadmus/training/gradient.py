@@ -21,8 +21,8 @@ from cadmus.models.packed import pack
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.training.distributed import rank, sum_gradients, world
 
-# Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at 6 layers of width 128)
-# and leave the caches, fewer pay more often for what a pass costs whatever its size.
+# Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at 6 layers of width
+# 128) and leave the caches, fewer pay more often for what a pass costs whatever its size.
 _PART_TOKENS = {"cpu": 6144}
 _PART_TOKENS_GPU = 32_768
 _MIN_TOKENS = 1024  # in a part, or a core does without: of smaller ones a step takes up to three times as long

@@ -73,7 +73,8 @@ def load(source: str) -> Probe:
 class CustomSiteProbes:
     """Fitted copies of a user's probe at one site, one per target."""
 
-    thread_safe: ClassVar[bool] = False  # a user's probe may not be
+    thread_safe: ClassVar[bool] = False
+    """A user's probe may not be thread-safe, so that each runs on its own."""
 
     fitted: tuple[Any, ...]
     """The copy of each target, None where it could not be fitted."""

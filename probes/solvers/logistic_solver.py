@@ -228,7 +228,8 @@ def _quasi_newton(gradient: Tensor, pairs: list, multiply: Callable[[Tensor], Te
 
     pairs: steps, changes of gradient, and their products, from the oldest to the latest.
     """
-    product, shares = gradient.clone(), []
+    product = gradient.clone()
+    shares = []
     for step, change, curvature in reversed(pairs):
         shares.append(_dot(step, product) / curvature)
         product.addcmul_(change, shares[-1], value=-1)

@@ -52,6 +52,7 @@ class SiteProbes:
     """The fitted linear probes of one site."""
 
     thread_safe: ClassVar[bool] = True
+    """`predict` may run on several threads at once."""
 
     targets: int
     """How many targets there are."""
@@ -110,7 +111,9 @@ class SiteProbes:
 
 def fit(train: Bank, validation: Bank, targets: Sequence[Target]) -> SiteProbes:
     """Fit the probes of all targets of the banks, each with the penalty that `validation` prefers."""
-    problems, notes, classifiers = {}, {}, []
+    problems: dict[int, str] = {}
+    notes: dict[int, str] = {}
+    classifiers = []
     by_mask: dict[int, list[int]] = {}  # targets of one mask are regressed together
     shrinkages: dict[int, float] = {}  # chosen once per mask: the covariance is nearly the same
     for k, target in enumerate(targets):

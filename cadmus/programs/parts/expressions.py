@@ -197,15 +197,19 @@ class Source:
 def source(length: int, weighting: Weighting) -> Source:
     """The weighted expressions of one length, 1 to `MAX_LENGTH`."""
     if length > MAX_ENUMERATED:
-        tokens, parts = None, _parts(length, weighting)
-        result, weight = parts.result, parts.weight
+        tokens = None
+        parts = _parts(length, weighting)
+        result = parts.result
+        weight = parts.weight
     else:
         expressions = pool(length, weighting.operators)
         assert expressions.tokens is not None, "a pool of this length lists its expressions"
         weight = _weights(expressions, expressions.tokens, weighting)
         keep = weight > 0
-        tokens, parts = expressions.tokens[keep], None
-        result, weight = np.repeat(expressions.values, expressions.counts)[keep], weight[keep]
+        tokens = expressions.tokens[keep]
+        parts = None
+        result = np.repeat(expressions.values, expressions.counts)[keep]
+        weight = weight[keep]
     values, first = np.unique(result, return_index=True)
     starts = np.append(first, len(weight))
     ends = np.append(0.0, np.cumsum(weight))
