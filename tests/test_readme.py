@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import typer
 
@@ -144,3 +145,14 @@ def test_the_map_has_a_line_for_every_file():
     lines = [f"](../{path.relative_to(ROOT)})" for path in files if not path.name.startswith("__")]
     assert len(lines) > 100
     assert not [line for line in lines if line not in text]
+
+
+def test_what_the_readme_says_of_completion_stands_in_the_report():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(ROOT / "reports" / "tables" / "completion.csv").set_index(["split", "family"]).accuracy
+    families = [family for split, family in table.index if split == "test"]
+    assert len(families) == 11
+    for row, split in (("unseen programs", "test"), ("unseen skeletons", "test_skeleton")):
+        assert f"| {row} | " + " | ".join(f"{table[split, family]:.2f}" for family in families) + " |" in text
+    for split, family in table.index[~table.index.get_level_values("split").isin(["test", "test_skeleton"])]:
+        assert f"{table[split, family]:.2f}" in text, split
