@@ -218,7 +218,7 @@ def test_files_that_are_no_text(errors, tmp_path):
         (["probe", "--variable", "reg.e"], "unknown variable 'reg.e'; there are depth, all_true"),
         (["probe", "--variable", "depth", "--variable", "depth"], "variables depth, depth name one twice"),
         (["probe", "--site", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
-        (["probe", "--family", "nothing"], "mixture 'default' has no family 'nothing'; it has arith"),
+        (["probe", "--family", "nothing"], "mixture 'mini' has no family 'nothing'; it has arith"),
         (["probe", "--probe", "nowhere.py:Probe"], "nowhere.py"),
         (["alternatives", "--machines", "0"], "'--machines': Input should be greater than or equal to 1"),
         (["dynamics"], "Missing argument 'runs'. (see cadmus-probe dynamics --help)"),

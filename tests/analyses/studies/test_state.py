@@ -436,7 +436,8 @@ def test_full_lists_everything() -> None:
     trained = checkpoint.load("cadmus-mini")
     config = StateConfig(full=True)
     sites, variables = study._sites(config, trained.model), study._variables(config)
-    assert len(sites) == 7 + 6 * 5
+    layers = trained.model.cfg.n_layers
+    assert len(sites) == (layers + 1) + layers * 5
     assert set(sites) <= set(lens.check_readable(trained.model, None))
     assert set(VARIABLES) - {"needed.relation"} <= set(variables)
     assert {"needed.relation", "needed.value", "reg.d.read_distance", "stack.3.length"} <= set(variables)
