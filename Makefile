@@ -34,7 +34,7 @@ format: $(VENV)/installed
 agreement: $(VENV)/installed  ## interpreter and compiled machine on a million programs
 	$(BIN)/python -m tests.agreement 1000000
 
-fuzz: $(VENV)/installed  ## the properties that hypothesis looks for, with ten times the examples (a quarter of an hour)
+fuzz: $(VENV)/installed  ## the properties that hypothesis looks for, with ten times the examples (a few minutes)
 	EXAMPLES=10 $(BIN)/python -m pytest -n auto -m hypothesis
 
 $(VENV)/installed: pyproject.toml constraints.txt
