@@ -79,7 +79,8 @@ def test_cores_give_the_bits_of_parts_one_after_another(monkeypatch: pytest.Monk
     finally:
         torch.set_num_threads(before)
     (loss, parallel, n_threads), (inline_loss, inline, n_inline_threads) = results
-    assert (n_threads, n_inline_threads) == (3, 1)
+    assert n_threads in (2, 3), "a thread that is early may take two parts"
+    assert n_inline_threads == 1
     assert loss == inline_loss
     assert all(torch.equal(tensor, other) for tensor, other in zip(parallel, inline, strict=True))
 
