@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import tempfile
 import time
 from itertools import islice
+
+import joblib
 
 from benchmarks import plain_programs
 from benchmarks.measure import Measurement, benchmark
@@ -45,7 +46,7 @@ def programs_paper() -> list[Measurement]:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return joblib.cpu_count()
 
 
 def _corpus(name: str, size: int) -> list[Measurement]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from analyses.commands.terminal import (
     save_table,
     write_page,
 )
+from cadmus.runtime.checks import MAX_SEED
 
 data = typer.Typer(
     help="Build, describe, sample and compare training distributions.",
@@ -26,7 +26,7 @@ data = typer.Typer(
 )
 
 Source = Annotated[str, typer.Argument(help="A mixture (a name or a TOML file) or the folder of a corpus.")]
-Seed = Annotated[int, typer.Option(help="Seed of the programs drawn.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of the programs drawn.", min=0, max=MAX_SEED)]
 PerFamily = Annotated[int, typer.Option(help="Programs measured of each family.", min=1)]
 
 
@@ -51,6 +51,8 @@ def build(
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core where left out.", min=1)] = None,
 ) -> None:
+    import joblib
+
     from cadmus.corpora.build import build as make
     from cadmus.programs.mixture import load
 
@@ -59,7 +61,7 @@ def build(
     if not size:
         raise ValueError(f"mixture {mix.name!r} does not say how many programs; pass --programs")
     check_writable(out, "corpus")
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or joblib.cpu_count()
     with progress_bars() as progress:
         corpus = make(mix, size, seed, folder=out, workers=workers, progress=progress)
     rows = [("family", "programs", "draws per program")]
@@ -91,7 +93,12 @@ def describe(
     from analyses.studies.distribution.study import DistributionConfig
 
     config = DistributionConfig(source=source, programs=programs, seed=seed)
-    write_page(make, config, out or Path("reports") / Path(source).stem)
+    write_page(make, config, out or Path("reports") / _page_name(source))
+
+
+def _page_name(source: str) -> str:
+    """The name of the page about a mixture or corpus: one for each path, dots and folders kept."""
+    return "--".join(part.strip("/\\:") for part in Path(source.removesuffix(".toml")).parts)
 
 
 @data.command(

@@ -14,6 +14,7 @@ machine = typer.Typer()
 
 
 @machine.command(
+    context_settings={"ignore_unknown_options": True},  # a program may begin with a minus
     help=paragraphs(
         """
         Run a program on the machine and explain it, token by token.
@@ -21,8 +22,8 @@ machine = typer.Typer()
         Example: cadmus-probe vm '[3A4Bab+7=.]'
 
         Each row shows the stack after the token (top right), the registers in use, the fuel left, and why a NAN arose.
-        A program holds 65 one-character instructions, which docs/machine.md lists. One that begins with a minus needs
-        the brackets; one with quotes or backslashes is easier in a file.
+        A program holds 65 one-character instructions, which docs/machine.md lists; spaces between them do not count.
+        One with quotes or backslashes is easier in a file.
         """
     )
 )
@@ -42,7 +43,7 @@ def vm(
         text = read_text(file)
     else:
         raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
-    text = text.strip()
+    text = "".join(text.split())
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
     print(explain(text))

@@ -101,8 +101,10 @@ def write_page(make: Callable[[C, Path, Progress], Path], config: C, out: Path) 
 
     make: a study's `page.make`; config: its config.
     """
+    from cadmus.runtime.folder_lock import sole_writer
+
     check_writable(out, "report")
-    with progress_bars() as progress:
+    with sole_writer(out), progress_bars() as progress:
         page = make(config, out, progress)
     print(page)
 

@@ -22,11 +22,13 @@ import numpy as np
 from cadmus.corpora import corpus, held_out
 from cadmus.corpora.corpus import Corpus, Shard
 from cadmus.corpora.membership import HashSet, program_hashes
-from cadmus.corpora.shards import DrawnShard, Section, draw_shard, sections, worker_pool
+from cadmus.corpora.shards import DrawnShard, Section, draw_shard, sections
 from cadmus.programs.mixture import Mixture, to_dict
 from cadmus.runtime import artifacts
+from cadmus.runtime.folder_lock import sole_writer
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
+from cadmus.runtime.workers import UNGUARDED, WorkerPool, check_guard
 
 OUT_OF_DISTRIBUTION = 2000  # programs per out-of-distribution set
 _STAGE = "build the corpus"  # of the progress
@@ -61,9 +63,11 @@ def build(
     Raises:
         ValueError: The size is 0, a family runs out of programs, or an out-of-distribution set has programs of the
             corpus.
-        ArtifactError: The folder holds something else.
+        ArtifactError: The folder holds something else, or another run writes to it.
         OSError: Nothing can be written, or workers die again and again.
     """
+    if workers > 1:
+        check_guard()
     size = mixture.programs if size is None else size
     if size < 1:
         raise ValueError(f"a corpus of {size} programs is empty; ask for one or more")
@@ -85,7 +89,7 @@ def build(
         "shards": [],
         "out_of_distribution": {},
     }
-    with artifacts.new_folder(folder, "corpus", resume=name, **about) as partial:
+    with sole_writer(folder), artifacts.new_folder(folder, "corpus", resume=name, **about) as partial:
         finished_shards = list(_finish_shards(plan, seed, workers, size, _Disk(partial), progress))
         result = _assemble(mixture, seed, finished_shards)
         for set_name, programs in result.out_of_distribution.items():
@@ -278,7 +282,7 @@ class _DrawAhead:
         self.plan = plan
         self.seed = seed
         self.workers = workers
-        self.pool = worker_pool(workers)
+        self.pool = WorkerPool(workers)
         self.pending: dict[tuple[int, int], Future] = {}  # by section index and shard number
 
     def draw(self, i: int, number: int, n_section: int) -> DrawnShard:
@@ -291,12 +295,12 @@ class _DrawAhead:
                 return shard
             except BrokenProcessPool:
                 n_deaths += 1
+                cause = self.pool.cause_of_death()
                 self.close()  # waits: what is left of a pool disturbs the exit of Python
-                if n_deaths == _MAX_DEATHS:
-                    raise OSError(
-                        f"{n_deaths} times in a row a worker died; is there enough memory? Use fewer workers"
-                    ) from None
-                self.pool = worker_pool(self.workers)
+                if n_deaths == _MAX_DEATHS or cause == UNGUARDED:  # which no other try would mend
+                    times = f"{n_deaths} times in a row a" if n_deaths > 1 else "a"
+                    raise OSError(f"{times} worker died: {cause}") from None
+                self.pool = WorkerPool(self.workers)
                 self.pending = {}
 
     def _submit_ahead(self, i: int, number: int, n_section: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from cadmus.corpora.membership import contains
 from cadmus.corpora.shards import stack_programs
 from cadmus.machine import tokens
-from cadmus.programs.mixture import Mixture, from_dict
+from cadmus.programs.mixture import Mixture, from_dict, ships
 from cadmus.runtime import artifacts
 from cadmus.runtime.seeds import generator
 
@@ -150,6 +150,12 @@ def fingerprint(mixture: Mixture, seed: int, size: int) -> str:
 
 
 # --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+def is_meant(source: Path | str) -> bool:
+    """Whether a path names a corpus, not a mixture: a folder, unless it has the name of a mixture that ships and holds
+    something else."""
+    return Path(source).is_dir() and (artifacts.holds(source, "corpus") or not ships(source))
 
 
 def load(folder: Path | str) -> Corpus:

@@ -7,16 +7,12 @@ holds out, in the order of their hashes (which is as good as random), each once.
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
 
-import numba
 import numpy as np
 
 from cadmus.corpora.membership import program_hashes
@@ -26,6 +22,7 @@ from cadmus.programs.families import Family
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime.seeds import generator
+from cadmus.runtime.workers import WorkerPool
 
 MAX_DRAWS = 1 << 18  # programs drawn per shard
 MIN_DRAWS = 1 << 10
@@ -128,6 +125,7 @@ def stream_programs(
 
     Raises:
         ValueError: The mixture has phases, and `batches` is None.
+        OSError: A worker died.
     """
     if mixture.phases and batches is None:
         raise ValueError(f"mixture {mixture.name!r} has phases, so a stream needs to know its length: pass batches=")
@@ -136,14 +134,17 @@ def stream_programs(
     if not workers:
         yield from itertools.starmap(draw_batch, arguments)
         return
-    with worker_pool(workers) as pool:
+    with WorkerPool(workers) as pool:
         pending: deque[Future] = deque()
-        for batch_arguments in arguments:
-            pending.append(pool.submit(draw_batch, *batch_arguments))
-            if len(pending) > 2 * workers:
+        try:
+            for batch_arguments in arguments:
+                pending.append(pool.submit(draw_batch, *batch_arguments))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise OSError(f"a worker that draws programs died: {pool.cause_of_death()}") from None
 
 
 def draw_batch(mixture: Mixture, fraction: float, seed: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,26 +171,3 @@ def stack_programs(parts: list[np.ndarray]) -> np.ndarray:
         out[start : start + len(part), : part.shape[1]] = part
         start += len(part)
     return out
-
-
-def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Start processes that draw programs, one thread each. They start afresh, so nothing of this process is copied into
-    them; a script that asks for some must have its own work under `if __name__ == "__main__":`."""
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
-    # Start all at the first submit: a pool that starts one while another dies may wait for it for ever.
-    pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]  # of CPython, private
-    return pool
-
-
-def _start_worker() -> None:
-    numba.config.NUMBA_NUM_THREADS = 1  # type: ignore[attr-defined]  # numba sets its options at run time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End when the parent does, even where it was killed: a worker that waits for work would never notice."""
-    parent = parent_process()
-    assert parent is not None, "a worker has a parent"
-    parent.join()
-    os._exit(1)

@@ -185,6 +185,11 @@ def _check_components(owner: str, components: tuple[Component, ...]) -> None:
 # --- TOML ------------------------------------------------------------------------------------------------------------
 
 
+def ships(name: str | Path) -> bool:
+    """Whether a mixture of this name ships with the package."""
+    return str(name) in shipped.names("mixtures")
+
+
 def load(source: str | Path) -> Mixture:
     """The mixture in a TOML file, or one that ships with the package, by name (`shipped.names("mixtures")`).
 
@@ -193,7 +198,7 @@ def load(source: str | Path) -> Mixture:
     path = Path(source)
     if path.suffix == ".toml" or path.is_file():
         return from_toml(read_text(path), str(path))
-    if str(source) not in shipped.names("mixtures"):
+    if not ships(source):
         names = ", ".join(shipped.names("mixtures"))
         raise ValueError(f"no mixture {str(source)!r}; name a TOML file or one of {names}")
     return from_toml(read_text(shipped.path("mixtures", str(source))), str(source))

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -43,13 +44,13 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
     """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
+    name = path.parent / f"{_PARTIAL}{secrets.token_hex(8)}"
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)  # less umask
     try:
         with _file_named_in_errors(path), os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it private
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -70,9 +71,9 @@ def _file_named_in_errors(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path | str) -> str:
-    """Read UTF-8 text. Raises ArtifactError, naming the file, for anything else."""
+    """Read UTF-8 text, with or without a byte order mark. Raises ArtifactError, naming the file, for anything else."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ArtifactError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); name a text file"
@@ -248,6 +249,13 @@ def _check_not_in_the_way(folder: Path, kind: str, files: dict[str, dict[str, An
 
 def _is_same(path: Path, description: dict[str, Any] | None) -> bool:
     return description is not None and describe_file(path) == description
+
+
+def holds(folder: Path | str, kind: str) -> bool:
+    """Whether a folder holds an artifact of this kind, finished, or half-written as far as can be told."""
+    folder = Path(folder)
+    present_kind = _earlier_manifest(folder).get("kind")
+    return present_kind == kind or (present_kind is None and any(folder.glob(f"{_PARTIAL}*")))
 
 
 def drop_partial(folder: Path | str, resume: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAX_SEED = 2**63 - 1  # the largest that every generator takes
+
 
 def check_at_least(config: object, minimum: float, *names: str) -> None:
     """ValueError, `NAME = VALUE must be MINIMUM or more`, unless each named field of the config is; NaN is not."""
@@ -9,3 +11,10 @@ def check_at_least(config: object, minimum: float, *names: str) -> None:
         value = getattr(config, name)
         if not value >= minimum:
             raise ValueError(f"{name} = {value} must be {minimum} or more")
+
+
+def check_seed(config: object) -> None:
+    """ValueError unless the config's `seed` lies in 0..`MAX_SEED`."""
+    seed = config.seed  # type: ignore[attr-defined]
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed = {seed} must lie in 0..{MAX_SEED}")

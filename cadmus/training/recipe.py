@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from cadmus.programs import mixture
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts, tables
 from cadmus.runtime.devices import AUTO
+from cadmus.runtime.folder_lock import sole_writer
 from cadmus.runtime.progress import Progress, no_progress
+from cadmus.runtime.workers import check_guard
 from cadmus.training import checkpoint
 from cadmus.training.config import TrainConfig, check_fits
 from cadmus.training.distributed import rank
@@ -100,10 +103,26 @@ def train_recipe(
 
     Raises:
         ValueError: the corpus is of another mixture, or the state in the folder of another run.
-        ArtifactError: the folder holds something else, the model of another run too.
+        ArtifactError: the folder holds something else, the model of another run too, or another run writes to it.
         FloatingPointError: as `train`.
     """
+    if workers:
+        check_guard()
     _check_corpus(recipe, corpus)
+    with sole_writer(folder) if rank() == 0 else contextlib.nullcontext():
+        return _train(recipe, folder, corpus, device, workers, progress, note)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path | str,
+    corpus: Corpus | None,
+    device: str,
+    workers: int,
+    progress: Progress,
+    note: Note,
+) -> checkpoint.Checkpoint | None:
+    """`train_recipe` in a folder that is held."""
     model, start = _initial_model(recipe)
     finished = _finished_model(recipe, corpus, start, folder)
     if finished is not None:

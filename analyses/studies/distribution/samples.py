@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from cadmus.corpora import corpus, held_out
@@ -24,7 +22,7 @@ def take(
     Programs of a corpus are taken from it for the split train; all others are drawn. Raises ValueError for an unknown
     family, split or set.
     """
-    stored = corpus.load(source) if Path(source).is_dir() else None
+    stored = corpus.load(source) if corpus.is_meant(source) else None
     mix = mixture.load(source) if stored is None else stored.mixture
     if out_of_distribution is not None:
         return _of_set(mix, out_of_distribution, families, n, seed)

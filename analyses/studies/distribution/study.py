@@ -7,7 +7,6 @@ it). Every property stands beside its 95 % interval.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from cadmus.corpora.shards import stack_programs, train_only
 from cadmus.programs import mixture
 from cadmus.programs.mixture import Mixture
 from cadmus.properties import structure
-from cadmus.runtime.checks import check_at_least
+from cadmus.runtime.checks import check_seed
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
 from cadmus.statistics.jackknife import MIN_PROGRAMS
@@ -41,7 +40,7 @@ class DistributionConfig:
     """Seed of the programs drawn, and of the groups of the jackknife."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 0, "seed")
+        check_seed(self)
         if self.programs < _MIN_FAMILY_PROGRAMS:
             raise ValueError(
                 f"{self.programs} programs per family are too few to measure; ask for {_MIN_FAMILY_PROGRAMS:,} or more"
@@ -119,7 +118,7 @@ def open_source(config: DistributionConfig) -> Source:
 
     Programs drawn from a mixture are those that training may see: of the split `train`, none held out.
     """
-    if Path(config.source).is_dir():
+    if corpus.is_meant(config.source):
         stored = corpus.load(config.source)
         names = [name for name in stored.families if stored.counts[name]]
         samples = {name: corpus.sample(stored, config.programs, config.seed, name) for name in names}

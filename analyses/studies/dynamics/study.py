@@ -18,7 +18,7 @@ import pandas as pd
 from analyses.studies.dynamics.relations import correlations, lead
 from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture
-from cadmus.runtime.checks import check_at_least
+from cadmus.runtime.checks import check_at_least, check_seed
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states.alternatives import Alternative, alternatives
@@ -58,7 +58,7 @@ class DynamicsConfig:
                 "seeds: cadmus-probe train --recipe dynamics --seed K --out runs/dynamics/K"
             )
         check_at_least(self, 1, "programs", "eval_programs")
-        check_at_least(self, 0, "seed")
+        check_seed(self)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from cadmus.programs.families import Compare
 from cadmus.programs.families.compare import RELATIONS, relation
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.parts.pieces import join, same
-from cadmus.runtime.checks import check_at_least
+from cadmus.runtime.checks import check_at_least, check_seed
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
@@ -74,7 +74,7 @@ class PaperConfig:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "eval_programs", "reach", "programs")
         check_at_least(self, MIN_NUMBER_PROGRAMS, "number_programs")
-        check_at_least(self, 0, "seed")
+        check_seed(self)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,21 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert artifacts.write_bytes(str(path), b"two") == path
     assert path.read_bytes() == b"two"
     assert names(tmp_path) == {"new", "new/file"}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_mode_of_a_file_is_by_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        path = artifacts.write_bytes(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbfname = 1")
+    assert artifacts.read_text(tmp_path / "x.toml") == "name = 1"
 
 
 def test_json(tmp_path: Path) -> None:
