@@ -5,6 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+FLOATS = (np.float64, np.float32)
+
+
+def validated(estimator: BaseEstimator, X: np.ndarray, *y: np.ndarray, **options: Any) -> Any:
+    """What scikit-learn's `validate_data` makes of X, or of X and y, as float64 or float32: the one door by which
+    arrays come to our estimators.
+
+    Raises ValueError as it does, and for an array of which entries are masked: they would be read as if they were not.
+    """
+    for array in (X, *y):
+        check_unmasked(array)
+    return validate_data(estimator, X, *y, dtype=FLOATS, **options)
+
+
+class Unmasked:
+    """Estimators whose `score` refuses labels behind a mask, too."""
+
+    def score(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+        """scikit-learn's: the accuracy, or R^2, of predictions of X [n, features] for y [n]."""
+        check_unmasked(X)
+        check_unmasked(y)
+        return super().score(X, y, sample_weight)  # type: ignore[misc]  # of the mixin behind
+
+
+def check_unmasked(array: Any) -> None:
+    """Raise ValueError for a masked array with masked entries."""
+    if np.ma.is_masked(array):
+        n = int(np.ma.getmaskarray(array).sum())
+        raise ValueError(f"{n:,} entries are masked, and would be read as if they were not; leave those rows out")
 
 
 def check_rows(n: float, rows: str = "rows", minimum: int = 2) -> None:

@@ -11,16 +11,14 @@ from typing import Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from probes.solvers import linear
-from probes.solvers.checks import check_classes
+from probes.solvers.checks import Unmasked, check_classes, validated
 from probes.solvers.moments import Moments
 
-_FLOATS = (np.float64, np.float32)
 
-
-class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class RidgeProbe(Unmasked, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Ridge regression: ||y - X coef - intercept||^2 + alpha ||coef||^2 is least.
 
     `fit` makes `coef_` [features] or [targets, features] and `intercept_`.
@@ -41,24 +39,27 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Add rows; the fit is then to all rows so far."""
         earlier = self._moments
-        X, y = validate_data(
-            self, X, y, reset=earlier is None, dtype=_FLOATS, multi_output=True, y_numeric=True, ensure_min_samples=1
-        )
-        self._flat = y.ndim == 1
+        X, y = validated(self, X, y, reset=earlier is None, multi_output=True, y_numeric=True, ensure_min_samples=1)
+        outputs = y.shape[1:]
+        if earlier is not None and outputs != self._outputs:
+            raise ValueError(
+                f"y has shape {y.shape}, but earlier calls had {('n', *self._outputs)}; give as many outputs each time"
+            )
+        self._outputs = outputs
         added = Moments.of(X, y.reshape(len(y), -1))
         self._moments = added if earlier is None else earlier + added
         solution = linear.solve_ridge(self._moments, self.alpha)
         coef, intercept = solution.coef.T, solution.intercept
-        self.coef_, self.intercept_ = (coef[0], intercept[0]) if self._flat else (coef, intercept)
+        self.coef_, self.intercept_ = (coef, intercept) if outputs else (coef[0], intercept[0])
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The predicted numbers: [n] or [n, targets], as y was."""
         check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=_FLOATS) @ self.coef_.T + self.intercept_
+        return validated(self, X, reset=False) @ self.coef_.T + self.intercept_
 
 
-class _Classifier(ClassifierMixin, BaseEstimator):
+class _Classifier(Unmasked, ClassifierMixin, BaseEstimator):
     """The part that the two classifiers share: moments with one output per class; two classes have one row of
     coefficients. A subclass has `_solve`."""
 
@@ -80,7 +81,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):
         ValueError for labels of one class, and for labels that are not among the classes.
         """
         earlier = self._moments
-        X, y = validate_data(self, X, y, reset=earlier is None, dtype=_FLOATS)
+        X, y = validated(self, X, y, reset=earlier is None)
         check_classification_targets(y)
         if earlier is None:
             self.classes_ = np.unique(y if classes is None else classes)
@@ -100,7 +101,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """The score of every class, [n, classes]; of two classes [n], above 0 for the second."""
         check_is_fitted(self)
-        scores = validate_data(self, X, reset=False, dtype=_FLOATS) @ self.coef_.T + self.intercept_
+        scores = validated(self, X, reset=False) @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: np.ndarray) -> np.ndarray:

@@ -14,15 +14,15 @@ from joblib import cpu_count
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.threads import on_threads
-from probes.solvers.checks import check_classes, check_finite_rows
+from probes.solvers.checks import Unmasked, check_classes, check_finite_rows, validated
 from probes.solvers.logistic_solver import Design, Problem, minimize
 
 
-class LogisticProbe(ClassifierMixin, BaseEstimator):
+class LogisticProbe(Unmasked, ClassifierMixin, BaseEstimator):
     """Multinomial logistic regression with scikit-learn's objective: C * sum of log-losses + ||coef||^2 / 2.
 
     `fit` makes `classes_`, `coef_` [classes, features] and `intercept_` [classes] (two classes: one row, that of the
@@ -46,7 +46,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         warm_start: a probe fitted to the same classes, from whose solution the solver starts. Raises ValueError for
         labels of one class.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        X, y = validated(self, X, y)
         check_classification_targets(y)
         design = Design.of(torch.from_numpy(X if X.flags.writeable else X.copy()))
         return self._fit(design, np.arange(len(y)), y, warm_start)
@@ -91,7 +91,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """The score of every class, [n, classes]; of two classes that of the second, [n]."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validated(self, X, reset=False)
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 

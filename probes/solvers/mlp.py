@@ -15,15 +15,14 @@ import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cadmus.runtime.devices import resolve_device
-from probes.solvers.checks import check_classes, constant_message
+from probes.solvers.checks import Unmasked, check_classes, constant_message, validated
 
 VALIDATION_FRACTION = 0.15  # of the rows, for early stopping, where no validation data are given
 CHUNK = 65536  # rows predicted at once
-_FLOATS = (np.float64, np.float32)
 
 Parameters = list[Tensor]
 """First layer [inputs, hidden] and its bias, second layer [outputs, hidden] and its bias. With a second layer [hidden,
@@ -95,7 +94,7 @@ class _Probe(BaseEstimator):
     def _raw(self, X: np.ndarray) -> np.ndarray:
         """The network's outputs [n, outputs], in double precision, so that they do not depend on the batch."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=_FLOATS)
+        X = validated(self, X, reset=False)
         (first, second), (first_bias, second_bias) = self.coefs_, self.intercepts_
         chunks = (X[start : start + CHUNK] for start in range(0, len(X), CHUNK))
         return np.concatenate([(chunk @ first + first_bias).clip(0) @ second + second_bias for chunk in chunks])
@@ -105,10 +104,10 @@ class _Probe(BaseEstimator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Validation (X, y) as arrays, checked by scikit-learn as training data are."""
         x, y = validation
-        return validate_data(self, x, y, reset=False, dtype=_FLOATS, **checks)
+        return validated(self, x, y, reset=False, **checks)
 
 
-class MLPClassifierProbe(ClassifierMixin, _Probe):
+class MLPClassifierProbe(Unmasked, ClassifierMixin, _Probe):
     """A classifier with one hidden layer: ReLU, softmax, AdamW, early stopping on the validation log-loss.
 
     hidden: units; lr, weight_decay, batch_size: AdamW's; epochs: at most; patience: epochs without improvement before
@@ -124,7 +123,7 @@ class MLPClassifierProbe(ClassifierMixin, _Probe):
         validation: (X, y) to stop by; without it 15 % of the rows, of whatever programs. Raises ValueError for labels
         of one class, and for validation rows none of which has a class of y.
         """
-        X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_min_samples=2)
+        X, y = validated(self, X, y, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         check_classes(self.classes_)
@@ -151,7 +150,7 @@ class MLPClassifierProbe(ClassifierMixin, _Probe):
         return self.classes_[best]
 
 
-class MLPRegressorProbe(MultiOutputMixin, RegressorMixin, _Probe):
+class MLPRegressorProbe(Unmasked, MultiOutputMixin, RegressorMixin, _Probe):
     """Regression with one hidden layer: ReLU, squared error of standardized targets, AdamW, early stopping.
 
     Parameters and attributes are those of `MLPClassifierProbe`, with a column of the second layer per target; the
@@ -165,7 +164,7 @@ class MLPRegressorProbe(MultiOutputMixin, RegressorMixin, _Probe):
         constant target.
         """
         checks = {"multi_output": True, "y_numeric": True}
-        X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_min_samples=2, **checks)
+        X, y = validated(self, X, y, ensure_min_samples=2, **checks)
         self._flat = y.ndim == 1
         y = y.reshape(len(y), -1).astype(np.float64)
         mean, scale = y.mean(0), y.std(0)
