@@ -20,7 +20,7 @@ coverage: $(VENV)/installed  ## every test, and the statements that they reach (
 		--cov=cadmus --cov=probes --cov=analyses --cov-report=term
 
 test-lens4: $(LENS4)/installed  ## conversions to transformer-lens 4, which needs an environment of its own
-	EXPECTED_TRANSFORMER_LENS=4 $(LENS4)/bin/python -m pytest tests/cadmus/models/test_lens.py
+	EXPECTED_TRANSFORMER_LENS=4 $(LENS4)/bin/python -m pytest tests/cadmus/models/test_lens.py tests/cadmus/models/test_hooks.py
 
 lint: $(VENV)/installed  ## style, formatting and types
 	$(BIN)/ruff check .
@@ -31,8 +31,9 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-agreement: $(VENV)/installed  ## interpreter and compiled machine on a million programs
+agreement: $(VENV)/installed  ## interpreter and compiled machine on a million programs, and on a million edited states
 	$(BIN)/python -m tests.agreement 1000000
+	$(BIN)/python -m tests.oracle_agreement 1000000
 
 fuzz: $(VENV)/installed  ## the properties that hypothesis looks for, with ten times the examples (a few minutes)
 	EXAMPLES=10 $(BIN)/python -m pytest -n auto -m hypothesis

@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    if sys.stdout is None:
+        return _fail("standard output is closed, so that nothing could be told; redirect it to a file, or /dev/null")
     try:
         code = app(arguments, prog_name="cadmus-probe", standalone_mode=False)
     except typer.exceptions.TyperException as error:  # usage: unknown options, bad values
@@ -74,6 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         return _fail(_describe(error))
+    except MemoryError:
+        if debug:
+            raise
+        return _fail("out of memory; ask for fewer programs, or free some")
     except Exception as error:
         if debug:
             raise

@@ -118,11 +118,21 @@ def _differ(
         expected = [state for text in texts for state in all_states(text, array.shape[1], semantics)]
     else:
         expected = [last_state(text, semantics) for text in texts]
-    depth = np.array([len(state.stack) for state in expected])
-    entries = int(depth.max())
+    entries = max(len(state.stack) for state in expected)
     traces = kernel.traces(array, kernel_semantics, entries=entries, contents=True, threads=1)
-    from_position = 0 if states else array.shape[1] - 1
-    last = slice(array.shape[1] - 1, None, array.shape[1]) if states else slice(None)
+    if states_differ(expected, traces, states):
+        return True
+    last = expected[array.shape[1] - 1 :: array.shape[1]] if states else expected
+    true = [vm.all_true(state.stack) for state in last]
+    return not np.array_equal(true, kernel.verdicts(array, kernel_semantics, threads=1))
+
+
+def states_differ(expected: list[vm.State], traces: kernel.Traces, states: bool) -> bool:
+    """Whether `traces` (of all stack entries, with contents) differ from the states of every program, one after the
+    other: those after each token, or (without `states`) the last alone."""
+    n, width, entries = traces.stack.kind.shape
+    from_position = 0 if states else width - 1
+    depth = np.array([len(state.stack) for state in expected])
     true = np.array([vm.all_true(state.stack) for state in expected])
     plain = (
         (depth, traces.depth),
@@ -131,10 +141,8 @@ def _differ(
     )
     if any(not np.array_equal(mine, theirs[:, from_position:].ravel()) for mine, theirs in plain):
         return True
-    if not np.array_equal(true[last], kernel.verdicts(array, kernel_semantics, threads=1)):
-        return True
     stack, registers = (values[:, from_position:] for values in (traces.stack, traces.registers))
-    used = np.arange(entries) < depth.reshape(len(texts), -1)[:, :, None]
+    used = np.arange(entries) < depth.reshape(n, -1)[:, :, None]
     unused = _kernel_rows(stack, ~used)
     if unused.any():  # kind "none" is 0, and so is every field
         return True

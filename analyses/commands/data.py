@@ -16,7 +16,6 @@ from analyses.commands.terminal import (
     save_table,
     write_page,
 )
-from cadmus.runtime.checks import MAX_SEED
 
 data = typer.Typer(
     help="Build, describe, sample and compare training distributions.",
@@ -26,7 +25,7 @@ data = typer.Typer(
 )
 
 Source = Annotated[str, typer.Argument(help="A mixture (a name or a TOML file) or the folder of a corpus.")]
-Seed = Annotated[int, typer.Option(help="Seed of the programs drawn.", min=0, max=MAX_SEED)]
+Seed = Annotated[int, typer.Option(help="Seed of the programs drawn.", min=0)]
 PerFamily = Annotated[int, typer.Option(help="Programs measured of each family.", min=1)]
 
 

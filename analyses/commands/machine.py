@@ -38,7 +38,7 @@ def vm(
     from cadmus.runtime.artifacts import read_text
 
     if program is not None and file is None:
-        text = sys.stdin.read() if program == "-" else program
+        text = _standard_input() if program == "-" else program
     elif file is not None and program is None:
         text = read_text(file)
     else:
@@ -47,3 +47,10 @@ def vm(
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
     print(explain(text))
+
+
+def _standard_input() -> str:
+    """All of standard input; ValueError where there is none."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed; give the program as an argument, or as --file PATH")
+    return sys.stdin.read()

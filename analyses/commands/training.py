@@ -19,7 +19,6 @@ from analyses.commands.terminal import (
     save_table,
 )
 from cadmus import DEFAULT_MODEL
-from cadmus.runtime.checks import MAX_SEED
 
 training = typer.Typer()
 
@@ -34,7 +33,7 @@ Precision = Annotated[
 ]
 Start = Annotated[str | None, typer.Option(help="Begin with the weights of this model: a folder, or one that ships.")]
 TrainSeed = Annotated[
-    int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0, max=MAX_SEED)
+    int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)
 ]
 
 

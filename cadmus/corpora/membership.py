@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from cadmus.machine import tokens
+from cadmus.machine.jit import jit
 
 _KEY = "cadmus corpus 1"
 
@@ -31,7 +31,7 @@ class HashSet:
         return is_new
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _insert(slots, hashes, limit, is_new):
     """Insert into the open-addressing table `slots`, whose size is a power of 2, and mark what is new."""
     mask = np.uint64(len(slots) - 1)

@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 
 from cadmus.corpora.corpus import Corpus, Shard
 from cadmus.corpora.membership import program_hashes
 from cadmus.corpora.shards import stack_programs
 from cadmus.machine import tokens
+from cadmus.machine.jit import jit
 from cadmus.machine.tokens import PAD
 from cadmus.programs import skeletons
 from cadmus.programs.families import Equality, Family, Induce, Label, Random
@@ -196,7 +196,7 @@ def _circles(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return source
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _write_exchanged(programs, program, start, end, source, out):
     """Write each program into `out`, with `source[i]` in the place of answer i."""
     i = 0

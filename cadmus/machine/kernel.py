@@ -131,9 +131,9 @@ def verdicts(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threa
     Raises ValueError for another array and for an unknown id.
     """
     tokens = check(tokens)
-    meanings = _meanings(semantics)
+    meanings = meanings_of(semantics)
     is_true = np.empty(len(tokens), np.bool_)
-    _on_threads(len(tokens), threads, lambda rows: run_verdicts(tokens[rows], meanings, is_true[rows]))
+    on_threads(len(tokens), threads, lambda rows: run_verdicts(tokens[rows], meanings, is_true[rows]))
     return is_true
 
 
@@ -143,13 +143,13 @@ def tops(tokens: np.ndarray, semantics: vm.Semantics | None = None, *, threads: 
     Arguments and errors as for `verdicts`.
     """
     tokens = check(tokens)
-    meanings = _meanings(semantics)
+    meanings = meanings_of(semantics)
     top = _empty_values(len(tokens))
 
     def run(rows: slice) -> None:
         run_tops(tokens[rows], meanings, top.kind[rows], top.value[rows], top.tag[rows], top.length[rows])
 
-    _on_threads(len(tokens), threads, run)
+    on_threads(len(tokens), threads, run)
     return top
 
 
@@ -166,10 +166,42 @@ def traces(
     `contents` adds the elements of sequences. After the closing `.` the last state goes on. Other arguments as for
     `verdicts`. Raises ValueError for negative `entries` and as `verdicts` does.
     """
+    tokens = check(tokens)
+    never, faults = np.full(len(tokens), -1, np.int64), np.zeros((len(tokens), 2), np.int64)
+    return record(tokens, semantics, never, no_edits(len(tokens)), faults, entries, contents, threads)
+
+
+EditArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # `cadmus.machine.compiled`, "edited states"
+
+
+def no_edits(n: int) -> EditArrays:
+    """The arrays of no edits for n programs."""
+    return np.zeros(n + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
+
+
+def edits_of(edits: EditArrays, rows: slice) -> EditArrays:
+    """The edits of some rows; `places`, `values` and `items` stay whole."""
+    return (edits[0][rows.start : rows.stop + 1], *edits[1:])
+
+
+def record(
+    tokens: np.ndarray,
+    semantics: vm.Semantics | None,
+    at: np.ndarray,
+    edits: EditArrays,
+    faults: np.ndarray,
+    entries: int,
+    contents: bool,
+    threads: int | None,
+) -> Traces:
+    """What `traces` returns, with the state after token at[i] (int64 [n]) of program i edited.
+
+    `tokens` is checked; `edits` and `faults` (int64 [n, 2]) are as `cadmus.machine.compiled` has them: here a fault is
+    only recorded. Raises ValueError for negative `entries`.
+    """
     if entries < 0:
         raise ValueError(f"entries is {entries}; it counts stack entries from the top, so it must be 0 or more")
-    tokens = check(tokens)
-    meanings = _meanings(semantics)
+    meanings = meanings_of(semantics)
     n, width = tokens.shape
     depth = np.empty((n, width), np.int32)
     fuel = np.empty((n, width), np.int16)
@@ -177,11 +209,14 @@ def traces(
     first_access = np.empty((n, width), np.uint8)
     values = _empty_values((n, width, entries + len(vm.REGISTERS)))
 
-    def record(contents: bool, offsets: np.ndarray, elements: np.ndarray, element_tags: np.ndarray) -> None:
+    def write(contents: bool, offsets: np.ndarray, elements: np.ndarray, element_tags: np.ndarray) -> None:
         def run(rows: slice) -> None:
             run_traces(
                 tokens[rows],
                 meanings,
+                at[rows],
+                edits_of(edits, rows),
+                faults[rows],
                 entries,
                 depth[rows],
                 fuel[rows],
@@ -197,16 +232,16 @@ def traces(
                 element_tags,
             )
 
-        _on_threads(n, threads, run)
+        on_threads(n, threads, run)
 
-    record(False, np.zeros((0, 0, 0), np.int64), np.empty(0, np.int32), np.empty(0, np.uint8))
+    write(False, np.zeros((0, 0, 0), np.int64), np.empty(0, np.int32), np.empty(0, np.uint8))
     if contents:  # a second run, since only now it is known how many elements there are
         ends = np.cumsum(values.length, dtype=np.int64)
         n_elements = ends[-1] if len(ends) else 0
         offsets = (ends - values.length.ravel()).reshape(values.length.shape)
         elements = np.empty(n_elements, np.int32)
         element_tags = np.empty(n_elements, np.uint8)
-        record(True, offsets, elements, element_tags)
+        write(True, offsets, elements, element_tags)
         values = replace(values, offsets=offsets, elements=elements, element_tags=element_tags)
     return Traces(depth, fuel, all_true, first_access, values[:, :, :entries], values[:, :, entries:])
 
@@ -237,16 +272,21 @@ def check(tokens: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(tokens)
 
 
-def _meanings(semantics: vm.Semantics | None) -> np.ndarray:
+def meanings_of(semantics: vm.Semantics | None) -> np.ndarray:
     """The id of the token whose meaning each token has: uint8 [tokens of the vocabulary]."""
     rows = vm.INSTRUCTIONS if semantics is None else semantics
     return np.array([rows[token].id for token in vm.VOCAB], np.uint8)
 
 
-def _on_threads(n: int, threads: int | None, run: Callable[[slice], None]) -> None:
-    """Call `run` on slices that cover range(n), on all cores unless `threads` says otherwise."""
+def n_threads(threads: int | None) -> int:
+    """`threads`, or as many as this process has cores."""
     # numba sets its options at run time; this one is the cores that this process may use
-    threads = threads or numba_config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return threads or numba_config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+
+
+def on_threads(n: int, threads: int | None, run: Callable[[slice], None]) -> None:
+    """Call `run` on slices that cover range(n), on all cores unless `threads` says otherwise."""
+    threads = n_threads(threads)
     pieces = min(8 * threads, -(-n // 256))
     slices = [slice(n * i // pieces, n * (i + 1) // pieces) for i in range(pieces)]
     if threads == 1 or len(slices) == 1:

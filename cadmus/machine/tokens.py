@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
 from cadmus.machine import vm
+from cadmus.machine.jit import jit
 
 PAD = vm.VOCAB.index(vm.END)  # terminator, begin-of-program marker and padding at once
 _BYTE_TO_ID = np.full(256, 255, np.uint8)
@@ -63,7 +63,7 @@ def lengths(programs: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _lengths(programs, out):
     for i in range(len(programs)):
         length = 0
@@ -97,7 +97,7 @@ def hash_start(key: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
 
 
-@njit(cache=True, nogil=True)
+@jit
 def hash_rows(programs, start, of_skeleton, out):
     """Write the hash of every row (or of its skeleton) to `out` uint64 [n].
 

@@ -10,16 +10,24 @@ face for users, offers all of this too.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from cadmus.models.hooks import Hook, HookFn, NamesFilter, SiteSelector, resolve_sites
-from cadmus.models.model import Model, next_token_loss
+from cadmus.models.compilation import original_model
+from cadmus.models.config import ModelConfig
+from cadmus.models.hooks import Hook, HookFn, NamesFilter, SiteSelector, as_edit, resolve_sites
+from cadmus.models.model import Model, Output, next_token_loss
+from cadmus.models.run_cache import ActivationCache, recorder
+from cadmus.models.text import as_tokens
 
 BACKENDS = ("cadmus", "hooked_transformer", "transformer_bridge")
 
@@ -108,17 +116,19 @@ def capabilities(backend: str, rotary: bool = False) -> dict[str, Capability]:
 
 
 def backend(model: Any) -> str:
-    """Which of `BACKENDS` a model is.
+    """Which of `BACKENDS` a model is. A HookedTransformer may be one without normalization, which has no sites of ln1,
+    ln2 and ln_final.
 
     Raises ValueError for anything else, and for models of TransformerLens whose weights were processed (LayerNorm
     folded, compatibility mode) or that were not converted from ours: there the table does not hold.
     """
+    model = original_model(model)
     if isinstance(model, Model):
         return "cadmus"
     classes = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.split(".")[0] == "transformer_lens"}
     obstacle = ""
     if "HookedTransformer" in classes:
-        if model.cfg.normalization_type == "LN":
+        if model.cfg.normalization_type in ("LN", None):
             return "hooked_transformer"
         obstacle = f" with normalization_type = {model.cfg.normalization_type!r}"
     elif "TransformerBridge" in classes:
@@ -154,6 +164,23 @@ def sites(model: Any, on_demand: bool = False) -> list[str]:
     return [name for name in names if name in hook_points]
 
 
+def config(model: Any) -> ModelConfig:
+    """The shape of a model of any backend, in our words; ValueError, naming the field, for what ours cannot be."""
+    if backend(model) == "cadmus":
+        return original_model(model).cfg
+    rotary = model.cfg.positional_embedding_type == "rotary"
+    names = [field.name for field in dataclasses.fields(ModelConfig)]
+    fields = {name: getattr(model.cfg, name) for name in names if rotary or not name.startswith("rotary_")}
+    if rotary and fields.get("rotary_dim") == model.cfg.d_head:
+        fields["rotary_dim"] = None  # all of a head: ours leaves that open, theirs fills it in
+    return ModelConfig(**fields)
+
+
+def device(model: Any) -> torch.device:
+    """Where the weights of a model of any backend are."""
+    return next(model.parameters()).device
+
+
 def match(model: Any, names: NamesFilter) -> list[str]:
     """The sites that a names_filter selects on a model of any backend, as `Model.run_with_cache` takes it.
 
@@ -162,7 +189,7 @@ def match(model: Any, names: NamesFilter) -> list[str]:
     if names is None:
         return sites(model)
     every_site = sites(model) + sites(model, on_demand=True)
-    see = "model.sites()" if isinstance(model, Model) else "lens.sites(model)"
+    see = "model.sites()" if backend(model) == "cadmus" else "lens.sites(model)"
     selectors = [names] if callable(names) or isinstance(names, str) else names
     return [site for selector in selectors for site in resolve_sites(every_site, selector, see)]
 
@@ -211,17 +238,15 @@ def _pattern(site: str) -> str:
 
 def run_with_cache(
     model: Any, tokens: Tensor, names_filter: NamesFilter = None, return_type: str = "logits"
-) -> tuple[Any, dict[str, Tensor]]:
+) -> tuple[Any, ActivationCache]:
     """(output, {site: activation}) of a model of any backend, as `Model.run_with_cache`; None is every readable site.
 
-    tokens int [batch, pos], of any integer type and on any device. Raises ValueError as `check_readable` does.
+    tokens int [batch, pos] or [pos], of any integer type and on any device, or text. Raises ValueError as
+    `check_readable` does.
     """
-    cache: dict[str, Tensor] = {}
-
-    def store(tensor: Tensor, hook: Hook) -> None:
-        cache[hook.name] = tensor.detach()
-
-    return _run(model, tokens, [(site, store) for site in check_readable(model, names_filter)], return_type), cache
+    cache = ActivationCache({}, original_model(model))
+    record = recorder(cache)
+    return _run(model, tokens, [(site, record) for site in check_readable(model, names_filter)], return_type), cache
 
 
 def run_with_hooks(
@@ -230,7 +255,8 @@ def run_with_hooks(
     fwd_hooks: Iterable[tuple[SiteSelector, HookFn]] = (),
     return_type: str = "logits",
 ) -> Any:
-    """One forward pass with edits of a model of any backend, as `Model.run_with_hooks`.
+    """One forward pass with edits of a model of any backend, as `Model.run_with_hooks`: in place or not, `hook` by name
+    or not.
 
     Every hook counts as an edit, whatever it returns: to look only, use `run_with_cache`. Raises ValueError as
     `check_editable` does, before anything runs.
@@ -239,34 +265,75 @@ def run_with_hooks(
     return _run(model, tokens, hooks, return_type)
 
 
+@contextlib.contextmanager
+def hooks(model: Any, fwd_hooks: Iterable[tuple[SiteSelector, HookFn]]) -> Iterator[Any]:
+    """Within the context every forward pass of the model, of any backend, has these edits; gradients pass through.
+
+    Every hook counts as an edit. Raises ValueError as `check_editable` does, before anything is set, and on leaving for
+    a hook that never fired. The model is left as it was, on an error too.
+    """
+    edits = [(site, fn) for names, fn in fwd_hooks for site in check_editable(model, names)]
+    if isinstance(model, Model):
+        with model.hooks(edits):
+            yield model
+        return
+    adapted_hooks, fired = _adapt(edits)
+    with _compute_on_demand(model, [site for site, _ in edits]), model.hooks(fwd_hooks=adapted_hooks):
+        yield model
+    _check_fired(edits, fired)
+
+
+def _adapt(hooks: list[tuple[str, HookFn]]) -> tuple[list[tuple[str, Callable[..., Tensor | None]]], set[int]]:
+    """Hooks as a model of TransformerLens takes them, and the set of numbers of those that fire."""
+    fired: set[int] = set()
+
+    def adapt(number: int, site: str, fn: HookFn) -> Callable[..., Tensor | None]:
+        edit = as_edit(fn)
+
+        def call(tensor: Tensor, hook: Any) -> Tensor | None:  # the bridge's hook has another name
+            fired.add(number)
+            result = edit(tensor, Hook(site))
+            return None if result is tensor else result
+
+        return call
+
+    return [(site, adapt(number, site, fn)) for number, (site, fn) in enumerate(hooks)], fired
+
+
+def _check_fired(hooks: list[tuple[str, HookFn]], fired: set[int]) -> None:
+    silent = [site for number, (site, _) in enumerate(hooks) if number not in fired]
+    if silent:
+        raise ValueError(f"the hook at {silent[0]!r} never fired, so that nothing was read or edited there")
+
+
 def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_type: str) -> Any:
-    """Run the model, adapting dtype, device, hook names and loss to its backend."""
-    tokens = tokens.to(next(model.parameters()).device)
+    """Run the model, adapting tokens, hooks and loss to its backend."""
+    model = original_model(model)
     if isinstance(model, Model):
         return model.run_with_hooks(tokens, hooks, return_type)
+    tokens = as_tokens(tokens, device(model))
     if return_type not in ("logits", "loss", "both"):
         raise ValueError(f"return_type {return_type!r} is none of 'logits', 'loss', 'both'")
     if tokens.shape[1] > model.cfg.n_ctx:
         raise ValueError(f"{tokens.shape[1]} positions, but the model has n_ctx = {model.cfg.n_ctx}")
-    fired: set[int] = set()
-
-    def adapt(number: int, site: str, fn: HookFn) -> Callable[..., Tensor | None]:
-        def call(tensor: Tensor, hook: Any) -> Tensor | None:  # the bridge's hook has another name
-            fired.add(number)
-            return fn(tensor, Hook(site))
-
-        return call
-
-    adapted_hooks = [(site, adapt(number, site, fn)) for number, (site, fn) in enumerate(hooks)]
-    with _compute_on_demand(model, [site for site, _ in hooks]):
-        logits = model.run_with_hooks(tokens.long(), fwd_hooks=adapted_hooks, return_type="logits")
-    silent = [site for number, (site, _) in enumerate(hooks) if number not in fired]
-    if silent:
-        raise ValueError(f"the hook at {silent[0]!r} never fired, so that nothing was read or edited there")
+    adapted_hooks, fired = _adapt(hooks)
+    with _turn(model), _compute_on_demand(model, [site for site, _ in hooks]):
+        logits = model.run_with_hooks(tokens, fwd_hooks=adapted_hooks, return_type="logits")
+    _check_fired(hooks, fired)
     if return_type == "logits":
         return logits
     loss = next_token_loss(logits, tokens)
-    return loss if return_type == "loss" else (logits, loss)
+    return loss if return_type == "loss" else Output(logits, loss)
+
+
+_turns: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+_turns_lock = threading.Lock()
+
+
+def _turn(model: Any) -> threading.RLock:
+    """The lock of a model of TransformerLens: a hook set there fires in every thread, so that runs take turns."""
+    with _turns_lock:
+        return _turns.setdefault(model, threading.RLock())
 
 
 @contextlib.contextmanager

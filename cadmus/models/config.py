@@ -96,3 +96,71 @@ class ModelConfig:
         """The fields by name; those of rotary positions only where they mean something, as in older files."""
         rotary = self.positional_embedding_type == "rotary"
         return {name: value for name, value in asdict(self).items() if rotary or not name.startswith("rotary_")}
+
+
+@dataclass(frozen=True)
+class TransformersConfig:
+    """The shape of a model under the names of the transformers library, for libraries that look there: `Model.config`.
+
+    pyvene also asks which module a component means. Entries of this kind make our model known to it, in
+    `pyvene.models.intervenable_modelcard` and there in the two dictionaries named here (by layer, then by site):
+
+        type_to_module_mapping[Model] = {"block_output": ("blocks[%s]", "register_forward_hook"), ...}
+        type_to_dimension_mapping[Model] = {"block_output": ("hidden_size",), ...}
+    """
+
+    hidden_size: int
+    """`d_model`."""
+
+    num_hidden_layers: int
+    """`n_layers`."""
+
+    num_attention_heads: int
+    """`n_heads`."""
+
+    head_dim: int
+    """`d_head`."""
+
+    intermediate_size: int
+    """`d_mlp`."""
+
+    max_position_embeddings: int
+    """`n_ctx`."""
+
+    vocab_size: int
+    """`d_vocab`."""
+
+    hidden_act: str
+    """`act_fn`."""
+
+    layer_norm_eps: float
+    """`eps`."""
+
+    initializer_range: float
+    """As there."""
+
+    model_type: str = "cadmus"
+    """Of no model of that library."""
+
+    architectures: tuple[str, ...] = ("Model",)
+    """The class."""
+
+    @classmethod
+    def of(cls, cfg: ModelConfig) -> TransformersConfig:
+        """The same shape."""
+        return cls(
+            hidden_size=cfg.d_model,
+            num_hidden_layers=cfg.n_layers,
+            num_attention_heads=cfg.n_heads,
+            head_dim=cfg.d_head,
+            intermediate_size=cfg.d_mlp,
+            max_position_embeddings=cfg.n_ctx,
+            vocab_size=cfg.d_vocab,
+            hidden_act=cfg.act_fn,
+            layer_norm_eps=cfg.eps,
+            initializer_range=cfg.initializer_range,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)

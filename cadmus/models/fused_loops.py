@@ -9,8 +9,10 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
+
+from cadmus.machine.jit import jit
 
 # What the compiler may do with arithmetic: all that makes it fast, but not assume that numbers are finite. Those that
 # are not must come out as such, so that training stops.
@@ -81,7 +83,7 @@ _LOG2_E = np.float32(1 / math.log(2))
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(math.log(2) - 0.693359375)  # the high part times k is exact
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _exponential(x):
     """exp(x) of x up to 0, within 3e-7 of its value: 2^k times Taylor's polynomial of the rest.
 
@@ -106,7 +108,7 @@ def _exponential(x):
 # work on what is near. Columns of qkv: queries, keys, values, in each head after head.
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def attend(starts, heads, qkv, bias, z, pattern):
     """Fill in z [tokens, width] and pattern [query, head, key], given qkv [tokens, 3 * width] and bias [3 * width]."""
     width = z.shape[1]
@@ -146,7 +148,7 @@ def attend(starts, heads, qkv, bias, z, pattern):
                 z[begin + i, d] = _written(own_z[i, d], z[begin + i, d])
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
     """Fill in `out`, the gradient of qkv, and add that of bias to `out_bias`, given `grad`, that of z."""
     width = grad.shape[1]
@@ -196,7 +198,7 @@ def attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
 # --- GELU ------------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _normal(x):
     """(the cumulative normal distribution at x, its density there), within 3e-7: Abramowitz and Stegun 7.1.26."""
     bell = _exponential(np.float32(-0.5) * x * x)
@@ -210,7 +212,7 @@ def _normal(x):
     return (np.float32(1) - tail if x > 0 else tail), bell * np.float32(1 / math.sqrt(2 * math.pi))
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def gelu(x, bias, out):
     """Fill in `out`, GELU of x + bias."""
     for i in range(x.shape[0]):
@@ -219,7 +221,7 @@ def gelu(x, bias, out):
             out[i, k] = _written(value * _normal(value)[0], out[i, k])
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def gelu_backward(x, bias, grad, out, out_bias):
     """Fill in `out`, the gradient of x, and add that of bias to `out_bias`, given `grad`, that of the result."""
     for i in range(x.shape[0]):
@@ -234,7 +236,7 @@ def gelu_backward(x, bias, grad, out, out_bias):
 # --- the residual stream ---------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def add_norm(eps, x, update, bias, w, b, total, normalized, mean, inverse):
     """Fill in the sum, its normalization, and of each token its mean and 1 / its deviation."""
     width = np.float32(x.shape[1])
@@ -253,7 +255,7 @@ def add_norm(eps, x, update, bias, w, b, total, normalized, mean, inverse):
             normalized[i, k] = _written(value, normalized[i, k])
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def add_norm_backward(total, w, mean, inverse, grad_total, grad_normalized, grad, grad_update, sums):
     """Fill in the gradients of x and of the update, and add those of bias, w and b to sums [3, d_model]."""
     width = np.float32(total.shape[1])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cadmus.machine.tokens import PAD
+from cadmus.models.compilation import original_model
 from cadmus.models.key_value_cache import KeyValueCache
-from cadmus.models.model import Model
 
 LogitsMask = Callable[[Tensor], Tensor]
 """tokens int64 [row, pos], the marker first, padded with `.` -> bool [row, d_vocab]: which tokens may come next.
@@ -17,13 +20,28 @@ LogitsMask = Callable[[Tensor], Tensor]
 No row holds another `.` than its marker and padding, so `tokens.lengths` gives the length of each.
 """
 
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """Prompts that have been read already, whatever was done to the model meanwhile."""
+
+    kv_cache: KeyValueCache
+    """Holds the prompts, with room for what comes."""
+
+    logits: Tensor
+    """[row, d_vocab]: behind each prompt."""
+
+    forward: Callable[[Tensor, KeyValueCache], Tensor]
+    """`forward(tokens int [row, 1], kv_cache)` -> logits [row, 1, d_vocab]: reads what is written."""
+
+
 _MAX_ROWS = 128  # prompts that are read at once
 _MIN_FINISHED = 0.25  # the share of finished rows from which on it pays to copy the cache without them
 
 
 @torch.no_grad()
 def generate(
-    model: Model,
+    model: Any,
     prompts: Tensor,
     lengths: Tensor,
     max_new_tokens: int,
@@ -33,6 +51,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
+    beginning: Beginning | None = None,
+    stops: Tensor | None = None,
 ) -> Tensor:
     """Complete many prompts at once, each until its `.` or `max_new_tokens`.
 
@@ -41,7 +61,7 @@ def generate(
     position stays where it is.
 
     Args:
-        model: the model.
+        model: of any backend (`cadmus.models.backends`); others than our own read every position anew for each token.
         prompts: int [batch, pos]; row i holds lengths[i] tokens (the marker counted), the rest is ignored.
         lengths: int [batch].
         max_new_tokens: tokens that a row gets at most.
@@ -51,6 +71,8 @@ def generate(
         top_k: draw from the so many likeliest tokens only.
         top_p: draw only from the fewest tokens whose probabilities sum to this.
         generator: draws the tokens.
+        beginning: what the prompts gave where they have been read already; then `model` itself reads nothing.
+        stops: int, tokens after which a row is finished too.
 
     Returns:
         int64 [batch, pos']: prompts and completions, padded with `.`.
@@ -62,19 +84,28 @@ def generate(
     _check_sampling(temperature, top_k, top_p, generator)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens = {max_new_tokens} must be 0 or more")
-    lengths = lengths.to(model.device).clone()
+    model = original_model(model)  # of a cached pass every length would be compiled anew
+    device = next(model.parameters()).device
+    lengths = lengths.to(device).clone()
     out = _room(model, prompts, lengths, max_new_tokens)
-    rows = torch.arange(len(out), device=model.device)  # those in the cache; some may be finished
-    unfinished = torch.ones(len(out), dtype=torch.bool, device=model.device)
-    kv_cache = None if model.has_hooks else KeyValueCache(len(out), out.shape[1], model.device)
+    rows = torch.arange(len(out), device=device)  # those in the cache; some may be finished
+    unfinished = torch.ones(len(out), dtype=torch.bool, device=device)
+    is_cached = getattr(model, "reads_into_cache", False) and not model.has_hooks
+    kv_cache = KeyValueCache(len(out), out.shape[1], device) if is_cached else None
+    if beginning is not None:
+        kv_cache = beginning.kv_cache
     for step in range(max_new_tokens if len(out) else 0):
-        if kv_cache is None:
+        if beginning is not None and step == 0:
+            logits = beginning.logits
+        elif kv_cache is None:
             logits = model(out[:, : int(lengths.max())])[rows, lengths - 1]  # [row, d_vocab]
         elif step == 0:
             logits = _read_prompts(model, out, lengths, kv_cache)
         else:  # all but the newest token has been read
             kv_cache.lengths = lengths[rows] - 1
-            logits = model(out[rows, lengths[rows] - 1][:, None], kv_cache=kv_cache)[:, 0]
+            newest = out[rows, lengths[rows] - 1][:, None]  # [row, 1]
+            forward: Any = model if beginning is None else beginning.forward
+            logits = forward(newest, kv_cache=kv_cache)[:, 0]
         open_rows = rows[unfinished[rows]]
         scores = logits[unfinished[rows]].float()
         if logits_mask is not None:
@@ -83,10 +114,12 @@ def generate(
             token = scores.argmax(-1)
         else:
             noise = torch.empty(len(out), scores.shape[1], device=generator.device).exponential_(generator=generator)
-            token = _sample(scores / temperature, noise.to(scores.device)[open_rows], top_k, top_p)
+            token = _sample(_heated(scores, temperature), noise.to(scores.device)[open_rows], top_k, top_p)
         out[open_rows, lengths[open_rows]] = token
         lengths[open_rows] += 1
         unfinished[open_rows] = token != PAD
+        if stops is not None:
+            unfinished[open_rows] &= ~torch.isin(token, stops)
         if not unfinished.any():
             break
         kept_rows = unfinished[rows]
@@ -96,7 +129,7 @@ def generate(
     return out
 
 
-def _room(model: Model, prompts: Tensor, lengths: Tensor, max_new_tokens: int) -> Tensor:
+def _room(model: Any, prompts: Tensor, lengths: Tensor, max_new_tokens: int) -> Tensor:
     """The prompts, with room for what comes: int64 [batch, pos'], padded."""
     if len(prompts) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= prompts.shape[1]:
         raise ValueError(
@@ -106,20 +139,20 @@ def _room(model: Model, prompts: Tensor, lengths: Tensor, max_new_tokens: int) -
     width = (int(lengths.max()) if len(prompts) else 0) + max_new_tokens
     if width > model.cfg.n_ctx:
         raise ValueError(f"prompt and completion need {width} positions, the model has n_ctx = {model.cfg.n_ctx}")
-    prompts = prompts.to(model.device).long()[:, :width]
-    in_prompt = torch.arange(prompts.shape[1], device=model.device) < lengths[:, None]  # [batch, pos]
+    prompts = prompts.to(lengths.device).long()[:, :width]
+    in_prompt = torch.arange(prompts.shape[1], device=lengths.device) < lengths[:, None]  # [batch, pos]
     ends = (in_prompt & (prompts == PAD))[:, 1:]
     if ends.any():
         row, position = ends.nonzero()[0].tolist()
         raise ValueError(
             f"prompt {row} holds `.` at position {position + 1}: it is complete already; give what stands before it"
         )
-    out = torch.full((len(prompts), width), PAD, dtype=torch.long, device=model.device)
+    out = torch.full((len(prompts), width), PAD, dtype=torch.long, device=lengths.device)
     out[:, : prompts.shape[1]][in_prompt] = prompts[in_prompt]
     return out
 
 
-def _read_prompts(model: Model, out: Tensor, lengths: Tensor, kv_cache: KeyValueCache) -> Tensor:
+def _read_prompts(model: Any, out: Tensor, lengths: Tensor, kv_cache: KeyValueCache) -> Tensor:
     """Logits behind every prompt [row, d_vocab]; prompts of similar length are read together."""
     order = lengths.argsort()
     logits = []
@@ -146,11 +179,11 @@ def _check_sampling(
     temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
 ) -> None:
     """ValueError where the parameters of sampling contradict one another."""
-    if temperature < 0 or (temperature > 0) != (generator is not None):
+    if not 0 <= temperature < math.inf or (temperature > 0) != (generator is not None):
         with_or_without = "with a generator" if generator is not None else "without a generator"
         raise ValueError(
             f"temperature = {temperature} {with_or_without}: use 0 and none for greedy completion, "
-            "or a temperature above 0 and a torch.Generator for sampling"
+            "or a finite temperature above 0 and a torch.Generator for sampling"
         )
     if temperature == 0 and (top_k is not None or top_p is not None):
         raise ValueError("top_k and top_p restrict sampling; pass a temperature above 0 and a generator, or leave them")
@@ -158,6 +191,12 @@ def _check_sampling(
         raise ValueError(f"top_k = {top_k} must be 1 or more")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p = {top_p} must be above 0 and at most 1")
+
+
+def _heated(scores: Tensor, temperature: float) -> Tensor:
+    """Scores [row, d_vocab] over the temperature, up to a constant of each row: the likeliest stay at 0, what is
+    masked at -inf, at every temperature that a float has."""
+    return (scores - scores.max(-1, keepdim=True).values) / min(max(temperature, 1e-30), 1e30)  # float32 tells no more
 
 
 def _sample(scores: Tensor, noise: Tensor, top_k: int | None, top_p: float | None) -> Tensor:

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from einops import rearrange
 from torch import Tensor
+
+
+class Context(Protocol):
+    """What attention looks at beside the tokens of a pass: what was read before."""
+
+    visible: Tensor
+    """bool [row, 1, query, key]: which keys a query sees."""
+
+    def queries(self, q: Tensor) -> Tensor:
+        """Queries of the pass [batch, head, pos, d_head] -> those that attend, [row, head, query, d_head]."""
+
+    def append(self, layer: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the pass [batch, head, pos, d_head] -> all to attend to, [row, head, key, d_head]."""
+
+    def outputs(self, z: Tensor) -> Tensor:
+        """What attention gives, z [row, query, head, d_head], -> of the pass, [batch, pos, head, d_head]."""
 
 
 class KeyValueCache:
@@ -20,6 +38,7 @@ class KeyValueCache:
         self.width = width
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.rows: Tensor | None = None
+        self.originals = torch.arange(rows, device=device)  # which of the rows that it began with it still holds
         self.longest = 0  # positions of the longest row of the last pass
         self.positions = torch.zeros(rows, 0, dtype=torch.long, device=device)  # of what that pass reads: [row, n]
         self.visible = torch.zeros(rows, 1, 0, 0, dtype=torch.bool, device=device)  # [row, 1, query, key]
@@ -45,6 +64,14 @@ class KeyValueCache:
         self.visible = keys <= self.positions[:, None, :, None]
         return self.positions
 
+    def queries(self, q: Tensor) -> Tensor:
+        """All of them."""
+        return q
+
+    def outputs(self, z: Tensor) -> Tensor:
+        """All of them."""
+        return z
+
     def append(self, layer: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v [row, head, n, d_head] of the new positions; returns those of all positions."""
         if layer not in self._layers:
@@ -60,4 +87,5 @@ class KeyValueCache:
     def keep(self, rows: Tensor) -> None:
         """Forget all but these rows (indices)."""
         self.lengths = self.lengths[rows]
+        self.originals = self.originals[rows]
         self._layers = {name: stored[:, rows] for name, stored in self._layers.items()}

@@ -7,6 +7,8 @@ runs it. In memory matrices lie as [out, in], as a linear layer and its gradient
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import einsum, repeat
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from cadmus.models import fused
 from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import HookRegistry
-from cadmus.models.key_value_cache import KeyValueCache
+from cadmus.models.key_value_cache import Context
 from cadmus.models.packed import Packed
 
 
@@ -69,17 +71,35 @@ class LayerNorm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turns pairs of dimensions (i and i + rotary_dim / 2) of a query or key by angles that grow with its position."""
+    """Turns pairs of dimensions (i and i + rotary_dim / 2) of a query or key by angles that grow with its position.
+
+    The tables of cosines and sines are float32 whatever the weights are, or float64 where these are: a cast makes them
+    anew, so that a model that was bfloat16 for a while turns by the same angles as before.
+    """
 
     cos: Tensor
     sin: Tensor
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
-        half = (cfg.rotary_dim or cfg.d_head) // 2
-        angles = torch.arange(cfg.n_ctx)[:, None] / cfg.rotary_base ** (torch.arange(half) / half)  # [pos, pair]
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.cfg = cfg
+        for name, table in self._tables(torch.empty(0)).items():
+            self.register_buffer(name, table, persistent=False)
+
+    def _tables(self, like: Tensor) -> dict[str, Tensor]:
+        """Cosines and sines [pos, pair] for weights of this dtype, on this device."""
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        half = (self.cfg.rotary_dim or self.cfg.d_head) // 2
+        pairs = torch.arange(half, device="cpu", dtype=dtype)
+        angles = torch.arange(self.cfg.n_ctx, device="cpu")[:, None] / self.cfg.rotary_base ** (pairs / half)
+        return {"cos": angles.cos().to(like.device), "sin": angles.sin().to(like.device)}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
+        """What every move and cast of the model goes through."""
+        super()._apply(fn, recurse)
+        for name, table in self._tables(self.cos).items():
+            setattr(self, name, table)
+        return self
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x [.., pos, head, d_head], positions int [.., pos] (of all rows, or of each) -> x, turned."""
@@ -118,7 +138,7 @@ class Attention(nn.Module):
         self,
         x: Tensor | tuple[Tensor, Tensor, Tensor],
         positions: Tensor,
-        kv_cache: KeyValueCache | None = None,
+        kv_cache: Context | None = None,
     ) -> Tensor:
         """[batch, pos, d_model] -> [batch, pos, d_model].
 
@@ -137,10 +157,15 @@ class Attention(nn.Module):
         v = v.transpose(1, 2)
         visible = None  # [batch, 1, query, key]; None: causal
         if kv_cache is not None:
+            q = kv_cache.queries(q)
             k, v = kv_cache.append(self.name, k, v)  # [batch, head, key, d_head]
             visible = kv_cache.visible
         z = self._attend(q, k, v, visible)
-        z = self.sites(f"{self.name}.hook_z", z.transpose(1, 2))  # [batch, pos, head, d_head]
+        return self.combine(z.transpose(1, 2) if kv_cache is None else kv_cache.outputs(z.transpose(1, 2)))
+
+    def combine(self, z: Tensor) -> Tensor:
+        """What the heads give, z [batch, pos, head, d_head], -> [batch, pos, d_model]."""
+        z = self.sites(f"{self.name}.hook_z", z)
         if self.sites.has_hook(f"{self.name}.hook_result"):
             result = einsum(z, self.W_O, "batch pos head d, head d model -> batch pos head model")
             return self.sites(f"{self.name}.hook_result", result).sum(2) + self.b_O
@@ -242,14 +267,22 @@ class Block(nn.Module):
         self.ln2 = LayerNorm(f"{name}.ln2", cfg, sites)
         self.mlp = MLP(f"{name}.mlp", cfg, sites)
 
-    def forward(self, x: Tensor, positions: Tensor, kv_cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, kv_cache: Context | None = None) -> Tensor:
         """[batch, pos, d_model] -> [batch, pos, d_model]."""
         x = self.sites(f"{self.name}.hook_resid_pre", x)
-        x = x + self.sites(f"{self.name}.hook_attn_out", self.attn(self._attention_input(x), positions, kv_cache))
+        x = self.add_attention(x, self.attn(self.attention_input(x), positions=positions, kv_cache=kv_cache))
+        return self.add_mlp(x)
+
+    def add_attention(self, x: Tensor, attn_out: Tensor) -> Tensor:
+        """The stream behind the attention, whose output is attn_out; both [batch, pos, d_model], as what returns."""
+        return x + self.sites(f"{self.name}.hook_attn_out", attn_out)
+
+    def add_mlp(self, x: Tensor) -> Tensor:
+        """The stream between attention and MLP -> behind the block; [batch, pos, d_model] both."""
         x = self.sites(f"{self.name}.hook_resid_mid", x)
         mlp_in = x
         if self.sites.has_hook(f"{self.name}.hook_mlp_in"):
-            mlp_in = self.sites(f"{self.name}.hook_mlp_in", x.clone())
+            mlp_in = self.sites(f"{self.name}.hook_mlp_in", x)
         x = x + self.sites(f"{self.name}.hook_mlp_out", self.mlp(self.ln2(mlp_in)))
         return self.sites(f"{self.name}.hook_resid_post", x)
 
@@ -262,7 +295,7 @@ class Block(nn.Module):
         x, normalized = self.ln2.on_packed(x, self.attn.on_packed(normalized, packed), self.attn.b_O)
         return x, self.mlp.on_packed(normalized), self.mlp.b_out
 
-    def _attention_input(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    def attention_input(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """The normalized stream; three copies per head where a hook asks for the inputs of heads."""
         in_site = f"{self.name}.hook_attn_in"
         q_site = f"{self.name}.hook_q_input"
@@ -270,11 +303,10 @@ class Block(nn.Module):
         v_site = f"{self.name}.hook_v_input"
         if not self.sites.has_hook(in_site, q_site, k_site, v_site):
             return self.ln1(x)
-        copies = repeat(x, "batch pos model -> batch pos head model", head=self.cfg.n_heads).clone()
-        copies = self.sites(in_site, copies)
-        q_in = self.ln1(self.sites(q_site, copies.clone()))
-        k_in = self.ln1(self.sites(k_site, copies.clone()))
-        v_in = self.ln1(self.sites(v_site, copies.clone()))
+        copies = self.sites(in_site, repeat(x, "batch pos model -> batch pos head model", head=self.cfg.n_heads))
+        q_in = self.ln1(self.sites(q_site, copies))
+        k_in = self.ln1(self.sites(k_site, copies))
+        v_in = self.ln1(self.sites(v_site, copies))
         return q_in, k_in, v_in
 
 

@@ -24,6 +24,7 @@ from cadmus.models.backends import (
     capabilities,
     check_editable,
     check_readable,
+    config,
     match,
     run_with_cache,
     run_with_hooks,
@@ -39,6 +40,7 @@ __all__ = [
     "capabilities",
     "check_editable",
     "check_readable",
+    "config",
     "from_hooked_transformer",
     "match",
     "run_with_cache",
@@ -74,7 +76,9 @@ def from_hooked_transformer(lens: Any) -> Model:
     """
     if backend(lens) != "hooked_transformer":
         raise ValueError(f"from_hooked_transformer takes a HookedTransformer, not a {type(lens).__name__}")
-    cfg = _model_config(lens.cfg)
+    cfg = config(lens)
+    if cfg.d_vocab != ModelConfig.d_vocab:
+        raise ValueError(_unlike("d_vocab", cfg.d_vocab, ModelConfig.d_vocab))
     expected = _hooked_config(cfg, _device(lens), _dtype(lens))
     for field in dataclasses.fields(expected):
         if field.name in _INERT or field.name.startswith(_INERT_PREFIXES):
@@ -88,18 +92,6 @@ def from_hooked_transformer(lens: Any) -> Model:
     buffers = {name for name, _ in lens.named_buffers()}
     model.load_state_dict({name: tensor for name, tensor in lens.state_dict().items() if name not in buffers})
     return model.train(lens.training)
-
-
-def _model_config(theirs: Any) -> ModelConfig:
-    """Our fields of a HookedTransformerConfig; ValueError for values that our model cannot have."""
-    rotary = theirs.positional_embedding_type == "rotary"
-    names = [field.name for field in dataclasses.fields(ModelConfig)]
-    fields = {name: getattr(theirs, name) for name in names if rotary or not name.startswith("rotary_")}
-    if rotary and fields.get("rotary_dim") == theirs.d_head:
-        fields["rotary_dim"] = None  # all of a head: ours leaves that open, theirs fills it in
-    if theirs.d_vocab != ModelConfig.d_vocab:
-        raise ValueError(_unlike("d_vocab", theirs.d_vocab, ModelConfig.d_vocab))
-    return ModelConfig(**fields)
 
 
 def to_transformer_bridge(model: Model) -> Any:

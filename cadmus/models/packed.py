@@ -76,6 +76,9 @@ def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int
     lengths = tokens.lengths(programs) + 1
     positions = np.arange(sequences.shape[1] - 1)
     mask = positions < lengths[:, None]
+    if lengths.max(initial=0) > sequences.shape[1] - 1:  # the compiled loops would read beyond the arrays
+        row = int(lengths.argmax())
+        raise ValueError(f"program {row} has no `.` in its {programs.shape[1]} columns; end it with one")
     n_fill = -int(lengths.sum()) % multiple
 
     def filled(values: np.ndarray, fill: int) -> Tensor:

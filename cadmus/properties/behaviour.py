@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numba import njit
 
 from cadmus.machine import kernel, tokens, vm
+from cadmus.machine.jit import jit
 
 REFILLS = 64  # of a skeleton's digit slots, to see how it behaves; fewer would merge what differs seldom
 _CHUNK = 1 << 14  # programs traced at once: the states of all tokens lie in memory
@@ -82,7 +82,7 @@ def structure(programs: np.ndarray) -> Structure:
     return Structure(*arrays)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _walk(programs, lengths, counts, main):
     """Fill counts [n, columns] and main [n, width], both zero before."""
     stored_at = np.empty(4, np.int64)

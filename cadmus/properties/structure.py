@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numba import njit
 from scipy.optimize import brentq
 
 from cadmus.machine import tokens, vm
+from cadmus.machine.jit import jit
 from cadmus.programs import skeletons
 from cadmus.properties import behaviour
 from cadmus.properties.divergence import compounds
@@ -281,7 +281,7 @@ def _lempel_ziv(sample: Sample) -> Estimate:
     return Estimate(ratio(text), replicates, int(fits.sum()))
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _phrases(text):
     """How many LZ78 phrases have begun at each token, int64 [tokens]: a phrase is the longest earlier phrase and one
     token more."""

@@ -1,8 +1,19 @@
 """What every stage runs on: `artifacts` (folders that are whole or absent), `seeds`, `devices` (what this computer is
-fast at), `threads`, `progress`, `checks` (of configs) and `tables` (of TOML, as dataclasses)."""
+fast at), `threads`, `workers`, `folder_lock`, `progress`, `checks` (of configs) and `tables` (of TOML, as dataclasses)."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["artifacts", "checks", "devices", "progress", "seeds", "tables", "threads"]
+    __name__,
+    submodules=[
+        "artifacts",
+        "checks",
+        "devices",
+        "folder_lock",
+        "progress",
+        "seeds",
+        "tables",
+        "threads",
+        "workers",
+    ],
 )

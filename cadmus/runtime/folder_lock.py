@@ -21,7 +21,7 @@ class _Held(threading.local):
         self.folders: set[Path] = set()
 
 
-_held = _Held()
+_of_thread = _Held()
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def sole_writer(folder: Path | str) -> Iterator[None]:
     another run holds the folder, OSError where nothing can be written there.
     """
     place = Path(folder).resolve()
-    if place in _held.folders:
+    if place in _of_thread.folders:
         yield
         return
     missing = [path for path in (place, *place.parents) if not path.exists()]
@@ -41,11 +41,11 @@ def sole_writer(folder: Path | str) -> Iterator[None]:
     lock = FileLock(place / _NAME)
     try:
         with _acquire(lock, folder):
-            _held.folders.add(place)
+            _of_thread.folders.add(place)
             try:
                 yield
             finally:
-                _held.folders.discard(place)
+                _of_thread.folders.discard(place)
                 Path(lock.lock_file).unlink(missing_ok=True)  # while it is held, so that nobody else's goes
     finally:
         with contextlib.suppress(OSError):  # the first that is not empty ends it

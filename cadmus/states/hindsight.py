@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from cadmus.machine import kernel, vm
+from cadmus.machine.jit import jit
 
 _END, _OPEN, _CLOSE = map(vm.VOCAB.index, (vm.END, vm.OPEN, vm.CLOSE))
 _CALLS = np.array(  # the slot that a token calls, as the bit 1 << slot (M and W name none and use the first); else 0
@@ -28,7 +28,7 @@ def undetermined(programs: np.ndarray) -> np.ndarray:
     return mask
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _fill_undetermined(programs, calls, mask):
     """Fill mask [n, 1 + length], False before. Sets of slots are bits."""
     calls_of = np.zeros(3, np.int64)  # the slots that each closed body calls

@@ -1,5 +1,8 @@
-"""Intervals and tests, in one place: `clustered` (resampled by skeleton), `jackknife` and `proportions` (Wilson)."""
+"""Intervals and tests, in one place: `clustered` (resampled by skeleton), `jackknife`, `proportions` (Wilson) and
+`simultaneous` (bounds that hold for many cells at once, clustered by base and source)."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["clustered", "jackknife", "proportions"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["clustered", "jackknife", "proportions", "simultaneous"]
+)

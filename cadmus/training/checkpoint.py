@@ -14,6 +14,7 @@ import torch
 
 from cadmus import shipped
 from cadmus.machine import vm
+from cadmus.models.compilation import original_model
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture, from_dict, to_dict
@@ -50,7 +51,13 @@ class Checkpoint:
 
 
 def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, Any]) -> Checkpoint:
-    """Write model.safetensors, training.json and the manifest; returns what `load` would."""
+    """Write model.safetensors, training.json and the manifest; returns what `load` would.
+
+    A compiled model is stored as the one that it was made of. Raises TypeError for what is no Cadmus model, and
+    ValueError for one whose weights are not those of its config, before anything in `folder` is replaced.
+    """
+    model = original_model(model)
+    _check_complete(model)
     about = {"cfg": model.cfg.to_dict(), "mixture": to_dict(mixture), **artifacts.provenance()}
     with artifacts.new_folder(folder, "model", **about) as partial:
         artifacts.write_bytes(partial / "model.safetensors", _serialize(model))
@@ -59,6 +66,21 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
             path = snapshots(folder)[step]
             artifacts.write_bytes(partial / path.relative_to(folder), path.read_bytes())
     return load(folder)
+
+
+def _check_complete(model: Model) -> None:
+    """TypeError for what is no model of ours, ValueError for weights that are not those of its config."""
+    if not isinstance(model, Model):
+        raise TypeError(f"a {type(model).__name__} is no cadmus.models.model.Model; pass the model that it was made of")
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in Model(model.cfg).state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in {**expected, **shapes}:
+        if shapes.get(name) != expected.get(name):
+            raise ValueError(
+                f"{name} has shape {shapes.get(name, 'none')}, the model's config asks for "
+                f"{expected.get(name, 'none')}: save a model as Model(cfg) makes it"
+            )
 
 
 def _serialize(model: Model) -> bytes:
@@ -103,7 +125,8 @@ def _folder(source: Path | str) -> Path:
                 "cadmus-probe train wrote, or convert it to safetensors where you trust it"
             )
         raise artifacts.ArtifactError(f"{path} is a file; pass the folder of a model that cadmus-probe train wrote")
-    if not path.exists() and str(source) in shipped.names("models"):
+    present = path.is_dir() and any(match for pattern in _FILES for match in path.glob(pattern))
+    if not present and str(source) in shipped.names("models"):
         return shipped.path("models", str(source))
     if not path.exists():
         raise artifacts.ArtifactError(

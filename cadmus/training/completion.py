@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,13 +165,13 @@ def _labels(algorithm: str, inputs: list[str]) -> np.ndarray:
 
 
 def complete(
-    model: Model, prefixes: list[str], max_new_tokens: int | None = None, logits_mask: LogitsMask | None = None
+    model: Any, prefixes: list[str], max_new_tokens: int | None = None, logits_mask: LogitsMask | None = None
 ) -> list[str]:
     """Each prefix with the model's greedy completion, through its `.` where it writes one.
 
-    `max_new_tokens` defaults to what the model's context leaves room for behind the longest prefix; `logits_mask`
-    constrains what is written, as in `generation.generate`. Raises ValueError for a prefix with a `.`, or one that
-    leaves no room.
+    model: of any backend (`cadmus.models.backends`). `max_new_tokens` defaults to what the model's context leaves room
+    for behind the longest prefix; `logits_mask` constrains what is written, as in `generation.generate`. Raises
+    ValueError for a prefix with a `.`, or one that leaves no room.
     """
     longest = max(map(len, prefixes), default=0)
     if longest + 1 + (1 if max_new_tokens is None else max_new_tokens) > model.cfg.n_ctx:

@@ -10,7 +10,7 @@ import numpy as np
 from cadmus.machine import vm
 from cadmus.models.config import ModelConfig
 from cadmus.programs.mixture import Mixture
-from cadmus.runtime.checks import check_at_least
+from cadmus.runtime.checks import check_at_least, check_seed
 from cadmus.runtime.devices import AUTO, PRECISIONS
 
 OPTIMIZERS = ("muon", "adamw")
@@ -88,7 +88,8 @@ class TrainConfig:
         if not 0 < self.decay_share <= 1:
             raise ValueError(f"decay_share = {self.decay_share} must be above 0 and at most 1")
         check_at_least(self, 0, "warmup_steps", "average_steps", "snapshots", "evaluate_every")
-        check_at_least(self, 0, "dollars_per_hour", "weight_decay", "seed")
+        check_at_least(self, 0, "dollars_per_hour", "weight_decay")
+        check_seed(self)
 
     @property
     def snapshot_steps(self) -> frozenset[int]:

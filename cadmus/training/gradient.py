@@ -35,6 +35,7 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
     programs uint8 [n, width], of all processes; each takes its share. Returns the loss (nats, mean over the tokens that
     count) and the number of those tokens.
     """
+    model.check_unhooked()  # hooks belong to this thread, parts run on others
     lengths = tokens.lengths(programs) + 1
     n_tokens = int(lengths.sum())  # of all processes
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cadmus.corpora.corpus import Corpus
+from cadmus.models.compilation import original_model
 from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts, devices
@@ -63,7 +64,7 @@ def train(
     share the folder.
 
     Args:
-        model: the model, on its device.
+        model: the model, on its device; of a compiled one, the weights are trained by the loops that train any.
         source: a corpus, or a mixture to be streamed.
         config: how it is trained.
         progress: follows the stage "train".
@@ -80,6 +81,7 @@ def train(
         ValueError: programs do not fit, the state is of another run, or the folder holds a finished model.
         FloatingPointError: the loss, the gradient or the weights are not finite (the last state is kept).
     """
+    model = original_model(model)
     check_fits(source if isinstance(source, Mixture) else source.mixture, model.cfg)
     if config.batch_size < world():
         raise ValueError(f"batch_size = {config.batch_size} leaves some of {world()} processes without a program")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from cadmus.models import backends
+from cadmus.models.compilation import original_model
 from cadmus.models.model import Model
 from cadmus.runtime import artifacts
 
@@ -38,6 +39,7 @@ def content(
 
     Raises ValueError for a model with hooks: its activations do not depend on its weights alone.
     """
+    model = original_model(model)
     kind = backends.backend(model)
     if _has_hooks(model):
         raise ValueError(
@@ -83,15 +85,29 @@ def _digest(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def open_sites(folder: Path | str, content: dict[str, Any], sites: Sequence[str]) -> Iterator[Recall]:
+def open_sites(
+    folder: Path | str, current: Callable[[], dict[str, Any]], sites: Sequence[str]
+) -> contextlib.AbstractContextManager[Recall]:
     """A context whose `Recall` returns batch 0, 1, ... as {site: float32 [rows, features]}, in the order of `sites`.
+
+    current: gives the `content` as it now is. What is named here is compared with it when the work begins and before
+    anything is stored, since weights and programs can change between a call and its work.
 
     It reads the sites that are stored below `folder` for this content, computes the others and stores them; these
     count when the context is left without an exception, after the last batch. Only one batch is held. Raises
-    ArtifactError, naming the file, for damaged files.
+    ArtifactError, naming the file, for damaged files, and ValueError where the content has changed meanwhile.
     """
-    home = Path(folder) / artifacts.fingerprint(content)
+    content = current()
+    return _open(Path(folder), content, lambda: _check_unchanged(content, current()), sites)
+
+
+@contextlib.contextmanager
+def _open(
+    folder: Path, content: dict[str, Any], check_unchanged: Callable[[], None], sites: Sequence[str]
+) -> Iterator[Recall]:
+    """`open_sites` of the content at the time of the call."""
+    check_unchanged()
+    home = folder / artifacts.fingerprint(content)
     stored = [site for site in sites if (home / site / artifacts.MANIFEST).exists()]
     missing = [site for site in sites if site not in stored]
     for site in stored:
@@ -110,6 +126,17 @@ def open_sites(folder: Path | str, content: dict[str, Any], sites: Sequence[str]
             return {site: batch[site] for site in sites}
 
         yield recall
+        check_unchanged()
+
+
+def _check_unchanged(content: dict[str, Any], present: dict[str, Any]) -> None:
+    """Raise ValueError, naming what has changed, unless the two are equal."""
+    changed = ", ".join(name for name in content if present.get(name) != content[name])
+    if changed:
+        raise ValueError(
+            f"the activations asked for are not those of the model and programs as they are now ({changed} changed); "
+            "ask for them anew after every change, nothing was stored"
+        )
 
 
 def _check(folder: Path, content: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cadmus.machine import tokens
 from cadmus.models import backends
-from cadmus.models.hooks import Hook, NamesFilter
+from cadmus.models.hooks import Hook, NamesFilter, never_writes
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.runtime.progress import Progress, no_progress
 from probes.data import activation_cache
@@ -108,7 +108,8 @@ def token_rows(
 
     Raises:
         ValueError: programs that are not such an array, a site that is unknown, not readable on that backend or without
-            a row per token, or more positions than the model has.
+            a row per token, or more positions than the model has; with a cache also, while it is read, where the model
+            or the programs have changed since the call.
         ArtifactError: damaged files in the cache.
     """
     tokens.check(programs)
@@ -132,7 +133,7 @@ def token_rows(
     if cache is None:
         store = contextlib.nullcontext(lambda number, compute: compute(names))
     else:
-        content = activation_cache.content(model, programs, where, rows_per_batch, precision)
+        content = functools.partial(activation_cache.content, model, programs, where, rows_per_batch, precision)
         store = activation_cache.open_sites(cache, content, names)
     return _read_batches(model, schedule, store, precision, progress)
 
@@ -264,6 +265,7 @@ def _compute_rows(
         requested = torch.from_numpy(np.flatnonzero(schedule.requested(first, last))).to(device)
         place = slice(n_filled, n_filled + len(requested))
 
+        @never_writes
         def gather(tensor: Tensor, hook: Hook, requested: Tensor = requested, place: slice = place) -> None:
             flat = tensor.detach().reshape(tensor.shape[:2].numel(), -1)  # [batch, pos, ...] -> [batch * pos, features]
             if hook.name not in rows:

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_vm_reads_files_and_standard_input(capsys, monkeypatch, tmp_path):
     assert "decorate" in capsys.readouterr().out
 
 
-COMMANDS = ("vm", "train", "eval", "report", "paper", "probe", "alternatives", "dynamics", "selftest")
+COMMANDS = ("vm", "train", "eval", "report", "paper", "probe", "alternatives", "dynamics", "calibration", "selftest")
 
 
 @pytest.mark.parametrize("program", ["-34+.", "3 4 +", "[ 3 4 + . ]", "~~-34+."])
@@ -97,9 +98,31 @@ def test_two_sources_never_share_a_page():
     assert _page_name("mine/wide.toml") == "mine--wide"
 
 
-@pytest.mark.parametrize("arguments", [["data", "sample", "first"], ["eval"], ["train", "--steps", "1"]])
-def test_a_seed_beyond_the_generators_is_refused(errors, arguments):
-    assert "less than or equal to 9223372036854775807" in errors(*arguments, "--seed", str(2**64))
+def test_a_seed_beyond_the_generators_is_refused(errors):
+    assert "must lie in 0..9223372036854775807" in errors("train", "--steps", "1", "--seed", str(2**64))
+
+
+def test_standard_streams_that_are_closed_are_told():
+    for redirection, message in (("<&-", "standard input is closed"), (">&-", "standard output is closed")):
+        line = f"exec {shlex.quote(sys.executable)} -m analyses.cli vm - {redirection}"
+        run = subprocess.run(["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert run.returncode == 2
+        assert message in run.stderr
+        assert len(run.stderr.splitlines()) == 1
+
+
+def test_without_a_place_for_compiled_code_commands_work():
+    code = """
+import sys, numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []  # as where neither the installation nor a home can be written to
+from analyses.cli import main
+sys.exit(main(["data", "sample", "first", "-n", "1"]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "register" in run.stdout
+    assert len(run.stderr.splitlines()) == 1
+    assert "set NUMBA_CACHE_DIR" in run.stderr
 
 
 def test_help_lists_every_command(capsys):
@@ -124,6 +147,7 @@ def test_help_teaches_every_command(capsys, name):
 def test_studies_run_as_modules(capsys, monkeypatch):
     studies = {
         "alternatives": "alternatives",
+        "calibration": "calibration",
         "distribution": "data describe",
         "dynamics": "dynamics",
         "model_report": "report",

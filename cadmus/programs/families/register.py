@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from cadmus.machine import vm
+from cadmus.machine.jit import jit
 from cadmus.machine.tokens import PAD
 from cadmus.programs.parts.family import (
     body_of,
@@ -142,7 +142,7 @@ class Register(Structured):
 # --- compiled --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _draw_structures(
     rng,
     registers,
@@ -189,7 +189,7 @@ def _draw_structures(
                 row[k + 3] = operators[rng.integers(0, len(operators))]
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _draw_stores(rng, order, unread, stored_at, operators, dependent_share, overwrite_share, dead_share, row, stores):
     """Fill in what is stored and where; returns how many registers are in use, the first of `order`."""
     used = 0
@@ -228,7 +228,7 @@ def _draw_stores(rng, order, unread, stored_at, operators, dependent_share, over
     return used
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _apply(operator, a, b):
     """The result of an operator, a token id, on two values."""
     if operator == _PLUS:
@@ -240,7 +240,7 @@ def _apply(operator, a, b):
     return max(a, b) if operator == _MAXIMUM else min(a, b)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _write_literal(row, at, literals, index):
     """Write literal number `index` into `row` at `at`; returns where it ends."""
     length = literals[index, 0]
@@ -248,7 +248,7 @@ def _write_literal(row, at, literals, index):
     return at + length
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _fill(structures, stored_values, operands, literals, low, high, max_stores, out, valid):
     """Write the program of each structure; `valid` says whose values all lie in [low, high]."""
     contents = np.zeros(4, np.int64)  # of the registers

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
 from cadmus.machine import tokens, vm
+from cadmus.machine.jit import jit
 from cadmus.machine.tokens import PAD
 
 SLOT = 255  # in the place of a token id
@@ -82,7 +82,7 @@ def join(width: int, *pieces: Piece) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _append(out, ends, table, lengths, index):
     """Write a piece into `out` behind `ends`, which it moves; False where it does not fit."""
     for i in range(len(out)):

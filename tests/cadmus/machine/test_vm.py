@@ -689,7 +689,7 @@ def test_the_examples_of_the_page(text: str, printed: str) -> None:
 
 def test_the_python_of_the_page() -> None:
     failed, tried = doctest.testfile(str(PAGE), module_relative=False)
-    assert (failed, tried) == (0, 7)
+    assert (failed, tried) == (0, 19)
 
 
 def test_the_page_has_examples_of_both_verdicts() -> None:

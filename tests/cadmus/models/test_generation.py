@@ -309,6 +309,26 @@ def agree(frequencies: Tensor, probabilities: Tensor) -> bool:
     return bool(((frequencies - probabilities).abs() <= 5 * error + 1e-9).all())
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-39, 1e-30, 1.0, 1e30, 1e300])
+def test_a_mask_holds_at_every_temperature(temperature: float) -> None:
+    rows, lengths = prompts()
+    generator = torch.Generator().manual_seed(0)
+    allowed = torch.zeros(CFG.d_vocab, dtype=torch.bool).index_fill(0, torch.tensor([3, 5, 7]), True)
+    out = generate(
+        stopping(), rows, lengths, 5, lambda tokens: allowed.expand(len(tokens), -1),
+        temperature=temperature, generator=generator,
+    )  # fmt: skip
+    for row, length in zip(out, lengths):
+        assert set(row[length : length + 5].tolist()) <= {3, 5, 7}, temperature
+
+
+@pytest.mark.parametrize("temperature", [float("inf"), float("nan"), -1.0])
+def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
+    rows, lengths = prompts()
+    with pytest.raises(ValueError, match="a finite temperature above 0"):
+        generate(stopping(), rows, lengths, 1, temperature=temperature, generator=torch.Generator())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_model(temperature: float) -> None:

@@ -465,7 +465,7 @@ def test_hooked_transformers_made_elsewhere_are_taken() -> None:
         ("d_vocab", 66, "a HookedTransformer with d_vocab = 66 is no Cadmus model, which needs 65: analyse it in"),
         ("d_vocab_out", 3, "a HookedTransformer with d_vocab_out = 3 is no Cadmus model, which needs 65: "),
         ("normalization_type", "RMS", "with normalization_type = 'RMS' is none of the backends"),
-        ("normalization_type", None, "with normalization_type = None is none of the backends"),
+        ("normalization_type", None, "normalization_type = None is not built; use 'LN'"),
         ("final_rms", True, "with final_rms = True is no Cadmus model, which needs False"),
         ("positional_embedding_type", "shortformer", "positional_embedding_type = 'shortformer' is not built; use "),
         ("parallel_attn_mlp", True, "with parallel_attn_mlp = True is no Cadmus model, which needs False"),

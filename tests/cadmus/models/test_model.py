@@ -333,7 +333,7 @@ def test_unknown_sites_are_refused(site: str, hint: str) -> None:
     ):
         with pytest.raises(ValueError, match=unknown(site, hint)):
             run()
-    assert not model()._sites.functions
+    assert not model().has_hooks
 
 
 def test_a_filter_that_selects_nothing_is_refused() -> None:
@@ -398,7 +398,7 @@ def test_contexts_nest() -> None:
             model()(programs())
         model()(programs())
     assert order == ["outer", "inner", "outer"]
-    assert not model()._sites.functions
+    assert not model().has_hooks
 
 
 def test_hooks_are_removed_after_an_exception() -> None:
@@ -413,7 +413,7 @@ def test_hooks_are_removed_after_an_exception() -> None:
     with pytest.raises(IndexError), model().hooks(hooks[:1]):
         [][0]
     assert torch.equal(model()(programs()), plain)
-    assert not model()._sites.functions
+    assert not model().has_hooks
 
 
 # --- filters and return types ----------------------------------------------------------------------------------------

@@ -228,3 +228,9 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_it() -> None:
     halved = x.to(torch.bfloat16).requires_grad_()
     bias = (x - halved.detach().float())[0].requires_grad_()
     assert torch.equal(fused.gelu(halved, bias), x.to(torch.bfloat16))
+
+
+def test_a_program_without_an_end_is_refused() -> None:
+    """The compiled loops would read beyond the arrays."""
+    with pytest.raises(ValueError, match=r"program 1 has no `\.` in its 3 columns; end it with one"):
+        pack(tokens.encode(["3=.", "12="]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -189,6 +190,28 @@ def test_damage_is_refused_in_a_line(damage: Any, message: str, tmp_path: Path) 
     assert np.array_equal(read(tmp_path, SITES[:1]).activations[SITES[0]], sound.activations[SITES[0]])
     shutil.rmtree(path.parent)
     assert equal(read(tmp_path), sound)
+
+
+@pytest.mark.parametrize("batches_before", [0, 1, 10**6])
+@pytest.mark.parametrize("what", ["weights", "programs"])
+def test_what_changes_between_the_call_and_its_work_is_not_stored(
+    batches_before: int, what: str, tmp_path: Path
+) -> None:
+    changing, rows = far_from_trivial(CONFIGS["learned"]), programs().copy()
+    batches = token_rows(changing, rows, SITES, rows_per_batch=ROWS, cache=tmp_path)
+    n = sum(1 for _ in itertools.islice(batches, batches_before))  # all but the end, where there are so few
+    if what == "weights":
+        with torch.no_grad():
+            changing.blocks[0].mlp.W_in *= 2
+    else:
+        rows[0, 0] ^= 1
+    if n == batches_before:
+        with pytest.raises(ValueError, match=f"{what} changed.*nothing was stored"):
+            list(batches)
+        assert finished(tmp_path) == set()
+    else:  # all had been read: what is stored is of the weights that they were read from
+        assert len(finished(tmp_path)) == len(SITES)
+        assert equal(read(tmp_path, backend=far_from_trivial(CONFIGS["learned"])), read(None))
 
 
 def test_a_model_with_hooks_is_not_cached(tmp_path: Path) -> None:
