@@ -45,7 +45,7 @@ def test_configs_that_cannot_be_are_refused() -> None:
     for options, message in (
         ({"machines": 0}, "machines = 0 must be 1 or more"),
         ({"programs": 199}, "programs = 199 must be 200 or more"),
-        ({"seed": -1}, "seed = -1 must be 0 or more"),
+        ({"seed": -1}, "seed = -1 must lie in 0"),
     ):
         with pytest.raises(ValueError, match=message):
             AlternativesConfig(**options)

@@ -200,7 +200,7 @@ def test_programs_must_fit() -> None:
         ({"betas": (0.9,)}, "betas = \\(0.9,\\) must be two numbers from 0 to below 1"),
         ({"betas": (0.9, "a")}, "must be two numbers"),
         ({"weight_decay": -1.0}, "weight_decay = -1.0 must be 0 or more"),
-        ({"seed": -1}, "seed = -1 must be 0 or more"),
+        ({"seed": -1}, "seed = -1 must lie in 0"),
         ({"decay_share": 0.0}, "decay_share = 0.0 must be above 0 and at most 1"),
     ],
 )
