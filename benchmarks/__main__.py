@@ -14,8 +14,11 @@ from benchmarks import (  # noqa: F401  (register their benchmarks)
     corpora,
     generation,
     harvesting,
+    interventions,
     machine,
+    oracle,
     probing,
+    provenance,
     training,
 )
 from benchmarks.measure import BENCHMARKS, SLOW, Measurement

@@ -1,5 +1,6 @@
 """What every stage runs on: `artifacts` (folders that are whole or absent), `seeds`, `devices` (what this computer is
-fast at), `threads`, `workers`, `folder_lock`, `progress`, `checks` (of configs) and `tables` (of TOML, as dataclasses)."""
+fast at), `threads`, `workers`, `folder_lock`, `progress`, `checks` (of configs) and `tables` (of TOML, as
+dataclasses)."""
 
 import lazy_loader
 

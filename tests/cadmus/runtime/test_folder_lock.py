@@ -33,9 +33,9 @@ def holder(tmp_path):
 
 def test_a_second_process_is_told_in_one_line(holder):
     _, folder = holder
-    with pytest.raises(ArtifactError, match=r"runs/a is being written by another run; wait until it ends") as error:
-        with sole_writer(folder):
-            pass
+    message = r"runs/a is being written by another run; wait until it ends"
+    with pytest.raises(ArtifactError, match=message) as error, sole_writer(folder):
+        pass
     assert "\n" not in str(error.value)
 
 
@@ -73,9 +73,8 @@ def test_within_a_run_it_is_taken_once(tmp_path):
 
 
 def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
-    with pytest.raises(KeyError):
-        with sole_writer(tmp_path / "new" / "deep"):
-            raise KeyError
+    with pytest.raises(KeyError), sole_writer(tmp_path / "new" / "deep"):
+        raise KeyError
     assert os.listdir(tmp_path) == []
 
 

@@ -1,0 +1,278 @@
+"""One variable of a model, tested in one call: readable? read? used? where, for how long, and what of its dead values?
+
+    test(model, "reg.a") -> Experiment
+        .summary      one row per stratum: the answers
+        .effects      a row per kind of pair, stratum, layer, role and span (`probes.interventions.effects`)
+        .verdicts     the rows that may claim something, in words (`probes.interventions.verdicts`)
+        .readable     a row per layer and role: a probe of the value where it is patched, beside its controls
+        .persistence  accuracy by the distance between patch and decision
+        .dead         what patching a dead value does
+        .heads, .edges, .mechanism    by which heads, along which edges of the data flow, tracked or looked up
+
+The state is patched in the residual stream after each layer, at the tokens that the machine names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cadmus.models import backends
+from cadmus.programs import mixture as mixtures
+from cadmus.programs.mixture import Mixture
+from cadmus.runtime import artifacts
+from cadmus.runtime.progress import Progress, no_progress
+from probes.controls.untrained import untrained_twin
+from probes.interventions import counterfactuals, verdicts
+from probes.interventions.cells import INPUT_LAYER, Place, layers_of, spots_of
+from probes.interventions.conditions import Laboratory, profile_table
+from probes.interventions.experiment_tables import effects_of, outcomes_of, summary_of
+from probes.interventions.pair_variables import PairVariable, named
+from probes.interventions.pairs import Pairs
+from probes.interventions.persistence import dead_values, persistence
+from probes.interventions.readability import readability
+from probes.interventions.routes import routes
+
+ARTIFACT = "experiment"
+_MINIMAL = 0.2  # minimal pairs for each discriminating one
+_PROGRAMS, _DEAD = (3000, 1000), (100, 40)  # of readability and of dead values, by default and where it is quick
+_QUICK_PAIRS = 60
+_TABLES = (
+    "effects",
+    "verdicts",
+    "summary",
+    "readable",
+    "persistence",
+    "dead",
+    "heads",
+    "edges",
+    "mechanism",
+    "profile",
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Experiment:
+    """What was found about one variable of one model. Tables are None where nothing of the kind was asked."""
+
+    variable: str
+    """The variable's name."""
+    pairs: Pairs
+    """The pairs that all cells share."""
+    effects: pd.DataFrame
+    """As `effects.effects` makes it: a cell is the residual stream after `layer` (-1: before the first block) at a
+    `role` over a `span`. `changed` and `damage` are about the first answer. `isolation`: of the interchanges whose
+    answer is the edited one and after which the model asserts something else (`isolation_n`), the share in which that
+    is all true of the edited state. Where `has_controls` is False, controls are NaN and d is the accuracy, which is no
+    more than 0.05 (`controls_note` says so)."""
+    verdicts: pd.DataFrame
+    """As `verdicts.verdicts` makes it."""
+    summary: pd.DataFrame
+    """A row per stratum: `variable`, `stratum`, `readable` and `read` (at the layers and roles where most is read, or
+    None), `used` (the verdict), `where` (layer and role of the largest d), `accuracy`, `d`, `d_low`, `d_high`,
+    `mechanism`, `heads`, `pairs` that count, of `drawn`, `notes`."""
+    readable: pd.DataFrame
+    """As `readability.readability` makes it."""
+    persistence: pd.DataFrame
+    """As `persistence.persistence` makes it."""
+    dead: pd.DataFrame | None
+    """As `persistence.dead_values` makes it."""
+    heads: pd.DataFrame
+    """A row per head, as `routes.Routes.heads`."""
+    edges: pd.DataFrame
+    """A row per layer and kind of edge, as `routes.Routes.edges`."""
+    mechanism: pd.DataFrame
+    """Tracked at the store or looked up at the load, as `mechanism.mechanism`."""
+    profile: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What was computed: texts and seconds per condition."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What it was made of: `model` (a digest of the weights), `mixture`, `config`, `fingerprint`, `versions`."""
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{row.stratum}: {row.used}" for row in self.summary.itertuples())
+        return f"Experiment({self.variable}: {words}; {len(self.pairs)} pairs)"
+
+    def _repr_html_(self) -> str:
+        return self.summary.to_html(index=False, float_format="{:.2f}".format)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the tables as Parquet and the pairs, into a folder with a manifest that holds `about`. Raises
+        ArtifactError where the folder holds something else."""
+        with artifacts.new_folder(folder, ARTIFACT, variable=self.variable, about=dict(self.about)) as place:
+            self.pairs.save(place / "pairs")
+            for name in _TABLES:
+                table = getattr(self, name)
+                if table is not None:
+                    _storable(table).to_parquet(place / f"{name}.parquet", index=False)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, fingerprint: str | None = None) -> Experiment:
+        """Read what `save` wrote. Raises ArtifactError for what is missing, damaged, of another kind, or, where a
+        `fingerprint` is given, made of anything else."""
+        manifest = artifacts.read_manifest(folder, ARTIFACT)
+        fingerprint_there = manifest["about"].get("fingerprint")
+        if fingerprint is not None and fingerprint_there != fingerprint:
+            raise artifacts.ArtifactError(
+                f"{folder} was made of another model, mixture or configuration (fingerprint {fingerprint_there}, "
+                f"not {fingerprint}); make it again"
+            )
+        paths = {name: Path(folder) / f"{name}.parquet" for name in _TABLES}
+        tables = {name: pd.read_parquet(path) if path.is_file() else None for name, path in paths.items()}
+        pairs = Pairs.load(Path(folder) / "pairs")
+        return cls(variable=manifest["variable"], pairs=pairs, about=manifest["about"], **tables)  # type: ignore[arg-type]
+
+
+def test(
+    model: Any,
+    variable: str | PairVariable,
+    *,
+    mixture: Mixture | None = None,
+    pairs: int | Pairs = 300,
+    seed: int = 0,
+    untrained: Any = None,
+    layers: Sequence[int] | None = None,
+    roles: Sequence[str] | None = None,
+    quick: bool = False,
+    full: bool = False,
+    progress: Progress = no_progress,
+) -> Experiment:
+    """Test whether a model holds and uses a variable.
+
+    Args:
+        model: of any backend (`cadmus.models.backends`).
+        variable: of `pair_variables.VARIABLES`, or a row for that table.
+        mixture: whose programs are drawn; None: the default one.
+        pairs: how many discriminating pairs, with a fifth as many minimal ones; or pairs that have been made.
+        seed: fixes pairs, random vectors and resamples.
+        untrained: the untrained twin; None: the model's architecture with weights drawn by `seed`.
+        layers: after which the residual stream is patched (-1: before the first block); None: all.
+        roles: of `cadmus.states.provenance.ROLES`; None: all that some pair has, and all of them together.
+        quick: at most 60 pairs, every second layer, fewer programs for probes.
+        full: every span of roles, and controls in every cell; about six times the work.
+        progress: follows the stages.
+
+    Raises:
+        ValueError: an unknown variable, role or layer; a role that no pair has; a family with too few pairs (none whose
+            answers differ); a model without room for a pair's program and its answer.
+    """
+    row = named(variable)
+    mixture = mixtures.load("default") if mixture is None else mixture
+    config = {
+        "variable": row.name,
+        "pairs": pairs if isinstance(pairs, int) else "given",
+        "seed": seed,
+        "layers": None if layers is None else list(map(int, layers)),
+        "roles": None if roles is None else list(roles),
+        "quick": quick,
+        "full": full,
+    }
+    chosen_layers = layers_of(model, layers, quick)
+    drawn = _pairs(row, mixture, pairs, seed, quick, progress)
+    _check_room(model, drawn)
+    twin = untrained_twin(model, seed) if untrained is None else untrained
+    places = [Place.of(drawn, spot) for spot in spots_of(drawn, roles, full)]
+    lab = Laboratory(model, twin, drawn, places, chosen_layers, seed)
+    measured = lab.measure(full, progress)
+    readable = readability(
+        model, twin, row, mixture, chosen_layers, programs=_PROGRAMS[quick], seed=seed, progress=progress
+    )
+    outcomes = outcomes_of(lab, measured, row, readable)
+    table = effects_of(outcomes, lab, measured, seed)
+    words = verdicts.verdicts(table)
+    options: dict[str, Any] = {"quick": quick, "full": full, "seed": seed, "progress": progress}
+    found_routes = routes(model, drawn, own=lab.own, outcomes=outcomes, untrained=twin, **options)
+    dead = dead_values(
+        model, row, mixture, [layer for layer in chosen_layers if layer != INPUT_LAYER], pairs=_DEAD[quick], seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    return Experiment(
+        variable=row.name,
+        pairs=drawn,
+        effects=table,
+        verdicts=words,
+        summary=summary_of(words, readable, found_routes),
+        readable=readable,
+        persistence=persistence(lab, measured),
+        dead=dead,
+        heads=found_routes.heads,
+        edges=found_routes.edges,
+        mechanism=found_routes.mechanism,
+        profile=profile_table(measured),
+        about=about(model, mixture, config),
+    )
+
+
+def about(model: Any, mixture: Mixture, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an experiment is made of, and its `fingerprint`: the same for the same weights, mixture, machine
+    and config."""
+    made_of = {
+        "model": weights_digest(model),
+        "mixture": mixture.fingerprint,
+        "machine": artifacts.machine_fingerprint(),
+        "config": dict(config),
+    }
+    return {**made_of, "fingerprint": artifacts.fingerprint(made_of), "versions": artifacts.provenance()}
+
+
+def weights_digest(model: Any) -> str:
+    """16 hexadecimal digits that name a model's weights and shape."""
+    digest = hashlib.sha256(repr(backends.config(model)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def _pairs(
+    variable: PairVariable, mixture: Mixture, pairs: int | Pairs, seed: int, quick: bool, progress: Progress
+) -> Pairs:
+    """Discriminating pairs, and some minimal ones behind them."""
+    if isinstance(pairs, Pairs):
+        if not len(pairs):
+            raise ValueError("there are no pairs; draw some")
+        return replace(pairs, about={**pairs.about, "reads": variable.reads})
+    n = min(pairs, _QUICK_PAIRS) if quick else pairs
+    if n < 1:
+        raise ValueError(f"{n} pairs are asked for; ask for one or more")
+    n_minimal = max(1, round(_MINIMAL * n))
+    parts = [
+        counterfactuals.draw(variable, mixture, size, seed, kinds=[kind], progress=progress)
+        for kind, size in (("discriminating", n), ("minimal", n_minimal))
+    ]
+    taken = set(parts[0].pairs["base"])
+    parts[1] = parts[1].select(~parts[1].pairs["base"].isin(taken).to_numpy())
+    tables = [part.pairs for part in parts]
+    tables[1] = tables[1].assign(pair=tables[1]["pair"] + len(tables[0]))
+    roles = [parts[0].roles, parts[1].roles.assign(pair=parts[1].roles["pair"] + len(tables[0]))]
+    of_what = {**parts[0].about, "reads": variable.reads}
+    table, role_table = (pd.concat(several, ignore_index=True) for several in (tables, roles))
+    return Pairs(table, role_table, parts[0].families, of_what)
+
+
+def _check_room(model: Any, pairs: Pairs) -> None:
+    longest = max(len(text) for text in pairs.pairs["base"])
+    if longest + 2 > model.cfg.n_ctx:
+        raise ValueError(
+            f"the longest base has {longest} tokens, and with its marker no room for an answer in n_ctx = "
+            f"{model.cfg.n_ctx}; draw pairs from a mixture with shorter programs"
+        )
+
+
+def _storable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with columns of flags that may be missing as pandas' nullable booleans, which Parquet holds."""
+    flags = [name for name in ("readable", "read") if name in table and not table[name].map(_is_text).any()]
+    return table.astype(dict.fromkeys(flags, "boolean"))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)

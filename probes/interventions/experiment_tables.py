@@ -1,0 +1,187 @@
+"""The tables of an experiment: what its conditions come to, cell by cell, and the answers in one row per stratum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cadmus.machine import tokens
+from cadmus.states.provenance import ROLES
+from probes.interventions import counterfactuals, verdicts
+from probes.interventions.cells import Place, first_attending, is_input_change
+from probes.interventions.conditions import CONTROLS, INTERCHANGE, UNTRAINED, Laboratory, Measured, positive_control
+from probes.interventions.effects import Outcomes, effects
+from probes.interventions.pair_variables import PairVariable, options
+from probes.interventions.pairs import Pairs
+from probes.interventions.routes import Routes
+
+_MIN_COMPLETED = 0.2  # the share of pairs that count, below which the summary says that the model completes too little
+_NO_CONTROLS = "the interchange succeeds in no more than 5 % of the pairs, so no control was run: d is the accuracy"
+
+
+def _cells(lab: Laboratory, readable: pd.DataFrame) -> pd.DataFrame:
+    """A row per layer and place, in the order of the arrays [layers, places, pairs]."""
+    first = first_attending(lab.model, lab.pairs.sequences("base"))
+    flags = {(row.layer, row.role): row.readable for row in readable.itertuples()}
+    rows = [
+        {
+            "layer": layer,
+            "role": place.spot.role,
+            "span": place.spot.span,
+            "input_change": is_input_change(layer, place, first),
+            "readable": flags.get((layer, place.spot.role)) if place.spot.span == "single" else None,
+        }
+        for layer in lab.layers
+        for place in lab.places
+    ]
+    return pd.DataFrame(rows).astype({"readable": object})
+
+
+def outcomes_of(lab: Laboratory, measured: Measured, variable: PairVariable, readable: pd.DataFrame) -> Outcomes:
+    """The conditions of all cells as effects takes them: arrays [cells, pairs]."""
+    table = lab.pairs.pairs
+    cells = _cells(lab, readable)
+
+    def flat(array: np.ndarray) -> np.ndarray:
+        return array.reshape(len(cells), -1)  # [layers, places, pairs] -> [cells, pairs]
+
+    present = np.stack([place.present for place in lab.places])
+    chance = np.stack([_chance(lab, place) for place in lab.places])
+    positive, possible = positive_control(lab, _makers(variable, lab.pairs))
+    every = (len(lab.layers), *present.shape)
+    return Outcomes(
+        variable=variable.name,
+        cells=cells,
+        mask=flat(np.broadcast_to(present, every)),
+        counts=flat(np.broadcast_to(measured.counts, every)),
+        success=flat(measured.success[INTERCHANGE]),
+        controls={name: flat(measured.success[name]) for name in CONTROLS},
+        untrained=flat(measured.success[UNTRAINED]),
+        canonical=flat(measured.canonical),
+        moved=flat(measured.moved),
+        changed=flat(measured.changed),
+        damage=flat(measured.damage),
+        chance=flat(np.broadcast_to(chance, every)),
+        positive=positive if possible.any() else None,
+        base_skeletons=table["base_skeleton"].to_numpy(object),
+        source_skeletons=table["source_skeleton"].to_numpy(object),
+        kinds=table["kind"].to_numpy(object),
+        strata=table["stratum"].to_numpy(object),
+        shifted=(table["shift"] != 0).to_numpy(),
+    )
+
+
+def _chance(lab: Laboratory, place: Place) -> np.ndarray:
+    """How often other pairs' completions are true for this pair's edit: float [pairs]."""
+    shares = counterfactuals.chance(place.pairs, lab.own, place.role, others=8, seed=lab.seed)
+    return np.nan_to_num(shares["success"].to_numpy(np.float64))
+
+
+def effects_of(outcomes: Outcomes, lab: Laboratory, measured: Measured, seed: int) -> pd.DataFrame:
+    """The table of `effects.effects`, as `experiment.Experiment.effects` describes it."""
+    return _with_isolation(_without_controls(effects(outcomes, seed), lab, measured), lab, measured)
+
+
+def _without_controls(table: pd.DataFrame, lab: Laboratory, measured: Measured) -> pd.DataFrame:
+    """The effects, with no figure where a control was not run."""
+    numbers, places = _numbers(lab)
+    has = np.array(
+        [
+            measured.has_controls[numbers[layer], places[role, span]]
+            for layer, role, span in zip(table["layer"], table["role"], table["span"])
+        ],
+        bool,
+    )
+    table = table.assign(has_controls=has)
+    names = [f"{name}{end}" for name in (*CONTROLS, UNTRAINED, "damage") for end in ("", "_low", "_high")]
+    table.loc[~has, names] = np.nan
+    table.loc[~has, "untrained_n"] = 0
+    table["best_control"] = table["best_control"].where(has, None)
+    silent = ~has & (table["note"] == "")
+    return table.assign(controls_note=np.where(silent, _NO_CONTROLS, ""))
+
+
+def _with_isolation(table: pd.DataFrame, lab: Laboratory, measured: Measured) -> pd.DataFrame:
+    """The effects, with how often what else the model asserts stays right."""
+    numbers, places = _numbers(lab)
+    pairs = lab.pairs.pairs
+    shares, n = [], []
+    for row in table.itertuples():
+        mine = ((pairs["kind"] == row.kind) & (pairs["stratum"] == row.stratum)).to_numpy(np.bool_)
+        mine = mine & ((pairs["shift"] != 0) == row.shifted).to_numpy()
+        cell = numbers[row.layer], places[row.role, row.span]
+        mine = mine & measured.moves_on[cell]
+        n.append(int(mine.sum()))
+        shares.append(float(measured.stays[cell][mine].mean()) if mine.any() else np.nan)
+    return table.assign(isolation=shares, isolation_n=n)
+
+
+def summary_of(words: pd.DataFrame, readable: pd.DataFrame, found_routes: Routes) -> pd.DataFrame:
+    """A row per stratum, as `experiment.Experiment.summary` describes it."""
+    rows = []
+    known = readable[readable["readable"].notna()]
+    flags = {
+        name: ", ".join(_where(known[known[name].astype(bool)])) if len(known) else None
+        for name in ("readable", "read")
+    }
+    for row in verdicts.by_variable(words).to_dict("records"):
+        mine = words[words["stratum"] == row["stratum"]]
+        drawn = int(mine["candidates"].max())
+        counting = int(mine["pairs"].max())
+        notes = [row["reason"]]
+        if drawn and counting < _MIN_COMPLETED * drawn:
+            notes.append(f"the model completes too little: {counting} of {drawn} pairs count")
+        if "positive" in mine and mine["positive_low"].notna().any():
+            notes.append(f"patching the input tokens: {mine['positive'].dropna().iloc[0]:.2f}")
+        if row["stratum"] == "literal" and "arose" in row["best"]:
+            notes.append("a literal patched where it stands is moved input: only when and whereto it travels is found")
+        spent = mine[mine["verdict"] == "spent"]
+        if len(spent):
+            notes.append("spent at " + ", ".join(_where(spent)))
+        rows.append(
+            {
+                "variable": row["variable"],
+                "stratum": row["stratum"],
+                **flags,
+                "used": row["verdict"],
+                "where": row["best"],
+                **{name: row[name] for name in ("accuracy", "d", "d_low", "d_high")},
+                "mechanism": found_routes.word,
+                "heads": ", ".join(
+                    f"{head.layer}.{head.head} ({head.kind})" for head in found_routes.needed.itertuples()
+                ),
+                "pairs": counting,
+                "drawn": drawn,
+                "notes": "; ".join(note for note in notes if note),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _where(rows: pd.DataFrame) -> list[str]:
+    """Roles, each with its layers, in words: `loaded (layers 1-3)`."""
+    out = []
+    for role in [role for role in ROLES if (rows["role"] == role).any()]:
+        layers = sorted(set(rows.loc[rows["role"] == role, "layer"].tolist()))
+        out.append(f"{role} (layers {', '.join(map(str, layers))})")
+    return out
+
+
+def _numbers(lab: Laboratory) -> tuple[dict[int, int], dict[tuple[str, str], int]]:
+    """Where a layer, and a role and span, stand in the arrays."""
+    places = {(place.spot.role, place.spot.span): number for number, place in enumerate(lab.places)}
+    return {layer: number for number, layer in enumerate(lab.layers)}, places
+
+
+def _makers(variable: PairVariable, pairs: Pairs) -> np.ndarray:
+    """The tokens that make each base's value: bool [pairs, tokens]."""
+    programs = tokens.encode(pairs.pairs["base"].tolist())
+    every = options(variable, programs, pairs.cuts)
+    arose = pairs.roles[(pairs.roles["role"] == "arose") & (pairs.roles["base_token"] >= 0)].drop_duplicates("pair")
+    origins = dict(zip(arose["pair"].tolist(), arose["edit_at"].tolist()))
+    mine = np.array([origins.get(p) == at for p, at in zip(every.prompt.tolist(), every.arose.tolist())], np.bool_)
+    out = np.zeros(programs.shape, np.bool_)
+    if mine.any():
+        chosen_rows = every[np.flatnonzero(mine)]
+        out[chosen_rows.prompt] = chosen_rows.makers()
+    return out
