@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from torch import Tensor
 
 from cadmus.machine import vm
+from cadmus.machine.jit import jit
 from cadmus.runtime.devices import resolve_device
 from probes.solvers import mlp
 from probes.solvers.checks import check_rows, constant_message
@@ -325,7 +325,7 @@ class _Hidden(torch.autograd.Function):
         return None, table, bias
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _add_gradients(ids, hidden, gradient, table, bias):
     """Add each row's gradient [hidden], where its hidden unit is active, to the bias and to its ids' table rows."""
     passed = np.empty(len(bias), np.float32)

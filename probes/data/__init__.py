@@ -1,9 +1,10 @@
-"""What probes learn from: what they are to read (`targets`), programs with its labels (`examples`), folds by skeleton
-(`folds`), permuted labels (`permuted`), and a model's activations at their tokens (`activations`,
-`activation_cache`)."""
+"""What probes learn from: what they are to read (`targets`; `loading` from a user's file), at which tokens (`roles`),
+programs with its labels (`examples`), folds by skeleton (`folds`), permuted labels (`permuted`), and a model's
+activations at their tokens (`activations`, `activation_cache`)."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["activation_cache", "activations", "examples", "folds", "permuted", "targets"]
+    __name__,
+    submodules=["activation_cache", "activations", "examples", "folds", "loading", "permuted", "roles", "targets"],
 )

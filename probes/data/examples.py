@@ -20,7 +20,8 @@ from cadmus.runtime.seeds import generator
 from cadmus.states import hindsight, variables
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 from probes.data.permuted import control_labels
-from probes.data.targets import TRUE_MACHINE, Target, Targets
+from probes.data.roles import RoleTokens, label_offset
+from probes.data.targets import TRUE_MACHINE, Target, Targets, read
 
 MIN_PROGRAMS = 30  # of a family that is drawn
 _CHUNK = 4096  # programs whose labels are held at once
@@ -210,7 +211,7 @@ def labelled(
         Values and masks [tokens, targets], and the traces that they were read from.
 
     Raises:
-        ValueError: For a machine that is not among `machines`, and as `variables.read` raises it.
+        ValueError: For a machine that is not among `machines`, for an unknown role, and as `variables.read` raises it.
     """
     targets = targets if isinstance(targets, Targets) else Targets(targets)
     semantics = {TRUE_MACHINE: None, **(machines or {})}
@@ -219,6 +220,7 @@ def labelled(
             raise ValueError(f"machine {name!r} is none of {', '.join(semantics)}; pass its semantics in machines=")
     names = (TRUE_MACHINE, *targets.machines)
     traces = {name: kernel.traces(examples.programs, semantics[name]) for name in names}
+    roles = RoleTokens(examples.programs)
     columns: dict[tuple, tuple[np.ndarray, np.ndarray, int]] = {}  # a permuted target reads what the plain one does
     mask_numbers: dict[object, int] = {}
     values: list[np.ndarray] = []
@@ -226,9 +228,9 @@ def labelled(
     mask_of: list[int] = []
     outside: list[int] = []
     for target in targets:
-        key = (target.machine, target.variable, target.offset)
+        key = (target.machine, target.variable, target.offset, target.where)
         if key not in columns:
-            columns[key] = _column(traces[target.machine], target, examples)
+            columns[key] = _column(traces[target.machine], target, examples, roles)
         column, mask, n_outside = columns[key]
         mask_key = "every token" if _has_label_everywhere(target) else key
         if mask_key not in mask_numbers:
@@ -248,20 +250,25 @@ def labelled(
     )
 
 
-def _column(traces: kernel.Traces, target: Target, examples: Examples) -> tuple[np.ndarray, np.ndarray, int]:
+def _column(
+    traces: kernel.Traces, target: Target, examples: Examples, roles: RoleTokens
+) -> tuple[np.ndarray, np.ndarray, int]:
     """The values int32 [tokens] of a target, where they are probed bool [tokens], and how many are left out as too
     large. A state ahead lies within the program, its own `.` included."""
-    states = variables.read(traces, target.variable, offset=target.offset)
-    ahead = np.arange(examples.where.shape[1]) + target.offset <= tokens.lengths(examples.programs)[:, None] + 1
-    values = states.values[examples.where]
-    inside = (states.defined & ahead)[examples.where]
+    offset = target.offset + label_offset(target)
+    states = read(traces, examples.programs, target.variable, offset=offset)
+    ahead = np.arange(examples.where.shape[1]) + offset <= tokens.lengths(examples.programs)[:, None] + 1
+    defined = states.defined & ahead
+    if target.where:
+        defined &= roles.of(target)
+    values, inside = states.values[examples.where], defined[examples.where]
     mask = inside & (abs(values) <= variables.MAX_ABS_VALUE)
     return np.where(mask, values, 0).astype(np.int32), mask, int(inside.sum() - mask.sum())
 
 
 def _has_label_everywhere(target: Target) -> bool:
     """Whether every token has a label, whatever the program: such targets share a mask."""
-    if not isinstance(target.variable, str) or target.offset:
+    if not isinstance(target.variable, str) or target.offset or target.where:
         return False
     return target.variable.endswith(("all_true", ".kind", ".live"))
 

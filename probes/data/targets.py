@@ -1,11 +1,14 @@
 """What probes are asked to read, and the order in which a measurement keeps it.
 
 A `Target` is a variable, `offset` tokens ahead, of the machine or of an alternative one, perhaps permuted as a control.
-`Targets` are all that one measurement reads, and say which of them belong together.
+`Targets` are all that one measurement reads, and say which of them belong together. A target may be confined to the
+tokens at which the machine has a value in one role: where a register is stored, or loaded, say (`probes.data.roles`).
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +16,10 @@ from typing import overload
 
 import numpy as np
 
+from cadmus.machine import kernel
 from cadmus.states import variables
+
+Variable = variables.Variable | Callable[[kernel.Traces, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 TRUE_MACHINE = "true"  # the name of the machine itself, beside alternative ones
 _CATEGORIES = (".kind", ".tag", ".live", ".relation", ".sign", ".parity")
@@ -26,12 +32,34 @@ def is_category(variable: str) -> bool:
     return variable == "all_true" or variable.endswith(_CATEGORIES) or bool(base and digits)
 
 
+def read(traces: kernel.Traces, programs: np.ndarray, variable: str | Variable, *, offset: int = 0) -> variables.Labels:
+    """`cadmus.states.variables.read`, of functions too that take the programs, uint8 [n, length], beside the traces."""
+    if isinstance(variable, str) or not _takes_programs(variable):
+        return variables.read(traces, variable, offset=offset)  # type: ignore[arg-type]
+
+    @functools.wraps(variable)
+    def of_traces(traces: kernel.Traces) -> tuple[np.ndarray, np.ndarray]:
+        return variable(traces, programs)  # type: ignore[call-arg]
+
+    return variables.read(traces, of_traces, offset=offset)
+
+
+def _takes_programs(variable: Variable) -> bool:
+    """Whether a function must be called with two arguments."""
+    try:
+        parameters = inspect.signature(variable).parameters.values()
+    except ValueError:  # a function without a signature, written in C
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters) == 2
+
+
 @dataclass(frozen=True)
 class Target:
     """What one probe reads: a variable of the state `offset` tokens ahead."""
 
-    variable: str | variables.Variable
-    """A name, or a function of the traces."""
+    variable: str | Variable
+    """A name, or a function of the traces, or of the traces and the programs."""
 
     offset: int = 0
     """Tokens from the current one to the state that is read; below 0 it lies behind."""
@@ -44,6 +72,9 @@ class Target:
 
     regression: bool = False
     """Whether it is read by regression in place of a classifier over the values."""
+
+    where: str = ""
+    """The role (of `cadmus.states.provenance.ROLES`) at whose tokens alone it is fitted and judged; empty: at all."""
 
     @property
     def name(self) -> str:
@@ -115,8 +146,17 @@ class Targets(Sequence[Target]):
 
     @cached_property
     def own_states(self) -> np.ndarray:
-        """The indices of the machine's present states that classifiers read, real and permuted: int64 [states]."""
-        return self._indices(lambda t: (t.offset, t.machine, t.regression) == (0, TRUE_MACHINE, False))
+        """The indices of the machine's present states that classifiers read at all tokens, real and permuted: int64
+        [states]."""
+        return self._indices(lambda t: (t.offset, t.machine, t.regression, t.where) == (0, TRUE_MACHINE, False, ""))
+
+    @cached_property
+    def main(self) -> np.ndarray:
+        """The indices of the machine's own that claims are made of: those that a classifier reads, and numbers that a
+        regression alone does; int64 [main]."""
+        return np.array(
+            [k for k in self.own if not self[k].regression or replace(self[k], regression=False) not in self], np.int64
+        )
 
     @cached_property
     def machines(self) -> tuple[str, ...]:

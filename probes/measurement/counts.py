@@ -14,6 +14,7 @@ from probes.controls.input_baselines import Baselines
 from probes.data.activations import Batch
 from probes.data.examples import Examples, Labelled
 from probes.data.targets import Target
+from probes.measurement.networks import HALF, Networks
 from probes.measurement.plan import TRAINED, Plan
 from probes.measurement.tally import Breakdown, Group, Tally, Truth, clusters_of
 from probes.solvers.bank import CLASSES
@@ -43,6 +44,14 @@ class TestCounts:
 
     baselines: dict[str, Tally]
     """Of the machine's own targets, by the baseline's name."""
+
+    networks: dict[str, Tally]
+    """Of networks on activations, each target at its site, by the model; of the machine's own targets."""
+
+    halves: dict[str | tuple[str, str], Tally]
+    """Of the controls as fitted to half of the training programs: the baselines by name, the probes of activations that
+    are controls by model and site, the untrained model's networks as `networks.HALF`. Of the machine's own targets, all
+    programs counted as one cluster."""
 
     differing: np.ndarray
     """The share of an alternative machine's labels that the true machine's are not: float64 [targets]."""
@@ -74,14 +83,27 @@ def validate(plan: Plan, probes: Fitted) -> dict[str, np.ndarray]:
     return {site: count / np.maximum(n, 1) for site, count in correct.items()}
 
 
+@dataclass(frozen=True)
+class Readers:
+    """Everything that reads the test programs."""
+
+    probes: Fitted
+    """By model and site."""
+
+    halves: Fitted
+    """Those that are controls, fitted to half of the training programs: of the machine's own targets."""
+
+    baselines: Baselines | None
+    """What reads the input."""
+
+    networks: Networks | None
+    """The nonlinear reference."""
+
+
 def tally_test(
-    plan: Plan,
-    probes: Fitted,
-    baselines: Baselines | None,
-    broken_down: Collection[Target],
-    breakdowns: Breakdowns | None,
+    plan: Plan, readers: Readers, broken_down: Collection[Target], breakdowns: Breakdowns | None
 ) -> TestCounts:
-    """Read the test programs with every probe and baseline."""
+    """Read the test programs with every probe, baseline and network."""
     test = plan.examples.fold("test")
     clusters = clusters_of(test.skeletons, len(test))
     tallies: _Tallies | None = None
@@ -89,15 +111,17 @@ def tally_test(
     for _, part, labels in plan.parts("read test programs", "test"):
         breakdown = breakdowns(part, labels) if breakdowns and broken_down else Breakdown.none(part.where.shape)
         if tallies is None:
-            tallies = _Tallies(plan, baselines, int(clusters.max()) + 1, breakdown.groups, broken_down)
+            tallies = _Tallies(plan, readers, int(clusters.max()) + 1, breakdown.groups, broken_down)
         tallies.value_table |= labels.value_table()
         program_clusters = clusters[begin : begin + len(part)]
         for batches in plan.batches(part, *plan.models):
             at = batches[TRAINED].programs, batches[TRAINED].positions
             truth = Truth(*labels.at(*at), program_clusters[at[0]], breakdown.codes[at])
             tallies.add_truth(truth)
-            tallies.add_probes(probes, batches, truth)
-            tallies.add_baselines(part, *at, truth)
+            tallies.add_probes(batches, truth)
+            own = truth.select(plan.targets.own)
+            tallies.add_baselines(part, *at, own)
+            tallies.add_networks(batches, own)
         begin += len(part)
     assert tallies is not None  # no measurement is without test programs
     return tallies.counted(len(test))
@@ -109,20 +133,26 @@ class _Tallies:
     def __init__(
         self,
         plan: Plan,
-        baselines: Baselines | None,
+        readers: Readers,
         n_clusters: int,
         groups: tuple[Group, ...],
         broken_down: Collection[Target],
     ):
-        self.plan, self.baselines, self.groups = plan, baselines, groups
+        self.plan, self.readers, self.groups = plan, readers, groups
+        own = plan.targets.own
 
-        def tally(targets: np.ndarray) -> Tally:
+        def tally(targets: np.ndarray, n_clusters: int = n_clusters) -> Tally:
             return Tally(plan.targets[targets], n_clusters, len(groups), broken_down)
 
+        names = readers.baselines.names if readers.baselines else ()
+        networks = readers.networks.readers if readers.networks else ()
         self.counts = tally(plan.targets_of(TRAINED))
         self.moments = Tally(plan.targets, n_clusters), Tally(plan.targets, n_clusters)
         self.by_site = {(model, site): tally(plan.targets_of(model)) for model in plan.models for site in plan.sites}
-        self.by_baseline = {name: tally(plan.targets.own) for name in (baselines.names if baselines else ())}
+        self.by_baseline = {name: tally(own) for name in names}
+        self.by_network = {name: tally(own) for name in networks if name != HALF}
+        halves = (*names, *readers.halves, *(name for name in networks if name == HALF))
+        self.by_half: dict[str | tuple[str, str], Tally] = {name: tally(own, 1) for name in halves}
         self.value_table = np.zeros((len(plan.targets), CLASSES), np.bool_)
         self.n_labels, self.n_differing = np.zeros(len(plan.targets)), np.zeros(len(plan.targets))
 
@@ -136,21 +166,40 @@ class _Tallies:
         self.n_differing += (mask & ((values != values[:, true]) | ~mask[:, true])).sum(0)
         self.n_labels += mask.sum(0)
 
-    def add_probes(self, probes: Fitted, batches: Mapping[str, Batch], truth: Truth) -> None:
-        """Count what the probes of every model and site predict."""
+    def add_probes(self, batches: Mapping[str, Batch], truth: Truth) -> None:
+        """Count what the probes of every model and site predict, and those that half of the programs made."""
         truths = {model: truth.select(self.plan.targets_of(model)) for model in self.plan.models}
-        tasks = [
-            (probes[model, site], batches[model].activations[site], truths[model], tally)
+        tasks: list[tuple] = [
+            (self.readers.probes[model, site], batches[model].activations[site], truths[model], tally)
             for (model, site), tally in self.by_site.items()
+        ]
+        pooled = truth.select(self.plan.targets.own).pooled()
+        tasks += [
+            (probes, batches[model].activations[site], pooled, self.by_half[model, site])
+            for (model, site), probes in self.readers.halves.items()
         ]
         _with_probes(_predict_and_count, tasks)
 
-    def add_baselines(self, part: Examples, programs: np.ndarray, positions: np.ndarray, truth: Truth) -> None:
+    def add_baselines(self, part: Examples, programs: np.ndarray, positions: np.ndarray, own: Truth) -> None:
         """Count what the baselines predict."""
-        if self.baselines is not None:
-            own = truth.select(self.plan.targets.own)
-            for name, predicted in self.baselines.predict(part, programs, positions, own.mask):
-                self.by_baseline[name].add(predicted, own)
+        if self.readers.baselines is None:
+            return
+        at = part, programs, positions, own.mask
+        for name, predicted in self.readers.baselines.predict(*at):
+            self.by_baseline[name].add(predicted, own)
+        for name, predicted in self.readers.baselines.predict(*at, half=True):
+            self.by_half[name].add(predicted, own.pooled())
+
+    def add_networks(self, batches: Mapping[str, Batch], own: Truth) -> None:
+        """Count what the networks predict."""
+        if self.readers.networks is None:
+            return
+        for name in self.readers.networks.readers:
+            predicted = self.readers.networks.predict(name, batches, own.mask)
+            if name == HALF:
+                self.by_half[name].add(predicted, own.pooled())
+            else:
+                self.by_network[name].add(predicted, own)
 
     def counted(self, n_programs: int) -> TestCounts:
         """The result, once all programs were added."""
@@ -160,6 +209,8 @@ class _Tallies:
             moments=self.moments,
             tallies=self.by_site,
             baselines=self.by_baseline,
+            networks=self.by_network,
+            halves=self.by_half,
             differing=self.n_differing / np.maximum(self.n_labels, 1),
             value_table=self.value_table,
             n_programs=n_programs,

@@ -1,14 +1,15 @@
 """Read every target at every site, beside everything a score is held against, in two stages: fit, then count.
 
 The first pass gathers what the probes are fitted from (training and validation programs), of the model and of its
-untrained twin; the second reads the validation and the test programs and counts what was predicted correctly.
+untrained twin; the second reads the validation and the test programs and counts what was predicted correctly. Controls
+are fitted to half of the training programs as well, so that the table says which of them still rise.
 Activations and labels are held batch by batch; what grows with the programs is a tally of counts per skeleton.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from probes.data.activations import check_sites
 from probes.data.examples import Examples
 from probes.data.folds import check_no_leak
 from probes.data.targets import Target, Targets
-from probes.measurement import counts, passes
+from probes.measurement import counts, networks, passes
 from probes.measurement.counts import Breakdowns, Fitted, TestCounts
 from probes.measurement.plan import TRAINED, UNTRAINED, Plan, site_groups
 from probes.solvers.custom import Probe
@@ -61,6 +62,9 @@ class Measurement:
     unseen: tuple[tuple[int, ...], ...]
     """By target, the values of test tokens that no training token has."""
 
+    network_sites: dict[int, str] = field(default_factory=dict)
+    """The site at which the network of a target reads, by target; empty without `nonlinear`."""
+
     def __repr__(self) -> str:
         return f"Measurement({len(self.targets)} targets, {len(self.sites)} sites, {self.tested.n_programs:,} programs)"
 
@@ -78,6 +82,7 @@ def measure(
     probe: Probe | None = None,
     keep: passes.Keep | None = None,
     controls: bool = True,
+    nonlinear: bool = False,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Measurement:
@@ -101,6 +106,8 @@ def measure(
             training and validation banks of a site, which are dropped then. `model` is TRAINED or UNTRAINED; the banks
             of the untrained model are of the targets `targets.own`. It is called on several threads.
         controls: Whether the baselines and the code length are measured, too.
+        nonlinear: Whether networks read the present states as well, each at the site that is best on validation
+            programs: the nonlinear reference, beside the network on the input.
         seed: Of permutations and baselines.
         progress: Is told how far each stage is.
 
@@ -108,11 +115,13 @@ def measure(
         Everything that `probes.measurement.scores` computes its tables from.
 
     Raises:
-        ValueError: Where both probe and keep are given, a skeleton is in two folds, a fold has no token to probe, no
-            target is given, one that is broken down is not among them, or a site does not exist.
+        ValueError: Where both probe and keep, or probe and nonlinear are given, a skeleton is in two folds, a fold has
+            no token to probe, no target is given, one that is broken down is not among them, or a site does not exist.
     """
     if keep is not None and probe is not None:
         raise ValueError("keep= is given the banks of our own probes, and a probe of one's own has none; leave out one")
+    if nonlinear and probe is not None:
+        raise ValueError("nonlinear=True adds networks to our own probes; leave it out with a probe of your own")
     models = {TRAINED: model} if untrained is None else {TRAINED: model, UNTRAINED: untrained}
     plan = Plan(models, examples, Targets(targets), tuple(sites), dict(machines or {}), seed, progress)
     _check(plan, broken_down)
@@ -121,35 +130,50 @@ def measure(
     site_probes: Fitted
     kept_values: dict[tuple[str, str], Any] = {}
     if probe is None:
-        site_probes, kept_values, outside, train_values = _fit_from_sums(plan, baselines, keep)
+        site_probes, kept_values, outside, train_values, halves = _fit_from_sums(plan, baselines, keep)
     else:
-        outside, train_values = passes.gather(plan, None, baselines)
-        site_probes = passes.fit_custom(plan, probe, sample)
+        outside, train_values, _ = passes.gather(plan, None, baselines)
+        site_probes, halves = passes.fit_custom(plan, probe, sample, controls)
     bits = passes.code_lengths(plan, sample) if controls else {}
     if baselines is not None:
         baselines.fit(seed, progress)
     validation = counts.validate(plan, site_probes)
-    tested = counts.tally_test(plan, site_probes, baselines, broken_down, breakdowns)
+    reference = networks.fit(plan, networks.best_sites(plan, site_probes, validation)) if nonlinear else None
+    readers = counts.Readers(site_probes, halves, baselines, reference)
+    tested = counts.tally_test(plan, readers, broken_down, breakdowns)
     unseen = tuple(tuple((np.flatnonzero(row) - MAX_ABS_VALUE).tolist()) for row in tested.value_table & ~train_values)
-    return Measurement(plan.targets, plan.sites, tested, site_probes, kept_values, validation, bits, outside, unseen)
+    return Measurement(
+        targets=plan.targets,
+        sites=plan.sites,
+        tested=tested,
+        site_probes=site_probes,
+        kept_values=kept_values,
+        validation=validation,
+        bits=bits,
+        outside=outside,
+        unseen=unseen,
+        network_sites={} if reference is None else {int(plan.targets.own[k]): s for k, s in reference.sites.items()},
+    )
 
 
 def _fit_from_sums(
     plan: Plan, baselines: Baselines | None, keep: passes.Keep | None
-) -> tuple[Fitted, dict[tuple[str, str], Any], np.ndarray, np.ndarray]:
+) -> tuple[Fitted, dict[tuple[str, str], Any], np.ndarray, np.ndarray, passes.Halves]:
     """Fit from banks, a pass for each group of sites, so that memory stays bounded: the probes, what is kept, and what
     `passes.gather` returns."""
+    halves: passes.Halves = {}
     site_probes: dict[tuple[str, str], FittedProbes] = {}
     kept_values: dict[tuple[str, str], Any] = {}
     groups = site_groups(plan)
     for k, sites in enumerate(groups):
         banks: passes.Banks = {}
         part = replace(plan, sites=sites, progress=_round_progress(plan.progress, k, len(groups)))
-        outside, train_values = passes.gather(part, banks, baselines if k == 0 else None)
+        outside, train_values, some = passes.gather(part, banks, baselines if k == 0 else None, baselines is not None)
+        halves |= some
         fitted, values = passes.fit(part, banks, keep)
         site_probes |= fitted
         kept_values |= values
-    return site_probes, kept_values, outside, train_values
+    return site_probes, kept_values, outside, train_values, halves
 
 
 def _round_progress(progress: Progress, k: int, n: int) -> Progress:

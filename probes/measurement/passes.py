@@ -12,31 +12,36 @@ from cadmus.runtime.threads import on_threads
 from probes.controls.codelength import online_code_length
 from probes.controls.input_baselines import Baselines
 from probes.data.examples import Examples
-from probes.measurement.plan import TRAINED, Plan
+from probes.measurement.plan import HALVES, TRAINED, Plan
 from probes.solvers import site_probes
 from probes.solvers.bank import CLASSES, Bank
 from probes.solvers.custom import CustomSiteProbes, Probe
 from probes.solvers.rows import BatchLabels
-from probes.solvers.site_probes import SiteProbes
+from probes.solvers.site_probes import FittedProbes, SiteProbes
 
 SAMPLE_ROWS = 8_192  # training tokens that code length, and probes that need rows, are given
 
 Banks = dict[tuple[str, str, str], Bank]  # by fold, model and site
+Halves = dict[tuple[str, str], FittedProbes]  # by model and site: controls as fitted to half of the training programs
 Keep = Callable[[str, str, Bank, Bank], Any]  # keep(site, model, training bank, validation bank) -> what is kept
 
 
 # --- from sums -------------------------------------------------------------------------------------------------------
 
 
-def gather(plan: Plan, banks: Banks | None, baselines: Baselines | None) -> tuple[np.ndarray, np.ndarray]:
-    """Fill the banks and the baselines from the training and validation programs.
+def gather(
+    plan: Plan, banks: Banks | None, baselines: Baselines | None, controls: bool = False
+) -> tuple[np.ndarray, np.ndarray, Halves]:
+    """Fill the banks and the baselines from the validation and training programs.
 
-    Returns how many labels are left out as too large, int64 [targets], and which values training has, bool [targets,
-    199].
+    Returns how many labels are left out as too large, int64 [targets]; which values training has, bool [targets, 199];
+    and, with controls, the probes that are controls as the first half of the training programs alone makes them.
     """
     outside = np.zeros(len(plan.targets), np.int64)
     train_values = np.zeros((len(plan.targets), CLASSES), np.bool_)
-    for fold, part, labels in plan.parts("gather activations", "train", "validation"):
+    halves: Halves = {}
+    for half, part, labels in plan.parts("gather activations", "validation", *HALVES):
+        fold = "train" if half in HALVES else half
         outside += labels.outside
         if fold == "train":
             train_values |= labels.value_table()
@@ -44,6 +49,8 @@ def gather(plan: Plan, banks: Banks | None, baselines: Baselines | None) -> tupl
             baselines.add(part, labels, fold)
         if banks is None:
             continue
+        if half == HALVES[1] and controls and not halves:
+            halves = _fit_halves(plan, banks)
         for batches in plan.batches(part, *plan.models):
             rows = BatchLabels.at(labels, batches[TRAINED].programs, batches[TRAINED].positions)
             updates = []
@@ -54,7 +61,20 @@ def gather(plan: Plan, banks: Banks | None, baselines: Baselines | None) -> tupl
                         banks[fold, model, site] = Bank.of(model_rows, x.shape[1])
                     updates.append((banks[fold, model, site], x, model_rows))
             on_threads(Bank.update, updates)
-    return outside, train_values
+    return outside, train_values, halves
+
+
+def _fit_halves(plan: Plan, banks: Banks) -> Halves:
+    """The probes of the sites that are controls, fitted to the banks as they are: of half of the training programs."""
+    keys = [key for key in plan.control_sites if ("train", *key) in banks and ("validation", *key) in banks]
+
+    def fit_site(model: str, site: str) -> SiteProbes:
+        train, validation = banks["train", model, site], banks["validation", model, site]
+        if model == TRAINED:
+            train, validation = train.select(plan.targets.own), validation.select(plan.targets.own)
+        return site_probes.fit(train, validation, plan.targets[plan.targets.own])
+
+    return dict(zip(keys, on_threads(fit_site, keys), strict=True))
 
 
 def fit(
@@ -110,15 +130,23 @@ class Sample:
         return {site: np.concatenate([batch.activations[site] for batch in batches])[order] for site in plan.sites}
 
 
-def fit_custom(plan: Plan, probe: Probe, sample: Sample) -> dict[tuple[str, str], CustomSiteProbes]:
-    """A user's probes of every model and site, one after another: custom probes may not be thread-safe."""
-    probes = {}
+def fit_custom(
+    plan: Plan, probe: Probe, sample: Sample, controls: bool
+) -> tuple[dict[tuple[str, str], CustomSiteProbes], Halves]:
+    """A user's probes of every model and site, one after another: custom probes may not be thread-safe; and, with
+    controls, those that are controls, fitted to half of the tokens."""
+    probes: dict[tuple[str, str], CustomSiteProbes] = {}
+    halves: Halves = {}
+    half = len(sample.programs) // 2
     for model in plan.models:
-        targets = plan.targets_of(model)
+        targets, own = plan.targets_of(model), plan.targets.own
         for site, x in sample.activations(plan, model).items():
             probes[model, site] = CustomSiteProbes.fit(probe, x, sample.values[:, targets], sample.mask[:, targets])
+            if controls and (model, site) in plan.control_sites:
+                few = sample.values[:half, own], sample.mask[:half, own]
+                halves[model, site] = CustomSiteProbes.fit(probe, x[:half], *few)
             plan.progress("fit probes", len(probes) / (len(plan.models) * len(plan.sites)), "")
-    return probes
+    return probes, halves
 
 
 def code_lengths(plan: Plan, sample: Sample) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ from probes.data.targets import Targets
 from probes.solvers.bank import CLASSES
 
 TRAINED, UNTRAINED = "trained", "untrained"  # the names of the models
+HALVES = ("first half", "second half")  # of the training programs, whose order is random
+EMBEDDING = "blocks.0.hook_resid_pre"
 MAX_BANK_BYTES = 6e9  # of memory that banks take together
 
 
@@ -48,15 +50,32 @@ class Plan:
         """The indices of the targets that are read in a model: int64 [targets of it]."""
         return np.arange(len(self.targets)) if model == TRAINED else self.targets.own
 
+    @property
+    def control_sites(self) -> list[tuple[str, str]]:
+        """(model, site) of the activations that are controls: the untrained model's, and the embedding."""
+        return [
+            (model, site) for model in self.models for site in self.sites if model == UNTRAINED or site == EMBEDDING
+        ]
+
     def labels(self, part: Examples) -> Labelled:
         """The labels of all targets in these programs."""
         return labelled(part, self.targets, self.machines, self.seed)
 
+    def fold(self, name: str) -> Examples:
+        """The programs of a fold, or of one of `HALVES`."""
+        if name not in HALVES:
+            return self.examples.fold(name)
+        train = self.examples.fold("train")
+        middle = len(train) // 2
+        return train[:middle] if name == HALVES[0] else train[middle:]
+
     def parts(self, stage: str, *folds: str) -> Iterator[tuple[str, Examples, Labelled]]:
-        """Yield (fold, examples, their labels) part by part, and report the progress of the stage."""
-        done, total = 0, len(self.examples.fold(*folds))
-        for fold in folds:
-            for part in self.examples.fold(fold).chunks():
+        """Yield (fold, examples, their labels) part by part, and report the progress of the stage; folds as `fold`
+        names them."""
+        parts = {fold: self.fold(fold) for fold in folds}
+        done, total = 0, sum(map(len, parts.values()))
+        for fold, examples in parts.items():
+            for part in examples.chunks():
                 yield fold, part, self.labels(part)
                 done += len(part)
                 self.progress(stage, done / total, "")

@@ -17,21 +17,23 @@ class ScoreTable(pd.DataFrame):
     """
 
     def brief(self) -> pd.DataFrame:
-        """The rows over all tokens, each with its score and interval, the best control, what is beyond it, and whether
-        the variable is read."""
+        """The rows over all tokens, and over those of a role, each with its score and interval, the best control of the
+        probe's class, what is beyond it and beyond all controls, and what is claimed."""
         rows = pd.DataFrame(self)
-        rows = rows[rows.by == ALL]
+        rows = rows[rows.by.isin([ALL, "role"])]
         return pd.DataFrame(
             {
                 "site": rows.site,
                 "variable": rows.variable,
+                "tokens": rows.group,
                 "offset": rows.offset,
                 "probe": rows.probe,
                 "metric": rows.metric,
                 "score": _with_interval(rows, "score", "low", "high"),
                 "best control": rows.best_control.fillna(""),
                 "beyond": _with_interval(rows, "beyond", "beyond_low", "beyond_high"),
-                "read": rows["read"].map({True: "yes", False: "no"}).fillna(""),
+                "beyond all": _with_interval(rows, "beyond_all", "beyond_all_low", "beyond_all_high"),
+                "claimed": rows.claimed,
                 "note": [
                     problem or screen for problem, screen in zip(rows.problem, rows.screen.fillna(""), strict=True)
                 ],
@@ -42,7 +44,7 @@ class ScoreTable(pd.DataFrame):
         brief = self.brief()
         # the rows stand in the order of the sites: the first of them alone would all be of the embedding
         best = self.loc[brief.index].sort_values("validation", ascending=False, kind="stable")
-        best = best.drop_duplicates(["variable", "offset", "probe", "metric"])
+        best = best.drop_duplicates(["variable", "by", "group", "offset", "probe", "metric"])
         rows = brief[brief.index.isin(best.index)].sort_values("offset", key=abs, kind="stable").head(_MAX_ROWS)
         return (
             f"{rows.to_html(index=False)}<p>{len(rows)} of {len(self)} rows, each variable at the site that reads it "

@@ -1,79 +1,110 @@
 """What was measured as a tidy table: every score with its interval, the controls beside it, and what may be claimed.
 
-One row per (site, variable, offset, group of tokens, metric). docs/probing.md explains the columns.
+One row per (site, variable, offset, group of tokens, probe, metric). A probe is held against the controls of its own
+class, and against all. docs/probing.md explains the columns.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
-from cadmus.states import variables
 from cadmus.statistics import clustered
 from probes.data.activations import layer_of
+from probes.measurement.cells import CONTROLS, Cell, cells_of, controls_that_read, numbered
 from probes.measurement.measure import Measurement
-from probes.measurement.plan import TRAINED, UNTRAINED
+from probes.measurement.plan import TRAINED
 from probes.measurement.score_table import ScoreTable
-from probes.measurement.tally import ALL, Group, Tally
+from probes.measurement.tally import ALL, Tally
 
-MARGIN = 0.05  # a variable counts as read where its score is surely this far above its best control
+MARGIN = 0.05  # a variable counts as readable, or read, where its score is surely this far above its best control
+MAX_RISE = 0.1  # that the second half of the programs may have brought the best control
+REMAINING = 2  # times that rise: what ever more doublings bring, where each brings two thirds of the one before
 CERTAIN = 0.99  # a constant or the current token that is right this often gives the variable away
-EMBEDDING = "blocks.0.hook_resid_pre"
 MIN_DIFFERENT = 0.01  # of the labels: a machine that changes fewer says nothing about a variable
-_MIN_TOKENS = 20  # tokens that a score rests on
-CONTROLS = ("majority", "by token", "n-gram", "input, linear", "input, nonlinear", "embedding", "untrained")
 
 _CELL = ("site", "layer", "variable", "offset", "by", "group", "tokens", "clusters", "probe", "as_number", "metric")
-_BEYOND = ("best_control", "beyond", "beyond_low", "beyond_high", "p", "q", "p_somewhere")
+_BEYOND = ("probe_class", "best_control", "beyond", "beyond_low", "beyond_high", "rise", "p", "q", "p_somewhere")
+_BEYOND_ALL = ("best_of_all", "beyond_all", "beyond_all_low", "beyond_all_high", "rise_of_all")
 _SELECTIVITY = ("control_task", "selectivity", "selectivity_low", "selectivity_high")
 _BITS = ("bits", "frequency_bits", "control_bits", "control_frequency_bits")
-_REMARKS = ("validation", "determined", "penalty", "outside", "screen", "read", "problem", "note")
-COLUMNS = (*_CELL, "score", "low", "high", *CONTROLS, *_BEYOND, *_SELECTIVITY, *_BITS, *_REMARKS)
+_CLAIMS = ("screen", "readable", "read", "claimed")
+_REMARKS = ("validation", "determined", "penalty", "outside", *_CLAIMS, "problem", "note")
+COLUMNS = (*_CELL, "score", "low", "high", *CONTROLS, *_BEYOND, *_BEYOND_ALL, *_SELECTIVITY, *_BITS, *_REMARKS)
 
 
 def table(measured: Measurement, seed: int = 0) -> ScoreTable:
-    """A row per (site, variable, offset, group, metric), of `COLUMNS`.
+    """A row per (site, variable, offset, group, probe, metric), of `COLUMNS`.
 
     score, low, high: exact match of numbers, accuracy of categories, and R² of numbers (metric says which), with its
-    95 % interval over skeletons; a column per control, NaN where it reads nothing; best_control and beyond, beyond_low,
-    beyond_high: the score minus the best control, paired; p, q (Benjamini-Hochberg over the map) and p_somewhere (max
-    statistic); control_task, selectivity; bits and frequency_bits: online code length per label, with the activations
-    and without; control_bits and control_frequency_bits: of the permuted labels; validation: the score on the
-    validation programs, to choose sites by; determined; screen: what gives the variable away, if anything does; read:
-    what may be claimed; problem: why there is no score; note: what to know of it. Nothing is claimed of a cell with
-    fewer than 30 clusters: percentile intervals are too short there. Raises ValueError for what was measured without
-    controls.
+    95 % interval over skeletons; a column per control, NaN where it reads nothing; probe_class, best_control, beyond,
+    beyond_low, beyond_high: the score minus the best control of the probe's own class (`cells.CLASSES`), paired; rise:
+    by how much that control would be better, had every control of the class gained once more what the second half of
+    the training programs brought it; best_of_all, beyond_all, rise_of_all: the same of all controls; p, q
+    (Benjamini-Hochberg over the map) and p_somewhere (max statistic) of `beyond`; control_task, selectivity; bits and
+    frequency_bits: online code length per label, with the activations and without; control_bits and
+    control_frequency_bits: of the permuted labels; validation: the score on the validation programs, to choose sites
+    by; determined; screen: what gives the variable away, if anything does; readable, read: whether `beyond`, and
+    `beyond_all` too, are surely above MARGIN; claimed: the stronger of these words that bounds support which hold in
+    the whole map; problem: why there is no score; note: what to know of it. Nothing is claimed of a cell of fewer than
+    30 clusters: percentile intervals are too short there. Raises ValueError for what was measured without controls.
     """
     if not measured.tested.baselines:
         raise ValueError("there are no controls to hold scores against; measure with controls=True")
-    rows, tested = [], []
+    rows, tested, claims = [], [], []
     for site in measured.sites:
-        for row, difference in _site_rows(measured, site, seed):
+        for row, cell in _site_rows(measured, site, seed):
             rows.append(row)
-            if difference is not None:
-                tested.append((row, difference))
+            if cell is not None and cell.group == 0:
+                tested.append((row, cell.correct - cell.control_correct))
+            if cell is not None and not cell.network and cell.target in measured.targets.main:
+                claims.append(row)
     if tested:
         flips = clustered.sign_flip(np.stack([difference for _, difference in tested], 1), seed=seed)
         q = clustered.benjamini_hochberg(flips.p)
         for k, (row, _) in enumerate(tested):
             row |= {"p": flips.p[k], "q": q[k], "p_somewhere": flips.familywise[k]}
+    for row in rows:
+        row.setdefault("claimed", "")
+    _claim(claims)
     return ScoreTable(rows, columns=COLUMNS)
 
 
-def _site_rows(measured: Measurement, site: str, seed: int) -> Iterator[tuple[dict, np.ndarray | None]]:
-    """Yield the rows of one site, all scored on the same resamples; beside those of all tokens, score minus best
-    control by cluster: float [clusters]."""
-    cells = _numbered(itertools.chain.from_iterable(_cells(measured, site, k) for k in measured.targets.own))
+def _claim(rows: list[dict]) -> None:
+    """Say in each row what is claimed: of the words that its own bounds support, those that they support as well with
+    bounds which hold in all cells of its map at once, the rows with the same `by` and `offset`."""
+    maps: dict[tuple, list[dict]] = {}
+    for row in rows:
+        maps.setdefault((row["by"], row["offset"]), []).append(row)
+    for cells in maps.values():
+        surely = {}
+        for word, name, rise in (("readable", "beyond", "rise"), ("read", "beyond_all", "rise_of_all")):
+            estimates, lows, rises = (np.array([row[c] for row in cells]) for c in (name, f"{name}_low", rise))
+            surely[word] = _is_beyond(clustered.simultaneous(estimates, lows), rises)
+        for k, row in enumerate(cells):
+            if row["readable"] and surely["readable"][k]:
+                row["claimed"] = "read" if row["read"] and surely["read"][k] else "readable"
+
+
+def _is_beyond(low: np.ndarray | float, rise: np.ndarray | float) -> np.ndarray:
+    """Whether a lower bound is above MARGIN, and would be, had the best control risen by all that may remain; not where
+    it still rises by more than MAX_RISE."""
+    return np.less_equal(rise, MAX_RISE) & np.greater(low - REMAINING * np.maximum(rise, 0), MARGIN)
+
+
+def _site_rows(measured: Measurement, site: str, seed: int) -> Iterator[tuple[dict, Cell | None]]:
+    """Yield the rows of one site, all scored on the same resamples, each with its cell where that has a score."""
+    cells = numbered(itertools.chain.from_iterable(cells_of(measured, site, k) for k in measured.targets.own))
     scored = [cell for cell in cells if cell.number is not None]
     if scored:
-        # [clusters, cells, (correct, control correct, n)]
+        # [clusters, cells, (correct, control correct, n)], of the controls of the class, and of all
         sums = np.stack([np.stack([cell.correct, cell.control_correct, cell.n], -1) for cell in scored], 1)
+        sums_of_all = np.stack([np.stack([cell.correct, cell.best_correct, cell.n], -1) for cell in scored], 1)
         score = clustered.accuracy_many(sums[..., [0, 2]], seed)
-        beyond = clustered.difference_many(sums, seed)
+        beyond, beyond_all = (clustered.difference_many(part, seed) for part in (sums, sums_of_all))
     for cell in cells:
         target, k = measured.targets[cell.target], cell.number
         keys = _cell_columns(measured, site, cell)
@@ -82,132 +113,54 @@ def _site_rows(measured: Measurement, site: str, seed: int) -> Iterator[tuple[di
             yield row, None
             continue
         screen = _screen(cell.controls)
-        enough = (cell.n > 0).sum() >= clustered.MIN_CLUSTERS
+        sound = not screen and (cell.n > 0).sum() >= clustered.MIN_CLUSTERS
+        readable = sound and bool(_is_beyond(beyond.low[k], cell.rise))
         row |= _interval("", score, k, estimate="score")
         row |= cell.controls
-        row |= {"best_control": cell.best_control, **_interval("beyond", beyond, k)}
-        row |= {"screen": screen, "read": bool(beyond.low[k] > MARGIN and not screen and enough)}
-        if cell.group:
-            yield row, None
+        row |= {"probe_class": cell.kind, "best_control": cell.best_control, **_interval("beyond", beyond, k)}
+        row |= {"best_of_all": cell.best_of_all, **_interval("beyond_all", beyond_all, k)}
+        row |= {"rise": cell.rise, "rise_of_all": cell.rise_of_all, "screen": screen, "readable": readable}
+        row |= {"read": readable and bool(_is_beyond(beyond_all.low[k], cell.rise_of_all))}
+        if cell.group or cell.network:
+            yield row, cell
             continue
-        yield row | _selectivity(measured, site, cell.target, seed), cell.correct - cell.control_correct
+        yield row | _selectivity(measured, site, cell.target, seed), cell
         if target.regression:
             yield {**keys, "metric": "R2", **_r_squared(measured, site, cell.target, seed)}, None
 
 
-# --- cells -----------------------------------------------------------------------------------------------------------
+# --- the columns of a cell --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """A target and a group of tokens at a site."""
-
-    target: int
-    """The target's index."""
-
-    group: int
-    """The group's index; 0 is every token."""
-
-    correct: np.ndarray
-    """Tokens predicted correctly by the probe: float32 [clusters]."""
-
-    control_correct: np.ndarray
-    """The same of the best control."""
-
-    n: np.ndarray
-    """All tokens: float32 [clusters]."""
-
-    controls: dict[str, float]
-    """The scores of the controls that read the target."""
-
-    best_control: str
-    """The one with the highest score; empty where there is none."""
-
-    problem: str
-    """Why there is no score; empty where there is one."""
-
-    number: int | None = None
-    """The cell's number among those of the site that have a score."""
-
-
-def _numbered(cells: Iterable[_Cell]) -> list[_Cell]:
-    """Number the cells that have a score."""
-    numbers = itertools.count()
-    return [cell if cell.problem else replace(cell, number=next(numbers)) for cell in cells]
-
-
-def _cells(measured: Measurement, site: str, k: int) -> Iterator[_Cell]:
-    """Yield the cell over all tokens and, if it has no problem, one cell per group with enough tokens."""
-    target, tested = measured.targets[k], measured.tested
-    controls = _controls_that_read(measured, site, k)
-    n_groups = len(tested.groups) if tested.counts.breaks_down(target) else 1
-    for group in range(n_groups):
-        if not _may_break_down(target.name, tested.groups[group]):
-            continue
-        n = tested.counts.of(target, group)
-        total = float(n.sum())
-        correct_of = {name: tally.of(target, group) for name, tally in controls.items()}
-        scores = {name: float(correct.sum()) / max(total, 1) for name, correct in correct_of.items()}
-        problem = measured.site_probes[TRAINED, site].problems.get(k, "")
-        if not problem and total < _MIN_TOKENS:
-            problem = f"{int(total)} test tokens; a score needs {_MIN_TOKENS}"
-        if not problem and not scores:
-            problem = "no control reads it"
-        if problem and group:
-            continue
-        best = max(scores, key=lambda name: scores[name], default="")
-        correct = tested.tallies[TRAINED, site].of(target, group)
-        yield _Cell(k, group, correct, correct_of.get(best, np.zeros_like(n)), n, scores, best, problem)
-        if problem:
-            return
-
-
-def _may_break_down(variable: str, group: Group) -> bool:
-    """Whether a variable is broken down by a group's breakdown: how soon a register is read again is of interest for
-    that register's values; and no variable by itself, whose label would then be the same in all of a group."""
-    if group.register:
-        return variable.startswith(f"reg.{group.register}.") and not variables.depends_on_future(variable)
-    return not (group.breakdown == "stack depth" and variable.split(".")[0] == "depth")
-
-
-def _controls_that_read(measured: Measurement, site: str, k: int) -> dict[str, Tally]:
-    """The tallies of the controls that read target k."""
-    target, tested = measured.targets[k], measured.tested
-    tallies = {name: tested.baselines[name] for name in CONTROLS if name in tested.baselines}
-    for name, key in (("embedding", (TRAINED, EMBEDDING)), ("untrained", (UNTRAINED, site))):
-        if key in tested.tallies and key != (TRAINED, site):
-            tally = tested.tallies[key]
-            if tally.targets.index(target) not in measured.site_probes[key].problems:
-                tallies[name] = tally
-    return {name: tally for name, tally in tallies.items() if tally.n_predicted[tally.targets.index(target)]}
-
-
-def _cell_columns(measured: Measurement, site: str, cell: _Cell) -> dict[str, object]:
+def _cell_columns(measured: Measurement, site: str, cell: Cell) -> dict[str, object]:
     """What is known of a cell whether it has a score or not."""
     target, group = measured.targets[cell.target], measured.tested.groups[cell.group]
     site_probes = measured.site_probes[TRAINED, site]
+    by, name = ("role", target.where) if target.where and group.breakdown == ALL else (group.breakdown, group.name)
     return {
         "site": site,
         "layer": layer_of(site),
         "variable": target.name,
         "offset": target.offset,
-        "by": group.breakdown,
-        "group": group.name,
+        "by": by,
+        "group": name,
         "tokens": int(cell.n.sum()),
         "clusters": int((cell.n > 0).sum()),
-        "probe": site_probes.probe_name(target),
+        "probe": "network" if cell.network else site_probes.probe_name(target),
         "as_number": target.regression,
         "determined": target.determined,
-        "validation": float(measured.validation[site][cell.target]) if group.breakdown == ALL else np.nan,
-        "penalty": site_probes.penalty(cell.target),
+        "validation": np.nan if cell.group or cell.network else float(measured.validation[site][cell.target]),
+        "penalty": np.nan if cell.network else site_probes.penalty(cell.target),
         "outside": int(measured.outside[cell.target]),
         "problem": cell.problem,
         "note": _note(measured, site, cell),
     }
 
 
-def _note(measured: Measurement, site: str, cell: _Cell) -> str:
+def _note(measured: Measurement, site: str, cell: Cell) -> str:
     k, tested = cell.target, measured.tested
+    if cell.network:
+        return ""
     notes = [measured.site_probes[TRAINED, site].notes.get(k, "")]
     unread = int(tested.counts.n_predicted[k] - tested.tallies[TRAINED, site].n_predicted[k])
     if unread and not cell.problem:
@@ -247,11 +200,11 @@ def _r_squared(measured: Measurement, site: str, k: int, seed: int) -> dict[str,
         return np.stack([tally.squared_error[tally.targets.index(target)], n, y, yy], -1)
 
     interval = clustered.bootstrap_many(sums(tested.tallies[TRAINED, site])[:, None], statistic, seed)
-    controls = _controls_that_read(measured, site, k)
+    controls = controls_that_read(measured, site, k)
     columns = _interval("", interval, 0, estimate="score")
     for name in ("untrained", "embedding", "input, linear"):
         if name in controls:
-            columns[name] = float(statistic(sums(controls[name]).sum(0)))
+            columns[name] = float(statistic(sums(controls[name].tally).sum(0)))
     return columns
 
 

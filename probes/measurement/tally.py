@@ -12,9 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from cadmus.machine import tokens
+from cadmus.machine.jit import jit
 from cadmus.statistics import clustered
 from probes.data.targets import Target, Targets
 
@@ -123,6 +123,10 @@ class Truth:
         """The same of some targets only, int [selected]."""
         return Truth(self.values[:, targets], self.mask[:, targets], self.clusters, self.groups)
 
+    def pooled(self) -> Truth:
+        """The same with all tokens in one cluster."""
+        return Truth(self.values, self.mask, np.zeros_like(self.clusters), self.groups)
+
 
 class Tally:
     """What one reader gets right of its targets, by cluster.
@@ -172,7 +176,7 @@ class Tally:
         return self.correct[k] if group == 0 else self.correct_by_group[self._row[k], :, group]
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _add(predicted, values, mask, clusters, groups, row, correct, correct_by_group, squared_error, n_predicted):
     for i in range(len(predicted)):
         c = clusters[i]

@@ -8,12 +8,13 @@ categories. Banks of different rows add up.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from cadmus.machine.jit import jit
 from cadmus.states.variables import MAX_ABS_VALUE
 from probes.data.examples import Labelled
 from probes.solvers.moments import Moments
@@ -111,6 +112,13 @@ class Bank:
         xx = self.xx + outer + outer.transpose(0, 2, 1) + n[:, None, None] * np.outer(step, step)
         return xx, self.sums + self.counts[:, :, None] * step
 
+    def select(self, targets: np.ndarray) -> Bank:
+        """The bank of some targets, int [selected]; the masks, which they number, are shared with this one."""
+        selected = copy.copy(self)
+        selected.mask_of = self.mask_of[targets]
+        selected.sums, selected.counts = self.sums[targets], self.counts[targets]
+        return selected
+
     def rows(self, target: int) -> int:
         """How many rows the target has."""
         return int(self.counts[target].sum())
@@ -169,7 +177,7 @@ class OneHotBank(Bank):
         return self
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _add_one_hot(ids, classes, sums, counts):
     for i in range(len(ids)):
         for target in range(classes.shape[1]):
@@ -181,7 +189,7 @@ def _add_one_hot(ids, classes, sums, counts):
                         sums[target, code, k] += 1
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _add_pairs(ids, masks, xx):
     for mask in range(len(xx)):
         into = xx[mask]
@@ -194,7 +202,7 @@ def _add_pairs(ids, masks, xx):
                                 into[j, k] += 1
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _add_by_class(x, classes, sums, counts):
     """Add each row of x to the sum of its class, target by target."""
     rows, targets = classes.shape

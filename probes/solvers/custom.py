@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
-import textwrap
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from sklearn.base import clone
 
+from probes.data.loading import FAILURES, one_line
+from probes.data.loading import load as load_object
 from probes.data.targets import Target
 from probes.solvers.site_probes import MIN_ROWS, constant_problem, few_rows_note, joined, left_out_note
-
-_FAILURES = (Exception, SystemExit)  # of a user's code; Ctrl-C passes through
-_MAX_MESSAGE = 300  # characters of an exception's message
 
 
 @runtime_checkable
@@ -42,28 +37,11 @@ def load(source: str) -> Probe:
     ValueError, in one line, where the file, the name or one of `fit` and `predict` is missing, and where the file
     raises or exits.
     """
-    path, _, name = source.rpartition(":")
-    if not path.endswith(".py") or not name:
-        raise ValueError(f"--probe {source!r} must be FILE.py:NAME, such as my_probe.py:MyProbe")
-    if not Path(path).is_file():
-        raise ValueError(f"{path} does not exist; name the Python file that holds {name}")
-    spec = importlib.util.spec_from_file_location(f"custom_probe_{Path(path).stem}", path)
-    assert spec is not None  # the name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where a class of the file is looked for when it is copied
-    folder = str(Path(path).resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # not in front, where it would shadow what is installed
+    probe = load_object(source, "--probe", "my_probe.py:MyProbe")
     try:
-        spec.loader.exec_module(module)
-        probe = getattr(module, name, None)
         probe = probe() if isinstance(probe, type) else probe
-    except _FAILURES as error:
-        raise ValueError(f"{source} raised {_one_line(error)}") from error
-    if probe is None:
-        public = [n for n in vars(module) if not n.startswith("_")]
-        raise ValueError(f"{path} has no {name!r}; it has {', '.join(public) or 'no names'}")
+    except FAILURES as error:
+        raise ValueError(f"{source} raised {one_line(error)}") from error
     if not isinstance(probe, Probe):
         raise ValueError(f"{source} has no fit and predict; a probe needs both (probes.Probe)")
     return probe
@@ -130,8 +108,8 @@ class CustomSiteProbes:
             if probe is not None and k not in self.problems and rows.any():
                 try:
                     predicted[rows, k] = _checked_prediction(probe, x[rows])
-                except _FAILURES as error:
-                    self.problems[k] = _one_line(error)
+                except FAILURES as error:
+                    self.problems[k] = one_line(error)
         return predicted
 
     def penalty(self, target: int) -> float:
@@ -154,8 +132,8 @@ def _fitted(probe: Probe, x: np.ndarray, y: np.ndarray) -> tuple[Any, str]:
         copied = fresh(probe)
         copied.fit(x, y)
         _checked_prediction(copied, x[:7])
-    except _FAILURES as error:  # whatever a user's code raises concerns this cell only
-        return None, _one_line(error)
+    except FAILURES as error:  # whatever a user's code raises concerns this cell only
+        return None, one_line(error)
     return copied, ""
 
 
@@ -167,9 +145,3 @@ def _checked_prediction(probe: Any, x: np.ndarray) -> np.ndarray:
             f"predict gave {predicted.dtype} {predicted.shape} for {len(x)} rows; expected numbers ({len(x)},)"
         )
     return predicted
-
-
-def _one_line(error: BaseException) -> str:
-    """An exception in one line, fit for a table."""
-    message = textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=" ...")
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -45,6 +45,8 @@ class AlternativesConfig:
             programs=self.programs,
             offsets=(0,),
             machines=self.machines,
+            roles=False,
+            nonlinear=False,
             seed=self.seed,
             device=self.device,
         )

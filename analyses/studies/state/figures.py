@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, INTERVAL, MARKERS, error, legend, panels, theme
 from analyses.reporting.sites import MAX_NAMED, SiteAxis
 from analyses.studies.state.study import DEPTHS, DISTANCES, LIVENESS
-from analyses.studies.state.tables import at_best_sites, breakdown, headline, main_probe
+from analyses.studies.state.tables import at_best_sites, at_roles, breakdown, headline, main_probe
+from analyses.studies.state.tables import by_offset as offset_rows
 from probes.measurement.plan import TRAINED, UNTRAINED
 
 _BEYOND = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6, "center": 0}  # light near 0 in grey too; the sign is printed
@@ -25,40 +26,66 @@ MIN_EXPLAINED = 0.15  # R² of a variable, to show how many dimensions it takes:
 
 
 def maps(scores: pd.DataFrame) -> Figure:
-    """Draw variable x site: the score, and the score beyond the best control; a dot where it may be called read."""
+    """Draw variable x site: the score, and the score beyond the best control of the probe's class and beyond all; marks
+    where something is claimed."""
     rows = headline(scores)
     rows = rows[rows.score.notna()]
     variables, sites = list(rows.variable.unique()), SiteAxis.all(rows)
+    drawn = {
+        "score": ("read rightly (share)", {"cmap": "cividis", "vmin": 0, "vmax": 1}),
+        "beyond": ("beyond the best control of its class", _BEYOND),
+        "beyond_all": ("beyond the best of all controls", _BEYOND),
+    }
     with theme():
         figure = Figure(figsize=(FIGURE_WIDTH, 1.1 + 0.3 * len(variables) + sites.room), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        _map(axes[0], rows, "score", variables, sites, {"cmap": "cividis", "vmin": 0, "vmax": 1})
-        _map(axes[1], rows, "beyond", variables, sites, _BEYOND)
-        axes[0].set_title("read rightly (share)")
-        axes[1].set_title("beyond the best control (dot: surely by more than 0.05)")
-        read = rows[rows.read.eq(True)]
-        x = [sites.sites.index(site) + 0.88 for site in read.site]
-        y = [variables.index(variable) + 0.2 for variable in read.variable]
-        axes[1].scatter(x, y, s=9, color="k")
-        for ax in axes:
+        axes = figure.subplots(1, len(drawn), sharey=True)
+        for ax, (column, (title, colors)) in zip(axes, drawn.items(), strict=True):
+            _map(ax, rows, column, variables, sites, colors, fontsize=5.5)
+            ax.set_title(title, fontsize=8)
             ax.set(xlabel=sites.name, ylabel="")
+        _mark_map(axes[1], rows, sites.sites, variables, ("site", "variable"))
     return figure
+
+
+def by_role(scores: pd.DataFrame) -> Figure:
+    """Draw role x site: the score at the role's tokens beyond the best control of the probe's class, a panel per
+    variable; marks where something is claimed."""
+    return _by_group(at_roles(scores))
 
 
 def by_token_class(scores: pd.DataFrame) -> Figure:
-    """Draw token class x site: the score beyond the best control, a panel per variable."""
+    """Draw token class x site: the same by class of the token."""
     rows = main_probe(scores)
-    rows = rows[(rows.by == "token class") & (rows.offset == 0) & rows.score.notna()]
+    return _by_group(rows[(rows.by == "token class") & (rows.offset == 0) & rows.score.notna()])
+
+
+def _by_group(rows: pd.DataFrame) -> Figure:
     sites = SiteAxis.of(rows)
     with theme():
         names = list(rows.variable.unique())
-        figure, axes = panels(names, 2.3, xlabel=sites.name, sharey=False, room=sites.room)
+        height = 0.8 + 0.1 * rows.groupby("variable").group.nunique().max()
+        figure, axes = panels(names, height, xlabel=sites.name, sharey=False, room=sites.room)
         for variable, ax in axes.items():
-            part = rows[rows.variable == variable]
-            _map(ax, part, "beyond", list(part.group.unique()), sites, _BEYOND, index="group", fontsize=5)
+            part = rows[(rows.variable == variable) & rows.site.isin(sites.sites)]
+            groups = list(part.group.unique())
+            _map(ax, part, "beyond", groups, sites, _BEYOND, index="group", fontsize=5)
+            _mark_map(ax, part, sites.sites, groups, ("site", "group"))
             ax.tick_params(labelsize=6)
             ax.xaxis.label.set_fontsize(7)
     return figure
+
+
+def _mark(ax: Axes, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
+    """Mark the rows that claim something at x and y: a disk for read, a ring for readable."""
+    for word, fill in (("read", "k"), ("readable", "w")):
+        marked = rows.claimed.eq(word)
+        ax.scatter(x[marked], y[marked], s=8, facecolors=fill, edgecolors="k", linewidths=0.6, zorder=3, gid=word)
+
+
+def _mark_map(ax: Axes, rows: pd.DataFrame, columns: list[str], order: list[str], names: tuple[str, str]) -> None:
+    """Mark cells of a map in their upper right corners; names: the rows' columns that a map's columns and rows are."""
+    x, y = (rows[name].map(where.index) for name, where in zip(names, (columns, order), strict=True))
+    _mark(ax, rows, x + 0.88, y + 0.2)
 
 
 def _map(
@@ -90,18 +117,27 @@ def _heatmap(ax: Axes, table: pd.DataFrame, **options: object) -> None:
     ax.grid(visible=False)
 
 
+_BREAKDOWNS = (  # by, whose variables, the groups in order, label, width
+    ("stack depth", r"stack\.", DEPTHS, "stack depth", 1.2),
+    ("read distance", r"reg\..\.value", DISTANCES, "tokens to the next read", 1.0),
+    ("live", r"reg\..\.value", LIVENESS, "will it be read again?", 0.7),
+)
+
+
+def drawn_by_depth_and_distance(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows that `by_depth_and_distance` draws."""
+    parts = [breakdown(scores, by) for by, *_ in _BREAKDOWNS]
+    matching = [p[p.variable.str.match(pattern)] for p, (_, pattern, *_) in zip(parts, _BREAKDOWNS, strict=True)]
+    return pd.concat(matching)
+
+
 def by_depth_and_distance(scores: pd.DataFrame) -> Figure | None:
     """Draw, at each variable's site, the score by stack depth, by read distance of a register, and live against dead;
     None where no variable has such scores."""
-    breakdowns = (
-        ("stack depth", r"stack\.", DEPTHS, "stack depth", 1.2),
-        ("read distance", r"reg\..\.value", DISTANCES, "tokens to the next read", 1.0),
-        ("live", r"reg\..\.value", LIVENESS, "will it be read again?", 0.7),
-    )
+    rows = drawn_by_depth_and_distance(scores)
     drawings = []
-    for by, pattern, order, label, width in breakdowns:
-        part = breakdown(scores, by)
-        part = part[part.variable.str.match(pattern)]
+    for by, _, order, label, width in _BREAKDOWNS:
+        part = rows[rows.by == by]
         if len(part):
             drawings.append((part, [group for group in order if group in set(part.group)], label, width))
     if not drawings:
@@ -129,12 +165,12 @@ def _points(ax: Axes, part: pd.DataFrame, groups: list[str], k: int, shift: floa
     style = {"color": sns.color_palette("colorblind")[k % 10], "marker": MARKERS[k % len(MARKERS)], "ms": 5}
     ax.errorbar(x, part.score, error(part.score, part.low, part.high), lw=1.4, elinewidth=1, label=label, **style)
     ax.plot(x, part.score - part.beyond, mfc="none", lw=0.8, ls=":", **style)
+    _mark(ax, part, pd.Series(x, part.index), part.score)
 
 
 def by_offset(scores: pd.DataFrame) -> Figure:
     """Draw past, present and future states at each variable's site, beside the best control of each."""
-    rows = main_probe(scores)
-    rows = at_best_sites(rows[(rows.by == "all") & rows.score.notna()], scores)
+    rows = offset_rows(scores)
     with theme():
         names = list(rows.variable.unique())
         figure, axes = panels(names, 1.7, xlabel="state, tokens ahead", ylabel="read rightly")
@@ -143,6 +179,7 @@ def by_offset(scores: pd.DataFrame) -> Figure:
             ax.plot(part.offset, part.score, "o-", color="C0", ms=4, lw=1.4, label="probe")
             ax.fill_between(part.offset, part.low, part.high, color="C0", alpha=INTERVAL, lw=0)
             ax.plot(part.offset, part.score - part.beyond, "s--", color=CONTROL, ms=3, lw=1.1, label="best control")
+            _mark(ax, part, part.offset, part.score)
             ax.axvline(0, color="0.8", lw=0.8, zorder=0)
             ax.set(ylim=(-0.03, 1.03))
             ax.set_xticks(sorted(rows.offset.unique()))
@@ -159,6 +196,8 @@ def by_family(scores: pd.DataFrame, families: Sequence[str]) -> Figure:
         figure = Figure(figsize=(FIGURE_WIDTH, 1.2 + 0.3 * len(table)), layout="constrained")
         ax = figure.subplots()
         _heatmap(ax, table, annot=True, annot_kws={"fontsize": 7}, **_BEYOND)
+        drawn = rows[rows.group.isin(families)]
+        _mark_map(ax, drawn, list(families), list(table.index), ("group", "variable"))
         ax.set_xticks(ax.get_xticks(), families, rotation=30, ha="right")
     return figure
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cadmus.states import variables
 from probes.data.activations import layer_of
-from probes.data.targets import Target, Targets
+from probes.data.targets import Target, Targets, Variable
 from probes.geometry import dimensions, number_bases
 from probes.geometry.residues import separability
 from probes.geometry.value_statistics import ValueStatistics
@@ -48,8 +48,8 @@ class GeometryOf:
     targets: Targets
     """All targets of the measurement."""
 
-    variables: tuple[str, ...]
-    """Those whose present states are described."""
+    variables: Mapping[str, str | Variable]
+    """Those whose present states are described, by name."""
 
     numbers: frozenset[str]
     """Of these, the variables that are described as numbers, too."""
@@ -58,8 +58,8 @@ class GeometryOf:
         """Describe the variables that training and validation have enough tokens and values of."""
         bank_targets = self.targets if model == TRAINED else self.targets[self.targets.own]
         geometry = {}
-        for name in self.variables:
-            k = bank_targets.index(Target(name))
+        for name, variable in self.variables.items():
+            k = bank_targets.index(Target(variable))
             shared = np.intersect1d(train.classes(k), validation.classes(k))
             if train.rows(k) < _MIN_ROWS or len(shared) < 2:
                 continue

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.reporting.sites import location_column, omitted_note
-from analyses.studies.state import figures, gaps, probe_comparison, study, tables
+from analyses.studies.state import claims, figures, gaps, probe_comparison, study, tables
 from analyses.studies.state.study import StateConfig, StateResults
 from analyses.studies.state.summary import controls, one_line, summary
 from cadmus.runtime.progress import Progress, no_progress
@@ -37,8 +37,8 @@ def _command(config: StateConfig) -> str:
     """The command that makes the same tables again; options at their defaults are omitted."""
     words = ["cadmus-probe probe", config.run, f"--programs {config.programs} --seed {config.seed}"]
     default = StateConfig()
-    for option in ("variable", "site", "family", "offset"):
-        field = "families" if option == "family" else f"{option}s"
+    for option in ("variable", "where", "site", "family", "offset"):
+        field = {"family": "families", "where": "where"}.get(option, f"{option}s")
         if getattr(config, field) != getattr(default, field):
             words += [f"--{option} {value}" for value in getattr(config, field)]
     if config.machines != default.machines:
@@ -53,6 +53,7 @@ def _command(config: StateConfig) -> str:
 def sections(results: StateResults) -> tuple[report.Section, ...]:
     """The sections of the page; those without data are left out."""
     candidates = (
+        _roles(results),
         _map(results),
         _token_classes(results.scores),
         _breakdowns(results.scores),
@@ -87,9 +88,57 @@ _CONTROLS = {
 }
 
 
+def _roles(results: StateResults) -> report.Section | None:
+    rows = tables.at_roles(results.scores)
+    if rows.empty:
+        return None
+    return report.Section(
+        "roles",
+        "Where the machine writes, loads and uses it",
+        (
+            "A register matters where it is stored, held, loaded and used, a stack entry where it arose, was loaded "
+            "and is taken. Here probes are fitted and judged at the tokens of one such role alone; at a load the "
+            "variable of a register is the value that is loaded. Each cell is the score beyond the best control of the "
+            "probe's own class at the same tokens.",
+            claims.sentence(rows),
+        ),
+        figure=figures.by_role(results.scores),
+        caption=f"Score minus best control of the probe's class; {claims.LEGEND}. The table has each variable and role "
+        "at the site that reads most on validation programs; what is consumed is the operand before the instruction."
+        + omitted_note(rows),
+        display_table=_role_table(results.scores),
+    )
+
+
+def _role_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Lay out each variable and role at its site, beside the best control of its class and of all."""
+    rows = tables.best_of_roles(scores)
+    return pd.DataFrame(
+        {
+            "variable": rows.variable,
+            "role": rows.group,
+            **location_column(rows),
+            "test tokens": rows.tokens,
+            "score": [report.with_interval(row.score, row.low, row.high) for row in rows.itertuples()],
+            "best of its class": _best(rows, "best_control", "beyond"),
+            "beyond it": report.intervals(rows, "beyond"),
+            "best of all controls": _best(rows, "best_of_all", "beyond_all"),
+            "beyond all": report.intervals(rows, "beyond_all"),
+            "network (beyond networks)": tables.networks(scores, rows),
+            "claimed": rows.claimed,
+        }
+    )
+
+
+def _best(rows: pd.DataFrame, control: str, beyond: str) -> list[str]:
+    """The best control by name with its score."""
+    return [f"{name} {score:.2f}" for name, score in zip(rows[control], rows.score - rows[beyond], strict=True)]
+
+
 def _map(results: StateResults) -> report.Section:
     rows = tables.headline(results.scores)
-    rows = tables.at_best_sites(rows[rows.score.notna()], results.scores)
+    everywhere = rows[rows.score.notna()]
+    rows = tables.at_best_sites(everywhere, results.scores)
     title = "Which variables are readable, and where"
     if rows.empty:
         return report.Section("state", title, ("No variable could be measured at any site.",), table=results.scores)
@@ -102,21 +151,29 @@ def _map(results: StateResults) -> report.Section:
         (
             f"{probe}, reads the machine's state after the current token, at every token of programs whose skeletons "
             "neither the model nor the probe was trained on. What is drawn is the share read exactly.",
-            "The right map is the score minus the best of the controls on the same tokens: "
-            f"{'; '.join(_CONTROLS[name] for name in names)}. Where it is not above 0 the probe reads what the "
-            "input gives away, or what any random network computes." + (_CONTROLS_OF_CUSTOM_PROBE if custom else ""),
+            "The other maps are the score minus the best of the controls on the same tokens: "
+            f"{'; '.join(_CONTROLS[name] for name in names)}. "
+            + (
+                _CONTROLS_OF_CUSTOM_PROBE
+                if custom
+                else "The first of them leaves out the network, which computes what no linear probe can. "
+            )
+            + "Where it is not above 0 the probe reads what the input gives away, or what any random network computes.",
+            claims.sentence(everywhere),
         ),
         figure=figures.maps(results.scores),
-        caption="All tokens are pooled: digits print the top of the stack, so that the right map asks more than the "
-        "left. The table has each variable at the site that reads most on validation programs. q: Benjamini-Hochberg "
-        "over the map; selectivity: score minus that on labels permuted within (token, previous token); bits saved: "
-        "online code length per label without activations minus that with them, and the same of the permuted labels.",
+        caption=f"All tokens are pooled: digits print the top of the stack, so that the other maps ask more than the "
+        f"left; {claims.LEGEND}. The table has each variable at the site that reads most on validation programs. rise: "
+        "what the best control of the probe's class would gain, had each gained as much again as the second half of "
+        "the programs brought; q: Benjamini-Hochberg over the map; selectivity: score minus that on labels permuted "
+        "within (token, previous token); bits saved: online code length per label without activations minus that with "
+        "them, and the same of the permuted labels.",
         table=results.scores,
-        display_table=_scores(rows, names),
+        display_table=_scores(results.scores, rows, names),
     )
 
 
-def _scores(rows: pd.DataFrame, controls: list[str]) -> pd.DataFrame:
+def _scores(scores: pd.DataFrame, rows: pd.DataFrame, controls: list[str]) -> pd.DataFrame:
     """Lay out each variable's score at its site beside the controls."""
     return pd.DataFrame(
         {
@@ -124,7 +181,10 @@ def _scores(rows: pd.DataFrame, controls: list[str]) -> pd.DataFrame:
             **location_column(rows),
             "score": [report.with_interval(row.score, row.low, row.high) for row in rows.itertuples()],
             **{name: rows[name].map(report.number) for name in controls},
-            "beyond the best": report.intervals(rows, "beyond"),
+            "beyond the best of its class": report.intervals(rows, "beyond"),
+            "rise": rows.rise.map(report.number),
+            "beyond all": report.intervals(rows, "beyond_all"),
+            "network (beyond networks)": tables.networks(scores, rows),
             "q": rows.q.map("{:.3f}".format),
             "selectivity": rows.selectivity.map(report.number),
             "bits saved (permuted)": [
@@ -132,6 +192,7 @@ def _scores(rows: pd.DataFrame, controls: list[str]) -> pd.DataFrame:
                 for row in rows.itertuples()
             ],
             "given away": rows.screen,
+            "claimed": rows.claimed,
         }
     )
 
@@ -139,16 +200,20 @@ def _scores(rows: pd.DataFrame, controls: list[str]) -> pd.DataFrame:
 def _token_classes(scores: pd.DataFrame) -> report.Section | None:
     if tables.breakdown(scores, "token class").empty:
         return None
+    rows = tables.main_probe(scores)
+    rows = rows[(rows.by == "token class") & (rows.offset == 0) & rows.score.notna()]
     return report.Section(
         "token-classes",
         "After which tokens",
         (
             "The same probes are judged by the class of the current token. Each cell is the score beyond the best "
-            "control, which is chosen for each class. After an operator the top of the stack is no token of the "
-            "input: it was computed.",
+            "control of the probe's class, which is chosen for each. After an operator the top of the stack is no "
+            "token of the input: it was computed.",
+            claims.sentence(rows),
         ),
         figure=figures.by_token_class(scores),
-        caption="Score minus best control; classes with fewer than 20 test tokens are left out." + omitted_note(scores),
+        caption="Score minus best control of the probe's class; classes with fewer than 20 test tokens are left out; "
+        f"{claims.LEGEND}." + omitted_note(scores),
     )
 
 
@@ -162,10 +227,11 @@ def _breakdowns(scores: pd.DataFrame) -> report.Section | None:
         (
             "The share read at each variable's site is drawn by stack depth, and that of registers by how soon they "
             "are read again.",
+            claims.sentence(figures.drawn_by_depth_and_distance(scores)),
         ),
         figure=figure,
-        caption="Filled: the probe, with its 95 % interval; hollow: the best control there. dead: overwritten before "
-        "it is read, or never read.",
+        caption="Filled: the probe, with its 95 % interval; hollow: the best control of its class there; a dark point "
+        "within: claimed as read, a white one: as readable. dead: overwritten before it is read, or never read.",
     )
 
 
@@ -178,9 +244,11 @@ def _offsets(scores: pd.DataFrame) -> report.Section | None:
         (
             "The probe reads the state some tokens back or ahead. A state ahead is not determined by the prefix; there "
             "the best control (often the trigram) is a lower estimate of what can be known.",
+            claims.sentence(tables.by_offset(scores)),
         ),
         figure=figures.by_offset(scores),
-        caption="The site of each variable is that of its present state.",
+        caption="The site of each variable is that of its present state. A dark point within: claimed as read, a white "
+        "one: as readable.",
     )
 
 
@@ -192,11 +260,12 @@ def _families(results: StateResults) -> report.Section | None:
         "families",
         "By family of programs",
         (
-            "Each cell is the score beyond the best control at the variable's site, judged on the programs of one "
-            "family.",
+            "Each cell is the score beyond the best control of the probe's class at the variable's site, judged on the "
+            "programs of one family.",
+            claims.sentence(tables.breakdown(results.scores, "family")),
         ),
         figure=figures.by_family(results.scores, families),
-        caption="Empty: the family has fewer than 20 such test tokens.",
+        caption=f"Empty: the family has fewer than 20 such test tokens; {claims.LEGEND}.",
     )
 
 

@@ -17,7 +17,7 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.statistics import clustered
 from probes.data.activations import token_rows
 from probes.data.examples import Examples, labelled
-from probes.data.targets import Target
+from probes.data.targets import Target, Variable
 from probes.solvers.estimators import DiscriminantProbe, LeastSquaresProbe
 from probes.solvers.logistic import LogisticProbe
 from probes.solvers.mlp import MLPClassifierProbe
@@ -35,18 +35,23 @@ def compare(
     model: Any,
     examples: Examples,
     sites: Mapping[str, str],
+    variables: Mapping[str, str | Variable] | None = None,
     *,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """A row per (variable, probe): accuracy on the test tokens at the variable's site, with its interval over
-    skeletons. sites: hook name by variable. Penalties are chosen on validation tokens, which also stop the network.
+    skeletons.
+
+    sites: hook name by variable; variables: the functions of one's own among them, by name. Penalties are chosen on
+    validation tokens, which also stop the network.
 
     A variable with too little to fit or to judge has no rows: fewer than two values that training has often enough,
     no validation token with one of these, no test token.
     """
     rows: list[dict] = []
-    folds = {name: _tokens(model, examples.fold(name), sites, n) for name, n in ROWS.items()}
+    targets = [Target((variables or {}).get(name, name)) for name in sites]
+    folds = {name: _tokens(model, examples.fold(name), sites, targets, n) for name, n in ROWS.items()}
     for done, (variable, site) in enumerate(sites.items(), 1):
         x, y, _ = folds["train"].rows(variable, site)
         x_validation, y_validation, _ = folds["validation"].rows(variable, site)
@@ -99,10 +104,10 @@ class _Tokens:
         return x, values[defined].astype(np.int64), (self.skeletons[defined], self.programs[defined])
 
 
-def _tokens(model: Any, examples: Examples, sites: Mapping[str, str], rows: int) -> _Tokens:
+def _tokens(model: Any, examples: Examples, sites: Mapping[str, str], targets: list[Target], rows: int) -> _Tokens:
     """Take the first programs (their order is random) up to about `rows` tokens."""
     examples = examples[: max(1, int(np.searchsorted(examples.where.sum(1).cumsum(), rows, "right")))]
-    read = labelled(examples, [Target(variable) for variable in sites])
+    read = labelled(examples, targets)
     batches = list(token_rows(model, examples.programs, list(dict.fromkeys(sites.values())), where=examples.where))
     programs = np.concatenate([batch.programs for batch in batches])
     positions = np.concatenate([batch.positions for batch in batches])

@@ -1,13 +1,15 @@
 """The machine's state in a model's activations: every site, every variable, beside every control.
 
-`run` draws programs of skeletons that no training saw, reads twelve state variables (or all) at every site and offset,
-for the machine and for alternative ones, and returns tidy tables; `analyses.studies.state.page` makes the page of them.
+`run` draws programs of skeletons that no training saw, reads thirteen state variables (or all) at every site and
+offset, and registers and stack entries where the machine writes, loads and uses them, for the machine and for
+alternative ones, and returns tidy tables; `analyses.studies.state.page` makes the page of them.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,16 +19,18 @@ from analyses.studies.state.tables import best_sites
 from cadmus import DEFAULT_MODEL
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.model import Model
-from cadmus.runtime.checks import check_at_least
+from cadmus.runtime.checks import check_at_least, check_seed
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states import variables
 from cadmus.states.alternatives import Alternative, alternatives
 from cadmus.training import checkpoint
 from probes.controls.untrained import untrained_twin
+from probes.data import roles
 from probes.data.activations import check_sites, residual_sites
 from probes.data.examples import Examples, Labelled, draw
-from probes.data.targets import Target, Targets
+from probes.data.loading import FAILURES, load_variable, one_line
+from probes.data.targets import Target, Targets, Variable, read
 from probes.measurement import scores
 from probes.measurement.measure import Measurement, measure
 from probes.measurement.tally import Breakdown, Grouping, token_classes
@@ -43,6 +47,7 @@ VARIABLES = (
     "reg.b.value",
     "reg.c.value",
     "reg.d.value",
+    "reg.a.parity",
     "reg.a.live",
     "needed.relation",
 )
@@ -68,7 +73,7 @@ class StateConfig:
     programs: int = 20_000
     """How many are drawn from the run's mixture, of skeletons that no training saw; split into folds by skeleton."""
     variables: tuple[str, ...] = VARIABLES
-    """Short names (`stack.0`, `reg.a`) are made whole."""
+    """Short names (`stack.0`, `reg.a`) are made whole; FILE.py:NAME is a function of one's own."""
     sites: tuple[str, ...] = ()
     """Hook names; none: the residual stream before the first block and after each."""
     offsets: tuple[int, ...] = OFFSETS
@@ -81,6 +86,13 @@ class StateConfig:
     """FILE.py:NAME, a probe of one's own in place of the ridge and discriminant probes."""
     full: bool = False
     """Whether to read all variables, whichever are named, at the sites within blocks too, and of eight machines."""
+    where: tuple[str, ...] = ()
+    """The roles at whose tokens the variables are read, besides at all tokens; none: of registers and stack entries the
+    usual ones (`probes.data.roles`)."""
+    roles: bool = True
+    """Whether the usual roles are read."""
+    nonlinear: bool = True
+    """Whether networks read the present states as well (with our own probes)."""
     seed: int = 0
     """Seed of programs, permutations and resamples; the untrained twin has the weights training began with."""
     device: str = "auto"
@@ -88,11 +100,13 @@ class StateConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, 200, "programs")
-        check_at_least(self, 0, "machines", "seed")
+        check_at_least(self, 0, "machines")
+        check_seed(self)
         if not self.variables and not self.full:
             raise ValueError("no variable is named; name one or more, such as stack.0.value")
         object.__setattr__(self, "variables", tuple(map(_canonical, self.variables)))
-        for name in ("variables", "sites", "families"):
+        roles.check(self.where)
+        for name in ("variables", "sites", "families", "where"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {', '.join(values)} name one twice; name each once")
@@ -133,14 +147,16 @@ def run(config: StateConfig, progress: Progress = no_progress) -> StateResults:
     trained = checkpoint.load(config.run)
     model = trained.model.to(resolve_device(config.device))
     probe = custom.load(config.probe) if config.probe else None
-    names, sites = _variables(config), _sites(config, model)
+    variables_read, sites = _variables(config), _sites(config, model)
     for family in config.families:
         trained.mixture.family(family)  # ValueError for an unknown one
     progress("draw programs", 0.0, "")
     examples = draw(trained.mixture, config.programs, config.seed, families=config.families)
     machines = _alternatives(config, examples)
     progress("draw programs", 1.0, f"{len(examples):,} programs")
-    targets = _targets(config, names, [machine.name for machine in machines])
+    targets = _targets(config, variables_read, [machine.name for machine in machines])
+    if config.where:
+        roles.require(examples.programs, targets)
     measured = measure(
         model,
         examples,
@@ -148,14 +164,17 @@ def run(config: StateConfig, progress: Progress = no_progress) -> StateResults:
         sites,
         untrained=untrained_twin(model, trained.seed),
         machines={machine.name: machine.semantics for machine in machines},
-        broken_down=[Target(name) for name in names],
+        broken_down=[Target(variable) for variable in variables_read.values()],
         breakdowns=_breakdown,
         probe=probe,
-        keep=None if probe is not None else geometry.GeometryOf(targets, names, _described_numbers(config, names)),
+        keep=None
+        if probe is not None
+        else geometry.GeometryOf(targets, variables_read, _described_numbers(config, variables_read)),
+        nonlinear=config.nonlinear and probe is None,
         seed=config.seed,
         progress=progress,
     )
-    return _results(config, trained, examples, machines, names, measured, progress)
+    return _results(config, trained, examples, machines, variables_read, measured, progress)
 
 
 def _results(
@@ -163,7 +182,7 @@ def _results(
     trained: checkpoint.Checkpoint,
     examples: Examples,
     machines: list[Alternative],
-    names: tuple[str, ...],
+    variables_read: Mapping[str, str | Variable],
     measured: Measurement,
     progress: Progress,
 ) -> StateResults:
@@ -172,11 +191,13 @@ def _results(
     score_table = scores.table(measured, config.seed)
     gaps = scores.gaps(measured, config.seed)
     progress("score", 1.0, "")
-    numbers, residues, dimensions = geometry.tables(measured.kept_values, measured.sites, names)
+    numbers, residues, dimensions = geometry.tables(measured.kept_values, measured.sites, list(variables_read))
     readers = pd.DataFrame()
     sites = best_sites(score_table).to_dict()
     if not config.probe and sites:
-        readers = probe_comparison.compare(trained.model, examples, sites, seed=config.seed, progress=progress)
+        readers = probe_comparison.compare(
+            trained.model, examples, sites, variables_read, seed=config.seed, progress=progress
+        )
     source = {
         "test_programs": measured.tested.n_programs,
         "seed": config.seed,
@@ -203,14 +224,26 @@ def _canonical(name: str) -> str:
     return name if number is None else number[1] + (number[2] or ".value")
 
 
-def _variables(config: StateConfig) -> tuple[str, ...]:
-    """The variables to read. Raises ValueError for one that does not exist."""
-    traces = kernel.traces(tokens.encode(_SHORTEST))
-    if config.full:
-        return tuple(variables.names(traces))
-    for name in config.variables:
-        variables.read(traces, name)
-    return config.variables
+def _variables(config: StateConfig) -> dict[str, str | Variable]:
+    """The variables to read, by the names that the tables have. Raises ValueError for one that does not exist."""
+    programs = tokens.encode(_SHORTEST)
+    traces = kernel.traces(programs)
+    by_name: dict[str, str | Variable] = {name: name for name in variables.names(traces)} if config.full else {}
+    for source in config.variables:
+        if ".py:" not in source:
+            read(traces, programs, source)
+            by_name |= {} if config.full else {source: source}
+            continue
+        variable = load_variable(source)
+        try:
+            read(traces, programs, variable)
+        except FAILURES as error:
+            raise ValueError(f"{source} raised {one_line(error)}") from error
+        name = Target(variable).name
+        if name in by_name:
+            raise ValueError(f"{source} is called {name}, as another variable is; give the function another name")
+        by_name[name] = variable
+    return by_name
 
 
 def _sites(config: StateConfig, model: Model) -> tuple[str, ...]:
@@ -229,22 +262,37 @@ def _alternatives(config: StateConfig, examples: Examples) -> list[Alternative]:
     return alternatives(examples.programs[:_MACHINE_PROGRAMS], n, config.seed, candidates=max(96, 12 * n))
 
 
-def _targets(config: StateConfig, names: tuple[str, ...], machines: list[str]) -> Targets:
-    """The states at every offset; of the present ones also the values of numbers by regression (with our own probes),
-    the control task, and both for every alternative machine."""
-    targets = [Target(name, offset) for offset in dict.fromkeys((0, *config.offsets)) for name in names]
-    present = [Target(name) for name in names]
+def _targets(config: StateConfig, names: Mapping[str, str | Variable], machines: list[str]) -> Targets:
+    """The states at every offset; of the present ones also those at the tokens of roles, the values of numbers by
+    regression (with our own probes), the control task, and both for every alternative machine."""
+    targets = [
+        Target(variable, offset) for offset in dict.fromkeys((0, *config.offsets)) for variable in names.values()
+    ]
+    present = [Target(variable) for variable in names.values()]
+    at_roles = [replace(target, where=role) for target in present for role in _roles(config, target)]
+    targets += at_roles
     targets += [Target(t.variable, regression=True) for t in present if t.number and not config.probe]
     targets += [Target(t.variable, permuted=True) for t in present]
+    if config.where:
+        targets += [replace(target, permuted=True) for target in at_roles]
     for machine in machines:
         targets += [Target(t.variable, 0, machine, permuted) for t in present for permuted in (False, True)]
     return Targets(targets)
 
 
-def _described_numbers(config: StateConfig, names: tuple[str, ...]) -> frozenset[str]:
+def _roles(config: StateConfig, target: Target) -> tuple[str, ...]:
+    """The roles at whose tokens a variable is read: those asked for, else the usual ones of a register's or a stack
+    entry's value and its views."""
+    if config.where:
+        return config.where
+    is_value = isinstance(target.variable, str) and _NUMBER.fullmatch(target.variable)
+    return roles.usual(target.variable) if config.roles and is_value else ()
+
+
+def _described_numbers(config: StateConfig, names: Mapping[str, str | Variable]) -> frozenset[str]:
     """The numbers of which is described how they are held: the top of the stack, or, with `full`, all that the tokens
     so far determine."""
-    numbers = [name for name in names if Target(name).number and Target(name).determined]
+    numbers = [name for name, v in names.items() if Target(v).number and Target(v).determined]
     return frozenset(name for name in numbers if config.full or name == "stack.0.value")
 
 

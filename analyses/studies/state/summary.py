@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.reporting.sites import is_residual
-from analyses.studies.state import tables
+from analyses.studies.state import claims, tables
 from analyses.studies.state.study import StateResults
 from cadmus.statistics import clustered
-from probes.measurement.scores import CONTROLS, EMBEDDING, MARGIN
+from probes.measurement.scores import CONTROLS, MARGIN, MAX_RISE
 
 MIN_PROGRAMS = 10_000  # from which on the controls hardly rise with more
-_NETWORK = "input, nonlinear"
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _RAISED = re.compile(r"[^\W\d]\w*(:|$)")  # how the problem of a probe that raised begins: the exception's name
 _UNREAD = re.compile(r"nothing is read at (\d+) test tokens")
 _MAX_LETTERS = 200  # letters of a problem
 
 
 def summary(results: StateResults) -> tuple[str, ...]:
-    """Which variables are read, where, and beyond which controls."""
-    rows = tables.headline(results.scores)
-    best = tables.at_best_sites(rows[rows.score.notna()], results.scores).set_index("variable")
-    read = best[best.read.eq(True)]
-    cells = tables.breakdown(results.scores, "token class")
-    surely = clustered.simultaneous(cells.beyond, cells.beyond_low) > MARGIN  # in all cells at once
-    read_cells = cells[surely & cells.read.eq(True) & ~cells.variable.isin(read.index)]
+    """What is claimed of which variables, over all tokens and where the machine uses them: the column `claimed`."""
+    everywhere = tables.headline(results.scores)
+    at_roles = tables.at_roles(results.scores)
     sentences = [
-        few_programs_warning(results.programs),
-        _read_over_all_tokens(read, rows),
-        _read_at_token_classes(read_cells, len(cells)),
-        _read_nowhere([name for name in best.index if name not in {*read.index, *read_cells.variable}]),
-        _beyond_linear(best),
+        _over_all_tokens(everywhere),
+        _at_roles(at_roles),
+        _nowhere(everywhere, at_roles),
+        _rising(pd.concat([everywhere, at_roles])),
+        _by_networks(results.scores),
         _beyond_machines(results),
-        *_unmeasured(rows),
+        *_unmeasured(everywhere),
     ]
     return tuple(filter(None, sentences))
 
@@ -65,55 +57,88 @@ def few_programs_warning(programs: int) -> str:
     )
 
 
-def _read_over_all_tokens(read: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Which variables are read, of those in `rows`."""
-    verb = "is" if len(read) == 1 else "are"
-    count = f"{len(read)} of {rows.variable.nunique()} variables {verb} read, over all tokens,"
-    beyond = f"by more than {MARGIN} (lower bound) beyond {_best_of(len(controls(rows)))}"
-    scores = f": {'; '.join(_score_phrase(row, row.Index) for row in read.itertuples())}" if len(read) else ""
-    return f"{count} {beyond}{scores}."
+def _over_all_tokens(rows: pd.DataFrame) -> str:
+    """Which variables are claimed over all tokens, of those in `rows`."""
+    names = claims.with_claims(rows).variable.unique()
+    verb = "is" if len(names) == 1 else "are"
+    count = f"{len(names)} of {rows.variable.nunique()} variables {verb} claimed over all tokens"
+    return f"{count}{_claims(rows)}."
 
 
-def _read_at_token_classes(cells: pd.DataFrame, number: int) -> str:
-    """Say what is read at single classes of tokens, of `number` cells that were looked at."""
-    if cells.empty:
+def _at_roles(rows: pd.DataFrame) -> str:
+    """Which variables are claimed at the tokens of which roles."""
+    if rows.empty:
         return ""
-    scores = (f"{_score_phrase(row, row.variable)}, after a token of class {row.group}" for row in cells.itertuples())
+    pairs = claims.with_claims(rows).drop_duplicates(["variable", "group"])
+    verb = "is" if len(pairs) == 1 else "are"
+    count = rows.drop_duplicates(["variable", "group"])
     return (
-        f"At single classes of tokens these are read too (the lower bound stays above {MARGIN} with intervals that "
-        f"hold for all {number} cells at once): {'; '.join(scores)}."
+        f"At the tokens where the machine writes, holds, loads and uses a value {len(pairs)} of {len(count)} variables "
+        f"by role {verb} claimed{_claims(rows)}."
     )
 
 
-def _read_nowhere(variables: list[str]) -> str:
-    if not variables:
-        return ""
+def _claims(rows: pd.DataFrame) -> str:
+    """What the rows claim, word by word: each variable at the sites where it is claimed so, with the score at the one
+    of these that reads most on validation programs, and the best control there."""
+    parts = []
+    for word, words in claims.WORDS.items():
+        phrases = [
+            _phrase(part, word) for _, part in claims.with_claims(rows, word).groupby(["variable", "group"], sort=False)
+        ]
+        if phrases:
+            parts.append(f"as {words}: {'; '.join(phrases)}")
+    return f", {', '.join(parts)}" if parts else ""
+
+
+def _phrase(part: pd.DataFrame, word: str) -> str:
+    """A variable's claim at some sites in words."""
+    row = part.loc[part.validation.idxmax()]
+    control, beyond = (row.best_of_all, row.beyond_all) if word == "read" else (row.best_control, row.beyond)
     return (
-        f"Of {', '.join(variables)} nothing is surely read beyond what the input gives away and what an untrained "
-        "model's activations hold."
+        f"{row.variable}{claims.of_group(row.by, row.group)} {claims.places(list(part.site))} "
+        f"({report.with_interval(row.score, row.low, row.high)} against {row.score - beyond:.2f} of {control})"
     )
 
 
-def _best_of(count: int) -> str:
-    return "the only control" if count == 1 else f"the best of {_NUMBERS[count]} controls" if count else "any control"
+def _nowhere(everywhere: pd.DataFrame, at_roles: pd.DataFrame) -> str:
+    rows = pd.concat([everywhere[everywhere.score.notna()], at_roles])
+    names = [name for name in rows.variable.unique() if name not in set(claims.with_claims(rows).variable)]
+    return f"Of {', '.join(names)} nothing is claimed there." if names else ""
 
 
-def _beyond_linear(rows: pd.DataFrame) -> str:
-    """What is read beyond every control but the network, which computes from the tokens what no linear probe can."""
-    others = [name for name in controls(rows) if name != _NETWORK]
-    best_other = rows[others].max(axis=1)
+def _rising(rows: pd.DataFrame) -> str:
+    """Where nothing is claimed because the best control of the probe's class still rises."""
     sound = rows.screen.eq("") & (rows.clusters >= clustered.MIN_CLUSTERS)
-    beyond = rows[(rows.low - best_other > MARGIN) & rows.best_control.eq(_NETWORK) & rows.read.ne(True) & sound]
-    if beyond.empty:
+    rising = rows[(rows.beyond_low > MARGIN) & rows.readable.ne(True) & sound]
+    if rising.empty:
         return ""
-    scores = (
-        f"{name} {report.with_interval(row.score, row.low, row.high)} against {best_other[name]:.2f}"
-        for name, row in beyond.iterrows()
+    names = dict.fromkeys(
+        f"{row.variable}{claims.of_group(row.by, row.group).rstrip(',')}" for row in rising.itertuples()
     )
     return (
-        "Where the strongest control is the network on the last eight tokens, which computes states itself, the lower "
-        f"bound of the score is more than {MARGIN} above what the best of the other {_NUMBERS[len(others)]} scored (a "
-        f"comparison with its score alone, neither paired nor corrected) for {', '.join(scores)}."
+        f"Nothing is claimed, although the lower bound is more than {MARGIN} above the best control of the probe's "
+        f"class, of {'; '.join(names)} at {len(rising)} cells: their controls still rise with the number of programs "
+        f"(the second half of them brought more than {MAX_RISE}, or twice as much again would leave too little). Draw "
+        "more."
+    )
+
+
+def _by_networks(scores: pd.DataFrame) -> str:
+    """What networks on the activations read beyond networks on the input and on the untrained model's activations."""
+    rows = scores[scores.probe_class.eq("network") & scores.by.isin(["all", "role"])]
+    if rows.empty:
+        return ""
+    read = rows[rows.readable.eq(True)]
+    names = [
+        f"{row.variable}{claims.of_group(row.by, row.group)} {report.with_interval(row.score, row.low, row.high)} "
+        f"against {row.score - row.beyond:.2f}"
+        for row in read.itertuples()
+    ]
+    return (
+        f"Networks on the activations read {len(read)} of {len(rows)} by more than {MARGIN} (lower bound) beyond "
+        f"networks on the last eight tokens and on the untrained model's activations"
+        f"{': ' + '; '.join(names) if names else ''}."
     )
 
 
@@ -163,17 +188,3 @@ def _places(part: pd.DataFrame, rows: pd.DataFrame, texts: Iterable[str]) -> str
         f"{variable} at {len(cells)} of {(rows.variable == variable).sum()} sites ({cells.text.iloc[0]})"
         for variable, cells in by_variable
     )
-
-
-def _score_phrase(row: Any, name: str) -> str:
-    """One row in words: the score with its interval, where, and the best control."""
-    return (
-        f"{name} {report.with_interval(row.score, row.low, row.high)} {_place(row)} "
-        f"({row.best_control} {row.score - row.beyond:.2f})"
-    )
-
-
-def _place(row: Any) -> str:
-    if row.site == EMBEDDING:
-        return "in the embedding"
-    return f"after layer {row.layer}" if is_residual(row.site) else f"at {row.site}"

@@ -20,8 +20,32 @@ def headline(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_probe(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each variable's main probe, a classifier, numbers too being read as classes: no regression."""
-    return scores[~scores.as_number.astype(bool)]
+    """The rows of each variable's main probe, a classifier, numbers too being read as classes: no regression, and no
+    network beside it."""
+    return scores[~scores.as_number.astype(bool) & scores.probe_class.ne("network")]
+
+
+def at_roles(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the present states' main probe at the tokens of roles that have a score: one per (site, variable,
+    role)."""
+    rows = main_probe(scores)
+    return rows[(rows.by == "role") & (rows.offset == 0) & rows.score.notna()]
+
+
+def best_of_roles(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of `at_roles` the row of each (variable, role) at the site that reads most on the validation programs."""
+    rows = at_roles(scores)
+    return rows.loc[rows.groupby(["variable", "group"], sort=False).validation.idxmax()]
+
+
+def networks(scores: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """What the network on the activations reads of the variables and groups of some rows, and what it is beyond the
+    networks that are its controls: empty where there is none."""
+    read = scores[scores.probe_class.eq("network")].set_index(["variable", "by", "group"])
+    return [
+        f"{report.number(read.score[key])} ({report.number(read.beyond[key])})" if key in read.index else ""
+        for key in zip(rows.variable, rows.by, rows.group, strict=True)
+    ]
 
 
 def best_sites(scores: pd.DataFrame) -> pd.Series:
@@ -45,6 +69,12 @@ def breakdown(scores: pd.DataFrame, by: str) -> pd.DataFrame:
     rows = main_probe(scores)
     rows = rows[(rows.by == by) & (rows.offset == 0) & rows.score.notna()]
     return at_best_sites(rows, scores)
+
+
+def by_offset(scores: pd.DataFrame) -> pd.DataFrame:
+    """The past, present and future states' scores over all tokens, at each variable's site."""
+    rows = main_probe(scores)
+    return at_best_sites(rows[(rows.by == "all") & rows.score.notna()], scores)
 
 
 # --- for reading -----------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_the_linear_baseline_is_a_probe_on_one_hot_tokens_and_position() -> None
         return np.concatenate([*columns, ids[:, WINDOW, None] == np.arange(positions)], 1).astype(float)
 
     x, x_test, predicted = one_hot(window), one_hot(test_window), predictions()["input, linear"]
-    penalties = fitted()._linear.penalty
+    penalties = fitted()._whole.linear.penalty
     number = Ridge(penalties(1)).fit(x[mask[:, 2]], values[mask[:, 2], 2])
     assert np.allclose(predicted[:, 1], number.predict(x_test), atol=1e-3)
     kinds = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=penalties(2)).fit(x, values[:, 3])
@@ -124,7 +124,7 @@ def test_a_network_is_no_worse_for_what_else_is_asked() -> None:
 
 
 def test_what_cannot_be_fitted_is_not_read_and_the_rest_is() -> None:
-    assert fitted()._linear.problems == {
+    assert fitted()._whole.linear.problems == {
         4: "constant (5) on the training tokens",
         5: "0 training and 0 validation tokens; a probe needs 50 of each",
     }
@@ -143,3 +143,33 @@ def test_no_more_training_tokens_are_kept_than_are_of_use(monkeypatch: pytest.Mo
         baselines.add(piece, labelled(piece, TARGETS), "train")
     n_rows = sum(len(rows.features) for rows in baselines._parts["train"])
     assert 300 <= n_rows < 300 + part[:10].where.sum() * 2
+
+
+def test_what_half_of_the_rows_give_stands_beside() -> None:
+    """Of present states that claims are made of; the network of a variable's other offsets has no half."""
+    test = examples().fold("test")
+    halves = dict(fitted().predict(test, *rows(test)[:2], half=True))
+    _, _, values, mask, _ = rows(test)
+    assert list(halves) == list(Baselines.names)
+    for name in ("n-gram", "input, linear", "input, nonlinear"):
+        known = mask[:, 0]
+        half, whole = ((p[name][known, 0] == values[known, 0]).mean() for p in (halves, predictions()))
+        assert half < whole + 0.03, name
+        assert half > 0.1
+    assert np.isfinite(halves["input, linear"][:, 3]).all()
+    assert np.isnan(halves["input, nonlinear"][:, 3]).all()
+
+
+def test_a_role_is_read_by_the_better_of_two_networks() -> None:
+    targets = Targets([Target("stack.0.value"), Target("stack.0.value", where="arose")])
+    baselines = Baselines(targets)
+    for fold in ("train", "validation"):
+        part = examples().fold(fold)
+        baselines.add(part, labelled(part, targets), fold)
+    baselines.fit()
+    part = examples().fold("validation")
+    at = np.nonzero(part.where)
+    values, mask = labelled(part, targets).at(*at)
+    predicted = dict(baselines.predict(part, *at))["input, nonlinear"]
+    own, everywhere = ((predicted[mask[:, 1], k] == values[mask[:, 1], 1]).mean() for k in (1, 0))
+    assert own >= everywhere

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from cadmus.machine import kernel
-from probes.data.targets import TRUE_MACHINE, Target, Targets, is_category
+from cadmus.machine import kernel, tokens
+from probes.data.targets import TRUE_MACHINE, Target, Targets, is_category, read
 
 CATEGORIES = (
     "stack.0.kind",
@@ -104,3 +104,34 @@ def test_controls_and_counterparts_are_found() -> None:
     assert [TARGETS.on_machine(k, "other") for k in range(8)] == [4, None, None, 5, 4, 5, None, None]
     assert TARGETS.on_machine(4, TRUE_MACHINE) == 0
     assert TARGETS.counterparts.tolist() == [0, 1, 2, 0, 0, 0, 6, 1]
+
+
+def test_claims_are_made_of_classifiers_and_of_numbers_that_only_a_regression_reads() -> None:
+    targets = Targets(
+        [
+            Target("depth"),
+            Target("depth", regression=True),
+            Target("stack.0.value", regression=True),
+            Target("depth", permuted=True),
+            Target("depth", where="loaded"),
+        ]
+    )
+    assert targets.main.tolist() == [0, 2, 4]
+    assert targets.own_states.tolist() == [0, 3], "code lengths are of all tokens"
+
+
+def test_a_function_may_ask_for_the_programs() -> None:
+    programs = tokens.encode(["12+3=.", "95-4=."])
+    traces = kernel.traces(programs)
+
+    def at_digits(traces: kernel.Traces, programs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return traces.depth, tokens.classes(programs) == list(tokens.TOKEN_CLASSES).index("digit")
+
+    labels = read(traces, programs, at_digits)
+    assert labels.defined[0].tolist() == [False, True, True, False, True, False, False]
+    assert labels.values[0, [1, 2, 4]].tolist() == [1, 2, 2]
+    assert read(traces, programs, at_digits, offset=1).defined[0, :2].tolist() == [True, True]
+    assert read(traces, programs, even).defined.sum() == (traces.depth > 0).sum()
+    assert Target(at_digits).name == "at_digits"
+    optional = partial(lambda traces, programs=None: (traces.depth, traces.depth > 0))
+    assert read(traces, programs, optional).defined[0, 1], "what may be left out is not asked for"

@@ -11,14 +11,15 @@ from sklearn.metrics import r2_score
 
 from cadmus.statistics import clustered
 from probes.data.targets import Target, Targets
-from probes.measurement import counts, scores
+from probes.measurement import cells, counts, scores
 from probes.measurement.measure import Measurement
-from probes.measurement.plan import TRAINED, UNTRAINED
+from probes.measurement.networks import HALF
+from probes.measurement.plan import EMBEDDING, TRAINED, UNTRAINED
 from probes.measurement.tally import ALL, ALL_TOKENS, Group, Tally, Truth
 from probes.solvers.custom import CustomSiteProbes
 from probes.solvers.site_probes import SiteProbes
 
-SITES = (scores.EMBEDDING, "blocks.0.hook_resid_post")
+SITES = (EMBEDDING, "blocks.0.hook_resid_post")
 TARGETS = Targets(
     [
         Target("reg.a.value"),
@@ -51,6 +52,7 @@ class World:
     notes: dict = field(default_factory=dict)
     differing: float = 1.0
     unseen: tuple = ((),) * len(TARGETS)
+    network_sites: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -61,7 +63,8 @@ class World:
         self.groups = np.stack([rng.integers(1, 3, ROWS), np.where(rng.random(ROWS) < 0.3, 3, -1)], 1).astype(np.int16)
         self.groups = np.concatenate([self.groups, np.where(self.groups[:, 1:] > 0, 4, -1)], 1).astype(np.int16)
         readers = (*SITES, *scores.CONTROLS[:5], *map(self.untrained, SITES))
-        self.predicted = {name: self.predict(name) for name in readers}
+        self.predicted = {name: self.predict(name) for name in (*readers, "network", "untrained network")}
+        self.halves = dict(self.predicted)  # what half of the training programs makes of them
 
     @staticmethod
     def untrained(site: str) -> str:
@@ -84,12 +87,18 @@ class World:
     def tested(self) -> counts.TestCounts:
         trained = {(TRAINED, site): self.tally(self.predicted[site]) for site in SITES}
         untrained = {(UNTRAINED, site): self.tally(self.predicted[self.untrained(site)], OWN) for site in SITES}
+        halves = {name: self.halves[name] for name in scores.CONTROLS[:5]}
+        halves |= {(UNTRAINED, site): self.halves[self.untrained(site)] for site in SITES}
+        halves |= {(TRAINED, SITES[0]): self.halves[SITES[0]], HALF: self.halves["untrained network"]}
+        networks = {TRAINED: self.predicted["network"], UNTRAINED: self.predicted["untrained network"]}
         return counts.TestCounts(
             groups=GROUPS,
             counts=self.tally(self.values),
             moments=tuple(self.tally(np.full(self.values.shape, power)) for power in (0, 1)),
             tallies=trained | untrained,
             baselines={name: self.tally(self.predicted[name], OWN) for name in scores.CONTROLS[:5]},
+            networks={name: self.tally(predicted, OWN) for name, predicted in networks.items()},
+            halves={name: self.tally(predicted, OWN) for name, predicted in halves.items()},
             differing=np.full(len(TARGETS), self.differing),
             value_table=np.zeros((len(TARGETS), 199), np.bool_),
             n_programs=77,
@@ -108,6 +117,7 @@ class World:
             bits=dict.fromkeys(SITES, np.stack([np.arange(len(TARGETS)) / 2, np.arange(len(TARGETS)) + 9.0], 1)),
             outside=np.arange(len(TARGETS)),
             unseen=self.unseen,
+            network_sites=self.network_sites,
         )
 
     def correct(self, name: str, target: int, group: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +142,7 @@ def cell(table: pd.DataFrame, site: str, variable: str, metric: str, by: str = A
 
 
 def test_scores_and_intervals_are_those_of_the_rows() -> None:
-    world = World(noise={SITES[1]: 0.1, "n-gram": 0.5})
+    world = World(noise={SITES[1]: 0.1, "n-gram": 0.5, "input, nonlinear": 0.3})
     table = scores.table(world.measured())
     assert tuple(table.columns) == scores.COLUMNS
     readers = {
@@ -153,12 +163,18 @@ def test_scores_and_intervals_are_those_of_the_rows() -> None:
             for name, control in controls.items():
                 assert row[name] == pytest.approx(control.mean()), name
             accuracies = {name: control.mean() for name, control in controls.items()}
-            assert row.best_control == max(accuracies, key=accuracies.get)
-            control = controls[row.best_control]
-            paired = clustered.difference_many(sums(correct, control, np.ones(len(correct)), clusters=clusters))
-            assert row.beyond == pytest.approx(correct.mean() - control.mean())
-            assert (row.beyond_low, row.beyond_high) == pytest.approx((paired.low[0], paired.high[0]))
-            assert row.read == (row.beyond_low > 0.05)
+            assert row.probe_class == "linear"
+            own = {name: accuracy for name, accuracy in accuracies.items() if name != "input, nonlinear"}
+            assert row.best_control == max(own, key=own.get)
+            assert row.best_of_all == max(accuracies, key=accuracies.get) == "input, nonlinear"
+            for best, name in ((row.best_control, "beyond"), (row.best_of_all, "beyond_all")):
+                control = controls[best]
+                paired = clustered.difference_many(sums(correct, control, np.ones(len(correct)), clusters=clusters))
+                assert row[name] == pytest.approx(correct.mean() - control.mean())
+                assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((paired.low[0], paired.high[0]))
+            assert row.readable == (row.beyond_low > 0.05)
+            assert row.read == (row.beyond_all_low > 0.05)
+    assert table[["rise", "rise_of_all"]].dropna().eq(0).all(axis=None)
     assert table[table.read.eq(True)].site.unique().tolist() == [SITES[1]]
 
 
@@ -278,6 +294,111 @@ def test_p_values_are_those_of_sign_flips_over_the_map() -> None:
     assert (tested[tested.site == SITES[1]].q < 0.01).all()
 
 
+# --- what is claimed -------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_is_held_against_controls_of_its_own_class() -> None:
+    """What a network computes from the input keeps nothing from being readable, but from being read."""
+    row = cell(
+        scores.table(World(noise={SITES[1]: 0.2, "input, nonlinear": 0.1}).measured()),
+        SITES[1],
+        "reg.a.value",
+        "exact match",
+    )
+    assert (row.readable, row["read"], row.claimed) == (True, False, "readable")
+    assert row.beyond_low > 0.2
+    assert row.beyond_all < 0
+    row = cell(
+        scores.table(World(noise={SITES[1]: 0.2, World.untrained(SITES[1]): 0.2}).measured()),
+        SITES[1],
+        "reg.a.value",
+        "exact match",
+    )
+    assert (row.best_control, row.readable, row["read"], row.claimed) == ("untrained", False, False, "")
+
+
+@pytest.mark.parametrize("name", ["input, linear", "embedding", "untrained", "input, nonlinear"])
+def test_nothing_is_given_where_a_control_still_rises(name: str) -> None:
+    """A control of the class keeps it from being readable, any control from being read."""
+    reader = {"embedding": SITES[0], "untrained": World.untrained(SITES[1])}.get(name, name)
+    world = World(noise={SITES[1]: 0.0, reader: 0.5})
+    world.halves[reader] = np.where(np.arange(ROWS)[:, None] % 3 == 0, 77, world.predicted[reader])
+    table = scores.table(world.measured())
+    row = cell(table, SITES[1], "reg.a.value", "exact match")
+    correct, _ = world.correct(reader, 0)
+    before = (np.rint(world.halves[reader]) == world.values)[world.mask[:, 0], 0]
+    assert row.best_of_all == name
+    assert row.rise_of_all == pytest.approx(correct.mean() - before.mean())
+    assert row.rise_of_all > scores.MAX_RISE
+    assert row.beyond_all_low > 0.3, "by its interval alone it would be read"
+    nonlinear = name == "input, nonlinear"
+    assert (row.readable, row["read"], row.claimed) == (nonlinear, False, "readable" if nonlinear else "")
+    assert not table[["readable", "read"]].eq(True).all(axis=1).any() or nonlinear
+
+
+def test_a_control_that_would_overtake_the_best_counts_too() -> None:
+    world = World(noise={SITES[1]: 0.1, "n-gram": 0.5, "input, linear": 0.6})
+    world.halves["input, linear"] = world.values + 55
+    row = cell(scores.table(world.measured()), SITES[1], "reg.a.value", "exact match")
+    linear, ngram = (world.correct(reader, 0)[0].mean() for reader in ("input, linear", "n-gram"))
+    assert row.best_control == "n-gram"
+    assert row.rise == pytest.approx(2 * linear - ngram)
+    world.halves["n-gram"] = np.full(world.values.shape, np.nan)
+    row = cell(scores.table(world.measured()), SITES[1], "reg.a.value", "exact match")
+    assert np.isnan(row.rise), "no learning curve of the best"
+    assert not row.readable
+
+
+def test_a_rise_must_leave_the_margin() -> None:
+    """Had the control gained twice more what it did, the lower bound must be above the margin still."""
+    for low, rise, expected in (
+        (0.06, 0.0, True),
+        (0.06, 0.006, False),
+        (0.26, 0.1, True),
+        (0.24, 0.1, False),
+        (0.06, -0.3, True),
+        (0.9, 0.101, False),
+    ):
+        assert scores._is_beyond(low, rise) == expected
+    assert not scores._is_beyond(0.9, float("nan"))
+    assert not scores._is_beyond(float("nan"), 0.0)
+
+
+def test_networks_are_held_against_networks() -> None:
+    noise = {SITES[1]: 0.1, "network": 0.2, "input, nonlinear": 0.4, "untrained network": 0.5, "input, linear": 0.0}
+    world = World(noise=noise, network_sites={0: SITES[1]})
+    table = scores.table(world.measured())
+    (row,) = table[(table.probe == "network") & (table.by == ALL)].itertuples()
+    assert (row.site, row.variable, row.probe_class, row.best_control) == (
+        SITES[1],
+        "reg.a.value",
+        "network",
+        "input, nonlinear",
+    )
+    correct, control = (world.correct(reader, 0)[0].mean() for reader in ("network", "input, nonlinear"))
+    assert row.beyond == pytest.approx(correct - control)
+    assert row.untrained == pytest.approx(world.correct("untrained network", 0)[0].mean())
+    assert np.isnan(row.embedding)
+    assert row.claimed == "", "claims are made of the linear probe"
+    networks = table[table.probe == "network"]
+    assert set(networks.by) == {ALL, "family", "live"}
+    assert (networks.site == SITES[1]).all()
+
+
+def test_claims_hold_in_the_whole_map() -> None:
+    """Claimed is what is read or readable with bounds that hold in all cells at once; of numbers once."""
+    table = scores.table(World(noise={SITES[1]: 0.42, "input, nonlinear": 0.5}).measured())
+    claimed = table[table.claimed != ""]
+    assert (claimed.readable.eq(True)).all()
+    assert claimed[claimed.claimed == "read"]["read"].eq(True).all()
+    assert not claimed.as_number.any()
+    for _, cells_of_map in table[table.score.notna() & ~table.as_number.astype(bool)].groupby(["by", "offset"]):
+        low = clustered.simultaneous(cells_of_map.beyond.to_numpy(), cells_of_map.beyond_low.to_numpy())
+        expected = (low > scores.MARGIN) & cells_of_map.readable.eq(True)
+        assert ((cells_of_map.claimed != "") == expected).all()
+    assert (table.readable.eq(True) & (table.claimed == "") & ~table.as_number.astype(bool)).any(), "some are lost so"
+
+
 # --- what is lacking -------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +430,7 @@ def test_a_notebook_shows_few_columns_of_the_rows_over_all_tokens() -> None:
     table = scores.table(World(problems={0: "constant (4)"}).measured())
     brief = table.brief()
     assert list(brief.index) == list(table.index[table.by == ALL])
+    assert list(brief.claimed) == list(table.claimed[table.by == ALL])
     assert set(brief.note) >= {"constant (4)"}
     row = table.loc[brief.index[brief.score != ""][0]]
     assert brief.score[row.name] == f"{row.score:.2f} [{row.low:.2f}, {row.high:.2f}]"
@@ -340,7 +462,7 @@ def test_few_tokens_have_no_score() -> None:
 
 
 def test_no_variable_is_broken_down_by_its_own_label() -> None:
-    may = scores._may_break_down
+    may = cells.may_break_down
     live, depth = Group("live", "dead", "a"), Group("stack depth", "2")
     assert may("reg.a.value", live)
     assert may("stack.0.value", depth)
@@ -354,10 +476,14 @@ def test_no_variable_is_broken_down_by_its_own_label() -> None:
 
 def test_nothing_is_claimed_of_few_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = World(noise={SITES[1]: 0.0}).measured()
-    read = scores.table(measured).query("site == @SITES[1] and variable == 'reg.a.value'").read
-    assert read.any()
+    rows = scores.table(measured).query("site == @SITES[1] and variable == 'reg.a.value'")
+    assert rows.readable.any()
+    assert rows.read.any()
+    assert (rows.claimed == "read").any()
     monkeypatch.setattr(clustered, "MIN_CLUSTERS", CLUSTERS + 1)
-    assert not scores.table(measured).read.eq(True).any()
+    table = scores.table(measured)
+    assert not table[["readable", "read"]].eq(True).any(axis=None)
+    assert (table.claimed == "").all()
     assert scores.gaps(measured).empty
 
 
