@@ -78,6 +78,14 @@ def test_the_page_on_probing_runs_as_one_session(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_page_on_interventions_runs_as_one_session(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    page = (ROOT / "docs" / "interventions.md").read_text(encoding="utf-8")
+    assert sum(execute(block, names) for block in blocks(page)) >= 6
+
+
+@pytest.mark.slow
 def test_the_example_probe_runs_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (example,) = (block for block in blocks(PROBING) if block.startswith("# my_probe.py\n"))

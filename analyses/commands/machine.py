@@ -25,7 +25,7 @@ machine = typer.Typer()
         A program holds 65 one-character instructions, which docs/machine.md lists; spaces between them do not count.
         One with quotes or backslashes is easier in a file.
         """
-    )
+    ),
 )
 def vm(
     program: Annotated[

@@ -32,9 +32,7 @@ Precision = Annotated[
     typer.Option(help="bf16, fp32, or auto: what the device is fast at; a run that goes on keeps its own."),
 ]
 Start = Annotated[str | None, typer.Option(help="Begin with the weights of this model: a folder, or one that ships.")]
-TrainSeed = Annotated[
-    int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)
-]
+TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: seed of all that is random.", min=0)]
 
 
 @training.command(

@@ -1,0 +1,238 @@
+"""What of the machine's state does a model hold, and what does it use? Every variable tested by intervention.
+
+For each variable pairs of programs are drawn that differ in its value; the value is exchanged inside the model, at
+every block and role, and the machine says what must be answered then (`probes.interventions.experiment`). An experiment
+is saved as soon as it is finished, and one of the same model, pairs and code is read instead of being made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analyses.studies.interventions import tables
+from cadmus import DEFAULT_MODEL
+from cadmus.programs.mixture import Mixture
+from cadmus.runtime import artifacts
+from cadmus.runtime.checks import check_at_least, check_seed
+from cadmus.runtime.devices import resolve_device
+from cadmus.runtime.progress import Progress, no_progress
+from cadmus.training import checkpoint
+from probes.controls.untrained import untrained_twin
+from probes.interventions import experiment
+from probes.interventions.experiment import Experiment
+from probes.interventions.pair_variables import named
+
+VARIABLES = ("reg", "stack.0", "stack.1", "compare.first", "compare.second", "sequence", "argument")
+STAGES = ("pairs", "interchange", "controls", "readability", "dead values", "attention", "knock-outs", "edits")
+MIN_PAIRS = 20
+EXPERIMENTS = "experiments"  # the folder beside the page in which they are saved
+
+
+@dataclass(frozen=True)
+class InterventionsConfig:
+    """Which models are tested, and how thoroughly."""
+
+    runs: tuple[str, ...] = (DEFAULT_MODEL,)
+    """Models that ship with the package, or folders that `cadmus-probe train` wrote; the page is about the first, and
+    says in how many of them each finding holds."""
+    variables: tuple[str, ...] = ()
+    """Variables to test; none named: all of `VARIABLES` whose programs a model was trained on."""
+    pairs: int = 300
+    """Pairs of programs for each variable."""
+    seed: int = 0
+    """Seed of the pairs and of the resampling."""
+    quick: bool = False
+    """Fewer pairs and cells, for a look."""
+    full: bool = False
+    """Subspaces, paths and attribution too."""
+    device: str = "auto"
+    """`cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, MIN_PAIRS, "pairs")
+        check_seed(self)
+        if self.quick and self.full:
+            raise ValueError("quick and full exclude each other; ask for one of them")
+        if not self.runs:
+            raise ValueError("no model is named; name one or more")
+        repeated = [run for run in self.runs if self.runs.count(run) > 1]
+        if repeated:
+            raise ValueError(f"{repeated[0]} is named twice; name each model once")
+        for variable in self.variables:
+            named(variable)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the page calls the models: the last part of each path, or all of it where two end alike."""
+        last = [Path(run).name for run in self.runs]
+        return tuple(run if last.count(name) > 1 else name for run, name in zip(self.runs, last, strict=True))
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """What was found in one model."""
+
+    name: str
+    """What the page calls it."""
+    trained: checkpoint.Checkpoint
+    """The model."""
+    tables: tables.Tables
+    """The tables of all variables."""
+    headlines: pd.DataFrame
+    """A row per variable: what is found of it (`tables.headlines`)."""
+    untested: tuple[str, ...]
+    """The variables of `VARIABLES` whose programs the model was not trained on."""
+
+
+@dataclass(frozen=True)
+class InterventionsResults:
+    """What was found in each model."""
+
+    config: InterventionsConfig
+    """What was asked for."""
+    models: tuple[ModelResults, ...]
+    """In the order of `config.runs`."""
+
+
+def run(
+    config: InterventionsConfig, progress: Progress = no_progress, folder: Path | str | None = None
+) -> InterventionsResults:
+    """Test every variable in every model.
+
+    folder: of a page of this study; its finished experiments of the same fingerprint are read, new ones saved there.
+    None: nothing is saved. Raises ValueError for a variable that a model's mixture has no programs of, before any work
+    is done, and where too few pairs are found.
+    """
+    checkpoints = [checkpoint.load(run) for run in config.runs]
+    for name, trained in zip(config.names, checkpoints, strict=True):
+        _check_variables(config.variables, name, trained.mixture)
+    models = []
+    for name, trained in zip(config.names, checkpoints, strict=True):
+        label = f"{name}, " if len(config.runs) > 1 else ""
+        models.append(_test(config, name, trained, progress, label, folder))
+    return InterventionsResults(config, tuple(models))
+
+
+def _test(
+    config: InterventionsConfig,
+    name: str,
+    trained: checkpoint.Checkpoint,
+    progress: Progress,
+    label: str,
+    folder: Path | str | None,
+) -> ModelResults:
+    """Test every variable in one model."""
+    model = trained.model.to(resolve_device(config.device)).eval()
+    twin = untrained_twin(model, trained.seed)
+    present = _present(trained.mixture)
+    experiments = {}
+    for variable in config.variables or present:
+        place = None if folder is None else Path(folder) / EXPERIMENTS / f"{variable}-{key(config, trained, variable)}"
+        stage = f"{label}{variable}"
+        result = _load(place)
+        start = time.monotonic()
+        if result is None:
+            result = experiment.test(
+                model,
+                variable,
+                mixture=trained.mixture,
+                pairs=config.pairs,
+                seed=config.seed,
+                untrained=twin,
+                quick=config.quick,
+                full=config.full,
+                progress=_one_bar(progress, stage),
+            )
+            if place is not None:
+                result.save(place)
+            progress(stage, 1.0, f"{time.monotonic() - start:.0f} s")
+        else:
+            progress(stage, 1.0, "read from an earlier run")
+        experiments[variable] = result
+    frames = tables.Tables.of(experiments)
+    untested = () if config.variables else tuple(v for v in VARIABLES if v not in present)
+    return ModelResults(name, trained, frames, tables.headlines(frames), untested)
+
+
+def _one_bar(progress: Progress, name: str) -> Progress:
+    """One bar for all stages of a variable, which names the stage under way; it is full when the variable is done."""
+    reached = 0.0
+
+    def report(stage: str, fraction: float, note: str = "") -> None:
+        nonlocal reached
+        if stage in STAGES:  # what else there is, is part of the stage under way
+            reached = max(reached, (STAGES.index(stage) + fraction) / len(STAGES))
+        progress(name, min(reached, 0.99), stage)
+
+    return report
+
+
+# --- which variables -------------------------------------------------------------------------------------------------
+
+
+def _present(mixture: Mixture) -> tuple[str, ...]:
+    """The variables of `VARIABLES` that programs of the mixture have. Raises ValueError where there is none."""
+    families = {family.name for family in mixture.families}
+    present = tuple(variable for variable in VARIABLES if families & set(named(variable).families))
+    if not present:
+        raise ValueError(
+            f"mixture {mixture.name!r} has none of the variables {', '.join(VARIABLES)}; it has the families "
+            f"{', '.join(sorted(families))}"
+        )
+    return present
+
+
+def _check_variables(variables: Sequence[str], name: str, mixture: Mixture) -> None:
+    """ValueError for a variable that no family of a model's mixture has, or where none is named and it has none."""
+    if not variables:
+        _present(mixture)
+    families = [family.name for family in mixture.families]
+    for variable in variables:
+        needed = named(variable).families
+        if not set(needed) & set(families):
+            raise ValueError(
+                f"{name} was trained on no programs of {' or '.join(needed)}, which {variable} is a variable of; its "
+                f"mixture has {', '.join(families)}"
+            )
+
+
+# --- experiments on disk ---------------------------------------------------------------------------------------------
+
+
+def key(config: InterventionsConfig, trained: checkpoint.Checkpoint, variable: str) -> str:
+    """What names an experiment: the same for the same weights, mixture, pairs, settings and code."""
+    return artifacts.fingerprint(
+        {
+            "model": trained.fingerprint,
+            "untrained": trained.seed,
+            "mixture": trained.mixture.fingerprint,
+            "machine": artifacts.machine_fingerprint(),
+            "variable": variable,
+            "settings": [config.pairs, config.seed, config.quick, config.full],
+            "code": _code(),
+        }
+    )
+
+
+def _code() -> str:
+    """The SHA-256 of the modules that make an experiment."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(experiment.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _load(place: Path | None) -> Experiment | None:
+    """The experiment saved there; None where there is none, or one that was damaged."""
+    if place is None or not place.exists():
+        return None
+    try:
+        return Experiment.load(place)
+    except artifacts.ArtifactError:
+        return None
