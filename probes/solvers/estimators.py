@@ -25,6 +25,7 @@ class RidgeProbe(Unmasked, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """
 
     _moments: Moments | None = None  # of all rows so far
+    _outputs: tuple[int, ...]  # the shape of y behind its rows
     coef_: np.ndarray
     intercept_: np.ndarray
 
