@@ -103,11 +103,12 @@ def _equality(table: pd.DataFrame) -> report.Section:
         "The search for subspaces, where two variables are known",
         (
             "Four objects a, b, c, d; the answer is whether (a = b) is the same as (c = d) (arXiv 2303.02536). "
-            "Networks of three layers solve it; those made by hand hold both equalities in the second layer along directions "
-            "that are drawn, the trained ones as they have learned to. A linear search must find both; single neurons "
-            "must not, nor may a search succeed that is given arbitrary labels or a network of random weights. *Accuracy* is the share of right answers where "
-            "the exchange must change the answer, *isolation* where it must not, the *score* their mean; chance is "
-            "0.5.",
+            "Networks of three layers solve it; those made by hand hold both equalities in the second layer along "
+            "directions that are drawn, the trained ones as they have learned to. A linear search must find both; "
+            "single neurons must not, nor may a search succeed that is given arbitrary labels or a network of random "
+            "weights. *Accuracy* is the share of right answers where the exchange must change the answer, *isolation* "
+            "where it must not, the *score* their mean; chance is 0.5. Principal components, neurons and the search "
+            "with arbitrary labels or random weights get the rank that the search has chosen.",
         ),
         figure=figures.alignments(table),
         caption="Each network and variable, with 95 % intervals over exchanges, of objects that no network was trained "

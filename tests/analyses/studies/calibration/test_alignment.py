@@ -1,4 +1,4 @@
-"""Hierarchical equality in the study: what is asked of it is reached, and its rows are the mean of what was measured."""
+"""Hierarchical equality in the study: what is asked is reached, and rates are means of what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that are trained to a circuit: X lies on the path that was drawn, decoys can be read, and instruments agree."""
+"""Models trained to a circuit: X lies on the path that was drawn, decoys can be read, and instruments agree."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def plant_with_few_steps(seed: int) -> Planted:
 
 
 def test_too_few_steps_are_an_error():
-    with pytest.raises(ValueError, match="is right in less than 0.99 after 2 steps; take more"):
+    with pytest.raises(ValueError, match=r"is right in less than 0\.99 after 2 steps; take more"):
         plant_trained(0, steps=2)
 
 
