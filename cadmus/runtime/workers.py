@@ -34,7 +34,10 @@ class WorkerPool(ProcessPoolExecutor):
 
     def cause_of_death(self) -> str:
         """Why workers may have died, and what to do: to be asked before a broken pool is shut down."""
-        statuses = [process.exitcode for process in (self._processes or {}).values()]
+        processes = list((self._processes or {}).values())
+        for process in processes:
+            process.join(5)  # the first has died, the pool ends the others
+        statuses = [process.exitcode for process in processes]
         if _UNGUARDED_STATUS in statuses:
             return UNGUARDED
         return "is there enough memory? Use fewer workers"

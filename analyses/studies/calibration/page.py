@@ -79,8 +79,8 @@ def _rates(table: pd.DataFrame) -> report.Section:
             "The verdicts are those given of trained models, on 200 pairs or more: *used* of a cell or of several "
             "cells of a layer, the lower bound of d being simultaneous over all of them; *unused* of X as a whole "
             "(which would be false), and of X tested only at cells that carry nothing (which is right, and needs the "
-            "pairs to show it). A patch of the stream before the first block is a change of input: "
-            "the verdicts leave it out.",
+            "pairs to show it: where another operand moves the answer by chance, some 200 are too few). A patch of the "
+            "stream before the first block is a change of input: the verdicts leave it out.",
         ),
         figure=figures.rates(table),
         caption="95 % intervals: Wilson's, of cases (those of one model share its programs); of AUROC, models "

@@ -101,7 +101,10 @@ def unused_rates(cases: pd.DataFrame) -> pd.DataFrame:
     """How often X as a whole is called unused (rate `false_unused`), and how often it is not where only cells that
     carry nothing were tested (`missed_unused`), by condition: rows of the study's table of rates."""
     rows = []
-    for condition, part in cases[cases.instrument == UNUSED].groupby("condition", sort=False):
+    whole = cases[cases.instrument == UNUSED]
+    groups = list(whole.groupby("condition", sort=False))
+    single = whole[~whole.condition.isin(["duplicated", TRAINED])]
+    for condition, part in [*groups, *([(POOLED, single)] if len(single) else [])]:
         is_null = part.truth == "null"
         for rate, wrong in (("false_unused", part.claimed[~is_null]), ("missed_unused", ~part.claimed[is_null])):
             row = share_row(rate, int(wrong.sum()), len(wrong))

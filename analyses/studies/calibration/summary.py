@@ -6,7 +6,7 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.calibration import alignment
-from analyses.studies.calibration.judgements import USED
+from analyses.studies.calibration.judgements import UNUSED, USED
 from analyses.studies.calibration.rates import POOLED
 from analyses.studies.calibration.study import MIN_NULL, CalibrationResults
 from analyses.studies.calibration.trained import TRAINED
@@ -37,6 +37,9 @@ def summary(results: CalibrationResults) -> tuple[str, ...]:
         f"The verdict *used* is given to {_text(rates, USED, POOLED, 'false_positive')} of the cells that carry "
         f"nothing and missed in {_text(rates, USED, POOLED, 'false_negative')} of the carriers; in trained models: "
         f"{_text(rates, USED, TRAINED, 'false_positive')} and {_text(rates, USED, TRAINED, 'false_negative')}.",
+        f"X as a whole is called *unused*, wrongly, in {_text(rates, UNUSED, POOLED, 'false_unused')} of the models "
+        "made by hand; tested only at cells that carry nothing, where the word is right, it is not called so in "
+        f"{_text(rates, UNUSED, POOLED, 'missed_unused')}.",
         "On hierarchical equality a linear search scores "
         f"{_text(rates, 'subspace: search', alignment.TRAINED, score)} in trained networks, the best neuron "
         f"{_text(rates, 'subspace: one neuron', alignment.TRAINED, score)}, a search with arbitrary labels "

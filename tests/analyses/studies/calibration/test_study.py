@@ -8,7 +8,7 @@ import pytest
 import transformer_lens
 
 from analyses.cli import main
-from analyses.studies.calibration import study
+from analyses.studies.calibration import judgements, study
 from analyses.studies.calibration.rates import POOLED, auroc, rates
 from analyses.studies.calibration.study import CalibrationConfig, CalibrationResults, targets
 from analyses.studies.calibration.summary import summary
@@ -94,5 +94,5 @@ def test_the_command_writes_a_page_whose_figures_are_reached(tmp_path, capsys):
     assert set(tables["rates"].columns) == {"instrument", "condition", "rate", "estimate", "low", "high", "n"}
     assert (tables["rates"].low <= tables["rates"].estimate).all()
     assert (tables["rates"].estimate <= tables["rates"].high).all()
-    assert set(tables["cases"].instrument) == set(study.INSTRUMENTS)
+    assert set(tables["cases"].instrument) == {*study.INSTRUMENTS, *judgements.NAMES}
     assert (tmp_path / "figures" / "rates.png").is_file()
