@@ -266,8 +266,8 @@ def dynamics(
 @studies.command(
     help=paragraphs(
         """
-        Try every instrument of intervention on planted truth: transformers made by hand, of which it is known what
-        carries a value (two minutes on two cores).
+        Try every instrument of intervention on planted truth: transformers made by hand, or trained to a circuit,
+        of which it is known what carries a value (two minutes on two cores).
 
         Example: cadmus-probe calibration --out my-calibration, or with fewer models: cadmus-probe calibration --quick
 
@@ -282,7 +282,7 @@ def calibration(
     out: Out = Path("calibration"),
     models: Annotated[int, typer.Option(help="Models of each fragment under each condition.", min=1)] = 3,
     pairs: Annotated[int, typer.Option(help="Pairs of programs for each model.", min=20)] = 32,
-    quick: Annotated[bool, typer.Option("--quick", help="One model of each, for a look.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One model of each, for a look: one minute.")] = False,
     seed: Seed = 0,
 ) -> None:
     from analyses.studies.calibration.page import make

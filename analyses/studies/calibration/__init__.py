@@ -1,1 +1,2 @@
-"""Every instrument of `probes.interventions` on planted truth: transformers made by hand, whose carriers are known."""
+"""Every instrument of `probes.interventions` on planted truth: transformers, made by hand or trained to a
+circuit, whose carriers are known."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cadmus.runtime.artifacts import ArtifactError
@@ -79,6 +79,7 @@ def test_the_cross_covariance_is_zero_and_the_rank_is_that_of_the_classes(seed):
 def test_no_other_map_that_erases_is_nearer(seed):
     x, y = rows(seed, n=300, constant=0)
     moments = moments_of(x, y)
+    assume(np.linalg.cond(moments.scatter) < 1e10)  # else whitening alone loses more digits than are asked for
     eraser = leace(moments)
     rng = np.random.default_rng(seed)
     change = ((eraser(x) - x) ** 2).sum(1).mean()
@@ -91,7 +92,7 @@ def test_no_other_map_that_erases_is_nearer(seed):
     for scale in (1e-3, 0.1, 1.0):
         other = keep + scale * rng.normal(size=keep.shape) @ unread
         moved = (x - moments.mean) @ other.T + moments.mean
-        assert cross_covariance(moved, y) < 1e-6, "it erases as well"
+        assert cross_covariance(moved, y) < 1e-9, "it erases as well"
         assert ((moved - x) ** 2).sum(1).mean() > change
         assert (((moved - x) @ weights) ** 2).sum() > (((eraser(x) - x) @ weights) ** 2).sum()
     assert mean_projection(moments).mean_squared_change(moments.scatter / moments.n) >= change - 1e-9
