@@ -64,6 +64,7 @@ def write(report: Report, folder: Path | str) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["markdown"] = _markdown
+    environment.globals["cells"] = _cells
     images = {section.name: _png(section.figure) for section in report.sections if section.figure is not None}
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
     with artifacts.new_folder(folder, "report", title=report.title, about=report.about) as partial:
@@ -87,8 +88,13 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    """The rows of a table as text, empty where a value is missing."""
+    return [["" if pd.isna(value) else str(value) for value in row] for row in table.itertuples(index=False)]
+
+
 def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *_cells(table)]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows)
 
 
