@@ -6,7 +6,7 @@ LENS4 ?= .venv-lens4
 
 .PHONY: report test test-all test-lens4 lint format coverage agreement fuzz clean
 
-report: $(VENV)/installed  ## all about the model that ships: reports/index.html (five minutes on two cores)
+report: $(VENV)/installed  ## all about the model that ships: reports/index.html (six minutes on two cores)
 	$(BIN)/cadmus-probe report --out reports
 
 test: $(VENV)/installed  ## what one runs before each commit: no training, no processes, no pages
