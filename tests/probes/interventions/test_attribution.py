@@ -121,13 +121,28 @@ def test_backends_agree():
     assert not model.cfg.use_split_qkv_input
 
 
-def test_neither_batches_nor_gradients_elsewhere_matter(monkeypatch):
+@pytest.fixture
+def accumulated():
+    """Gradients that somebody has left on the model's parameters, and means to use; the parameters are as before
+    afterwards."""
+    before = [parameter.grad for parameter in MODEL.parameters()]
+    gradients = [torch.full_like(parameter, 3.0) for parameter in MODEL.parameters()]
+    for parameter, gradient in zip(MODEL.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    yield gradients
+    for parameter, gradient in zip(MODEL.parameters(), before, strict=True):
+        parameter.grad = gradient
+
+
+def test_neither_batches_nor_gradients_elsewhere_matter(monkeypatch, accumulated):
     many = contrast(10)
     whole = attribute(MODEL, many, "z", "all", "probability", method="inputs", steps=2)
     monkeypatch.setattr("probes.interventions.attribution._ROWS", 3)
     in_parts = attribute(MODEL, many, "z", "all", "probability", method="inputs", steps=2)
     np.testing.assert_allclose(whole.values, in_parts.values, atol=1e-6)
-    assert all(parameter.grad is None for parameter in MODEL.parameters())
+    for parameter, gradient in zip(MODEL.parameters(), accumulated, strict=True):
+        assert parameter.grad is gradient
+        assert (gradient == 3).all()
     assert not MODEL.has_hooks
 
 
