@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from cadmus.statistics.clustered import MIN_CLUSTERS, Interval
+from cadmus.statistics.clustered import MIN_CLUSTERS, Interval, interval_columns
 from cadmus.statistics.proportions import wilson
 
 RESAMPLES = 4000
@@ -38,7 +38,11 @@ class Simultaneous:
     n: np.ndarray
     """Pairs in each cell, int64 [cells]."""
     clusters: np.ndarray
-    """Clusters in each cell, those of the way that has fewer, int64 [cells]."""
+    """Distinct names that each cell's pairs are clustered by, of the way that has fewer, int64 [cells]: how much the
+    cell rests on, also where there are so few that each pair was taken as a cluster of its own."""
+    units: np.ndarray
+    """What the error was computed from, clusters or, where those are too few, pairs, of the way that has fewer: int64
+    [cells]."""
     maxima: np.ndarray
     """The largest absolute deviation of all cells in each resample, in standard errors: sorted, float64 [resamples]."""
     critical: float
@@ -63,7 +67,7 @@ class Simultaneous:
         """How far the centers lie above the threshold, [cells], in units in which a normal law has Student's tails."""
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = (self.center - threshold) / self.error
-        tails = student.sf(abs(statistic), np.maximum(self.clusters - 1, 1))
+        tails = student.sf(abs(statistic), np.maximum(self.units - 1, 1))
         return np.sign(statistic) * norm.isf(np.maximum(tails, 1e-300))
 
     def _family_wise(self, units: np.ndarray) -> np.ndarray:
@@ -87,7 +91,8 @@ def two_way(
         values: [cells, pairs] in -1 ... 1: successes, or successes minus those of a control on the same pairs.
         mask: bool [cells, pairs]: which pairs a cell has; other values are not looked at.
         bases: [pairs], what the pairs' bases are clustered by. Where there are fewer than 30 clusters, each pair is
-            one, as in `clustered.cluster_sums`.
+            one, as in `clustered.cluster_sums`: bounds are then too narrow where pairs of a cluster are alike, and who
+            claims something looks at `clusters` first.
         sources: [pairs], the same of their sources.
         level: how often all bounds are to hold together.
         seed: of the multipliers.
@@ -104,28 +109,40 @@ def two_way(
         influence = np.where(mask, values - estimate[:, None], 0.0) / n[:, None]  # [cells, pairs]
     influence[n == 0] = 0
     labels = [cluster_labels(names) for names in (bases, sources)]
-    variance, sums, clusters = _two_way_variance(influence, mask, labels)
+    variance, sums, units = _two_way_variance(influence, mask, labels)
     maxima = _maxima([part[n > 0] for part in sums], seed, resamples)
     critical = float(np.quantile(maxima, level))
     added = critical**2 / 4
     differs = (influence**2).sum(1) > 1e-20
-    trials = np.where(differs, n, clusters)
+    trials = np.where(differs, n, units)
     with np.errstate(divide="ignore", invalid="ignore"):
         second_moment = (values**2).sum(1) / n
         center = trials * estimate / (trials + 2 * added)
         spread = (trials * second_moment + 2 * added) / (trials + 2 * added) - center**2
         floor = spread / (trials + 2 * added)
         error = np.sqrt(np.maximum((trials / (trials + 2 * added)) ** 2 * variance, floor))
-    margin = student.isf(norm.sf(critical), np.maximum(clusters - 1, 1)) * error
+    margin = student.isf(norm.sf(critical), np.maximum(units - 1, 1)) * error
     low = np.maximum(np.minimum(center - margin, estimate), -1)
     high = np.minimum(np.maximum(center + margin, estimate), 1)
-    return Simultaneous(estimate, low, high, center, error, n, clusters, maxima, critical)
+    clusters = _distinct(mask, bases, sources)
+    return Simultaneous(estimate, low, high, center, error, n, clusters, units, maxima, critical)
 
 
 def cluster_labels(names: np.ndarray) -> np.ndarray:
     """Number what pairs are clustered by, [pairs] -> int64 [pairs]; each pair by itself below 30 distinct names."""
     labels, index = np.unique(np.asarray(names), return_inverse=True)
     return np.arange(len(index)) if len(labels) < MIN_CLUSTERS else index
+
+
+def _distinct(mask: np.ndarray, bases: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """How many names the pairs of each cell have, of the way that has fewer: mask [cells, pairs] -> int64 [cells]."""
+    counts = []
+    for names in (bases, sources):
+        index = np.unique(np.asarray(names), return_inverse=True)[1]
+        indicator = np.zeros((len(index), index.max(initial=-1) + 1))
+        indicator[np.arange(len(index)), index] = 1
+        counts.append((mask @ indicator > 0).sum(1))
+    return np.minimum(*counts)
 
 
 def shares(correct: np.ndarray, mask: np.ndarray, bases: np.ndarray, sources: np.ndarray) -> list[Interval]:
@@ -141,12 +158,21 @@ def shares(correct: np.ndarray, mask: np.ndarray, bases: np.ndarray, sources: np
         estimate = correct.sum(1) / n
         influence = np.where(mask, correct - estimate[:, None], 0.0) / n[:, None]
     influence[n == 0] = 0
-    variance, _, clusters = _two_way_variance(influence, mask, [cluster_labels(bases), cluster_labels(sources)])
+    variance, _, units = _two_way_variance(influence, mask, [cluster_labels(bases), cluster_labels(sources)])
     with np.errstate(divide="ignore", invalid="ignore"):
         by_variance = estimate * (1 - estimate) / variance
-    trials = np.where(variance > 1e-20, np.clip(by_variance, 1, np.maximum(n, 1)), clusters)
+    trials = np.where(variance > 1e-20, np.clip(by_variance, 1, np.maximum(n, 1)), units)
     low, high = (np.where(n > 0, bound, np.nan) for bound in wilson(np.nan_to_num(estimate) * trials, trials))
+    clusters = _distinct(mask, bases, sources)
     return [Interval(float(a), float(b), float(c), int(k)) for a, b, c, k in zip(estimate, low, high, clusters)]
+
+
+def share_columns(
+    name: str, correct: np.ndarray, mask: np.ndarray, bases: np.ndarray, sources: np.ndarray
+) -> dict[str, list[float]]:
+    """The shares of all cells as columns of a table: `name`, `name_low`, `name_high`. Arguments as in `shares`."""
+    cells = shares(correct, mask, bases, sources)
+    return interval_columns(name, [c.estimate for c in cells], [c.low for c in cells], [c.high for c in cells])
 
 
 def holm(p: np.ndarray) -> np.ndarray:

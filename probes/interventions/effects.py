@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cadmus.statistics import simultaneous
-from cadmus.statistics.clustered import Interval, interval_columns
+from cadmus.statistics.clustered import interval_columns
 from probes.interventions.pairs import KINDS, STRATA
 
 SPANS = ("single", "from", "up_to")
@@ -49,7 +49,8 @@ class Outcomes:
     success: np.ndarray
     """Under the interchange: bool [cells, pairs]."""
     controls: Mapping[str, np.ndarray]
-    """Success under each control, by its name (`third_value`, `same_value`, `random`): bool [cells, pairs]."""
+    """Success under each control, by its name (`third_value`, `same_value`, `random`): bool [cells, pairs], or float
+    with NaN for a pair that the control does not exist for, which is then left out of what is said of that control."""
     base_skeletons: np.ndarray
     """[pairs], labels of any type."""
     source_skeletons: np.ndarray
@@ -76,6 +77,9 @@ class Outcomes:
     """Share of the other pairs' completions that are true for this pair's edit: float [cells, pairs] or [pairs]."""
     positive: np.ndarray | None = None
     """Success where the input tokens were patched instead, the positive control: bool [pairs]."""
+    controlled: np.ndarray | None = None
+    """Whether the cell's controls were run, bool [cells]; None: all were. Where they were not, nothing is tested: such
+    a cell is never above the threshold, whatever its success."""
     labels: Mapping[str, object] = field(default_factory=dict)
     """Columns that are the same in all rows, such as the model and the seed."""
 
@@ -86,6 +90,7 @@ class Outcomes:
             raise ValueError(f"cells have no column {', '.join(sorted(missing))}; give every cell a layer and a role")
         for name, value in self._arrays():
             shapes = {"chance": [(pairs,), (cells, pairs)], "counts": [(pairs,), (cells, pairs)]}
+            shapes["controlled"] = [(cells,)]
             by_pair = name in ("base_skeletons", "source_skeletons", "kinds", "strata", "shifted", "positive")
             expected = shapes.get(name, [(pairs,)] if by_pair else [(cells, pairs)])
             if np.shape(value) not in expected:
@@ -114,7 +119,9 @@ class Outcomes:
     def select(self, rows: np.ndarray) -> Outcomes:
         """The same of some pairs: rows bool or int [..] of the pairs."""
         chosen_rows: dict[str, Any] = {
-            name: value[..., rows] for name, value in self._arrays() if not name.startswith("controls[")
+            name: value[..., rows]
+            for name, value in self._arrays()
+            if not name.startswith("controls[") and name != "controlled"
         }
         controls = {name: value[..., rows] for name, value in self.controls.items()}
         return replace(self, controls=controls, **chosen_rows)
@@ -123,6 +130,10 @@ class Outcomes:
     def counting(self) -> np.ndarray:
         """Which pairs count in which cell: bool [cells, pairs]."""
         return np.asarray(self.mask, np.bool_) & np.asarray(self.counts, np.bool_)
+
+    def has_controls(self) -> np.ndarray:
+        """Whether the controls of each cell were run: bool [cells]."""
+        return np.ones(len(self.cells), np.bool_) if self.controlled is None else np.asarray(self.controlled, np.bool_)
 
 
 def effects(
@@ -135,8 +146,11 @@ def effects(
     `isolation`, `chance` and every control by its name; `moved` is a mean. `untrained` is of all pairs with the
     role, `untrained_n`. `d` is success minus the best control on the same pairs, the twin's included; its bounds
     `d_low`, `d_high` hold for all cells of one variable, kind, shift and stratum at once, and whichever control is the
-    best (they are the least of the bounds for all controls). `p_above` and `p_below` say the same as p-values against
-    d = 0.05; `p_alone` is that of the cell alone. `note` says why a row has no figure.
+    best (they are the least of the bounds for all controls). Pairs that lack a control are left out of its difference;
+    the upper bound is that of controls that all pairs of the cell have, if there are some. `p_above` and `p_below` say
+    the same as p-values against d = 0.05; `p_alone` is that of the cell alone; where no controls were run nothing is
+    above (both are 1). `clusters` are the skeletons of bases, or of sources if those are fewer. `note` says why a row
+    has no figure.
 
     Args:
         outcomes: of one variable, or of several.
@@ -182,7 +196,7 @@ def _table(outcomes: Outcomes, labels: Mapping[str, object], seed: int, resample
         if getattr(outcomes, name) is not None:
             columns |= _share_columns(name, getattr(outcomes, name), counting, outcomes)
     for name, success in outcomes.controls.items():
-        columns |= _share_columns(name, success, counting, outcomes)
+        columns |= _share_columns(name, success, counting & ~np.isnan(np.asarray(success, np.float64)), outcomes)
     if outcomes.untrained is not None:
         columns |= _share_columns(UNTRAINED, outcomes.untrained, np.asarray(outcomes.mask, np.bool_), outcomes)
         columns["untrained_n"] = columns["candidates"]
@@ -202,14 +216,44 @@ def _share_columns(
         n = mask.sum(1)
         with np.errstate(invalid="ignore"):
             return {name: np.where(mask, values, 0).sum(1) / np.where(n > 0, n, np.nan)}
-    cells: list[Interval] = simultaneous.shares(values, mask, outcomes.base_skeletons, outcomes.source_skeletons)
-    rows = [(cell.estimate, cell.low, cell.high) for cell in cells]
-    estimate, low, high = (list(column) for column in zip(*rows)) if rows else ([], [], [])
-    return interval_columns(name, estimate, low, high)
+    return dict(simultaneous.share_columns(name, values, mask, outcomes.base_skeletons, outcomes.source_skeletons))
 
 
-def _difference_columns(outcomes: Outcomes, mask: np.ndarray, seed: int, resamples: int) -> dict[str, object]:
-    """Success minus the best control, and what is surely known of it.
+@dataclass(frozen=True)
+class Beyond:
+    """Success minus each control on the pairs that have it, all differences bounded at once."""
+
+    names: np.ndarray
+    """The controls, the untrained twin's last: [controls]."""
+    bounds: simultaneous.Simultaneous
+    """Of [controls * cells], control by control."""
+    is_complete: np.ndarray
+    """Whether all pairs of the cell have the control; all True for a cell in which no control is so: bool [controls,
+    cells]."""
+
+    def by_control(self, values: np.ndarray) -> np.ndarray:
+        """Values of all differences, [controls * cells] -> [controls, cells]."""
+        return values.reshape(len(self.names), -1)
+
+    def least(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """d with its bounds, float [cells] each: the least of all controls; the upper one of complete ones."""
+        high = np.where(self.is_complete, self.by_control(self.bounds.high), np.nan)
+        estimate, low = (np.fmin.reduce(self.by_control(x), 0) for x in (self.bounds.estimate, self.bounds.low))
+        return estimate, low, np.fmin.reduce(high, 0)
+
+    def clusters(self) -> np.ndarray:
+        """Of each cell, int [cells]; of the control that has most."""
+        return self.by_control(self.bounds.clusters).max(0)
+
+
+def beyond_controls(
+    outcomes: Outcomes,
+    index: np.ndarray,
+    mask: np.ndarray,
+    seed: int = 0,
+    resamples: int = simultaneous.RESAMPLES,
+) -> Beyond:
+    """Success of the cells index int [m], minus each control, over the pairs of mask bool [m, pairs].
 
     The best control is not known beforehand: all differences are bounded at once, and the least bounds of a cell hold
     for its least difference.
@@ -217,33 +261,39 @@ def _difference_columns(outcomes: Outcomes, mask: np.ndarray, seed: int, resampl
     controls = dict(outcomes.controls)
     if outcomes.untrained is not None:
         controls[UNTRAINED] = outcomes.untrained
-    names = np.array(list(controls), object)
-    cells, k = len(mask), len(names)
-    success = np.asarray(outcomes.success, np.float64)
-    differences = np.stack([success - np.asarray(control, np.float64) for control in controls.values()])
+    k = len(controls)
+    success = np.asarray(outcomes.success, np.float64)[index]
+    differences = np.stack([success - np.asarray(control, np.float64)[index] for control in controls.values()])
+    masks = mask & ~np.isnan(differences)  # [controls, cells, pairs]
     bounds = simultaneous.two_way(
-        differences.reshape(k * cells, -1),  # [controls * cells, pairs]
-        np.tile(mask, (k, 1)),
+        differences.reshape(k * len(index), -1),  # [controls * cells, pairs]
+        masks.reshape(k * len(index), -1),
         outcomes.base_skeletons,
         outcomes.source_skeletons,
         seed=seed,
         resamples=resamples,
     )
+    is_complete = (masks == mask).all(2)
+    return Beyond(np.array(list(controls), object), bounds, is_complete | ~is_complete.any(0))
 
-    def by_control(values: np.ndarray) -> np.ndarray:
-        return values.reshape(k, cells)  # [controls, cells]
 
+def _difference_columns(outcomes: Outcomes, mask: np.ndarray, seed: int, resamples: int) -> dict[str, object]:
+    """Success minus the best control, and what is surely known of it."""
+    beyond = beyond_controls(outcomes, np.arange(len(mask)), mask, seed, resamples)
+    bounds, by_control = beyond.bounds, beyond.by_control
     estimates = by_control(bounds.estimate)
     best = np.where(np.isnan(estimates), np.inf, estimates).argmin(0)
+    d, low, high = beyond.least()
+    is_run = outcomes.has_controls() | ~mask.any(1)
+    p_above, p_alone = (np.fmax.reduce(by_control(p(THRESHOLD)), 0) for p in (bounds.p_above, bounds.p_alone))
+    p_below = np.where(beyond.is_complete, by_control(bounds.p_below(THRESHOLD)), np.nan)
     return {
-        "best_control": np.where(mask.any(1), names[best], None),
-        "d": estimates.min(0),
-        "d_low": by_control(bounds.low).min(0),
-        "d_high": by_control(bounds.high).min(0),
-        "p_above": by_control(bounds.p_above(THRESHOLD)).max(0),  # above for every control
-        "p_below": by_control(bounds.p_below(THRESHOLD)).min(0),  # below for one
-        "p_alone": by_control(bounds.p_alone(THRESHOLD)).max(0),
-        "clusters": by_control(bounds.clusters)[0],
+        "best_control": np.where(mask.any(1), beyond.names[best], None),
+        **interval_columns("d", d, low, high),
+        "p_above": np.where(is_run, p_above, 1.0),  # above for every control
+        "p_below": np.fmin.reduce(p_below, 0),  # below for one
+        "p_alone": np.where(is_run, p_alone, 1.0),
+        "clusters": beyond.clusters(),
     }
 
 

@@ -83,7 +83,8 @@ def heads_by_interchange(
 
     `accuracy`, `third_value`, `random`, `d` with bounds for all heads at once, `q`, `used`, and `pairs` as in
     `effects.effects`. Where no more than 5 % succeed, d cannot be above 0.05: controls are not run (`controlled` is
-    False, and they are 0).
+    False, and they are 0). Pairs without a third-value source have no part in that control, which is NaN where none
+    has one.
 
     Args:
         model: of any backend.
@@ -108,10 +109,12 @@ def heads_by_interchange(
     tested = np.flatnonzero(success.sum(1) > THRESHOLD * masks.sum(1))
     random = _random(own, values["source"], generator("head interchange", seed))
     third = np.where(exchange.sources["third_value"][1] >= 0, positions, -1)
-    controls = {name: np.zeros_like(success) for name in CONTROLS}
+    controls = {name: np.zeros(success.shape) for name in CONTROLS}
+    controls["third_value"][:, ~(third >= 0).any(1)] = np.nan
     for name, array, where in (("third_value", values["third_value"], third), ("random", random, positions)):
         arms = [_patch(model, exchange, *cells[k], where, array) for k in tested.tolist()]
-        controls[name][tested] = _successes(model, exchange, arms)[0]
+        succeeds, is_patched = _successes(model, exchange, arms)
+        controls[name][tested] = np.where(is_patched, succeeds, np.nan)
     n = len(exchange.counts)
     outcomes = Outcomes(
         variable=exchange.variable,
@@ -120,12 +123,13 @@ def heads_by_interchange(
         counts=exchange.counts,
         success=success,
         controls=controls,
+        controlled=np.isin(np.arange(len(cells)), tested),
         base_skeletons=exchange.bases.skeletons,
         source_skeletons=exchange.source_skeletons,
         kinds=np.full(n, "discriminating"),
         strata=np.full(n, "computed"),
     )
-    table = verdicts.heads(effects(outcomes, seed)).assign(controlled=np.isin(np.arange(len(cells)), tested))
+    table = verdicts.heads(effects(outcomes, seed)).assign(controlled=outcomes.has_controls())
     return table.drop(columns=["role", "span", "kind", "stratum", "shifted", "readable", "input_change"])
 
 

@@ -19,7 +19,7 @@ from cadmus.machine import tokens
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
 from cadmus.statistics import simultaneous
-from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg, interval_columns
+from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg
 from probes.interventions.answering import Bases, EdgeSet, Judge, Texts, answers, judged
 from probes.interventions.attention_flow import data_flow, patterns
 from probes.interventions.effects import THRESHOLD
@@ -30,6 +30,7 @@ LOAD = "load"  # the edges from a load to the store and to where the value arose
 DEFAULT_KINDS = ("load_store", "load_origin", LOAD, "store", "operand", "decision")
 MIN_MASS = 0.1  # attention on its edges, from which on a prompt counts for a head, or for a layer
 MIN_MATCHED = 0.8  # the share of prompts that have a control, below which nothing is decided
+_ROUNDING = 1e-6  # of sums of attention in float32
 _BATCH = 64
 
 
@@ -63,10 +64,14 @@ class _Cell:
         edges = self.edges if name is None else self.controls[name]
         return np.isin(np.arange(len(self.mass)), edges[:, 0])
 
+    def matched_share(self, name: str) -> float:
+        """The share of its prompts that have a control."""
+        rows = self.rows()
+        return float(self.rows(name)[rows].mean()) if rows.any() else 0.0
+
     def usable_controls(self) -> tuple[str, ...]:
         """The control elsewhere, and the other one where enough prompts have it."""
-        share = self.rows("no_flow").sum() / max(self.rows().sum(), 1)
-        return CONTROLS if share >= MIN_MATCHED else CONTROLS[:1]
+        return CONTROLS if self.matched_share("no_flow") >= MIN_MATCHED else CONTROLS[:1]
 
     def matched(self) -> np.ndarray:
         """Which prompts have all usable controls: bool [n]."""
@@ -91,13 +96,15 @@ def knockouts(
     Columns: `pairs`, the prompts that count: the model's own answer is right, and the attention on its edges, summed,
     is 0.1 or more (of one head at least); `share` of them in all right ones; `mass`, that attention on average (of
     several heads the largest); `broken` (`broken_low`, `broken_high`), the share whose answer is no longer right;
-    `matched`, the share that has a control of equal mass (10 % more or less) elsewhere; `elsewhere`, `no_flow`: what
-    the controls break, of the matched ones (`no_flow` is NaN, and no control, where less than 80 % have one, as in the
-    last layer, of which the last token's attention alone reaches the answer); `d` (`d_low`, `d_high`): broken minus the
-    control that breaks more, paired, with a 95 % interval by skeleton;
-    `q`: Benjamini-Hochberg over the heads (of the layers over the layers) of "d is above 0.05"; `needed`: q at most
-    0.05, matched at least 0.8, 30 prompts or more; `moved`, `moved_control`: the share whose answer becomes the other
-    value's where the edges are moved to its carrier, and where they are blocked; `note`: why nothing is decided.
+    `matched`, `matched_no_flow`: the shares that have a control of equal mass (10 % more or less) elsewhere, and of
+    queries without flow; `controls`: which of the two the row rests on ("elsewhere, no_flow"; "elsewhere" alone where
+    less than 80 % have the other, as in the last layer, of which the last token's attention alone reaches the answer;
+    empty where none was run); `elsewhere`, `no_flow`: what these break, of the matched ones (else NaN); `d` (`d_low`,
+    `d_high`): broken minus the control that breaks more, paired, with a 95 % interval by skeleton; `q`:
+    Benjamini-Hochberg over the heads (of the layers over the layers) of "d is above 0.05"; `needed`: q at most 0.05,
+    matched at least 0.8, 30 matched prompts of 30 skeletons or more; `moved`, `moved_control`: the share whose answer
+    becomes the other value's where the edges are moved to its carrier, and where they are blocked; `note`: why nothing
+    is decided.
 
     Where no more than 5 % of the answers break, d cannot be above 0.05: controls are not run, and d is `broken` with
     the bounds of that.
@@ -199,8 +206,11 @@ def _cell(
     masses: dict[str, np.ndarray],
     finder: Finder,
 ) -> _Cell:
-    """The cell of a group of heads (of all layers). A prompt is matched where heads with 90 % of the mass are."""
-    parts, matches = finder.parts, finder.matches
+    """The cell of a group of heads (of all layers).
+
+    A prompt is matched where its controls, all together and each edge once, weigh as much (10 % more or less).
+    """
+    parts = finder.parts
     mass = masses[kind][list(group)]  # [head, n]
     rows = mass.max(0) >= MIN_MASS
     own = [np.concatenate(parts[kind, h]) for h in group if (kind, h) in parts]
@@ -208,15 +218,17 @@ def _cell(
     edges = edges[rows[edges[:, 0]]]
     controls = {}
     for name in CONTROLS:
-        found_parts = [np.concatenate(matches[kind, h, name]) if (kind, h, name) in matches else None for h in group]
-        has = np.zeros((len(group), len(rows)), np.bool_)
-        for k, part in enumerate(found_parts):
-            if part is not None:
-                has[k, part[:, 0]] = True
-        is_matched = rows & ((has * mass).sum(0) >= (1 - TOLERANCE) * mass.sum(0))
-        control = [part for part in found_parts if part is not None]
-        joined = np.concatenate(control) if control else np.zeros((0, 5), np.int64)
-        controls[name] = np.unique(joined[is_matched[joined[:, 0]]], axis=0)
+        keys = [(kind, h, name) for h in group if (kind, h, name) in finder.matches]
+        if not keys:
+            controls[name] = np.zeros((0, 5), np.int64)
+            continue
+        joined, first = np.unique(
+            np.concatenate([part for key in keys for part in finder.matches[key]]), axis=0, return_index=True
+        )
+        weights = np.concatenate([part for key in keys for part in finder.weights[key]])[first]
+        control_mass = np.bincount(joined[:, 0], weights, minlength=len(rows))
+        is_matched = rows & (abs(control_mass - mass.sum(0)) <= TOLERANCE * mass.sum(0) + _ROUNDING)
+        controls[name] = joined[is_matched[joined[:, 0]]]
     return _Cell(kind, layer, head, np.where(rows, mass.max(0), 0.0), edges, controls)
 
 
@@ -232,7 +244,8 @@ def _row(cell: _Cell, right: np.ndarray) -> dict[str, Any]:
         "pairs": int(rows.sum()),
         "share": rows.sum() / max(right.sum(), 1),
         "mass": float(cell.mass[rows].mean()),
-        "matched": float(cell.rows("elsewhere")[rows].mean()),
+        "matched": cell.matched_share("elsewhere"),
+        "matched_no_flow": cell.matched_share("no_flow"),
     }
 
 
@@ -246,16 +259,17 @@ def _with_differences(
 ) -> pd.DataFrame:
     """The table with what breaks, and beyond which control."""
     rows = np.stack([cell.rows() for cell in cells])
-    intervals = simultaneous.shares(np.stack(blocked), rows, bases.skeletons, bases.skeletons)
-    low, high = [one.low for one in intervals], [one.high for one in intervals]
-    broken = [one.estimate for one in intervals]
-    table = table.assign(**interval_columns("broken", broken, low, high))
-    table = table.assign(**dict.fromkeys(CONTROLS, np.nan), **interval_columns("d", broken, low, high), p_alone=1.0)
-    n_matched = table["pairs"].to_numpy().copy()
+    columns = [
+        simultaneous.share_columns(name, np.stack(blocked), rows, bases.skeletons, bases.skeletons)
+        for name in ("broken", "d")
+    ]
+    table = table.assign(**columns[0], **dict.fromkeys(CONTROLS, np.nan), controls="", **columns[1], p_alone=1.0)
+    n_matched, n_skeletons = table["pairs"].to_numpy().copy(), np.full(len(table), len(bases))
     for number in sorted({number for number, _ in controls}):
         cell = cells[number]
         mask = cell.matched()
-        n_matched[number] = mask.sum()
+        n_matched[number], n_skeletons[number] = mask.sum(), len(np.unique(bases.skeletons[mask]))
+        table.loc[number, "controls"] = ", ".join(cell.usable_controls())
         several = []
         for name in cell.usable_controls():
             values = controls[number, name]
@@ -268,13 +282,15 @@ def _with_differences(
             table.loc[number, f"d_{column}"] = min(float(getattr(one, column)[0]) for one in several)
         table.loc[number, "d"] = min(float(one.estimate[0]) for one in several)
         table.loc[number, "p_alone"] = max(float(one.p_alone(THRESHOLD)[0]) for one in several)
-    return _with_verdicts(table, {number for number, _ in controls}, n_matched)
+    return _with_verdicts(table, {number for number, _ in controls}, n_matched, n_skeletons)
 
 
-def _with_verdicts(table: pd.DataFrame, controlled: set[int], n: np.ndarray) -> pd.DataFrame:
-    """The table with q and `needed`. controlled: the rows whose controls were run; n int [rows]: matched prompts."""
+def _with_verdicts(table: pd.DataFrame, controlled: set[int], n: np.ndarray, n_skeletons: np.ndarray) -> pd.DataFrame:
+    """The table with q and `needed`. controlled: the rows whose controls were run; n, n_skeletons int [rows]: matched
+    prompts, and their skeletons."""
     is_run = np.array([number in controlled for number in range(len(table))], np.bool_)
-    testable = ~is_run | ((n >= MIN_CLUSTERS) & (table["matched"].to_numpy() >= MIN_MATCHED))
+    is_enough = (n >= MIN_CLUSTERS) & (n_skeletons >= MIN_CLUSTERS)
+    testable = ~is_run | (is_enough & (table["matched"].to_numpy() >= MIN_MATCHED))
     p = np.where(is_run, table["p_alone"], 1.0)
     q = np.full(len(table), np.nan)
     levels = np.select([table["layer"] < 0, table["head"] < 0], [2, 1])
@@ -282,11 +298,17 @@ def _with_verdicts(table: pd.DataFrame, controlled: set[int], n: np.ndarray) -> 
         index = np.flatnonzero((levels == level) & testable)
         q[index] = benjamini_hochberg(p[index])  # over all kinds
     notes = np.select(
-        [table["pairs"] < MIN_CLUSTERS, is_run & (table["matched"] < MIN_MATCHED), is_run & (n < MIN_CLUSTERS)],
+        [
+            table["pairs"] < MIN_CLUSTERS,
+            is_run & (table["matched"] < MIN_MATCHED),
+            is_run & (n < MIN_CLUSTERS),
+            is_run & (n_skeletons < MIN_CLUSTERS),
+        ],
         [
             "fewer than 30 prompts have the edge and attend to it",
             "undecided: fewer than 80 % have a control of equal mass",
             "undecided: fewer than 30 prompts have a control",
+            "undecided: the prompts with a control are of fewer than 30 skeletons",
         ],
         "",
     )

@@ -51,7 +51,10 @@ class Finder:
     parts: dict[tuple[str, int], list[np.ndarray]] = field(default_factory=dict)
     """By kind and head (numbered over all layers), the edges of each prompt: int64 [k, 5], as `EdgeSet.edges`."""
     matches: dict[tuple[str, int, str], list[np.ndarray]] = field(default_factory=dict)
-    """By kind, head and control, the edges of equal mass of each prompt that has some: the same."""
+    """By kind, head and control, the edges of equal mass of each prompt that has some: the same. No edge stands for two
+    heads of a layer, so that what is blocked for all of them together weighs as much as they do."""
+    weights: dict[tuple[str, int, str], list[np.ndarray]] = field(default_factory=dict)
+    """The attention on each of these edges: float [k], beside `matches`."""
 
     def find(
         self,
@@ -69,34 +72,43 @@ class Finder:
         reaches = own[:, 0] == prompt.cut  # what the last layer's other queries read reaches no answer
         attention[last_layer:] *= reaches
         masses[:, prompt.row] = attention.sum(1)
-        allowed = {name: prompt.candidates(name) for name in CONTROLS}
-        for head in np.flatnonzero(masses[:, prompt.row] >= SMALL).tolist():
+        heads = np.flatnonzero(masses[:, prompt.row] >= SMALL)
+        for head in heads.tolist():
             layer, number = divmod(head, self.n_heads)
             edges = own[reaches] if head >= last_layer else own
             self.parts.setdefault((kind, head), []).append(_edge_rows(prompt.row, layer, number, edges))
-            for name, mask in allowed.items():
-                control = self._match(prompt, head, float(attention[head].sum()), mask, rng)
-                if control is not None:
-                    self.matches.setdefault((kind, head, name), []).append(control)
+        for name in CONTROLS:
+            free = prompt.attention * prompt.candidates(name)  # [head, query, key], 0 for what may not be taken
+            free[last_layer:, np.arange(free.shape[1]) != prompt.cut] = 0
+            for layer in np.unique(heads // self.n_heads).tolist():
+                block = slice(layer * self.n_heads, (layer + 1) * self.n_heads)
+                for number, edges in _matches(free[block], masses[block, prompt.row], rng).items():
+                    key = kind, layer * self.n_heads + number, name
+                    weights = prompt.attention[block][tuple(edges.T)]
+                    rows = np.column_stack([np.full((len(edges), 2), [prompt.row, layer]), edges])
+                    self.matches.setdefault(key, []).append(rows.astype(np.int64))
+                    self.weights.setdefault(key, []).append(weights)
 
-    def _match(
-        self, prompt: Prompt, head: int, mass: float, mask: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray | None:
-        """Edges of that mass, in that head, else in its layer: int64 [k, 5]; None where there are none."""
-        layer, number = divmod(head, self.n_heads)
-        if layer == self.n_layers - 1:
-            mask = mask & (np.arange(len(mask)) == prompt.cut)[:, None]
-        others = [k for k in range(self.n_heads) if k != number]
-        for group in ([number], others):
-            attention = prompt.attention[[layer * self.n_heads + k for k in group]] * mask
-            edges = of_equal_mass(attention, mass, rng)
+
+def _matches(free: np.ndarray, masses: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
+    """Edges of equal mass for the heads of a layer, no edge twice: int64 [k, 3] by the number of the head.
+
+    Each head's own edges come first, then those of other heads that are left, for the largest mass first. free float
+    [head, query, key]: the attention that may be taken, which is 0 afterwards where it was; masses [head].
+    """
+    out: dict[int, np.ndarray] = {}
+    heads = [head for head in np.argsort(-masses, kind="stable").tolist() if masses[head] >= SMALL]
+    for is_own in (True, False):
+        for head in heads:
+            if head in out:
+                continue
+            group = [k for k in range(len(masses)) if (k == head) == is_own]
+            edges = of_equal_mass(free[group], float(masses[head]), rng)
             if edges is not None:
-                out = np.empty((len(edges), 5), np.int64)
-                out[:, :2] = prompt.row, layer
-                out[:, 2] = np.array(group)[edges[:, 0]]
-                out[:, 3:] = edges[:, 1:]
-                return out
-        return None
+                edges[:, 0] = np.array(group)[edges[:, 0]]
+                free[tuple(edges.T)] = 0
+                out[head] = edges
+    return out
 
 
 def of_equal_mass(attention: np.ndarray, mass: float, rng: np.random.Generator) -> np.ndarray | None:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cadmus.statistics import simultaneous
-from probes.interventions.effects import THRESHOLD, Outcomes
+from cadmus.statistics.clustered import MIN_CLUSTERS
+from probes.interventions.effects import THRESHOLD, Outcomes, beyond_controls
 from probes.interventions.pairs import Pairs
 
 WORDS = ("tracked at the store", "looked up at the load", "both", "undecided")
@@ -33,11 +33,13 @@ def mechanism(outcomes: Outcomes, pairs: Pairs, seed: int = 0) -> pd.DataFrame:
 
     - *tracked at the store*: exchanges at the store move the answer, at some layer.
     - *looked up at the load*: exchanges where the value arose move it still at the layer before the first at which
-      those at the load do (`last` of "arose" >= `first` of "loaded" - 1; the embedding of the token where it arose is
-      there before the first layer).
+      those at the load do, of the layers that were tested (the embedding of the token where it arose is there before
+      layer 0; where the first layer tested is a later one, exchanges must still move it there).
     - *both*: both. *undecided*: neither, or exchanges at the load move nothing.
 
-    Cells that amount to a change of input say nothing about where a value is carried, and have no part in this.
+    Cells that amount to a change of input say nothing about where a value is carried, and have no part in this. Cells
+    whose controls were not run move nothing, in no group; `d` is NaN and `best` -1 where no cell of a role has any. Nor
+    does anything move the answer that rests on fewer than 30 skeletons.
 
     Args:
         outcomes: of the pairs, cells of single roles by layer; others are not looked at.
@@ -56,7 +58,7 @@ def mechanism(outcomes: Outcomes, pairs: Pairs, seed: int = 0) -> pd.DataFrame:
     for name, rows in _groups(outcomes, pairs):
         table = _group(outcomes, index, rows, seed)
         if len(table):
-            word = _word(table, reader)
+            word = _word(table, reader, np.unique(cells["layer"]))
             parts.append(table.assign(group=name, mechanism=word))
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -83,32 +85,23 @@ def _group(outcomes: Outcomes, index: np.ndarray, rows: np.ndarray, seed: int) -
     index, mask = index[mask.any(1)], mask[mask.any(1)]
     if not len(index):
         return pd.DataFrame()
-    success = np.asarray(outcomes.success, np.float64)[index]
-    controls = [np.asarray(control, np.float64)[index] for control in outcomes.controls.values()]
-    if outcomes.untrained is not None:
-        controls.append(np.asarray(outcomes.untrained, np.float64)[index])
-    k = len(controls)
-    bounds = simultaneous.two_way(
-        np.concatenate([success - control for control in controls]),  # [controls * cells, pairs]
-        np.tile(mask, (k, 1)),
-        outcomes.base_skeletons,
-        outcomes.source_skeletons,
-        seed=seed,
-    )
-    d, low, high = (x.reshape(k, -1).min(0) for x in (bounds.estimate, bounds.low, bounds.high))
+    beyond = beyond_controls(outcomes, index, mask, seed)
+    is_run = outcomes.has_controls()[index]
+    d, low, high = (np.where(is_run, values, np.nan) for values in beyond.least())
+    moves = (low > THRESHOLD) & (beyond.clusters() >= MIN_CLUSTERS)
     layers, roles = (outcomes.cells[name].to_numpy()[index] for name in ("layer", "role"))
     table = []
     for role in dict.fromkeys(roles):
         own = np.flatnonzero(roles == role)
-        used = layers[own][low[own] > THRESHOLD]
-        best = own[int(np.argmax(d[own]))]
+        used = layers[own][moves[own]]
+        best = own[int(np.argmax(np.nan_to_num(d[own], nan=-2)))]
         table.append(
             {
                 "role": role,
                 "pairs": int(mask[own].any(0).sum()),
                 "first": int(used.min(initial=layers.max() + 1)) if len(used) else -1,
                 "last": int(used.max(initial=-1)),
-                "best": int(layers[best]),
+                "best": int(layers[best]) if is_run[best] else -1,
                 "d": d[best],
                 "d_low": low[best],
                 "d_high": high[best],
@@ -117,13 +110,19 @@ def _group(outcomes: Outcomes, index: np.ndarray, rows: np.ndarray, seed: int) -
     return pd.DataFrame(table)
 
 
-def _word(table: pd.DataFrame, reader: str) -> str:
-    """The word of a group's rows."""
+def _word(table: pd.DataFrame, reader: str, layers: np.ndarray) -> str:
+    """The word of a group's rows; layers: those that were tested, int [..] ascending."""
     rows = table.set_index("role")
     if reader not in rows.index or rows["first"][reader] < 0:
         return "undecided"
     is_tracked = "stored" in rows.index and rows["first"]["stored"] >= 0
-    is_looked_up = "arose" in rows.index and rows["first"][reader] - 1 <= rows["last"]["arose"]
+    is_looked_up = "arose" in rows.index and rows["last"]["arose"] >= _before(rows["first"][reader], layers)
     if is_tracked and is_looked_up:
         return "both"
     return "tracked at the store" if is_tracked else "looked up at the load" if is_looked_up else "undecided"
+
+
+def _before(layer: int, layers: np.ndarray) -> int:
+    """The layer tested before; -1, which is the embedding, before layer 0; the first one tested where that is later."""
+    earlier = layers[(layers >= 0) & (layers < layer)]
+    return int(earlier.max()) if len(earlier) else -1 if layer == 0 else layer

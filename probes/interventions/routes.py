@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cadmus.machine import tokens, vm
 from cadmus.runtime.progress import Progress, no_progress
+from cadmus.runtime.seeds import generator
 from probes.interventions.answering import Bases, bases_of
 from probes.interventions.attention_flow import KINDS, attention_flow
 from probes.interventions.effects import Outcomes
@@ -76,18 +77,21 @@ class Routes:
     def heads(self) -> pd.DataFrame:
         """One row per head: the kind of edges on which it attends most beyond the baseline (`flow`, with `flow_mass`,
         `flow_baseline`, `flow_d` ..., `attends`), the kind that it is needed for most (`knockout`, `broken`,
-        `knockout_d` ..., `knockout_q`, `needed`), and the interchange of its output (`accuracy`, `interchange_d` ...,
+        `knockout_d` ..., `knockout_q`, `needed`; else the kind of the largest d), all that it is needed for
+        (`needed_for`, those of `needed` in words), and the interchange of its output (`accuracy`, `interchange_d` ...,
         `interchange_q`, `used`)."""
         names = {"kind": "flow", "mass": "flow_mass", "baseline": "flow_baseline", "queries": "flow_queries"}
         names |= {"d": "flow_d", "d_low": "flow_d_low", "d_high": "flow_d_high", "q": "flow_q"}
-        table = _best(self.attention, names, ["attends"])
+        table = _best(self.attention, names, ["attends"], "attends")
         names = {"kind": "knockout", "pairs": "knockout_pairs", "mass": "knockout_mass", "q": "knockout_q"}
         names |= {"d": "knockout_d", "d_low": "knockout_d_low", "d_high": "knockout_d_high"}
         if len(self.knockouts):
             own = self.knockouts[self.knockouts["head"] >= 0]
-            other = ["broken", "elsewhere", "no_flow", "matched", "moved", "moved_control", "needed"]
-            table = table.merge(_best(own, names, other), on=["layer", "head"], how="left")
+            other = ["broken", "elsewhere", "no_flow", "controls", "matched", "moved", "moved_control", "needed"]
+            table = table.merge(_best(own, names, other, "needed"), on=["layer", "head"], how="left")
             table["needed"] = table["needed"].eq(True)
+            kinds = self.needed.groupby(["layer", "head"])["kind"].agg(", ".join).to_dict()
+            table["needed_for"] = [kinds.get(key, "") for key in zip(table["layer"], table["head"])]
         if len(self.interchange):
             names = {"pairs": "interchange_pairs", "q": "interchange_q", "d": "interchange_d"}
             names |= {"d_low": "interchange_d_low", "d_high": "interchange_d_high"}
@@ -96,9 +100,9 @@ class Routes:
         return table
 
 
-def _best(table: pd.DataFrame, names: dict[str, str], other: list[str]) -> pd.DataFrame:
-    """The row of each head in which d is largest, some columns by another name."""
-    table = table.sort_values("d", ascending=False, kind="stable", na_position="last")
+def _best(table: pd.DataFrame, names: dict[str, str], other: list[str], flag: str) -> pd.DataFrame:
+    """The row of each head in which d is largest, of those with the flag if there are some; some columns renamed."""
+    table = table.sort_values([flag, "d"], ascending=False, kind="stable", na_position="last")
     table = table.drop_duplicates(["layer", "head"]).sort_values(["layer", "head"])
     return table[["layer", "head", *names, *other]].rename(columns=names).reset_index(drop=True)
 
@@ -119,8 +123,8 @@ def routes(
 ) -> Routes:
     """Follow a variable's value from where it arose to the answer.
 
-    Heads and edges are tested on discriminating pairs without a shift whose own completion is right, the first
-    `max_bases` of them.
+    Heads and edges are tested on discriminating pairs without a shift whose own completion is right: `max_bases` of
+    them, drawn by the seed so that families and strata have as many each as there are.
 
     Args:
         model: of any backend.
@@ -140,7 +144,7 @@ def routes(
     attention = _attention(model, pairs, untrained, seed, progress)
     speaks = (pairs.pairs["kind"] == "discriminating").to_numpy() & (pairs.pairs["shift"] == 0).to_numpy()
     limit = len(pairs) if full or max_bases is None else QUICK_BASES if quick else max_bases
-    rows = np.flatnonzero(speaks & bases.right())[:limit]
+    rows = _balanced(pairs, np.flatnonzero(speaks & bases.right()), limit, seed)
     tables = {name: pd.DataFrame() for name in ("knockouts", "interchange", "paths")}
     if len(rows):
         part = pairs.select(rows)
@@ -165,6 +169,15 @@ def routes(
         return found_routes
     paths = _paths(model, part, bases, found_routes.heads)
     return Routes(attention=attention, mechanism=story, **{**tables, "paths": paths})
+
+
+def _balanced(pairs: Pairs, rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """At most so many of the rows int64 [m], ascending: drawn from families and strata in turn."""
+    if len(rows) <= limit:
+        return rows
+    shuffled = generator("bases of routes", seed).permutation(rows)
+    turns = pairs.pairs.iloc[shuffled].groupby(["family", "stratum"], sort=False).cumcount().to_numpy()
+    return np.sort(shuffled[np.argsort(turns, kind="stable")[:limit]])
 
 
 def _attention(model: Any, pairs: Pairs, untrained: Any | None, seed: int, progress: Progress) -> pd.DataFrame:

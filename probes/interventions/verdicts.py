@@ -35,8 +35,13 @@ def verdicts(table: pd.DataFrame, roles: tuple[str, ...] = ROLES) -> pd.DataFram
     - *unused*: the upper bound of d lies below 0.05 at every layer, role and span that was tested, one of them
       cumulative, on 200 pairs or more each, and the positive control on those pairs is surely above 0.5 (Holm over
       variables, too).
-    - *spent*: readable here, upper bound below 0.05 here on as many pairs, used at an earlier layer or role.
+    - *spent*: readable here, upper bound below 0.05 here, used earlier: at an earlier layer and the same or an earlier
+      role, or at an earlier role and the same or an earlier layer, from where the value can have come here. Cells of
+      the single role say so, and patches up to a role that is itself an earlier one; those from a role on do not, as
+      what they move may lie behind.
     - *undecided*: else; `reason` says what is missing.
+
+    Each of the three words needs 30 pairs, of 30 base and 30 source skeletons, in its cell.
 
     Args:
         table: of one model; strata of a variable are judged each for itself, and count as tests of Holm's correction.
@@ -71,13 +76,13 @@ def verdicts(table: pd.DataFrame, roles: tuple[str, ...] = ROLES) -> pd.DataFram
 def heads(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of `effects`, a cell per head, with `q` (Benjamini-Hochberg over all of them) and `used`: q at most 0.05.
 
-    Cells that amount to a change of input have no q and are not used, nor are those of fewer than 30 pairs. Raises
-    ValueError as `verdicts` does.
+    Cells that amount to a change of input have no q and are not used, nor are those of fewer than 30 pairs or
+    skeletons. Raises ValueError as `verdicts` does.
     """
     rows = table[(table["kind"] == "discriminating") & ~table["shifted"].astype(bool)].reset_index(drop=True)
     if rows.empty:
         raise ValueError("no row comes from discriminating pairs without a shift; heads' roles rest on those alone")
-    testable = ~rows["input_change"].astype(bool) & (rows["pairs"] >= MIN_CLUSTERS)
+    testable = ~rows["input_change"].astype(bool) & (rows[["pairs", "clusters"]] >= MIN_CLUSTERS).all(axis=1)
     q = benjamini_hochberg(rows["p_alone"].where(testable).to_numpy(np.float64))
     return rows.assign(q=q, used=np.nan_to_num(q, nan=1.0) <= LEVEL)
 
@@ -136,23 +141,38 @@ def _judge(
     roles'.
     """
     claimed = part["claimed"].to_numpy()
-    pairs = part["pairs"].to_numpy()
-    enough = (pairs >= MIN_CLUSTERS) & (part["clusters"].to_numpy() >= MIN_CLUSTERS)
+    enough = (part[["pairs", "clusters"]] >= MIN_CLUSTERS).all(axis=1).to_numpy()
     holds = part["p_above"].to_numpy() * factor <= LEVEL
     used = claimed & enough & (p_used <= LEVEL) & holds & (part["d_low"].to_numpy() > THRESHOLD)
-    low_here = claimed & (pairs >= MIN_PAIRS_UNUSED) & (part["d_high"].to_numpy() < THRESHOLD)
+    low_here = claimed & (part["d_high"].to_numpy() < THRESHOLD)
     obstacle = _obstacle_to_unused(part, low_here, p_unused)
+    used_earlier = _used_earlier(part, used, order)
     words = np.full(len(part), "undecided", object)
     words[used] = "used"
     if not obstacle:
         words[claimed] = "unused"
     else:
-        readable = part["readable"].map(lambda flag: flag is not None and flag == True).to_numpy(bool)  # noqa: E712
-        layers, ranks = part["layer"].to_numpy(), part["role"].map(order).to_numpy()
-        used_earlier = ((layers[used] < layers[:, None]) | (ranks[used] < ranks[:, None])).any(1)
-        words[low_here & readable & used_earlier] = "spent"
-    reasons = [_reason(row, word, obstacle, factor) for row, word in zip(part.to_dict("records"), words)]
+        words[low_here & enough & part["readable"].map(_is_true).to_numpy(bool) & used_earlier] = "spent"
+    reasons = [
+        _reason(row, word, obstacle, factor, earlier)
+        for row, word, earlier in zip(part.to_dict("records"), words, used_earlier)
+    ]
     return words, np.array(reasons, object), obstacle
+
+
+def _used_earlier(part: pd.DataFrame, used: np.ndarray, order: dict[str, int]) -> np.ndarray:
+    """Which cells come behind one that is used, as `verdicts` says it: bool [cells]; used: bool [cells]."""
+    layers, ranks, spans = part["layer"].to_numpy(), part["role"].map(order).to_numpy(), part["span"].to_numpy()
+    layer, rank = layers[:, None], ranks[:, None]  # of what comes behind; [behind, before] below
+    is_earlier_role = (ranks < rank) & (layers <= layer)
+    is_earlier = is_earlier_role | ((layers < layer) & (ranks <= rank))
+    shows = np.where(spans == "single", is_earlier, (spans == "up_to") & is_earlier_role)
+    return (shows & used).any(1)
+
+
+def _is_true(flag: object) -> bool:
+    """Of a flag that may be None or not a number, where it is not known."""
+    return flag is not None and flag == True  # noqa: E712
 
 
 def _obstacle_to_unused(part: pd.DataFrame, low_here: np.ndarray, p_unused: float) -> str:
@@ -160,8 +180,16 @@ def _obstacle_to_unused(part: pd.DataFrame, low_here: np.ndarray, p_unused: floa
     claimed = part["claimed"].to_numpy()
     if not claimed.any():
         return "every cell amounts to a change of input"
+    fewest_pairs, fewest_clusters = (int(part[name].to_numpy()[claimed].min()) for name in ("pairs", "clusters"))
+    few = []
+    if fewest_pairs < MIN_PAIRS_UNUSED:
+        few.append(f"some cell has {fewest_pairs} pairs of the {MIN_PAIRS_UNUSED} that unused asks for")
+    if fewest_clusters < MIN_CLUSTERS:
+        few.append(f"some cell has {fewest_clusters} skeletons of the {MIN_CLUSTERS} that a claim asks for")
     if not low_here[claimed].all() or not p_unused <= LEVEL:
-        return "d is not surely below 0.05 on 200 pairs at every layer and role"
+        return "; ".join(["d is not surely below 0.05 at every layer and role", *few])
+    if few:
+        return "; ".join(few)
     spans = set(part["span"][claimed])
     if not spans - {SPANS[0]}:
         return "no cumulative patch was tested"
@@ -172,7 +200,7 @@ def _obstacle_to_unused(part: pd.DataFrame, low_here: np.ndarray, p_unused: floa
     return ""
 
 
-def _reason(row: dict[str, Any], word: str, obstacle: str, factor: int) -> str:
+def _reason(row: dict[str, Any], word: str, obstacle: str, factor: int, used_earlier: bool) -> str:
     """Why the cell has its word, in a sentence without a full stop."""
     d = f"d = {row['d']:.2f} [{row['d_low']:.2f}, {row['d_high']:.2f}]"
     if row["note"]:
@@ -186,11 +214,22 @@ def _reason(row: dict[str, Any], word: str, obstacle: str, factor: int) -> str:
     if word == "spent":
         return f"readable, {d}, used earlier"
     if row["d_low"] > THRESHOLD:
-        few = min(row["pairs"], row["clusters"]) < MIN_CLUSTERS
-        return f"{d}, " + (f"on fewer than {MIN_CLUSTERS} pairs" if few else f"not beyond Holm's level 0.05 / {factor}")
+        return f"{d}, " + (_few(row) or f"not beyond Holm's level 0.05 / {factor}")
     if row["d_high"] < THRESHOLD:
-        return f"moves nothing here ({d}); {obstacle}, and not spent: readable here and used earlier is not shown"
+        missing = [_few(row)]
+        missing += ["" if _is_true(row["readable"]) else "not shown to be readable here"]
+        missing += ["" if used_earlier else "not shown to be used earlier"]
+        return f"moves nothing here ({d}); {obstacle}, and not spent: {', '.join(filter(None, missing))}"
     return f"{d} reaches across 0.05 on {row['pairs']} pairs"
+
+
+def _few(row: dict[str, Any]) -> str:
+    """What a cell has too little of for any claim, with its count; empty where it has enough."""
+    if row["pairs"] < MIN_CLUSTERS:
+        return f"on fewer than {MIN_CLUSTERS} pairs ({row['pairs']})"
+    if row["clusters"] < MIN_CLUSTERS:
+        return f"on fewer than {MIN_CLUSTERS} skeletons ({row['clusters']})"
+    return ""
 
 
 def _why_undecided(rows: pd.DataFrame) -> str:

@@ -93,7 +93,9 @@ def test_where_nothing_differs_a_cluster_is_a_trial() -> None:
     shared = simultaneous.two_way(zeros, mask, rows // 10, rows)
     assert shared.high[0] > 5 * alone.high[0]
     assert shared.clusters[0] == 40
-    assert simultaneous.two_way(zeros, mask, rows // 20, rows).clusters[0] == 400  # 20 skeletons: pairs instead
+    few = simultaneous.two_way(zeros, mask, rows // 20, rows)
+    assert (few.clusters[0], few.units[0]) == (20, 400)  # pairs are taken instead, and 20 skeletons reported
+    assert simultaneous.shares(zeros, mask, rows // 20, rows)[0].clusters == 20
     many = simultaneous.two_way(np.zeros((100, 400)), np.ones((100, 400), bool), rows, rows)
     assert many.high[0] > 2 * alone.high[0]
 

@@ -87,6 +87,34 @@ def test_intervals_of_the_accuracy_cover_it() -> None:
     assert 0.92 <= np.mean(covered) <= 0.995
 
 
+def test_a_pair_without_a_control_has_no_part_in_it() -> None:
+    outcomes = planted(rates=RATES)
+    third = outcomes.controls["third_value"].astype(float)
+    third[:, :100] = np.nan
+    has = outcomes.counts & (np.arange(300) >= 100)
+    table = effects(replace(outcomes, controls={**outcomes.controls, "third_value": third}), resamples=100)
+    assert np.allclose(table["third_value"], [third[i, has].mean() for i in range(len(CELLS))])
+    success = outcomes.success.astype(float)
+    others = [*outcomes.controls.values(), outcomes.untrained]
+    least = np.min([(success - c)[:, outcomes.counts].mean(1) for c in others[1:]], axis=0)
+    assert np.allclose(table["d"], np.minimum(least, (success - third)[:, has].mean(1)))
+    assert (table["clusters"] > 100).all()
+    third[:] = np.nan
+    table = effects(replace(outcomes, controls={**outcomes.controls, "third_value": third}), resamples=100)
+    assert table["third_value"].isna().all()
+    assert np.allclose(table["d"], least)
+    assert (table["d_low"] > 0.05).sum() == 3
+
+
+def test_a_cell_whose_controls_were_not_run_is_never_above() -> None:
+    controlled = np.ones(len(CELLS), bool)
+    controlled[CELLS["layer"] == 1] = False
+    table = effects(planted(rates=RATES, controlled=controlled), resamples=100)
+    assert (table[["p_above", "p_alone"]][~controlled] == 1).all(axis=None)
+    assert (table["p_above"] <= 0.05).sum() == 2
+    assert planted(controlled=controlled).select(np.arange(9)).has_controls().tolist() == controlled.tolist()
+
+
 def test_where_nothing_counts_the_row_says_so_and_has_no_zero() -> None:
     table = effects(planted(counts=np.zeros(300, bool)), resamples=50)
     assert (table["pairs"] == 0).all()

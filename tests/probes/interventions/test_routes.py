@@ -1,5 +1,6 @@
 """Routes of values: heads and edges that are planted by hand are found, and no others."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,8 +13,8 @@ from cadmus.runtime.seeds import generator
 from probes.interventions.answering import Bases, EdgeSet, Judge, answers, judged
 from probes.interventions.attention_flow import attention_flow, data_flow
 from probes.interventions.head_interchange import Exchange, heads_by_interchange
-from probes.interventions.knockouts import LOAD, Move, knockouts
-from probes.interventions.mass_controls import of_equal_mass
+from probes.interventions.knockouts import LOAD, Move, _cell, knockouts
+from probes.interventions.mass_controls import Finder, Prompt, of_equal_mass
 
 N = 40
 
@@ -105,6 +106,7 @@ def test_in_the_last_layer_controls_are_edges_of_the_same_query() -> None:
     table = knockouts(last.model, own, edges, kinds=("load_store",)).set_index(["layer", "head"])
     assert table["matched"][4, 0] >= 0.8  # in other heads: the own one looks nowhere else
     assert np.isnan(table["no_flow"][4, 0])  # the query of the answer takes a value
+    assert (table["controls"][4, 0], table["matched_no_flow"][4, 0]) == ("elsewhere", 0)  # and the row says so
     assert table["needed"][4, 0]
 
 
@@ -125,6 +127,29 @@ def test_controls_have_the_mass_or_there_are_none() -> None:
     assert of_equal_mass(np.full((1, 3, 3), 0.01), 0.9, rng) is None
 
 
+def test_heads_of_a_layer_share_no_control() -> None:
+    attention = np.zeros((3, 4, 4))
+    attention[:2, 3, 1] = 0.5  # two heads look along the flow and nowhere else
+    attention[2, 2, 1] = 0.5  # a third has one edge that weighs as much
+    prompt = Prompt(0, np.concatenate([attention, attention]), 3, np.array([[3, 1]]))
+    finder, masses = Finder(2, 3), np.zeros((6, 1))
+    finder.find(prompt, "store", np.array([[3, 1]]), masses, generator("test routes, shared", 0))
+    found_heads = [h for h in range(3) if ("store", h, "elsewhere") in finder.matches]
+    assert len(found_heads) == 1
+    assert _cell("store", 0, found_heads[0], found_heads, {"store": masses}, finder).rows("elsewhere").all()
+    assert not _cell("store", 0, -1, range(3), {"store": masses}, finder).rows("elsewhere").any()
+
+
+def test_a_layer_is_matched_by_the_mass_of_its_controls_together() -> None:
+    masses = {"store": np.array([[0.5, 0.5], [0.5, 0.5]])}  # [head, prompt]
+    own = [np.array([[row, 0, head, 3, 1] for row in range(2)]) for head in range(2)]
+    finder = Finder(1, 2, {("store", head): [own[head]] for head in range(2)})
+    for head, weights in enumerate([[0.5, 0.46], [0.5, 0.4]]):
+        finder.matches["store", head, "elsewhere"] = [own[head] - [0, 0, 0, 1, 1]]
+        finder.weights["store", head, "elsewhere"] = [np.array(weights)]
+    assert _cell("store", 0, -1, range(2), masses, finder).rows("elsewhere").tolist() == [True, False]
+
+
 def test_a_moved_edge_makes_the_answer_that_of_the_other_store() -> None:
     ((layer, head),) = true_heads("load_store")
     row = knocked().set_index(["kind", "layer", "head"]).loc["load_store", layer, head]
@@ -132,7 +157,8 @@ def test_a_moved_edge_makes_the_answer_that_of_the_other_store() -> None:
     assert row["moved_control"] < 0.9  # where it is merely blocked, attention may go to any store
 
 
-def test_interchange_finds_the_heads_that_carry_the_value() -> None:
+def exchange_of_digits() -> Exchange:
+    """The loaded number is exchanged for the next one, or for a third one, at all tokens that hold it."""
     planted, rng = model(), generator("test routes, sources", 0)
     slots = np.flatnonzero(np.array(list(planted.form)) == "0")
     column = slots[planted.slot]
@@ -144,14 +170,34 @@ def test_interchange_finds_the_heads_that_carry_the_value() -> None:
         sources[name] = tokens.sequences(planted.programs(other)), positions
     wanted = (programs()[:, column].astype(int) + 1) % 10
     skeletons = np.arange(N)
-    exchange = Exchange(bases(), sources["source"][1], sources, says(wanted), np.ones(N, bool), skeletons)
-    table = heads_by_interchange(planted.model, exchange)
+    return Exchange(bases(), sources["source"][1], sources, says(wanted), np.ones(N, bool), skeletons)
+
+
+def test_interchange_finds_the_heads_that_carry_the_value() -> None:
+    planted = model()
+    table = heads_by_interchange(planted.model, exchange_of_digits())
     used = table[table["used"]]
     assert set(zip(used["layer"], used["head"])) == {(layer, head) for layer, head, *_ in planted.edges}
     assert (used["accuracy"] > 0.9).all()
     assert (used["third_value"] < 0.1).all()
     assert not table[~table["controlled"]]["used"].any()
     assert len(table) == 25
+
+
+@pytest.mark.parametrize("n_without", [N // 2, N])
+def test_pairs_without_a_third_value_are_no_control_that_failed(n_without: int) -> None:
+    exchange = exchange_of_digits()
+    programs_there, positions = exchange.sources["source"]  # as a control it succeeds as often as the exchange does
+    third = np.where(np.arange(N)[:, None] < n_without, -1, positions)
+    exchange = replace(exchange, sources={**exchange.sources, "third_value": (programs_there, third)})
+    table = heads_by_interchange(model().model, exchange)
+    carries = table[table["controlled"]]
+    if n_without == N:
+        assert table["third_value"].isna().all()
+        assert carries["used"].any()
+    else:
+        assert (carries["third_value"] > 0.9).all()  # and not half of that
+        assert not carries["used"].any()
 
 
 def test_an_exchange_without_a_pair_that_counts_is_an_error() -> None:

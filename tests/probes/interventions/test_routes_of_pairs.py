@@ -12,13 +12,13 @@ from cadmus.programs import mixture
 from probes.controls.untrained import untrained_twin
 from probes.interventions import counterfactuals
 from probes.interventions.answering import EdgeSet, Patch, answers, bases_of, judged
-from probes.interventions.mechanism import COLUMNS, mechanism
+from probes.interventions.mechanism import COLUMNS, WORDS, mechanism
 from probes.interventions.pairs import Pairs
-from probes.interventions.routes import routes
+from probes.interventions.routes import Routes, _balanced, routes
 from probes.interventions.value_edges import moves, value_edges
 from tests.models import far_from_trivial
 from tests.probes.interventions.plain_pairs import REGISTER, some
-from tests.probes.interventions.planted_outcomes import ROLES, planted
+from tests.probes.interventions.planted_outcomes import CELLS, ROLES, planted
 
 BASES = ["5A3Bab+8=.", "7A2A3Ba2=.", "4C9~Ac4=."]
 SOURCES = ["6A3Bab+9=.", "7A4A3Ba4=.", "8C9~Ac8=."]
@@ -111,6 +111,68 @@ def test_changes_of_the_input_say_nothing_about_where_a_value_is() -> None:
     cells = outcomes.cells.assign(input_change=outcomes.cells["role"] == "arose")
     changed = type(outcomes)(**{**vars(outcomes), "cells": cells})
     assert "arose" not in set(mechanism(changed, register_pairs())["role"])
+
+
+def test_layers_between_that_were_not_tested_do_not_count() -> None:
+    cells = CELLS[CELLS["layer"].isin([1, 3])].reset_index(drop=True)
+    looked_up = {(1, "arose"): 0.9, (3, "loaded"): 0.9}
+    assert mechanism(planted(rates=looked_up, cells=cells), register_pairs())["mechanism"].iloc[0] == WORDS[1]
+    early = {(1, "loaded"): 0.9}  # no layer was tested before it
+    assert mechanism(planted(rates=early, cells=cells), register_pairs())["mechanism"].iloc[0] == "undecided"
+
+
+def test_cells_without_controls_and_few_skeletons_move_nothing_in_any_group() -> None:
+    controlled = ~(CELLS["role"] == "stored").to_numpy()
+    table = mechanism(planted(rates=HELD, controlled=controlled), register_pairs())
+    rows = table[table["role"] == "stored"]
+    assert (rows[["first", "last", "best"]] == -1).all(axis=None)
+    assert rows[["d", "d_low", "d_high"]].isna().all(axis=None)
+    assert set(table["mechanism"]) == {"undecided"}
+    few = mechanism(planted(rates=HELD, skeletons=20), register_pairs())
+    assert (few["first"] == -1).all()
+
+
+# --- heads -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_heads_shows_what_each_is_needed_for() -> None:
+    attention = pd.DataFrame(
+        [("store", 0, 0, 0.9, False), ("operand", 0, 0, 0.3, True), ("store", 0, 1, 0.2, False)],
+        columns=["kind", "layer", "head", "d", "attends"],
+    )
+    attention = attention.assign(mass=0.5, baseline=0.1, queries=9, d_low=0.1, d_high=0.9, q=0.01)
+    cut = pd.DataFrame(
+        [
+            ("store", 0, 0, 0.8, False),
+            ("operand", 0, 0, 0.4, True),
+            ("decision", 0, 0, 0.3, True),
+            ("store", 0, 1, 0.2, False),
+            ("store", 0, -1, 0.9, True),
+        ],
+        columns=["kind", "layer", "head", "d", "needed"],
+    )
+    figures = ["pairs", "mass", "d_low", "d_high", "q", "broken", "elsewhere", "no_flow", "matched", "moved"]
+    cut = cut.assign(**dict.fromkeys([*figures, "moved_control"], 0.5), controls="elsewhere")
+    found_routes = Routes(attention, cut, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+    heads = found_routes.heads.set_index(["layer", "head"])
+    assert heads["flow"].tolist() == ["operand", "store"]
+    assert heads["attends"].tolist() == [True, False]
+    assert heads["knockout"].tolist() == ["operand", "store"]
+    assert heads["needed"].tolist() == [True, False]
+    assert heads["needed_for"].tolist() == ["operand, decision", ""]
+    assert set(heads.index[heads["needed"]]) == set(zip(found_routes.needed["layer"], found_routes.needed["head"]))
+
+
+def test_bases_are_drawn_from_families_and_strata_in_turn() -> None:
+    table = pd.DataFrame({"family": ["f"] * 90 + ["g"] * 30, "stratum": (["literal"] * 2 + ["computed"]) * 40})
+    pairs, rows = Pairs(table, pd.DataFrame(), ()), np.arange(1, 120)
+    chosen_rows = _balanced(pairs, rows, 40, seed=0)
+    assert (np.diff(chosen_rows) > 0).all()
+    assert set(chosen_rows) <= set(rows.tolist())
+    assert table.iloc[chosen_rows].value_counts().tolist() == [10] * 4
+    assert np.array_equal(chosen_rows, _balanced(pairs, rows, 40, seed=0))
+    assert not np.array_equal(chosen_rows, _balanced(pairs, rows, 40, seed=1))
+    assert np.array_equal(_balanced(pairs, rows, 119, seed=1), rows)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def test_used_where_it_is_used_and_spent_behind() -> None:
         (2, "stored", "from"),
     }
     assert word[3, "stored", "single"] == "spent"
-    assert word[0, "stored", "single"] == "spent"  # a later role than one that is used
+    assert word[0, "stored", "single"] == "undecided"  # a later role, but before the layer where one is used
     assert word[0, "arose", "single"] == "undecided"  # nothing earlier is used
     assert word[3, "loaded", "single"] == "undecided"  # not readable
     reasons = table.set_index(["layer", "role", "span"])["reason"]
@@ -56,7 +56,7 @@ def test_unused_needs_cumulative_patches_pairs_and_a_positive_control() -> None:
         "no cumulative patch was tested": planted(**nothing, cells=single),
         "the positive control on the same pairs does not pass": planted(**nothing, positive=0.4),
         "no positive control on the same pairs": planted(**{**nothing, "positive": 0.9}),
-        "not surely below 0.05 on 200 pairs": planted(**{**nothing, "pairs": 190}, counting=1.0),
+        "some cell has 190 pairs of the 200 that unused asks for": planted(**{**nothing, "pairs": 190}, counting=1.0),
     }
     for reason, outcomes in lacking.items():
         if reason.startswith("no positive"):
@@ -65,6 +65,46 @@ def test_unused_needs_cumulative_patches_pairs_and_a_positive_control() -> None:
         assert set(table["verdict"]) == {"undecided"}
         assert table["obstacle"].str.contains(reason).all()
         assert reason in by_variable(table)["reason"][0]
+
+
+NOTHING = {"control": 0.0, "skeletons": 10**6, "counting": 1.0}
+
+
+def test_spent_needs_the_bound_and_no_200_pairs() -> None:
+    rates = {(1, "arose"): 0.8}
+    cells = CELLS.assign(readable=CELLS["span"] == "single")
+    table = judge(planted(rates=rates, cells=cells, pairs=190, **NOTHING))
+    assert words(table)[2, "stored", "single"] == "spent"
+    assert words(table)[1, "stored", "single"] == "spent"  # a later role at the same layer
+    assert words(table)[0, "loaded", "single"] == "undecided"
+    reason = table[(table["layer"] == 0) & (table["role"] == "loaded")]["reason"].iloc[0]
+    assert "some cell has 190 pairs of the 200" in reason
+    assert reason.endswith("not spent: not shown to be used earlier")
+
+
+@pytest.mark.parametrize(("span", "role", "is_spent"), [("from", "arose", False), ("up_to", "arose", True)])
+def test_what_a_patch_from_a_role_on_moves_may_lie_behind(span: str, role: str, is_spent: bool) -> None:
+    cells = pd.DataFrame(
+        [(1, role, span), (1, "stored", "single"), (2, "stored", "single"), (2, "arose", "single")],
+        columns=["layer", "role", "span"],
+    )
+    success = np.zeros((4, 300), bool)
+    success[0] = np.arange(300) % 5 > 0
+    table = judge(planted(cells=cells.assign(readable=cells["span"] == "single"), success=success, **NOTHING))
+    word = words(table)
+    assert word[1, role, span] == "used"
+    assert (word[2, "stored", "single"] == "spent") == is_spent
+    assert word[2, "arose", "single"] == "undecided"  # its last role is no earlier one
+
+
+@pytest.mark.parametrize("rates", [{(1, "arose"): 0.9}, {}])
+def test_below_30_skeletons_nothing_is_claimed(rates: dict) -> None:
+    cells = CELLS.assign(readable=CELLS["span"] == "single")
+    table = judge(planted(rates=rates, cells=cells, pairs=600, skeletons=20, control=0.0, counting=1.0))
+    assert set(table["verdict"]) == {"undecided"}
+    assert (table["clusters"] == 20).all()
+    assert table["reason"].str.contains(r"fewer than 30 skeletons \(20\)").all()
+    assert not heads(effects(planted(rates={(1, "arose"): 0.9}, pairs=600, skeletons=20)))["used"].any()
 
 
 def test_a_change_of_input_is_reported_and_never_claimed() -> None:
