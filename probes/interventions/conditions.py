@@ -10,6 +10,8 @@ What need not be computed is not:
 - texts are written through their first answer; only where that answer is true after the edit and false before it does
   the rest matter (an answer that is false stays on the stack), and only there is it written;
 - an answer that is longer than any of the pairs' answers by more than `MARGIN` tokens counts as none;
+- a pair without a source for a control is not run under it: it has no part in that control's figures
+  (`Laboratory.has_source`, by control bool [pairs]);
 - controls run where the interchange succeeds in more than 5 % of the discriminating pairs of a stratum. Elsewhere
   success minus the best control can be no more than that, so nothing is used there, and taking the controls as never
   successful only makes it harder to call a cell unused.
@@ -89,6 +91,7 @@ class Laboratory:
         self.rest_tokens = min(max([self.answer_tokens, *ended]) + MARGIN, room)
         self.counts = np.stack([place.counting(self.own) for place in places])  # [places, pairs]
         self.own_answers = [through_answer(text, cut) for text, cut in zip(self.own, pairs.cuts.tolist())]
+        self.has_source = {name: (pairs.pairs[source] != "").to_numpy(np.bool_) for name, source in CONTROLS.items()}
 
     def measure(self, everywhere: bool = False, progress: Progress = no_progress) -> Measured:
         """Run all conditions; `everywhere`: controls too, whatever the interchange does."""
@@ -102,7 +105,7 @@ class Laboratory:
         for number, name in enumerate(stages):
             progress("controls", number / len(stages), name)
             rows = np.stack([place.present for place in self.places]) if name == UNTRAINED else self.counts
-            rows = rows & out.has_controls[:, :, None]  # [layers, places, pairs]
+            rows = rows & out.has_controls[:, :, None] & self.has_source.get(name, True)  # [layers, places, pairs]
             answers, _ = self._write(out, name, rows, self.answer_tokens, ENDS)
             if name == "same_value":
                 out.damage = self._damaged(answers, rows)

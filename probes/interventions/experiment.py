@@ -8,6 +8,7 @@
         .persistence  accuracy by the distance between patch and decision
         .dead         what patching a dead value does
         .heads, .edges, .mechanism    by which heads, along which edges of the data flow, tracked or looked up
+        .attention, .knockouts, .paths    the tables beneath these, and paths between heads (`full`)
 
 The state is patched in the residual stream after each layer, at the tokens that the machine names.
 """
@@ -54,7 +55,14 @@ _TABLES = (
     "edges",
     "mechanism",
     "profile",
+    "attention",
+    "knockouts",
+    "paths",
 )
+
+
+class TooFewPairs(ValueError):
+    """A mixture has too few pairs of a variable."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,16 +75,19 @@ class Experiment:
     """The pairs that all cells share."""
     effects: pd.DataFrame
     """As `effects.effects` makes it: a cell is the residual stream after `layer` (-1: before the first block) at a
-    `role` over a `span`. `changed` and `damage` are about the first answer. `isolation`: of the interchanges whose
-    answer is the edited one and after which the model asserts something else (`isolation_n`), the share in which that
-    is all true of the edited state. Where `has_controls` is False, controls are NaN and d is the accuracy, which is no
+    `role` over a `span`. `changed` and `damage` are about the first answer. `isolation`: of the interchanges
+    after whose edited answer the model asserts something else (`isolation_n`), the share whose whole program is true of
+    the edited state and has its family's form. A control's share and d are of the pairs that have a source for it,
+    `chance` of those with others of their family, `positive` of those in which the input tokens ask for another answer;
+    NaN where there is none. Where `has_controls` is False, controls are NaN and d is the accuracy, which is no
     more than 0.05 (`controls_note` says so)."""
     verdicts: pd.DataFrame
     """As `verdicts.verdicts` makes it."""
     summary: pd.DataFrame
-    """A row per stratum: `variable`, `stratum`, `readable` and `read` (at the layers and roles where most is read, or
-    None), `used` (the verdict), `where` (layer and role of the largest d), `accuracy`, `d`, `d_low`, `d_high`,
-    `mechanism`, `heads`, `pairs` that count, of `drawn`, `notes`."""
+    """A row per stratum: `variable`, `stratum`, `readable` and `read` (all roles with the layers at which the word is
+    claimed, whatever the stratum; empty where it is claimed nowhere, None where no probe could be scored), `used` (the
+    verdict; undecided where a literal moves the answer only where its digit stands), `where` (layer and role of the
+    largest d), `accuracy`, `d`, `d_low`, `d_high`, `mechanism`, `heads`, `pairs` that count, of `drawn`, `notes`."""
     readable: pd.DataFrame
     """As `readability.readability` makes it."""
     persistence: pd.DataFrame
@@ -91,6 +102,12 @@ class Experiment:
     """Tracked at the store or looked up at the load, as `mechanism.mechanism`."""
     profile: pd.DataFrame = field(default_factory=pd.DataFrame)
     """What was computed: texts and seconds per condition."""
+    attention: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per kind of edges, layer and head, as `attention_flow.attention_flow`."""
+    knockouts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per kind of edges, layer and head, as `knockouts.knockouts`; -1 stands for all."""
+    paths: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Paths between the heads that stand out, as `paths.path_grid`; empty unless `full`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What it was made of: `model` (a digest of the weights), `mixture`, `config`, `fingerprint`, `versions`."""
 
@@ -124,7 +141,7 @@ class Experiment:
                 f"not {fingerprint}); make it again"
             )
         paths = {name: Path(folder) / f"{name}.parquet" for name in _TABLES}
-        tables = {name: pd.read_parquet(path) if path.is_file() else None for name, path in paths.items()}
+        tables = {name: _stored(pd.read_parquet(path)) if path.is_file() else None for name, path in paths.items()}
         pairs = Pairs.load(Path(folder) / "pairs")
         return cls(variable=manifest["variable"], pairs=pairs, about=manifest["about"], **tables)  # type: ignore[arg-type]
 
@@ -155,12 +172,14 @@ def test(
         layers: after which the residual stream is patched (-1: before the first block); None: all.
         roles: of `cadmus.states.provenance.ROLES`; None: all that some pair has, and all of them together.
         quick: at most 60 pairs, every second layer, fewer programs for probes.
-        full: every span of roles, and controls in every cell; about six times the work.
+        full: every span of roles, controls in every cell, all kinds of edges on all pairs, and paths between heads;
+            about six times the work.
         progress: follows the stages.
 
     Raises:
-        ValueError: an unknown variable, role or layer; a role that no pair has; a family with too few pairs (none whose
-            answers differ); a model without room for a pair's program and its answer.
+        TooFewPairs: a ValueError: a family with too few pairs (none whose answers differ).
+        ValueError: an unknown variable, role or layer; a role that no pair has; a model without room for a pair's
+            program and its answer.
     """
     row = named(variable)
     mixture = mixtures.load("default") if mixture is None else mixture
@@ -183,11 +202,12 @@ def test(
     readable = readability(
         model, twin, row, mixture, chosen_layers, programs=_PROGRAMS[quick], seed=seed, progress=progress
     )
-    outcomes = outcomes_of(lab, measured, row, readable)
-    table = effects_of(outcomes, lab, measured, seed)
+    outcomes, known = outcomes_of(lab, measured, row, readable)
+    table = effects_of(outcomes, known, lab, measured, seed)
     words = verdicts.verdicts(table)
     options: dict[str, Any] = {"quick": quick, "full": full, "seed": seed, "progress": progress}
     found_routes = routes(model, drawn, own=lab.own, outcomes=outcomes, untrained=twin, **options)
+    heads = ", ".join(f"{head.layer}.{head.head} ({head.kind})" for head in found_routes.needed.itertuples())
     dead = dead_values(
         model, row, mixture, [layer for layer in chosen_layers if layer != INPUT_LAYER], pairs=_DEAD[quick], seed=seed,
         progress=progress,
@@ -197,7 +217,7 @@ def test(
         pairs=drawn,
         effects=table,
         verdicts=words,
-        summary=summary_of(words, readable, found_routes),
+        summary=summary_of(words, readable, found_routes.word, heads),
         readable=readable,
         persistence=persistence(lab, measured),
         dead=dead,
@@ -205,6 +225,9 @@ def test(
         edges=found_routes.edges,
         mechanism=found_routes.mechanism,
         profile=profile_table(measured),
+        attention=found_routes.attention,
+        knockouts=found_routes.knockouts,
+        paths=found_routes.paths,
         about=about(model, mixture, config),
     )
 
@@ -245,10 +268,14 @@ def _pairs(
     if n < 1:
         raise ValueError(f"{n} pairs are asked for; ask for one or more")
     n_minimal = max(1, round(_MINIMAL * n))
-    parts = [
-        counterfactuals.draw(variable, mixture, size, seed, kinds=[kind], progress=progress)
-        for kind, size in (("discriminating", n), ("minimal", n_minimal))
-    ]
+    sizes = {"discriminating": n, "minimal": n_minimal}
+    try:
+        parts = [
+            counterfactuals.draw(variable, mixture, size, seed, kinds=[kind], progress=progress)
+            for kind, size in sizes.items()
+        ]
+    except ValueError as error:
+        raise TooFewPairs(str(error)) from error
     taken = set(parts[0].pairs["base"])
     parts[1] = parts[1].select(~parts[1].pairs["base"].isin(taken).to_numpy())
     tables = [part.pairs for part in parts]
@@ -272,6 +299,13 @@ def _storable(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns of flags that may be missing as pandas' nullable booleans, which Parquet holds."""
     flags = [name for name in ("readable", "read") if name in table and not table[name].map(_is_text).any()]
     return table.astype(dict.fromkeys(flags, "boolean"))
+
+
+def _stored(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as it was before `_storable`: flags that may be missing are True, False or None."""
+    flags = [name for name in ("readable", "read") if name in table and table[name].dtype == "boolean"]
+    objects = {name: [None if pd.isna(flag) else bool(flag) for flag in table[name]] for name in flags}
+    return table.assign(**{name: pd.Series(values, table.index, object) for name, values in objects.items()})
 
 
 def _is_text(value: Any) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from cadmus.machine import tokens
 from cadmus.states.provenance import ROLES
+from cadmus.statistics import simultaneous
 from probes.interventions import counterfactuals, verdicts
 from probes.interventions.cells import Place, first_attending, is_input_change
 from probes.interventions.conditions import CONTROLS, INTERCHANGE, UNTRAINED, Laboratory, Measured, positive_control
 from probes.interventions.effects import Outcomes, effects
 from probes.interventions.pair_variables import PairVariable, options
 from probes.interventions.pairs import Pairs
-from probes.interventions.routes import Routes
 
 _MIN_COMPLETED = 0.2  # the share of pairs that count, below which the summary says that the model completes too little
 _NO_CONTROLS = "the interchange succeeds in no more than 5 % of the pairs, so no control was run: d is the accuracy"
@@ -37,8 +39,12 @@ def _cells(lab: Laboratory, readable: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"readable": object})
 
 
-def outcomes_of(lab: Laboratory, measured: Measured, variable: PairVariable, readable: pd.DataFrame) -> Outcomes:
-    """The conditions of all cells as effects takes them: arrays [cells, pairs]."""
+def outcomes_of(
+    lab: Laboratory, measured: Measured, variable: PairVariable, readable: pd.DataFrame
+) -> tuple[Outcomes, dict[str, np.ndarray]]:
+    """The conditions of all cells as effects takes them, arrays [cells, pairs]; and of which pairs those shares are
+    known that not every pair has, bool [pairs] or [cells, pairs]: `damage` (a same-value source), `chance` (others of
+    the family), `positive` (input tokens that, patched, ask for another answer)."""
     table = lab.pairs.pairs
     cells = _cells(lab, readable)
 
@@ -49,19 +55,23 @@ def outcomes_of(lab: Laboratory, measured: Measured, variable: PairVariable, rea
     chance = np.stack([_chance(lab, place) for place in lab.places])
     positive, possible = positive_control(lab, _makers(variable, lab.pairs))
     every = (len(lab.layers), *present.shape)
-    return Outcomes(
+    known = {"damage": lab.has_source["same_value"], "positive": possible}
+    known["chance"] = flat(np.broadcast_to(~np.isnan(chance), every))
+    controls = {name: np.where(lab.has_source[name], measured.success[name], np.nan) for name in CONTROLS}
+    outcomes = Outcomes(
         variable=variable.name,
         cells=cells,
         mask=flat(np.broadcast_to(present, every)),
         counts=flat(np.broadcast_to(measured.counts, every)),
         success=flat(measured.success[INTERCHANGE]),
-        controls={name: flat(measured.success[name]) for name in CONTROLS},
+        controls={name: flat(array) for name, array in controls.items()},
         untrained=flat(measured.success[UNTRAINED]),
+        controlled=measured.has_controls.ravel(),
         canonical=flat(measured.canonical),
         moved=flat(measured.moved),
         changed=flat(measured.changed),
         damage=flat(measured.damage),
-        chance=flat(np.broadcast_to(chance, every)),
+        chance=flat(np.broadcast_to(np.nan_to_num(chance), every)),
         positive=positive if possible.any() else None,
         base_skeletons=table["base_skeleton"].to_numpy(object),
         source_skeletons=table["source_skeleton"].to_numpy(object),
@@ -69,17 +79,48 @@ def outcomes_of(lab: Laboratory, measured: Measured, variable: PairVariable, rea
         strata=table["stratum"].to_numpy(object),
         shifted=(table["shift"] != 0).to_numpy(),
     )
+    return outcomes, known
 
 
 def _chance(lab: Laboratory, place: Place) -> np.ndarray:
-    """How often other pairs' completions are true for this pair's edit: float [pairs]."""
+    """How often other pairs' completions are true for this pair's edit: float [pairs], NaN where there are none."""
     shares = counterfactuals.chance(place.pairs, lab.own, place.role, others=8, seed=lab.seed)
-    return np.nan_to_num(shares["success"].to_numpy(np.float64))
+    return shares["success"].to_numpy(np.float64)
 
 
-def effects_of(outcomes: Outcomes, lab: Laboratory, measured: Measured, seed: int) -> pd.DataFrame:
-    """The table of `effects.effects`, as `experiment.Experiment.effects` describes it."""
-    return _with_isolation(_without_controls(effects(outcomes, seed), lab, measured), lab, measured)
+def effects_of(
+    outcomes: Outcomes, known: Mapping[str, np.ndarray], lab: Laboratory, measured: Measured, seed: int
+) -> pd.DataFrame:
+    """The table of `effects.effects`, as `experiment.Experiment.effects` describes it; known: as `outcomes_of`."""
+    table = of_what_is_known(effects(outcomes, seed), outcomes, known)
+    return _with_isolation(_without_controls(table, lab, measured), lab, measured)
+
+
+# --- what is not known of every pair ---------------------------------------------------------------------------------
+
+
+def of_what_is_known(table: pd.DataFrame, outcomes: Outcomes, known: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The effects, these shares anew, of the counting pairs for which they are known: NaN where there is none.
+
+    known: bool [cells, pairs] or [pairs], by the names that the shares have in `Outcomes`.
+    """
+    table, counting = table.copy(), outcomes.counting
+    shifted = np.zeros(counting.shape[1], np.bool_) if outcomes.shifted is None else outcomes.shifted
+    groups = table.groupby(["kind", "shifted", "stratum"], sort=False).groups
+    for name, has in known.items():
+        values = getattr(outcomes, name)
+        if values is None or not (counting & ~has).any():
+            continue
+        values, mask = np.broadcast_to(values, counting.shape), counting & has
+        for (kind, shift, stratum), rows in groups.items():
+            mine = (outcomes.kinds == kind) & (shifted == shift) & (outcomes.strata == stratum)
+            skeletons = outcomes.base_skeletons[mine], outcomes.source_skeletons[mine]
+            for column, numbers in simultaneous.share_columns(name, values[:, mine], mask[:, mine], *skeletons).items():
+                table.loc[rows, column] = numbers
+    return table
+
+
+# --- cells -----------------------------------------------------------------------------------------------------------
 
 
 def _without_controls(table: pd.DataFrame, lab: Laboratory, measured: Measured) -> pd.DataFrame:
@@ -102,7 +143,8 @@ def _without_controls(table: pd.DataFrame, lab: Laboratory, measured: Measured) 
 
 
 def _with_isolation(table: pd.DataFrame, lab: Laboratory, measured: Measured) -> pd.DataFrame:
-    """The effects, with how often what else the model asserts stays right."""
+    """The effects, with `isolation`: of the interchanges after whose edited answer the model asserts something else
+    (`isolation_n`), the share whose whole program is true of the edited state and has its family's form."""
     numbers, places = _numbers(lab)
     pairs = lab.pairs.pairs
     shares, n = [], []
@@ -116,8 +158,17 @@ def _with_isolation(table: pd.DataFrame, lab: Laboratory, measured: Measured) ->
     return table.assign(isolation=shares, isolation_n=n)
 
 
-def summary_of(words: pd.DataFrame, readable: pd.DataFrame, found_routes: Routes) -> pd.DataFrame:
-    """A row per stratum, as `experiment.Experiment.summary` describes it."""
+def moves_input(rows: pd.DataFrame) -> pd.Series:
+    """Which rows of verdicts patch a literal where its digit stands, alone or with later roles: there the input itself
+    moves, and only when and whereto it travels is a finding."""
+    return (rows["stratum"] == "literal") & ((rows["role"] == "arose") | (rows["span"] == "up_to"))
+
+
+def summary_of(words: pd.DataFrame, readable: pd.DataFrame, mechanism: str, heads: str) -> pd.DataFrame:
+    """A row per stratum of one variable, as `experiment.Experiment.summary` describes it.
+
+    words, readable: of the variable; mechanism, heads: what its routes say, in words.
+    """
     rows = []
     known = readable[readable["readable"].notna()]
     flags = {
@@ -133,7 +184,9 @@ def summary_of(words: pd.DataFrame, readable: pd.DataFrame, found_routes: Routes
             notes.append(f"the model completes too little: {counting} of {drawn} pairs count")
         if "positive" in mine and mine["positive_low"].notna().any():
             notes.append(f"patching the input tokens: {mine['positive'].dropna().iloc[0]:.2f}")
-        if row["stratum"] == "literal" and "arose" in row["best"]:
+        used = mine[mine["verdict"] == "used"]
+        only_input = len(used) > 0 and bool(moves_input(used).all())
+        if only_input:
             notes.append("a literal patched where it stands is moved input: only when and whereto it travels is found")
         spent = mine[mine["verdict"] == "spent"]
         if len(spent):
@@ -143,13 +196,11 @@ def summary_of(words: pd.DataFrame, readable: pd.DataFrame, found_routes: Routes
                 "variable": row["variable"],
                 "stratum": row["stratum"],
                 **flags,
-                "used": row["verdict"],
+                "used": "undecided" if only_input else row["verdict"],
                 "where": row["best"],
                 **{name: row[name] for name in ("accuracy", "d", "d_low", "d_high")},
-                "mechanism": found_routes.word,
-                "heads": ", ".join(
-                    f"{head.layer}.{head.head} ({head.kind})" for head in found_routes.needed.itertuples()
-                ),
+                "mechanism": mechanism,
+                "heads": heads,
                 "pairs": counting,
                 "drawn": drawn,
                 "notes": "; ".join(note for note in notes if note),

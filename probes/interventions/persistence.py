@@ -7,6 +7,7 @@ register's version that was overwritten before it could be asked for is patched,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from probes.interventions.cells import INPUT_LAYER, site_of
 from probes.interventions.conditions import ENDS, INTERCHANGE, Laboratory, Measured, through_answer
 from probes.interventions.edits import Edit
 from probes.interventions.pair_variables import PairVariable
+from probes.interventions.pairs import STRATA
 
 _BINS = (0, 1, 2, 4, 8, 16, 32)  # tokens between the patch and the decision: the least of each row
 _SPLIT = "test_skeleton"
@@ -35,23 +37,28 @@ _ROLES = ("arose", "stored", "overwritten")
 
 
 def persistence(lab: Laboratory, measured: Measured) -> pd.DataFrame:
-    """Interchange accuracy by how many tokens lie between the patch and the decision: a row per role and distance.
+    """Interchange accuracy by how many tokens lie between the patch and the decision: a row per stratum, role, bin.
 
-    Each role at the layer at which most of its discriminating pairs succeed (not before the first block). Columns:
-    `layer`, `role`, `span`, `from_tokens`, `to_tokens` (the distance, both included), `pairs`, `accuracy` with
-    interval, `third_value` (the share of the same pairs that a third value's source moves there; NaN where it was not
-    run). Distances differ between programs, not within one, so that a fall may be due to what else differs.
+    Discriminating pairs are halved by skeleton. Each role is at the layer at which most pairs of one half succeed (not
+    before the first block), and the other half is scored: choice and score share no skeleton. A stratum or role without
+    counting pairs in both halves has no row. Columns: `stratum`, `layer`, `role`, `span`, `from_tokens`, `to_tokens`
+    (the distance, both included), `pairs`, `accuracy` with interval, `third_value` (the share of the same pairs, those
+    with such a source, that it moves there; NaN where it was not run). Distances differ between programs, not within
+    one, so that a fall may be due to what else differs.
     """
     table = lab.pairs.pairs
     discriminating = (table["kind"] == "discriminating").to_numpy()
+    choosing, scoring = halves(table["base_skeleton"], table["source_skeleton"], lab.seed)
     rows: list[dict[str, Any]] = []
     layers = [number for number, layer in enumerate(lab.layers) if layer != INPUT_LAYER]
-    for place_number, place in enumerate(lab.places):
-        counts = measured.counts[place_number] & discriminating
-        if not counts.any() or not layers:
+    groups = [(stratum, *each) for stratum in STRATA for each in enumerate(lab.places)]
+    for stratum, place_number, place in groups:
+        mine = measured.counts[place_number] & discriminating & (table["stratum"] == stratum).to_numpy()
+        chooses, counts = mine & choosing, mine & scoring
+        if not chooses.any() or not counts.any() or not layers:
             continue
         success = measured.success[INTERCHANGE][:, place_number]  # [layers, pairs]
-        best = max(layers, key=lambda number: int(success[number, counts].sum()))
+        best = layers[int(success[layers][:, chooses].sum(1).argmax())]
         distance = lab.pairs.cuts - place.base.max(1)
         for low, high in zip(_BINS, [*(least - 1 for least in _BINS[1:]), int(distance.max())]):
             mine = counts & (low <= distance) & (distance <= high)
@@ -60,8 +67,10 @@ def persistence(lab: Laboratory, measured: Measured) -> pd.DataFrame:
             skeletons = (table[name].to_numpy(object) for name in ("base_skeleton", "source_skeleton"))
             (share,) = simultaneous.shares(success[[best]], mine[None], *skeletons)
             third = measured.success["third_value"][best, place_number]
+            has_third = mine & lab.has_source["third_value"] & measured.has_controls[best, place_number]
             rows.append(
                 {
+                    "stratum": stratum,
                     "layer": lab.layers[best],
                     "role": place.spot.role,
                     "span": place.spot.span,
@@ -69,11 +78,21 @@ def persistence(lab: Laboratory, measured: Measured) -> pd.DataFrame:
                     "to_tokens": high,
                     "pairs": int(mine.sum()),
                     **interval_columns("accuracy", share.estimate, share.low, share.high),
-                    "third_value": float(third[mine].mean()) if measured.has_controls[best, place_number] else np.nan,
+                    "third_value": float(third[has_third].mean()) if has_third.any() else np.nan,
                 }
             )
-    names = ["layer", "role", "span", "from_tokens", "to_tokens", "pairs"]
+    names = ["stratum", "layer", "role", "span", "from_tokens", "to_tokens", "pairs"]
     return pd.DataFrame(rows, columns=[*names, "accuracy", "accuracy_low", "accuracy_high", "third_value"])
+
+
+def halves(bases: Sequence[str], sources: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of pairs that share no skeleton, bool [pairs] each: skeletons are dealt out, and pairs whose base and
+    source fall into different halves are in neither."""
+    names = sorted({*bases, *sources})
+    order = generator("halves by skeleton", seed).permutation(len(names))
+    half = {names[number]: place % 2 for place, number in enumerate(order.tolist())}
+    base, source = (np.array([half[name] for name in several], np.int64) for several in (bases, sources))
+    return (base == 0) & (source == 0), (base == 1) & (source == 1)
 
 
 # --- dead values -----------------------------------------------------------------------------------------------------
@@ -139,8 +158,7 @@ def dead_values(
     skeletons = np.array([skeleton(text) for text in bases])
     columns: dict[str, Any] = {"layer": [c[0] for c in cells], "role": [c[1] for c in cells], "pairs": mask.sum(1)}
     for name, array in (("changed", changed), ("wrong", wrong)):
-        shares = simultaneous.shares(array, mask, skeletons, skeletons)
-        columns |= interval_columns(name, *map(list, zip(*((s.estimate, s.low, s.high) for s in shares))))
+        columns |= simultaneous.share_columns(name, array, mask, skeletons, skeletons)
     n = np.maximum(mask.sum(1), 1)
     columns["by_dead"] = np.where(mask.any(1), (by_dead & changed & mask).sum(1) / n, np.nan)
     note = "" if counts.any() else "the model answers none of these programs right, so nothing can be said"
@@ -149,10 +167,13 @@ def dead_values(
 
 def _dead(families: list, mixture: Mixture, registers: list[str], n: int, seed: int) -> pd.DataFrame:
     """Prompts with an overwritten digit: `base`, `source`, `cut`, `arose`, `stored`, `overwritten` (tokens), `question`
-    (a text that leaves the base's stack, the register's last loaded value put in place of the dead one)."""
+    (a text that leaves the base's stack, the register's last loaded value put in place of the dead one), `family`.
+    Families have equal numbers, as far as they have such prompts."""
     rng = generator("dead values", seed)
-    rows: list[dict[str, Any]] = []
+    by_family: list[list[dict[str, Any]]] = []
     for family in families:
+        rows: list[dict[str, Any]] = []
+        by_family.append(rows)
         programs = held_out(family, _SPLIT, _DRAWN, int(rng.integers(2**31)), mixture.hold_out)
         graph = provenance(programs)
         versions = graph.versions.frame()
@@ -166,7 +187,8 @@ def _dead(families: list, mixture: Mixture, registers: list[str], n: int, seed: 
             row = _dead_row(texts[version["program"]], version, family, rng)
             if row is not None:
                 rows.append(row)
-    return pd.DataFrame(rows)
+    in_turn = [row for several in zip_longest(*by_family) for row in several if row is not None]
+    return pd.DataFrame(in_turn[:n])
 
 
 def _dead_row(text: str, version: dict[str, Any], family: Any, rng: np.random.Generator) -> dict[str, Any] | None:
@@ -189,6 +211,7 @@ def _dead_row(text: str, version: dict[str, Any], family: Any, rng: np.random.Ge
         "stored": stored,
         "overwritten": ended,
         "question": question,
+        "family": family.name,
     }
 
 

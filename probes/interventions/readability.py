@@ -1,8 +1,9 @@
 """Whether a value can be read where it is patched: a linear probe at every layer and role, beside what needs no model.
 
-Programs of other skeletons than the pairs' are cut as the pairs are; the probe is a discriminant classifier of the
-value at the model's activation (`probes.solvers.linear`). Beside it stand the same probe on the untrained twin, the
-same on the position and the last tokens, and a network on these. Rows are split by skeleton.
+Programs of the validation split are cut as pairs are. No pair that is drawn has the skeleton of such a program, though
+prompts cut from them may be alike; pairs of one's own may share it. The probe is a discriminant classifier of the value
+at the model's activation (`probes.solvers.linear`). Beside it stand the same probe on the untrained twin, the same on
+the position and the last tokens, and a network on these. Rows are split by the skeleton of their prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
 from cadmus.states.provenance import ROLES, provenance
 from cadmus.statistics import simultaneous
-from cadmus.statistics.clustered import MIN_CLUSTERS, interval_columns
+from cadmus.statistics.clustered import MIN_CLUSTERS
 from probes.controls.input_network import BEFORE, Output, TokenBaseline, window
 from probes.interventions import engine
 from probes.interventions.cells import site_of
@@ -109,8 +110,8 @@ def readability(
     Columns: `layer`, `role`, `programs` (that score), `classes`; the share of values that are read right, with
     intervals: `accuracy` (of the model), `untrained` (of the twin), `input_linear` and `input_network` (of the position
     and the last 8 tokens); `beyond_low`, `beyond_all_low`: the least simultaneous lower bound of the accuracy minus
-    that of the probe's own controls, and of all; `readable`, `read`: whether these are above 0.05, None where there are
-    too few programs; `note`.
+    that of the probe's own controls, and of all; `beyond_high`, `beyond_all_high`: the least upper bound of the same;
+    `readable`, `read`: whether the lower bounds are above 0.05, None where there are too few programs; `note`.
     """
     progress("readability", 0.0, "programs")
     data = values_of(variable, mixture, programs, seed)
@@ -232,8 +233,7 @@ def _table(
         "classes": [len(_classes(data, data.positions[role] >= 0)) for _, role in cells],
     }
     for name in COLUMNS:
-        shares = simultaneous.shares(correct[name], mask, data.skeletons, data.skeletons)
-        columns |= interval_columns(name, *map(list, zip(*((s.estimate, s.low, s.high) for s in shares))))
+        columns |= simultaneous.share_columns(name, correct[name], mask, data.skeletons, data.skeletons)
     controls = COLUMNS[1:]
     differences = np.stack([correct["accuracy"].astype(float) - correct[name] for name in controls])
     bounds = simultaneous.two_way(
@@ -244,7 +244,9 @@ def _table(
         seed=seed,
     )
     low = bounds.low.reshape(len(controls), len(cells))
+    high = bounds.high.reshape(len(controls), len(cells))
     columns["beyond_low"], columns["beyond_all_low"] = low[:2].min(0), low.min(0)
+    columns["beyond_high"], columns["beyond_all_high"] = high[:2].min(0), high.min(0)
     for flag, name in (("readable", "beyond_low"), ("read", "beyond_all_low")):
         columns[flag] = [None if problem else bool(b > THRESHOLD) for b, problem in zip(columns[name], problems)]
     return pd.DataFrame({**columns, "note": problems}).astype({"readable": object, "read": object})

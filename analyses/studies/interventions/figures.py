@@ -105,10 +105,9 @@ def _verdicts(ax: Axes, table: pd.DataFrame, y: np.ndarray) -> None:
 
 def _mark(row: dict, word: str) -> str:
     """`●` where the word is claimed, `○` where it is surely not, `–` where it is open."""
-    if word == "used":
-        return {"used": YES, "unused": NO}.get(row["use"], UNDECIDED)
-    claimed = row["reading"] == "read" if word == "read" else row["reading"] in ("read", "readable")
-    return YES if claimed else NO
+    column = {"used": "use", "read": "reading", "readable": "is_readable"}[word]
+    known = {"used": YES, "read": YES, "yes": YES, "unused": NO, "unread": NO, "no": NO}
+    return known.get(row[column], UNDECIDED)
 
 
 # --- a variable's maps -----------------------------------------------------------------------------------------------

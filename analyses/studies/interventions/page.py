@@ -13,7 +13,7 @@ from analyses.reporting import report
 from analyses.studies.interventions import figures, route_sections, study, words
 from analyses.studies.interventions.study import InterventionsConfig, InterventionsResults, ModelResults
 from analyses.studies.interventions.summary import notes, other_stratum, reading, sentence, summary
-from analyses.studies.interventions.tables import in_models, of_stratum, verdict_table
+from analyses.studies.interventions.tables import in_models, of_stratum, untested_rows, verdict_table, with_untested
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress, no_progress
 
@@ -91,13 +91,13 @@ def _findings(model: ModelResults, config: InterventionsConfig) -> report.Sectio
             "This is a quick look: few pairs and cells, so that much stays undecided that a full run decides."
         )
     if model.untested:
-        names = words.listed([words.variable(name) for name in model.untested])
-        remarks.append(f"Not tested, since the model was trained on no programs that have them: {names}.")
+        parts = [f"{words.variable(name)} ({reason})" for name, reason in model.untested.items()]
+        remarks.append(f"Not tested: {'; '.join(parts)}.")
     literal = [words.variable(row.variable) for row in table.itertuples() if row.stratum == "literal"]
     if literal:
         remarks.append(
             f"In all counting pairs of {words.listed(literal)} the value is written as a digit: exchanging it where it "
-            "stands moves the input itself, so that it is left out of the statement above."
+            "stands moves the input itself, so that the opening paragraph leaves it out where others are computed."
         )
     return report.Section(
         "findings",
@@ -108,10 +108,10 @@ def _findings(model: ModelResults, config: InterventionsConfig) -> report.Sectio
         "untrained twin and on the input alone. Right: the share of counting pairs whose answer an exchange of the "
         "value moves to the one that the machine asks for, where it does so best, beside the best control on the "
         "same pairs and chance (how often another pair's completion would do). Bars: 95 % intervals. The words at "
-        f"the right follow from the bounds: {figures.YES} claimed, {figures.NO} not claimed (of use: surely absent), "
-        f"{figures.UNDECIDED} undecided.",
-        table=table,
-        display_table=verdict_table(table),
+        f"the right follow from the bounds: {figures.YES} claimed, {figures.NO} surely absent (the upper bound "
+        f"is below 0.05 wherever it was tested), {figures.UNDECIDED} undecided.",
+        table=with_untested(table, model.untested),
+        display_table=pd.concat([verdict_table(table), untested_rows(model.untested)], ignore_index=True).fillna(""),
     )
 
 
@@ -185,7 +185,8 @@ def _whole_tables(model: ModelResults) -> Iterator[report.Section]:
         "effects", "Every exchange", "Minimal and shifted pairs too, which claim nothing.", model.tables.effects
     )
     yield _table("readable", "Every probe", "What a linear probe reads at each block and role.", model.tables.readable)
-    yield _table("experiments", "The experiments' own summaries", "A row a variable.", model.tables.summary)
+    text = "A row per variable and stratum, of the verdicts above: Holm's correction goes over all variables."
+    yield _table("experiments", "Every summary", text, model.tables.summary)
 
 
 def _table(name: str, title: str, text: str, table: pd.DataFrame) -> report.Section:

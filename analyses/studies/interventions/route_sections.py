@@ -117,13 +117,15 @@ def _mechanism(table: pd.DataFrame) -> report.Section:
 
 def _persistence(table: pd.DataFrame) -> report.Section:
     single = table[table["span"] == "single"]
+    single = single.assign(variable=single["variable"] + ", " + single["stratum"])
     return report.Section(
         "persistence",
         "For how long",
         (
             "How often the answer is moved, by the number of tokens between the exchange and the decision, each role "
-            "at the block where most exchanges succeed. Distances differ between programs and not within one, so "
-            "that what else differs between them may play a part.",
+            "at the block where most exchanges succeed in one half of the skeletons; the other half is shown. "
+            "Distances differ between programs and not within one, so that what else differs between them may play a "
+            "part.",
         ),
         figure=route_figures.persistence(single) if len(single) else None,
         caption="Bars: 95 % intervals over skeletons. Axis: the least number of tokens of each group.",

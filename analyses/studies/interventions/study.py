@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+import cadmus
 from analyses.studies.interventions import tables
 from cadmus import DEFAULT_MODEL
 from cadmus.programs.mixture import Mixture
@@ -25,11 +26,12 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training import checkpoint
 from probes.controls.untrained import untrained_twin
 from probes.interventions import experiment
-from probes.interventions.experiment import Experiment
+from probes.interventions.experiment import Experiment, TooFewPairs
 from probes.interventions.pair_variables import named
 
 VARIABLES = ("reg", "stack.0", "stack.1", "compare.first", "compare.second", "sequence", "argument")
 STAGES = ("pairs", "interchange", "controls", "readability", "dead values", "attention", "knock-outs", "edits")
+NOT_TRAINED = "the model was trained on no programs that have it"
 MIN_PAIRS = 20
 EXPERIMENTS = "experiments"  # the folder beside the page in which they are saved
 
@@ -50,7 +52,7 @@ class InterventionsConfig:
     quick: bool = False
     """Fewer pairs and cells, for a look."""
     full: bool = False
-    """Subspaces, paths and attribution too."""
+    """All spans of roles, controls in every cell, all kinds of edges on all pairs, and paths between heads."""
     device: str = "auto"
     """`cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one."""
 
@@ -86,8 +88,9 @@ class ModelResults:
     """The tables of all variables."""
     headlines: pd.DataFrame
     """A row per variable: what is found of it (`tables.headlines`)."""
-    untested: tuple[str, ...]
-    """The variables of `VARIABLES` whose programs the model was not trained on."""
+    untested: Mapping[str, str]
+    """Why variables of `VARIABLES` were not tested: the model was not trained on their programs, or too few pairs were
+    found of one that was not named."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def run(
 
     folder: of a page of this study; its finished experiments of the same fingerprint are read, new ones saved there.
     None: nothing is saved. Raises ValueError for a variable that a model's mixture has no programs of, before any work
-    is done, and where too few pairs are found.
+    is done, and where too few pairs are found of one that is named, or of all.
     """
     checkpoints = [checkpoint.load(run) for run in config.runs]
     for name, trained in zip(config.names, checkpoints, strict=True):
@@ -131,6 +134,7 @@ def _test(
     model = trained.model.to(resolve_device(config.device)).eval()
     twin = untrained_twin(model, trained.seed)
     present = _present(trained.mixture)
+    untested = {} if config.variables else {v: NOT_TRAINED for v in VARIABLES if v not in present}
     experiments = {}
     for variable in config.variables or present:
         place = None if folder is None else Path(folder) / EXPERIMENTS / f"{variable}-{key(config, trained, variable)}"
@@ -138,25 +142,33 @@ def _test(
         result = _load(place)
         start = time.monotonic()
         if result is None:
-            result = experiment.test(
-                model,
-                variable,
-                mixture=trained.mixture,
-                pairs=config.pairs,
-                seed=config.seed,
-                untrained=twin,
-                quick=config.quick,
-                full=config.full,
-                progress=_one_bar(progress, stage),
-            )
+            try:
+                result = experiment.test(
+                    model,
+                    variable,
+                    mixture=trained.mixture,
+                    pairs=config.pairs,
+                    seed=config.seed,
+                    untrained=twin,
+                    quick=config.quick,
+                    full=config.full,
+                    progress=_one_bar(progress, stage),
+                )
+            except TooFewPairs as error:
+                if config.variables:
+                    raise
+                untested[variable] = str(error)
+                progress(stage, 1.0, "too few pairs")
+                continue
             if place is not None:
                 result.save(place)
             progress(stage, 1.0, f"{time.monotonic() - start:.0f} s")
         else:
             progress(stage, 1.0, "read from an earlier run")
         experiments[variable] = result
+    if not experiments:
+        raise TooFewPairs(f"{name}: too few pairs of every variable; {next(iter(untested.values()))}")
     frames = tables.Tables.of(experiments)
-    untested = () if config.variables else tuple(v for v in VARIABLES if v not in present)
     return ModelResults(name, trained, frames, tables.headlines(frames), untested)
 
 
@@ -223,9 +235,17 @@ def key(config: InterventionsConfig, trained: checkpoint.Checkpoint, variable: s
 def _code() -> str:
     """The SHA-256 of the modules that make an experiment."""
     digest = hashlib.sha256()
-    for path in sorted(Path(experiment.__file__).parent.glob("*.py")):
+    for path in _sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _sources() -> list[Path]:
+    """The modules that make an experiment: interventions, and what they compute by."""
+    probes, package = Path(experiment.__file__).parents[1], Path(cadmus.__file__).parent
+    folders = [probes / name for name in ("interventions", "solvers", "controls")]
+    folders += [package / name for name in ("statistics", "states", "machine")]
+    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
 def _load(place: Path | None) -> Experiment | None:

@@ -70,10 +70,14 @@ def _readings(used: pd.DataFrame) -> str:
         if names:
             subject = _all(len(used)) if len(names) == len(used) else words.listed(names)
             parts.append(f"{subject} {_be(names)} also {phrase} by a linear probe")
-    unread = [words.variable(name) for name in used["variable"][used["reading"] == ""]]
+    unread = [words.variable(name) for name in used["variable"][used["reading"] == "unread"]]
     if unread:
         subject = _all(len(used)) if len(unread) == len(used) else words.listed(unread)
         parts.append(f"{subject} {_be(unread)} used, yet no linear probe reads {_them(unread)}")
+    unknown = [words.variable(name) for name in used["variable"][used["reading"] == ""]]
+    if unknown:
+        subject = _all(len(used)) if len(unknown) == len(used) else words.listed(unknown)
+        parts.append(f"whether a linear probe reads {subject} is undecided")
     return f"{words.capital('; '.join(parts))}." if parts else ""
 
 
@@ -90,7 +94,7 @@ def _several(results: InterventionsResults) -> str:
     for variable in headline_rows(results.models[0].headlines)["variable"]:
         uses = [_use(model, variable) for model in results.models]
         counts.append(f"{words.variable(variable)} in {sum(use == 'used' for use in uses)}")
-    return f"Of the {words.count(n)} models compared here, the use is found of {words.listed(counts)}."
+    return f"Across the {words.count(n)} models, use is found for {words.listed(counts)}."
 
 
 def _use(model: ModelResults, variable: str) -> str:
@@ -125,6 +129,11 @@ def sentence(row: Mapping[str, Any]) -> str:
             f"The model does not use {name} in these programs: no exchange, at any block or role, moves the answer "
             f"surely by 0.05 more than its controls; the greatest d is {_d(row)} on {row['pairs']:,} counting pairs."
         )
+    if row.get("only_input"):
+        return (
+            f"Exchanging {name} {where}, moves the answer in {_moved(row)} (d = {_d(row)}); its digit stands there, so "
+            "that the exchange moves the input itself, and nothing is claimed of what the model does with the value."
+        )
     why = ""
     if row["d_low"] > THRESHOLD:
         why = "; this would count for a variable alone, yet not after Holm's correction over all that are tested"
@@ -137,11 +146,11 @@ def sentence(row: Mapping[str, Any]) -> str:
 def other_stratum(row: Mapping[str, Any]) -> str:
     """The same of the pairs in which the value is written as a digit, beside a headline of computed ones; row: of
     `tables.of_stratum`. Empty where nothing is used there."""
-    if row["use"] != "used":
+    if row["use"] != "used" and not row.get("only_input"):
         return ""
     where = words.place(row["layer"], row["role"], row["span"])
     moves = f"In pairs in which it is written as a digit, the exchange {where}, moves the answer in {_moved(row)}"
-    input_moves = "; there it moves the input itself" if row["role"] == "arose" else ""
+    input_moves = "; there it moves the input itself" if row.get("only_input") else ""
     return f"{moves} (d = {_d(row)}){input_moves}."
 
 
@@ -157,6 +166,7 @@ def reading(row: Mapping[str, Any]) -> str:
     claim = {
         "read": "which is surely beyond all of these",
         "readable": "which is surely beyond the first two, linear as well, and not beyond the network",
+        "unread": "which is surely no more than 0.05 beyond all of these, as everywhere",
         "": "which is not surely beyond these",
     }[row["reading"]]
     score = report.with_interval(row["score"], row["score_low"], row["score_high"])
@@ -193,7 +203,7 @@ def _moved(row: Mapping[str, Any]) -> str:
     """`0.85 [0.80, 0.88] of 273 counting pairs, against 0.06 [0.03, 0.10] with a source of the same value`."""
     moved = report.with_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
     if pd.isna(row["control_score"]):
-        return f"{moved} of {row['pairs']:,} counting pairs, too few for the controls to be run"
+        return f"{moved} of {row['pairs']:,} counting pairs, too few successes for the controls to be run"
     control = report.with_interval(row["control_score"], row["control_score_low"], row["control_score_high"])
     return f"{moved} of {row['pairs']:,} counting pairs, against {control} {words.control(row['control'])}"
 

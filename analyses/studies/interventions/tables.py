@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.interventions import words
+from cadmus.statistics.clustered import MIN_CLUSTERS
+from probes.interventions.effects import THRESHOLD
+from probes.interventions.experiment_tables import moves_input, summary_of
 from probes.interventions.verdicts import by_variable, verdicts
 
 _FLAGS = {"readable", "read"}  # True, False, or None where nothing can be said
@@ -37,16 +40,19 @@ class Tables:
     dead: pd.DataFrame
     """A row per variable, layer and role: what an exchange of a dead value moves."""
     summary: pd.DataFrame
-    """A row per variable and stratum: the experiment's own summary."""
+    """A row per variable and stratum: `Experiment.summary`, of the verdicts above."""
 
     @classmethod
     def of(cls, experiments: Mapping[str, Any]) -> Tables:
         """The tables of experiments by variable (`probes.interventions.experiment.Experiment`), one below the other.
 
-        Verdicts are given anew: Holm's correction goes over all variables that are tested together.
+        Verdicts are given anew, and summaries with them: Holm's correction goes over all variables that are tested
+        together.
         """
         frames = {column.name: _joined(column.name, experiments) for column in fields(cls)}
-        return cls(**{**frames, "verdicts": verdicts(frames["effects"])})
+        tables = cls(**{**frames, "verdicts": verdicts(frames["effects"])})
+        summaries = [_summary(tables.only(variable)) for variable in tables.variables]
+        return replace(tables, summary=pd.concat(summaries, ignore_index=True))
 
     @property
     def variables(self) -> list[str]:
@@ -56,6 +62,12 @@ class Tables:
     def only(self, variable: str) -> Tables:
         """The rows of one variable."""
         return Tables(**{column.name: _of(getattr(self, column.name), variable) for column in fields(self)})
+
+
+def _summary(tables: Tables) -> pd.DataFrame:
+    """The summary of one variable anew; its routes, which no correction touches, as they stand in the old one."""
+    old = tables.summary.iloc[0] if len(tables.summary) else pd.Series(dtype=object)
+    return summary_of(tables.verdicts, tables.readable, _text(old, "mechanism"), _text(old, "heads"))
 
 
 def _joined(name: str, experiments: Mapping[str, Any]) -> pd.DataFrame:
@@ -84,18 +96,22 @@ def _of(table: pd.DataFrame, variable: str) -> pd.DataFrame:
 
 
 def stratum(rows: pd.DataFrame) -> str:
-    """The stratum that a variable's headline is of: values that arise by computation where there are enough pairs of
-    them to claim anything, else all that there are."""
+    """The stratum that a variable's headline is of: values that arise by computation where enough pairs of them count
+    to claim anything (30), or where there are no others; else those that are written as digits."""
     pairs = rows.groupby("stratum")["pairs"].max()
-    return "computed" if pairs.get("computed", 0) > 0 or "literal" not in pairs else "literal"
+    return "computed" if pairs.get("computed", 0) >= MIN_CLUSTERS or "literal" not in pairs else "literal"
 
 
 def headline_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of verdicts that stand in a variable's map: of its headline's stratum, each edited at a single role."""
+    """The rows of verdicts that stand in a variable's map: of its headline's stratum, each edited at a single role.
+
+    Where a literal's digit stands the input itself moves: what is used there is undecided on the map.
+    """
     parts = [
         rows[(rows["stratum"] == stratum(rows)) & (rows["span"] == "single")]
         for _, rows in table.groupby("variable", sort=False)
     ]
+    parts = [rows.assign(verdict=rows["verdict"].mask(_only_input(rows), "undecided")) for rows in parts]
     return pd.concat(parts, ignore_index=True) if parts else table.iloc[:0]
 
 
@@ -126,16 +142,28 @@ def _headline(tables: Tables) -> dict[str, Any]:
     }
 
 
+def _only_input(cells: pd.DataFrame) -> pd.Series:
+    """Which rows of verdicts are used, yet by an exchange that moves the input."""
+    return (cells["verdict"] == "used") & moves_input(cells)
+
+
 def of_stratum(rows: pd.DataFrame, name: str) -> dict[str, Any]:
     """What the verdicts of one variable say of a stratum: `use`, `spent`, `reason`, the strongest cell with its
-    numbers, and how many pairs count."""
+    numbers, and how many pairs count.
+
+    `only_input`: the answer is moved, yet only where a literal's digit stands, so that the use is undecided.
+    """
     cells = rows[rows["stratum"] == name]
-    word = by_variable(cells).iloc[0]
+    word = by_variable(cells).iloc[0].to_dict()
     row = strongest_cell(cells)
+    only_input = word["verdict"] == "used" and not ((cells["verdict"] == "used") & ~moves_input(cells)).any()
+    if only_input:
+        word |= {"verdict": "undecided", "reason": "moved only where its digit stands, which moves the input itself"}
     return {
         "variable": rows["variable"].iloc[0],
         "stratum": name,
         "use": word["verdict"],
+        "only_input": only_input,
         "spent": bool((cells["verdict"] == "spent").any()),
         "reason": word["reason"],
         **({} if row is None else _cell_columns(row)),
@@ -148,13 +176,13 @@ def strongest_cell(cells: pd.DataFrame) -> pd.Series | None:
     """The used cell of the greatest d, edited at a single role where one is; of all claimed cells where none is used;
     None where nothing was measured.
 
-    Of values that are written as digits a cell other than where they arise goes first: there the input itself moves.
+    Of values that are written as digits cells without the digit go first: there the input itself moves.
     """
     claimed = cells[cells["claimed"].astype(bool) & cells["d"].notna()]
     used = claimed[claimed["verdict"] == "used"]
-    single = used[used["span"] == "single"]
-    moved_on = single[(single["stratum"] == "computed") | (single["role"] != "arose")]
-    rows = next((part for part in (moved_on, single, used, claimed) if len(part)), None)
+    onward = used[~moves_input(used)]
+    parts = [part for rows in (onward, used) for part in (rows[rows["span"] == "single"], rows)]
+    rows = next((part for part in (*parts, claimed) if len(part)), None)
     return None if rows is None else rows.loc[rows["d"].idxmax()]
 
 
@@ -179,18 +207,33 @@ def with_beyond(readable: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reading(readable: pd.DataFrame) -> dict[str, Any]:
-    """What the probes claim of a variable, and the cell of the greatest bound that says so."""
-    empty = {"reading": "", "probe_layer": np.nan, "probe_role": "", "score": np.nan}
+    """What the probes claim of a variable, and the cell of the greatest bound that says so.
+
+    `reading`: "read", "readable"; "unread", where some cell was tested and the upper bound beyond all controls is below
+    0.05 in every one that was; "" where that is undecided. `is_readable`: "yes", "no" (the same of the bound beyond the
+    controls of the probe's own class) or "undecided".
+    """
+    empty = {"reading": "", "is_readable": "undecided", "probe_layer": np.nan, "probe_role": "", "score": np.nan}
     measured = readable[readable["accuracy"].notna()] if len(readable) else readable
     if measured.empty:
         return empty
     claims = {word: measured[measured[word].eq(True)] for word in ("read", "readable")}
     reading = next((word for word, rows in claims.items() if len(rows)), "")
     rows = claims[reading] if reading else measured
+    is_readable = "yes" if reading else "no" if _surely_absent(measured, "readable") else "undecided"
+    reading = "unread" if not reading and _surely_absent(measured, "read") else reading
     row = rows.loc[rows["beyond_all_low" if reading == "read" else "beyond_low"].fillna(-2).idxmax()]
     scores = {f"score{end}": row[f"accuracy{end}"] for end in ("", "_low", "_high")}
     controls = {name: row[name] for name in ("untrained", "input_linear", "input_network")}
-    return {"reading": reading, "probe_layer": row["layer"], "probe_role": row["role"], **scores, **controls}
+    place = {"probe_layer": row["layer"], "probe_role": row["role"]}
+    return {"reading": reading, "is_readable": is_readable, **place, **scores, **controls}
+
+
+def _surely_absent(measured: pd.DataFrame, word: str) -> bool:
+    """Whether the upper bound of what a word is about is below 0.05 in every cell that was tested, and some was."""
+    tested = measured[measured[word].notna()]
+    name = {"readable": "beyond_high", "read": "beyond_all_high"}[word]
+    return len(tested) > 0 and name in tested and bool((tested[name] < THRESHOLD).all())
 
 
 def _text(row: pd.Series, name: str) -> str:
@@ -228,12 +271,12 @@ def _flag(table: pd.DataFrame, name: str) -> pd.Series:
 def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `headlines`, formatted for reading: variable, readable, read, used, where, by which heads,
     mechanism, moved, best control, counting pairs."""
-    yes = {True: "yes", False: "no"}
+    reads = {"read": "yes", "unread": "no"}
     return pd.DataFrame(
         {
             "variable": table["variable"],
-            "readable": [yes[word in ("read", "readable")] for word in table["reading"]],
-            "read": [yes[word == "read"] for word in table["reading"]],
+            "readable": table["is_readable"],
+            "read": [reads.get(word, "undecided") for word in table["reading"]],
             "used": table["use"].map({"used": "yes", "unused": "no", "undecided": "undecided"}),
             "where": [where(row) for row in table.to_dict("records")],
             "by which heads": table["heads"].replace("", "none claimed"),
@@ -243,6 +286,22 @@ def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
             "counting pairs": [f"{row.pairs:,} of {row.candidates:,}" for row in table.itertuples()],
         }
     )
+
+
+def untested_rows(reasons: Mapping[str, str]) -> pd.DataFrame:
+    """The same rows of variables that were not tested; reasons: why, by variable."""
+    rows = [{"variable": variable, "used": "untested", "where": reason} for variable, reason in reasons.items()]
+    return pd.DataFrame(rows, columns=["variable", "used", "where"])
+
+
+def with_untested(table: pd.DataFrame, reasons: Mapping[str, str]) -> pd.DataFrame:
+    """A table of `headlines` with a row for each variable that was not tested: `use` and `finding` say so, `reason`
+    why."""
+    rows = [
+        {"variable": variable, "use": "untested", "finding": "untested", "reason": why}
+        for variable, why in reasons.items()
+    ]
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True) if rows else table
 
 
 def where(row: Mapping[str, Any]) -> str:

@@ -66,18 +66,21 @@ def mechanism(word: str, is_loaded: bool) -> str:
 def finding(reading: str, use: str, spent: bool = False) -> str:
     """What is found of a variable, in two or three words.
 
-    reading: "read", "readable" or ""; use: "used", "unused" or "undecided"; spent: it is still readable where it is no
-    longer used. Raises KeyError for other words.
+    reading: "read", "readable", "unread" or "" (undecided); use: "used", "unused" or "undecided"; spent: it is still
+    readable where it is no longer used. Raises KeyError for other words.
     """
     words = {
         ("read", "used"): "read and used",
         ("readable", "used"): "readable and used",
-        ("", "used"): "used, not read",
+        ("unread", "used"): "used, not read",
+        ("", "used"): "used, reading undecided",
         ("read", "unused"): "read, not used",
         ("readable", "unused"): "readable, not used",
-        ("", "unused"): "neither read nor used",
+        ("unread", "unused"): "neither read nor used",
+        ("", "unused"): "not used, reading undecided",
         ("read", "undecided"): "read, use undecided",
         ("readable", "undecided"): "readable, use undecided",
+        ("unread", "undecided"): "not read, use undecided",
         ("", "undecided"): "undecided",
     }[reading, use]
     return f"{words}; later spent" if spent and use == "used" else words

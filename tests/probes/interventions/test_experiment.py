@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,15 +16,20 @@ from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.programs import mixture
 from cadmus.runtime.artifacts import ArtifactError
+from probes.controls.untrained import untrained_twin
 from probes.interventions import conditions, counterfactuals, experiment
+from probes.interventions import persistence as persistence_module
 from probes.interventions import readability as readability_module
 from probes.interventions.cells import ALIVE, Place, Spot, first_attending, is_input_change, layers_of, spots_of
 from probes.interventions.conditions import Laboratory, through_answer
+from probes.interventions.effects import effects
 from probes.interventions.experiment import Experiment
+from probes.interventions.experiment_tables import effects_of, of_what_is_known, outcomes_of
 from probes.interventions.pair_variables import VARIABLES, named
 from probes.interventions.pairs import Pairs
-from probes.interventions.persistence import dead_values
+from probes.interventions.persistence import dead_values, halves, persistence
 from probes.interventions.readability import readability, values_of
+from tests.probes.interventions.planted_outcomes import planted
 
 MIXTURE = mixture.load("default")
 SMALL = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=64)
@@ -155,6 +161,72 @@ def test_stages_give_what_whole_completions_give() -> None:
     assert not measured.success["interchange"][~wanted].any()
 
 
+@cache
+def measured_some() -> tuple[Laboratory, conditions.Measured]:
+    """The shipped model on pairs some of which lack a third value's source; none has one of the same value."""
+    pairs = pairs_of("compare.first", 40)
+    third = pairs.pairs["third_value"].where(np.arange(len(pairs)) % 3 > 0, "")
+    pairs = replace(pairs, pairs=pairs.pairs.assign(third_value=third, same_value=""))
+    places = [Place.of(pairs, spot) for spot in spots_of(pairs, None, False)]
+    lab = Laboratory(shipped(), untrained_twin(shipped(), 0), pairs, places, [2, 3], 0)
+    return lab, lab.measure(True)
+
+
+def test_a_pair_without_a_source_has_no_part_in_that_control() -> None:
+    lab, measured = measured_some()
+    unread = pd.DataFrame(columns=["layer", "role", "readable"])
+    outcomes, known = outcomes_of(lab, measured, named("compare.first"), unread)
+    table = effects_of(outcomes, known, lab, measured, 0)
+    has = (lab.pairs.pairs["third_value"] != "").to_numpy()
+    (row,) = np.flatnonzero((table["layer"] == 3) & (table["role"] == "arose") & (table["span"] == "single"))
+    mine = outcomes.counting[row] & has
+    assert 0 < mine.sum() < outcomes.counting[row].sum()
+    third = measured.success["third_value"][1, 0]
+    assert table["third_value"][row] == pytest.approx(third[mine].mean())
+    gained = measured.success["interchange"][1, 0].astype(float) - third
+    assert table["d"][row] <= gained[mine].mean() + 1e-12
+    assert table[["same_value", "damage"]].isna().all(axis=None)
+    assert (table["best_control"] != "same_value").all()
+    assert table["d"].notna().any()
+    assert not measured.success["same_value"].any()
+    written = conditions.profile_table(measured).groupby("condition")["texts"].sum()
+    assert written["third_value"] > 0
+    assert written["same_value"] == 0
+
+
+def test_chance_and_the_positive_control_are_of_the_pairs_that_have_them() -> None:
+    outcomes = planted(rates={}, positive=0.0)
+    possible = np.arange(300) % 2 == 0
+    outcomes = replace(outcomes, positive=possible, chance=np.where(possible, 0.4, 0.0))
+    before = effects(outcomes, resamples=50)
+    table = of_what_is_known(before, outcomes, {"positive": possible, "chance": np.zeros(300, bool)})
+    assert before["positive"].max() < 0.7
+    assert (table["positive"] == 1).all()
+    assert (table["positive_low"] > 0.9).all()
+    assert table[["chance", "chance_low", "chance_high"]].isna().all(axis=None)
+    pd.testing.assert_frame_equal(table.filter(["d", "d_low", "p_above"]), before.filter(["d", "d_low", "p_above"]))
+
+
+def test_layers_are_chosen_and_scored_on_other_skeletons() -> None:
+    lab, measured = measured_some()
+    names = [lab.pairs.pairs[name] for name in ("base_skeleton", "source_skeleton")]
+    chosen, scored = halves(*names, lab.seed)
+    assert chosen.any()
+    assert scored.any()
+    assert not {name for each in names for name in each[chosen]} & {name for each in names for name in each[scored]}
+    table = persistence(lab, measured)
+    assert len(table)
+    strata = lab.pairs.pairs["stratum"].to_numpy()
+    places = {(place.spot.role, place.spot.span): number for number, place in enumerate(lab.places)}
+    for (stratum, role, span, layer), rows in table.groupby(["stratum", "role", "span", "layer"]):
+        mine = measured.counts[places[role, span]] & (strata == stratum)
+        success = measured.success["interchange"][:, places[role, span]]
+        assert layer == lab.layers[success[:, mine & chosen].sum(1).argmax()]
+        assert rows["pairs"].sum() == (mine & scored).sum()
+        moved = (rows["accuracy"] * rows["pairs"]).sum()
+        assert moved == pytest.approx(success[lab.layers.index(layer), mine & scored].sum())
+
+
 # --- readability -----------------------------------------------------------------------------------------------------
 
 
@@ -213,16 +285,27 @@ def test_a_model_that_completes_nothing_has_marked_rows() -> None:
 
 
 def test_experiments_are_saved_and_loaded(tmp_path: Path) -> None:
-    result = of_nothing()
+    tables = {
+        name: pd.DataFrame({"layer": [0, 1], "role": ["arose", "stored"], name: [0.5, np.nan]})
+        for name in ("persistence", "dead", "heads", "edges", "mechanism", "knockouts", "paths")
+    }
+    flags = of_nothing().readable.assign(read=[None, True, False, *of_nothing().readable["read"].iloc[3:]])
+    result = replace(of_nothing(), readable=flags.astype({"read": object}), **tables)
     folder = result.save(tmp_path / "a")
     again = Experiment.load(folder, result.about["fingerprint"])
-    for name in ("effects", "verdicts", "summary", "readable", "persistence"):
+    assert len(again.attention)
+    for name in experiment._TABLES:
         mine, other = getattr(result, name), getattr(again, name)
         assert list(mine) == list(other)
-        assert len(mine) == len(other)
         for column in mine:
-            if column not in ("readable", "read"):
-                pd.testing.assert_series_equal(mine[column], other[column], check_dtype=False)
+            expected = mine[column]
+            if column in ("readable", "read") and name != "summary":
+                assert {type(flag) for flag in other[column]} <= {bool, type(None)}  # True, False or None again
+            if expected.dtype == object:  # what is missing is None there
+                expected = pd.Series(
+                    [None if pd.isna(entry) else entry for entry in expected], dtype=object, name=column
+                )
+            pd.testing.assert_series_equal(expected, other[column], check_dtype=False)
     pd.testing.assert_frame_equal(result.pairs.pairs, again.pairs.pairs)
     assert again.about == result.about
     assert again.variable == "compare.first"
@@ -266,8 +349,16 @@ def test_dead_values_of_an_untrained_model_are_marked() -> None:
     table = dead_values(untrained(), named("reg.a"), MIXTURE, [0, 1], pairs=4)
     assert table is not None
     assert set(table["role"]) == {"arose", "stored", "overwritten"}
-    assert (table["note"] != "").all() or (table["pairs"] > 0).all()
+    assert (table["pairs"] == 0).all()
+    assert (table["note"] == "the model answers none of these programs right, so nothing can be said").all()
+    assert table[["changed", "wrong", "by_dead"]].isna().all(axis=None)
     assert dead_values(untrained(), named("compare.first"), MIXTURE, [0]) is None
+
+
+def test_dead_values_are_of_all_families_alike() -> None:
+    families = [family for name in ("register", "random") for family in MIXTURE.families if family.name == name]
+    prompts = persistence_module._dead(families, MIXTURE, ["a", "b", "c", "d"], 2, 0)
+    assert set(prompts["family"]) == {"register", "random"}
 
 
 @pytest.mark.slow

@@ -68,6 +68,8 @@ def _probe(variable: str, layer: int, role: str, reads: bool, rng: np.random.Gen
         "input_network": 0.4,
         "beyond_low": score - 0.4,
         "beyond_all_low": score - 0.45,
+        "beyond_high": score - 0.36 if variable != "sequence" else score,  # of sequence too little is known
+        "beyond_all_high": score - 0.41 if variable != "sequence" else score,
         "readable": reads,
         "read": reads and layer > 2,
     }

@@ -12,7 +12,7 @@ from analyses.cli import main
 from analyses.reporting.report import with_interval
 from analyses.studies.interventions import page, study
 from analyses.studies.interventions.study import InterventionsConfig
-from cadmus.programs.families import Equality
+from cadmus.programs.families import Compare, Equality, Register
 from cadmus.programs.mixture import Component, Mixture
 from cadmus.training import checkpoint
 from tests.studies import MICRO, save_untrained
@@ -82,6 +82,27 @@ def test_the_command_of_a_page_is_the_one_that_makes_it() -> None:
     assert page.command(config) == expected
 
 
+def test_the_key_covers_what_an_experiment_computes_by() -> None:
+    names = {f"{path.parent.name}/{path.name}" for path in study._sources()}
+    assert names >= {
+        "interventions/experiment.py",
+        "solvers/linear.py",
+        "controls/untrained.py",
+        "statistics/simultaneous.py",
+        "states/provenance.py",
+        "machine/oracle.py",
+    }
+
+
+def test_the_help_of_full_says_what_it_does(capsys) -> None:
+    assert main(["intervene", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert (
+        "All spans of roles, controls in every cell, all kinds of edges on all pairs, and paths between heads" in text
+    )
+    assert "ubspace" not in text
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -113,10 +134,29 @@ def test_the_page_agrees_with_its_tables(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_variable_of_too_few_pairs_becomes_a_row_unless_it_is_named(tmp_path, capsys) -> None:
+    mixture = Mixture("m", (Component(Compare()), Component(Register(low=0, high=0))))
+    run = save_untrained(tmp_path / "run", mixture)
+    assert main(["intervene", run, "--out", str(tmp_path / "page"), *FEW]) == 0
+    table = pd.read_parquet(tmp_path / "page" / "tables" / "findings.parquet").set_index("variable")
+    assert table.loc["reg", "use"] == "untested"
+    assert "have sources whose answers differ" in table.loc["reg", "reason"]
+    assert table.loc["argument", "reason"] == study.NOT_TRAINED
+    assert table.loc["compare.first", "use"] == "undecided"
+    text = (tmp_path / "page" / "report.md").read_text()
+    (remark,) = [line for line in text.splitlines() if line.startswith("Not tested: ")]
+    assert "the value of a register (" in remark
+    error = fails([run, "--variable", "reg", "--out", str(tmp_path / "x"), *FEW], capsys)
+    assert "have sources whose answers differ" in error
+
+
+@pytest.mark.slow
 def test_several_models_give_a_count(finished: Path) -> None:
     table = pd.read_parquet(finished / "tables" / "models.parquet")
     assert list(table["models"]) == [2, 2]
-    assert (table["used"] <= 2).all()
+    of_micro = pd.read_parquet(finished / "tables" / "findings.parquet")["use"] == "used"
+    assert list(table["used"]) == list(of_micro.astype(int))  # the other model completes nothing
+    assert list(table["cadmus-micro"].str.match("(read and |readable and )?used")) == list(of_micro)
     assert table["blank"].str.contains("undecided").all()  # completes nothing: no pair counts
 
 

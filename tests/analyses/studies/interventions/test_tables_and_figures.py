@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analyses.reporting.report import with_interval
-from analyses.studies.interventions import figures, route_figures, route_sections, summary, tables, words
+from analyses.studies.interventions import figures, route_figures, route_sections, study, summary, tables, words
 from tests.analyses.studies.interventions.planted_tables import MOVES
 from tests.analyses.studies.interventions.planted_tables import tables as planted
 
@@ -34,7 +34,9 @@ def row_of(variable: str) -> dict:
 def test_the_finding_is_what_was_planted() -> None:
     assert list(headlines()["variable"]) == ["reg", "compare.first", "sequence"]
     assert list(headlines()["use"]) == ["used", "used", "undecided"]
-    assert list(headlines()["reading"]) == ["read", "", ""]
+    assert list(headlines()["reading"]) == ["read", "unread", ""]
+    assert list(headlines()["is_readable"]) == ["yes", "no", "undecided"]
+    assert list(tables.verdict_table(headlines())["read"]) == ["yes", "no", "undecided"]
     assert list(headlines()["finding"]) == ["read and used; later spent", "used, not read", "undecided"]
     assert (row_of("reg")["layer"], row_of("reg")["role"]) == (2, "stored")
     assert (row_of("compare.first")["layer"], row_of("compare.first")["role"]) == (1, "arose")
@@ -74,6 +76,10 @@ def test_holms_correction_goes_over_the_variables_that_are_tested_together() -> 
 
     several = tables.Tables.of({name: Experiment(made().only(name)) for name in made().variables})
     pd.testing.assert_series_equal(several.verdicts["p_holm"], made().verdicts["p_holm"])
+    assert list(several.summary["variable"]) == made().variables
+    assert list(several.summary["used"]) == ["used", "used", "undecided"]
+    assert "none of 300 pairs counts" in several.summary["notes"].iloc[2]
+    assert list(tables.headlines(several)["notes"]) == list(several.summary["notes"])
     alone = tables.Tables.of({"reg": Experiment(made().only("reg"))})
     assert alone.verdicts["p_holm"].iloc[0] <= several.verdicts["p_holm"].iloc[0]
 
@@ -86,6 +92,47 @@ def test_in_how_many_models() -> None:
     assert list(table["used"]) == [2, 1, 0]
     assert list(table["read"]) == [2, 0, 0]
     assert list(table["two"]) == ["x", "x", "not tested"]
+
+
+def literal_beside(n_computed: int) -> pd.DataFrame:
+    """Verdicts of compare.first, used where it arose: of digits, and of so many pairs that are computed."""
+    cells = made().only("compare.first").verdicts
+    computed = cells.assign(pairs=n_computed, verdict="undecided")
+    return pd.concat([computed, cells.assign(stratum="literal")], ignore_index=True)
+
+
+def test_too_few_computed_pairs_carry_no_headline() -> None:
+    assert [tables.stratum(literal_beside(n)) for n in (0, 1, 29, 30)] == ["literal"] * 3 + ["computed"]
+
+
+def test_a_digit_that_moves_answers_only_where_it_stands_is_not_called_used() -> None:
+    cells = literal_beside(1)
+    digits = tables.replace(made().only("compare.first"), verdicts=cells)
+    (row,) = tables.headlines(digits).to_dict("records")
+    assert (row["use"], row["only_input"], row["role"], row["layer"]) == ("undecided", True, "arose", 1)
+    assert "used" not in row["finding"].split(",")[0]
+    assert "moves the answer in 0.80" in summary.sentence(row)
+    assert "moves the input itself" in summary.sentence(row)
+    assert " use" not in summary.sentence(row)
+    assert not (tables.headline_cells(cells)["verdict"] == "used").any()
+    onward = cells["stratum"].eq("literal") & cells["layer"].eq(2) & cells["role"].eq("stored")
+    moved_on = cells.assign(verdict=cells["verdict"].mask(onward & cells["span"].eq("single"), "used"))
+    assert tables.of_stratum(moved_on, "literal")["use"] == "used"
+    spread = cells.assign(verdict=cells["verdict"].mask(onward & cells["span"].eq("from"), "used"))
+    assert tables.of_stratum(spread, "literal")["span"] == "from"
+
+
+def test_nothing_is_said_not_to_be_read_where_nothing_was_tested() -> None:
+    untested = made().only("compare.first").readable.assign(readable=None, read=None)
+    assert tables._reading(untested)["reading"] == ""
+    assert tables._reading(untested)["is_readable"] == "undecided"
+
+
+def test_variables_that_were_not_tested_have_an_explained_row() -> None:
+    table = tables.with_untested(headlines(), {"argument": "too few pairs"})
+    assert list(table["variable"]) == [*headlines()["variable"], "argument"]
+    assert table.iloc[-1][["use", "finding", "reason"]].tolist() == ["untested", "untested", "too few pairs"]
+    assert tables.untested_rows({"argument": "too few pairs"})["where"].tolist() == ["too few pairs"]
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -131,7 +178,7 @@ def test_the_overview_shows_each_variable_with_its_numbers_and_words() -> None:
         assert row["finding"] in texts
     assert texts.count("readable ●  read ●  used ●") == 1
     assert texts.count("readable ○  read ○  used ●") == 1
-    assert texts.count("readable ○  read ○  used –") == 1
+    assert texts.count("readable –  read –  used –") == 1
 
 
 def test_marks_of_heads_are_the_claims_of_the_table() -> None:
@@ -197,7 +244,10 @@ def test_a_sentence_has_number_interval_control_and_pairs() -> None:
         in summary.reading(row)
     )
     assert f"against {controls}, which is" in summary.reading(row)
-    assert summary.reading(row_of("compare.first")).endswith("which is not surely beyond these.")
+    assert summary.reading(row_of("sequence")).endswith("which is not surely beyond these.")
+    assert summary.reading(row_of("compare.first")).endswith(
+        "surely no more than 0.05 beyond all of these, as everywhere."
+    )
 
 
 def test_what_is_undecided_or_unused_is_not_called_used() -> None:
@@ -208,12 +258,14 @@ def test_what_is_undecided_or_unused_is_not_called_used() -> None:
     assert summary.sentence({**row, "use": "unused"}).startswith("The model does not use the value of a register")
 
 
-@pytest.mark.parametrize("reading", ["read", "readable", ""])
+@pytest.mark.parametrize("reading", ["read", "readable", "unread", ""])
 @pytest.mark.parametrize("use", ["used", "unused", "undecided"])
 def test_every_finding_has_words(reading: str, use: str) -> None:
     text = words.finding(reading, use)
     assert ("not used" in text or "nor used" in text) == (use == "unused")
-    assert ("undecided" in text) == (use == "undecided")
+    assert (text == "undecided" or "use undecided" in text) == (use == "undecided")
+    assert (text == "undecided" or "reading undecided" in text) == (reading == "")
+    assert ("not read" in text or "neither read" in text) == (reading == "unread")
 
 
 def test_what_is_written_as_digits_does_not_carry_the_headline() -> None:
@@ -223,9 +275,32 @@ def test_what_is_written_as_digits_does_not_carry_the_headline() -> None:
     digits = made().only("compare.first").verdicts.assign(stratum="literal")
     row = tables.of_stratum(digits, "literal")
     assert summary.other_stratum(row).endswith("; there it moves the input itself.")
-    assert summary.other_stratum({**row, "use": "undecided"}) == ""
+    assert summary.other_stratum({**row, "use": "undecided", "only_input": False}) == ""
     on = tables.strongest_cell(made().only("reg").verdicts.assign(stratum="literal"))
     assert (on["layer"], on["role"]) == (2, "stored")
+
+
+def test_controls_that_were_not_run_are_explained() -> None:
+    assert summary._moved({**row_of("reg"), "control_score": np.nan}).endswith(
+        "too few successes for the controls to be run"
+    )
+
+
+def test_use_is_counted_across_models() -> None:
+    model = study.ModelResults("m", None, made(), headlines(), {})  # type: ignore[arg-type]
+    results = study.InterventionsResults(study.InterventionsConfig(), (model, model))
+    expected = (
+        "Across the two models, use is found for the value of a register in 2, the first number of a comparison in 2"
+    )
+    assert summary._several(results).startswith(expected)
+
+
+def test_a_reading_that_is_undecided_is_not_called_absent() -> None:
+    used = headlines()[headlines()["use"] == "used"]
+    assert "yet no linear probe reads it" in summary._readings(used)
+    undecided = summary._readings(used.assign(reading=["read", ""]))
+    assert undecided.endswith("whether a linear probe reads the first number of a comparison is undecided.")
+    assert "no linear probe" not in undecided
 
 
 def test_notes_name_the_spent_cells_of_the_map() -> None:
