@@ -17,6 +17,7 @@ _HOMES = {  # the module that each name stands in
     "MLPClassifierProbe": "probes.solvers.mlp",
     "MLPRegressorProbe": "probes.solvers.mlp",
     "Probe": "probes.solvers.custom",
+    "TokenMap": "probes.data.token_map",
 }
 __all__ = list(_HOMES)
 

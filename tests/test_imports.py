@@ -39,6 +39,7 @@ ALLOWED = {
     "probes.geometry": {"cadmus.statistics", "probes.solvers"},
     "probes.measurement": {
         "cadmus.machine",
+        "cadmus.models",
         "cadmus.runtime",
         "cadmus.states",
         "cadmus.statistics",
@@ -160,6 +161,7 @@ TORCH = {  # the rooms and modules that may load torch; nothing loads transforme
     "cadmus.runtime.threads",
     "probes.data.activations",
     "probes.data.activation_cache",
+    "probes.data.token_map",
     "probes.solvers.logistic",
     "probes.solvers.logistic_solver",
     "probes.solvers.mlp",

@@ -317,7 +317,7 @@ def _run(model: Any, tokens: Tensor, hooks: list[tuple[str, HookFn]], return_typ
     if tokens.shape[1] > model.cfg.n_ctx:
         raise ValueError(f"{tokens.shape[1]} positions, but the model has n_ctx = {model.cfg.n_ctx}")
     adapted_hooks, fired = _adapt(hooks)
-    with _turn(model), _compute_on_demand(model, [site for site, _ in hooks]):
+    with turn(model), _compute_on_demand(model, [site for site, _ in hooks]):
         logits = model.run_with_hooks(tokens, fwd_hooks=adapted_hooks, return_type="logits")
     _check_fired(hooks, fired)
     if return_type == "logits":
@@ -330,7 +330,7 @@ _turns: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDiction
 _turns_lock = threading.Lock()
 
 
-def _turn(model: Any) -> threading.RLock:
+def turn(model: Any) -> threading.RLock:
     """The lock of a model of TransformerLens: a hook set there fires in every thread, so that runs take turns."""
     with _turns_lock:
         return _turns.setdefault(model, threading.RLock())

@@ -21,6 +21,7 @@ from cadmus.models import backends
 from cadmus.models.compilation import original_model
 from cadmus.models.model import Model
 from cadmus.runtime import artifacts
+from probes.data.token_map import ModelInputs
 
 KIND = "activation cache"
 _FORM = 1  # version of the files, and of the order of their rows
@@ -33,22 +34,28 @@ Recall = Callable[[int, Compute], dict[str, np.ndarray]]
 
 
 def content(
-    model: Any, programs: np.ndarray, where: np.ndarray | None, rows_per_batch: int, precision: str
+    model: Any,
+    programs: np.ndarray,
+    where: np.ndarray | None,
+    rows_per_batch: int,
+    precision: str,
+    inputs: ModelInputs | None = None,
 ) -> dict[str, Any]:
-    """Everything that activations depend on but the site: fit for JSON, equal for equal content.
+    """Everything that activations depend on but the site: fit for JSON, equal for equal content; inputs: what a model
+    that is not ours reads for the programs.
 
     Raises ValueError for a model with hooks: its activations do not depend on its weights alone.
     """
     model = original_model(model)
-    kind = backends.backend(model)
+    kind = backends.backend(model) if inputs is None else type(model).__name__
     if _has_hooks(model):
         raise ValueError(
             f"the {type(model).__name__} has hooks set, and a cache is named by its weights only: "
             "read without cache=, or outside of the hooks"
         )
     plain = (bool, int, float, str, type(None))
-    fields = model.cfg.to_dict() if kind == "cadmus" else vars(model.cfg)
-    return {
+    fields = model.cfg.to_dict() if isinstance(model, Model) else vars(model.cfg)
+    return ({} if inputs is None else {"inputs": _inputs_digest(inputs)}) | {
         "form": _FORM,
         "model": kind,
         "cfg": {name: value for name, value in fields.items() if isinstance(value, plain) and name != "device"},
@@ -76,6 +83,11 @@ def weights_digest(model: torch.nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _inputs_digest(inputs: ModelInputs) -> str:
+    lengths = [len(ids) for ids in inputs.ids]
+    return _digest(np.concatenate([lengths, *inputs.ids, inputs.positions.ravel()]).astype(np.int64))
 
 
 def _digest(array: np.ndarray) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cadmus.machine import tokens
+from cadmus.machine import tokens, vm
 from cadmus.models import backends
 from cadmus.models.hooks import Hook, NamesFilter, never_writes
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.runtime.progress import Progress, no_progress
 from probes.data import activation_cache
 from probes.data.folds import skeleton_ids
+from probes.data.schedule import Schedule
+from probes.data.token_map import TokenMap, read_rows, sites_of
 
 _PASS_TOKENS = {"cpu": 8192, "cuda": 65536}  # that run at once, padding included
-_MAX_PADDING = 0.05  # of them
 
 
 def residual_sites(model: Any) -> list[str]:
@@ -38,7 +39,7 @@ def residual_sites(model: Any) -> list[str]:
 
 
 def batches(
-    model: Any, programs: np.ndarray, sites: Sequence[str], *, batch_size: int = 512
+    model: Any, programs: np.ndarray, sites: NamesFilter, *, batch_size: int = 512
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
     """Activations of whole programs: (rows of `programs`, {site: float32 [batch, pos, ...]}), batch after batch.
 
@@ -47,6 +48,13 @@ def batches(
     and for programs that are not such an array.
     """
     tokens.check(programs)
+    return _whole_programs(model, programs, backends.check_readable(model, sites), batch_size)
+
+
+def _whole_programs(
+    model: Any, programs: np.ndarray, sites: list[str], batch_size: int
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """`batches` of arguments that are checked."""
     sequences = torch.from_numpy(tokens.sequences(programs))
     for start in range(0, len(programs), batch_size):
         rows = slice(start, min(start + batch_size, len(programs)))
@@ -84,6 +92,7 @@ def token_rows(
     rows_per_batch: int = 32768,
     precision: str = "fp32",
     cache: Path | str | None = None,
+    token_map: TokenMap | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[Batch]:
     """Activations of single tokens, in batches that hold all of a program's tokens.
@@ -92,7 +101,7 @@ def token_rows(
     order of the rows depends on `programs` and `where` only. Only the current batch is held.
 
     Args:
-        model: of any backend (`cadmus.models.backends`).
+        model: of any backend (`cadmus.models.backends`); with `token_map`, any model of TransformerLens.
         programs: uint8 [n, width].
         sites: a name, several, or a predicate on names.
         where: bool [n, 1 + width], the positions requested, the marker's first. By default every token of each program
@@ -101,6 +110,9 @@ def token_rows(
         precision: "fp32", or "bf16" for a forward pass under autocast; float32 comes either way, NaN as it is.
         cache: a folder that keeps each site's activations for later calls with the same `rows_per_batch`
             (`probes.data.activation_cache`), once all batches have been read.
+        token_map: what a model that is not ours reads for a program, and where (`probes.data.token_map`); then `model`
+            is any HookedTransformer or TransformerBridge, and the tokens that the map has no position for are left out
+            where `where` names none.
         progress: called after each batch with the fraction of the rows that are done.
 
     Returns:
@@ -108,12 +120,12 @@ def token_rows(
 
     Raises:
         ValueError: programs that are not such an array, a site that is unknown, not readable on that backend or without
-            a row per token, or more positions than the model has; with a cache also, while it is read, where the model
-            or the programs have changed since the call.
+            a row per token, or more positions than the model has; for what a token map gives that does not fit; with
+            a cache also, while it is read, where the model or the programs have changed since the call.
         ArtifactError: damaged files in the cache.
     """
     tokens.check(programs)
-    names = check_sites(model, sites)
+    names = check_sites(model, sites, token_map)
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
     if rows_per_batch < 1:
@@ -123,7 +135,12 @@ def token_rows(
             f"where is {where.dtype} {where.shape}; expected bool {(len(programs), programs.shape[1] + 1)}: "
             "a column per position, the marker's first"
         )
-    schedule = _Schedule.of(programs, where, rows_per_batch)
+    inputs = None
+    if token_map is not None:
+        inputs = token_map.inputs(programs)
+        where = (_own_tokens(programs) & inputs.readable) if where is None else where
+        inputs.check(model, where)
+    schedule = Schedule.of(programs, where, rows_per_batch, inputs)
     if schedule.needs.max(initial=0) > model.cfg.n_ctx:
         raise ValueError(
             f"{schedule.needs.max()} positions are requested, but the model has n_ctx = {model.cfg.n_ctx}: "
@@ -133,19 +150,46 @@ def token_rows(
     if cache is None:
         store = contextlib.nullcontext(lambda number, compute: compute(names))
     else:
-        content = functools.partial(activation_cache.content, model, programs, where, rows_per_batch, precision)
+        content = functools.partial(activation_cache.content, model, programs, where, rows_per_batch, precision, inputs)
         store = activation_cache.open_sites(cache, content, names)
     return _read_batches(model, schedule, store, precision, progress)
 
 
-def check_sites(model: Any, sites: NamesFilter) -> list[str]:
+def check_sites(model: Any, sites: NamesFilter, token_map: TokenMap | None = None) -> list[str]:
     """The names of sites that `token_rows` can read of a model, each once; runs nothing.
 
-    Raises ValueError for a site that is unknown, not readable on the model's backend or without a row per token.
+    Raises ValueError for a site that is unknown, not readable on the model's backend or without a row per token, and
+    without a token map for a model of another vocabulary than the machine's.
     """
-    names = list(dict.fromkeys(backends.check_readable(model, sites)))
+    if sites is not None and not isinstance(sites, str) and not callable(sites):
+        sites = list(sites)
+        if not sites:
+            raise ValueError("no site is named; name one or more, such as blocks.0.hook_resid_post")
+    if token_map is not None:
+        names = sites_of(model, sites)
+    else:
+        _check_vocabulary(model)
+        names = backends.check_readable(model, sites)
+    names = list(dict.fromkeys(names))
     _check_row_per_token(names)
     return names
+
+
+def _check_vocabulary(model: Any) -> None:
+    """Raise ValueError where a model's tokens are not the machine's."""
+    vocabulary = getattr(getattr(model, "cfg", None), "d_vocab", len(vm.VOCAB))
+    if vocabulary != len(vm.VOCAB):
+        raise ValueError(
+            f"the model has d_vocab = {vocabulary}, the machine {len(vm.VOCAB)} tokens: say with "
+            "token_map= what it reads for a program (probes.TokenMap)"
+        )
+
+
+def _own_tokens(programs: np.ndarray) -> np.ndarray:
+    """Every token of each program through its own `.`, without the marker: bool [n, 1 + width]."""
+    mask = np.arange(programs.shape[1] + 1) <= tokens.lengths(programs)[:, None] + 1
+    mask[:, 0] = False
+    return mask
 
 
 def _check_row_per_token(sites: list[str]) -> None:
@@ -167,7 +211,7 @@ def _check_row_per_token(sites: list[str]) -> None:
 
 def _read_batches(
     model: Any,
-    schedule: _Schedule,
+    schedule: Schedule,
     store: contextlib.AbstractContextManager[activation_cache.Recall],
     precision: str,
     progress: Progress,
@@ -181,83 +225,17 @@ def _read_batches(
             progress("activations", float(schedule.counts[:end].sum() / schedule.counts.sum()), "")
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    """Which programs run, in which order, and how far. k programs have a requested position."""
-
-    programs: np.ndarray
-    """uint8 [n, width]"""
-
-    where: np.ndarray | None
-    """bool [n, 1 + width]: the requested positions; None for all tokens."""
-
-    order: np.ndarray
-    """int64 [k]: rows of `programs`, by increasing need."""
-
-    needs: np.ndarray
-    """int64 [k]: how many positions of each must run."""
-
-    counts: np.ndarray
-    """int64 [k]: how many positions of each are requested."""
-
-    cuts: list[int]
-    """The bounds of the batches within `order`."""
-
-    @classmethod
-    def of(cls, programs: np.ndarray, where: np.ndarray | None, rows_per_batch: int) -> _Schedule:
-        """Order the programs by need, and cut them into batches of at most `rows_per_batch` requested positions."""
-        if where is None:
-            counts = np.minimum(tokens.lengths(programs) + 1, programs.shape[1])
-            needs = counts + 1
-        else:
-            counts = where.sum(1, dtype=np.int64)
-            needs = where.shape[1] - where[:, ::-1].argmax(1)
-        order = np.argsort(needs, kind="stable")
-        order = order[counts[order] > 0]
-        needs, counts = needs[order], counts[order]
-        totals = counts.cumsum()
-        cuts = [0]
-        while cuts[-1] < len(order):
-            before = totals[cuts[-1] - 1] if cuts[-1] else 0
-            fitting = int(np.searchsorted(totals, before + rows_per_batch, side="right"))
-            cuts.append(max(cuts[-1] + 1, fitting))
-        return cls(programs, where, order, needs, counts, cuts)
-
-    def requested(self, begin: int, end: int) -> np.ndarray:
-        """Which positions of some programs are requested: bool [end - begin, positions that must run]."""
-        needs = self.needs[begin:end]
-        if self.where is not None:
-            return self.where[self.order[begin:end], : needs[-1]]
-        mask = np.arange(needs[-1]) < needs[:, None]
-        mask[:, 0] = False
-        return mask
-
-    def rows(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """The programs and the positions of a batch: int64 [rows] each."""
-        rows, positions = np.nonzero(self.requested(begin, end))
-        return self.order[begin:end][rows], positions
-
-    def sequences(self, begin: int, end: int) -> np.ndarray:
-        """The model's input: uint8 [end - begin, positions that must run]."""
-        width = int(self.needs[end - 1])
-        return tokens.sequences(self.programs[self.order[begin:end]])[:, :width]
-
-    def passes(self, begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-        """The bounds of forward passes of at most `size` tokens, little of it padding."""
-        while begin < end:
-            needs = self.needs[begin : min(end, begin + max(1, size // int(self.needs[begin])))]
-            padded = needs * np.arange(1, len(needs) + 1)  # tokens of a pass of the first 1, 2, ... of them
-            fits = (padded <= size) & (padded - needs.cumsum() <= _MAX_PADDING * size)
-            fitting = max(1, len(fits) if fits.all() else int(fits.argmin()))
-            yield begin, begin + fitting
-            begin += fitting
-
-
 def _compute_rows(
-    model: Any, schedule: _Schedule, begin: int, end: int, precision: str, sites: list[str]
+    model: Any, schedule: Schedule, begin: int, end: int, precision: str, sites: list[str]
 ) -> dict[str, np.ndarray]:
     """Run the programs of a batch and gather the requested rows: {site: float32 [rows, features]}."""
     device = next(model.parameters()).device
+    if schedule.inputs is not None:
+        autocast = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+        size = _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"])
+        with torch.no_grad(), autocast:
+            inputs = schedule.inputs[schedule.order[begin:end]]
+            return read_rows(model, inputs, schedule.requested(begin, end), sites, size)
     n_rows = int(schedule.counts[begin:end].sum())
     rows: dict[str, np.ndarray] = {}
     n_filled = 0

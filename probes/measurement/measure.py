@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cadmus.machine import vm
+from cadmus.models.hooks import NamesFilter
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states.variables import MAX_ABS_VALUE
 from probes.controls.input_baselines import Baselines
@@ -22,6 +23,7 @@ from probes.data.activations import check_sites
 from probes.data.examples import Examples
 from probes.data.folds import check_no_leak
 from probes.data.targets import Target, Targets
+from probes.data.token_map import TokenMap
 from probes.measurement import counts, networks, passes
 from probes.measurement.counts import Breakdowns, Fitted, TestCounts
 from probes.measurement.plan import TRAINED, UNTRAINED, Plan, site_groups
@@ -73,7 +75,7 @@ def measure(
     model: Any,
     examples: Examples,
     targets: Sequence[Target],
-    sites: Sequence[str],
+    sites: NamesFilter,
     *,
     untrained: Any = None,
     machines: Mapping[str, vm.Semantics] | None = None,
@@ -83,6 +85,7 @@ def measure(
     keep: passes.Keep | None = None,
     controls: bool = True,
     nonlinear: bool = False,
+    token_map: TokenMap | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Measurement:
@@ -91,10 +94,10 @@ def measure(
     A target that cannot be fitted is skipped; `site_probes[...].problems` says why.
 
     Args:
-        model: The trained model, of any backend (`cadmus.models.backends`).
+        model: The trained model, of any backend (`cadmus.models.backends`); with `token_map`, any of TransformerLens.
         examples: The programs of all folds, no skeleton in two of them.
         targets: What is read.
-        sites: Hook names of activations with a row per token.
+        sites: Hook names of activations with a row per token: one, several, or a predicate on names.
         untrained: The model's untrained twin, in which the machine's own targets are read as well.
         machines: The semantics of the targets' machines, by name.
         broken_down: The targets whose counts are broken down by groups of tokens.
@@ -108,6 +111,8 @@ def measure(
         controls: Whether the baselines and the code length are measured, too.
         nonlinear: Whether networks read the present states as well, each at the site that is best on validation
             programs: the nonlinear reference, beside the network on the input.
+        token_map: What a model that is not ours reads for a program, and at which of its positions the state after a
+            token is read (`probes.data.token_map`); `untrained` reads the same. Tokens without a position are left out.
         seed: Of permutations and baselines.
         progress: Is told how far each stage is.
 
@@ -123,7 +128,10 @@ def measure(
     if nonlinear and probe is not None:
         raise ValueError("nonlinear=True adds networks to our own probes; leave it out with a probe of your own")
     models = {TRAINED: model} if untrained is None else {TRAINED: model, UNTRAINED: untrained}
-    plan = Plan(models, examples, Targets(targets), tuple(sites), dict(machines or {}), seed, progress)
+    names = tuple(check_sites(model, sites, token_map))
+    if token_map is not None:
+        examples = _aligned(examples, token_map, models.values())
+    plan = Plan(models, examples, Targets(targets), names, dict(machines or {}), seed, progress, token_map)
     _check(plan, broken_down)
     baselines = Baselines(plan.targets) if controls else None
     sample = passes.Sample.of(plan)
@@ -154,6 +162,15 @@ def measure(
         unseen=unseen,
         network_sites={} if reference is None else {int(plan.targets.own[k]): s for k, s in reference.sites.items()},
     )
+
+
+def _aligned(examples: Examples, token_map: TokenMap, models: Collection[Any]) -> Examples:
+    """The examples at the tokens that the models have a position for; ValueError where what they read does not fit."""
+    inputs = token_map.inputs(examples.programs)
+    where = examples.where & inputs.readable
+    for model in models:
+        inputs.check(model, where)
+    return replace(examples, where=where)
 
 
 def _fit_from_sums(
@@ -193,4 +210,4 @@ def _check(plan: Plan, broken_down: Collection[Target]) -> None:
         if not part.where.any():
             raise ValueError(f"the {len(part)} {name} programs have no token to probe; give more programs")
     for model in plan.models.values():
-        check_sites(model, plan.sites)
+        check_sites(model, plan.sites, plan.token_map)

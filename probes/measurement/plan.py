@@ -13,6 +13,7 @@ from cadmus.runtime.progress import Progress
 from probes.data.activations import Batch, token_rows
 from probes.data.examples import Examples, Labelled, labelled
 from probes.data.targets import Targets
+from probes.data.token_map import TokenMap
 from probes.solvers.bank import CLASSES
 
 TRAINED, UNTRAINED = "trained", "untrained"  # the names of the models
@@ -45,6 +46,9 @@ class Plan:
 
     progress: Progress
     """Is told how far each stage is."""
+
+    token_map: TokenMap | None = None
+    """What models that are not ours read."""
 
     def targets_of(self, model: str) -> np.ndarray:
         """The indices of the targets that are read in a model: int64 [targets of it]."""
@@ -82,7 +86,10 @@ class Plan:
 
     def batches(self, part: Examples, *models: str) -> Iterator[dict[str, Batch]]:
         """Yield the same tokens of several models, batch by batch: {model: its batch}."""
-        streams = [token_rows(self.models[model], part.programs, self.sites, where=part.where) for model in models]
+        streams = [
+            token_rows(self.models[model], part.programs, self.sites, where=part.where, token_map=self.token_map)
+            for model in models
+        ]
         for batches in zip(*streams, strict=True):
             yield dict(zip(models, batches, strict=True))
 
@@ -91,7 +98,7 @@ def site_groups(plan: Plan) -> list[tuple[str, ...]]:
     """The sites in groups whose banks, of both folds and all models, fit into `MAX_BANK_BYTES` together; a site that
     alone does not is a group of its own."""
     program = plan.examples.fold("train")[:1]
-    (batch,) = token_rows(plan.models[TRAINED], program.programs, plan.sites)
+    (batch,) = token_rows(plan.models[TRAINED], program.programs, plan.sites, token_map=plan.token_map)
     masks = plan.labels(program).masks.shape[1]
     groups: list[tuple[str, ...]] = []
     size = 0.0
