@@ -8,7 +8,7 @@ dict loads there with plain `load_state_dict`. What happens inside is open at si
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,9 @@ from cadmus.models.run_cache import ActivationCache, PosSlice, recorder
 from cadmus.models.sites import site_names
 from cadmus.models.text import Text, as_tokens
 from cadmus.models.weights import Weights
+
+ThroughBlock = Callable[[Block, Tensor, Tensor, Tensor, Packed], tuple[Tensor, Tensor, Tensor]]
+"""What `Block.on_packed` does."""
 
 
 class Output(NamedTuple):
@@ -158,6 +161,10 @@ class Model(Weights, Text, nn.Module):
         For training. Activations have no batch and position of their own there, so ValueError while a hook is set.
         """
         self.check_unhooked()
+        return self.packed_logits(packed)
+
+    def packed_logits(self, packed: Packed, through: ThroughBlock = Block.on_packed) -> Tensor:
+        """`on_packed` without its check, and through blocks by `through`, which may be compiled."""
         x = self.embed(packed.inputs)  # [tokens, d_model]
         if self.cfg.positional_embedding_type == "standard":
             update = self.pos_embed(packed.positions)
@@ -166,7 +173,7 @@ class Model(Weights, Text, nn.Module):
         bias = x.new_zeros(self.cfg.d_model)
         for block in self.blocks:
             # torch says Module of the members of a ModuleList; these are blocks
-            x, update, bias = block.on_packed(x, update, bias, packed)  # type: ignore[operator]
+            x, update, bias = through(block, x, update, bias, packed)  # type: ignore[arg-type]
         _, normalized = self.ln_final.on_packed(x, update, bias)
         return self.unembed(normalized)
 

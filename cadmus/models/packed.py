@@ -1,12 +1,13 @@
 """Programs that lie one after another, without padding, as training reads them, and attention within each of them.
 
 All that a transformer does except attention is done token by token, so a batch may be one row of all its tokens.
-On a CPU, attention is a compiled loop over programs and heads (`fused`); on other devices it is PyTorch's own over a
-padded copy of queries, keys and values.
+On a CPU, attention is a compiled loop over programs and heads (`fused`); on a GPU in half precision it is PyTorch's
+flash attention over sequences of all lengths, elsewhere PyTorch's own over a padded copy of queries, keys and values.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from cadmus.machine import tokens
 from cadmus.models import fused
+
+_HAS_FLASH = importlib.util.find_spec("torch.nn.attention.varlen") is not None  # from PyTorch 2.10
 
 IGNORED = -100  # a target that counts for nothing, as `torch.nn.functional.cross_entropy` has it
 
@@ -38,6 +41,12 @@ class Packed:
     starts: np.ndarray
     """Where each program begins, and the end of the last: int64 [programs + 1]."""
 
+    offsets: Tensor
+    """The same on the device: int32 [programs + 1]."""
+
+    longest: int
+    """No program has more inputs: the width that they were padded to, the same for all batches of one source."""
+
     @property
     def lengths(self) -> np.ndarray:
         """Inputs of each program: int64 [programs]."""
@@ -51,10 +60,13 @@ class Packed:
         """
         if fused.compiled(qkv):
             return fused.attention(qkv, bias, heads, self.starts)
+        qkv = qkv + bias.to(qkv.dtype)
+        if _HAS_FLASH and qkv.device.type == "cuda" and qkv.dtype in (torch.bfloat16, torch.float16):
+            q, k, v = rearrange(qkv, "tokens (part head d) -> part tokens head d", part=3, head=heads)
+            return _flash_attention(q, k, v, self.offsets, self.longest).flatten(1)
         rows = len(self.lengths)
         width = int(self.lengths.max())
-        padded = qkv.new_zeros(rows * width, qkv.shape[1])
-        padded = padded.index_copy(0, self._padded_places, qkv + bias.to(qkv.dtype))
+        padded = qkv.new_zeros(rows * width, qkv.shape[1]).index_copy(0, self._padded_places, qkv)
         q, k, v = rearrange(padded, "(row pos) (part head d) -> part row head pos d", row=rows, part=3, head=heads)
         z = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # padding comes last, so no token sees it
         return rearrange(z, "row head pos d -> (row pos) (head d)")[self._padded_places]
@@ -64,6 +76,15 @@ class Packed:
         """Where each token lies in a padded copy [row * pos]: int64 [tokens]."""
         program = torch.from_numpy(np.repeat(np.arange(len(self.lengths)), self.lengths)).to(self.positions.device)
         return program * int(self.lengths.max()) + self.positions
+
+
+def _flash_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:
+    """Causal self-attention of [tokens, head, d_head] each -> [tokens, head, d_head]; offsets int32 [programs + 1]."""
+    from torch.nn.attention.varlen import varlen_attn  # of no use elsewhere, and absent from older versions
+
+    z = varlen_attn(q, k, v, offsets, offsets, longest, longest, window_size=(-1, 0))
+    assert isinstance(z, Tensor), "it returns more only where it is asked to"
+    return z
 
 
 def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int = 1) -> Packed:
@@ -84,9 +105,12 @@ def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int
     def filled(values: np.ndarray, fill: int) -> Tensor:
         return torch.from_numpy(np.append(values.astype(np.int64), np.full(n_fill, fill))).to(device)
 
+    starts = np.append(0, np.cumsum(np.append(lengths, np.ones(n_fill, np.int64))))
     return Packed(
         inputs=filled(sequences[:, :-1][mask], tokens.PAD),
         targets=filled(sequences[:, 1:][mask], IGNORED),
         positions=filled(np.broadcast_to(positions, mask.shape)[mask], 0),
-        starts=np.append(0, np.cumsum(np.append(lengths, np.ones(n_fill, np.int64)))),
+        starts=starts,
+        offsets=torch.from_numpy(starts.astype(np.int32)).to(device),
+        longest=programs.shape[1],
     )

@@ -1,7 +1,7 @@
 """The gradient of a batch: cut into parts that fit into memory, spread over the cores of a CPU and over processes.
 
 Programs lie one after another, so that next to nothing is padding; the gradient is that of the whole batch, however
-it is cut.
+it is cut. On a GPU torch compiles the blocks, which fuses what lies between their products.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cadmus.machine import tokens
-from cadmus.models.model import Model
+from cadmus.models.layers import Block
+from cadmus.models.model import Model, ThroughBlock
 from cadmus.models.packed import pack
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.training.distributed import rank, sum_gradients, world
@@ -24,18 +25,25 @@ from cadmus.training.distributed import rank, sum_gradients, world
 # Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at 6 layers of width
 # 128) and leave the caches, fewer pay more often for what a pass costs whatever its size.
 _PART_TOKENS = {"cpu": 6144}
-_PART_TOKENS_GPU = 32_768
+_PART_TOKENS_GPU = 131_072
 _MIN_TOKENS = 1024  # in a part, or a core does without: of smaller ones a step takes up to three times as long
 _MULTIPLE = 256  # that the tokens of a part are filled up to
 
 
-def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> tuple[float, int]:
+@cache
+def _through_block(device_type: str) -> ThroughBlock:
+    """How packed programs go through a block: on a GPU compiled, once for all blocks and any number of tokens."""
+    return torch.compile(Block.on_packed, dynamic=True) if device_type == "cuda" else Block.on_packed
+
+
+def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> tuple[Tensor, int]:
     """Compute the gradient of a batch's mean loss, over all processes, into the parameters' `grad`.
 
     programs uint8 [n, width], of all processes; each takes its share. Returns the loss (nats, mean over the tokens that
-    count) and the number of those tokens.
+    count; 0-dimensional, so that nothing waits for a GPU) and the number of those tokens.
     """
     model.check_unhooked()  # hooks belong to this thread, parts run on others
+    through = _through_block(model.device.type)
     lengths = tokens.lengths(programs) + 1
     n_tokens = int(lengths.sum())  # of all processes
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -44,7 +52,7 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
         """The part's share of the loss, and its gradient by each parameter."""
         packed = pack(part, model.device, _MULTIPLE)
         with torch.autocast(model.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-            logits = model.on_packed(packed)  # [tokens, d_vocab]
+            logits = model.packed_logits(packed, through)  # [tokens, d_vocab]
         loss = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / n_tokens
         return [loss.detach(), *torch.autograd.grad(loss, parameters)]
 
@@ -53,7 +61,7 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
     loss = sum_gradients(gradients, loss)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    return loss.item(), n_tokens
+    return loss, n_tokens
 
 
 def _cut(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:

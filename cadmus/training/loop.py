@@ -247,8 +247,8 @@ class _Run:
     def _step(self, programs: np.ndarray) -> tuple[float, int]:
         """Step the weights by the gradient of these programs; returns their mean loss, and how many tokens counted."""
         loss, n_tokens = accumulate_gradient(self.model, programs, self.precision)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip).item()
-        for name, value in (("loss", loss), ("norm of the gradient", norm)):
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for name, value in (("loss", loss.item()), ("norm of the gradient", norm.item())):  # here a GPU is waited for
             if not math.isfinite(value):
                 raise self._not_finite(f"the {name} is {value}")
         for optimizer in self.optimizers:
@@ -258,7 +258,7 @@ class _Run:
             optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss, n_tokens
+        return loss.item(), n_tokens
 
     def _count(self, n_tokens: int, seconds: float) -> None:
         """Add up a step's tokens and time. A step that beats the measured peak shows that the peak is higher."""

@@ -59,25 +59,30 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # without the closures that torch allows
         """Step every parameter that has a gradient."""
         for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)  # parameters and updates
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update = self._momentum_update(parameter, parameter.grad, group["momentum"])
-                    by_shape[parameter.shape[-2:]].append((parameter, update.reshape(-1, *update.shape[-2:])))
+            for parameter, update in zip(parameters, self._momentum_updates(parameters, group["momentum"])):
+                by_shape[parameter.shape[-2:]].append((parameter, update.reshape(-1, *update.shape[-2:])))
             for (rows, columns), members in by_shape.items():
                 updates = orthogonalize(torch.cat([update for _, update in members]), self.dtype)
+                parts = updates.split([len(update) for _, update in members])
+                steps = [part.view(parameter.shape) for (parameter, _), part in zip(members, parts)]
                 scale = _RMS * max(rows, columns) ** 0.5
-                for (parameter, _), update in zip(members, updates.split([len(update) for _, update in members])):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update.view(parameter.shape), alpha=-group["lr"] * scale)
+                torch._foreach_add_([parameter for parameter, _ in members], steps, alpha=-group["lr"] * scale)
 
-    def _momentum_update(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """Nesterov's update from the gradient, in the parameter's shape."""
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        buffer = state["momentum"].mul_(momentum).add_(gradient)
-        return gradient.add(buffer, alpha=momentum)
+    def _momentum_updates(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
+        """Nesterov's updates from the gradients, in the parameters' shapes."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]  # all have one
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        return list(torch._foreach_add(gradients, buffers, alpha=momentum))
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

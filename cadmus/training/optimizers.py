@@ -58,8 +58,9 @@ def average_weights(model: Model, steps: int) -> AveragedModel:
     longer.
     """
 
-    def blend(averages: Sequence[Tensor], weights: Sequence[Tensor], n_averaged: Tensor | int) -> None:
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, 1 / min(int(n_averaged) + 1, steps))
+    def blend(averages: Sequence[Tensor], weights: Sequence[Tensor], _: Tensor | int) -> None:
+        share = 1 / min(int(averaged.n_averaged) + 1, steps)  # its copy on a GPU, the argument, would be waited for
+        torch._foreach_lerp_(list(averages), list(weights), share)
 
-    return AveragedModel(model, multi_avg_fn=blend)
+    averaged = AveragedModel(model, multi_avg_fn=blend)
+    return averaged

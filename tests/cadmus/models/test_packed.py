@@ -144,7 +144,7 @@ def test_other_devices_have_the_gradients_of_a_cpu(
         monkeypatch.setattr(fused, "compiled", lambda tensor, on_cpu=on_cpu: on_cpu)
         model = far_from_trivial(cfg)
         loss, _ = accumulate_gradient(model, batch, precision)
-        results.append((loss, dict(model.named_parameters())))
+        results.append((loss.item(), dict(model.named_parameters())))
     (loss, compiled), (other_loss, other) = results
     assert other_loss == pytest.approx(loss, rel=tolerance)
     for name, parameter in compiled.items():

@@ -33,7 +33,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(monkeypatch: pytest.Monk
         monkeypatch.setattr(gradient, "_PART_TOKENS", {"cpu": part_tokens})
         model = Model(CFG)
         mean, n_tokens = gradient.accumulate_gradient(model, batch, "fp32")
-        assert mean == pytest.approx(loss.item(), rel=1e-5)
+        assert mean.item() == pytest.approx(loss.item(), rel=1e-5)
         assert n_tokens == int(loss_mask(whole).sum())
         for name, result in gradients(model).items():
             largest = gradients(expected)[name].abs().max()
