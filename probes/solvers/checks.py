@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 FLOATS = (np.float64, np.float32)
 
@@ -20,6 +20,25 @@ def validated(estimator: BaseEstimator, X: np.ndarray, *y: np.ndarray, **options
     for array in (X, *y):
         check_unmasked(array)
     return validate_data(estimator, X, *y, dtype=FLOATS, **options)
+
+
+def weighted(
+    X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The rows that have a weight, and their weights float64 [rows], or None where none are given: a row of weight 0 is
+    left out, whatever it holds.
+
+    sample_weight: numbers from 0 on, [n], or one for all. Raises ValueError for others, and where all are 0.
+    """
+    if sample_weight is None:
+        return X, y, None
+    check_unmasked(sample_weight)
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weight.any():
+        raise ValueError("every sample_weight is 0, so that no row is left to learn from")
+    if weight.all():
+        return X, y, weight
+    return X[weight > 0], y[weight > 0], weight[weight > 0]
 
 
 class Unmasked:

@@ -1,7 +1,8 @@
 """Linear probes as scikit-learn estimators, fitted from sums: `partial_fit` batch after batch gives what `fit` gives.
 
 `RidgeProbe` is scikit-learn's `Ridge`, `LeastSquaresProbe` its `RidgeClassifier` and `DiscriminantProbe` its
-`LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)`: same parameters, same optimum.
+`LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)`: same parameters, same optimum. A `sample_weight` of 2 is the
+row twice, one of 0 no row, in all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from probes.solvers import linear
-from probes.solvers.checks import Unmasked, check_classes, validated
+from probes.solvers.checks import Unmasked, check_classes, validated, weighted
 from probes.solvers.moments import Moments
 
 
@@ -32,12 +33,12 @@ class RidgeProbe(Unmasked, MultiOutputMixin, RegressorMixin, BaseEstimator):
     def __init__(self, alpha: float = 1.0):
         self.alpha = alpha
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        """Fit to X float [n, features] and numbers y [n] or [n, targets]."""
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Self:
+        """Fit to X float [n, features] and numbers y [n] or [n, targets]; sample_weight [n]: how much a row counts."""
         self._moments = None
-        return self.partial_fit(X, y)
+        return self.partial_fit(X, y, sample_weight=sample_weight)
 
-    def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+    def partial_fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Self:
         """Add rows; the fit is then to all rows so far."""
         earlier = self._moments
         X, y = validated(self, X, y, reset=earlier is None, multi_output=True, y_numeric=True, ensure_min_samples=1)
@@ -46,8 +47,9 @@ class RidgeProbe(Unmasked, MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"y has shape {y.shape}, but earlier calls had {('n', *self._outputs)}; give as many outputs each time"
             )
+        X, y, weight = weighted(X, y, sample_weight)
         self._outputs = outputs
-        added = Moments.of(X, y.reshape(len(y), -1))
+        added = Moments.of(X, y.reshape(len(y), -1), weight)
         self._moments = added if earlier is None else earlier + added
         solution = linear.solve_ridge(self._moments, self.alpha)
         coef, intercept = solution.coef.T, solution.intercept
@@ -65,17 +67,24 @@ class _Classifier(Unmasked, ClassifierMixin, BaseEstimator):
     coefficients. A subclass has `_solve`."""
 
     _moments: Moments | None = None  # of all rows so far
+    _n_rows = 0  # of them
 
     def _solve(self, moments: Moments) -> linear.Linear:
         """The map from activations to a score per class."""
         raise NotImplementedError
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        """Fit to X float [n, features] and y [n], labels of any type."""
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Self:
+        """Fit to X float [n, features] and y [n], labels of any type; sample_weight [n]: how much a row counts."""
         self._moments = None
-        return self.partial_fit(X, y)
+        return self.partial_fit(X, y, sample_weight=sample_weight)
 
-    def partial_fit(self, X: np.ndarray, y: np.ndarray, classes: np.ndarray | None = None) -> Self:
+    def partial_fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        classes: np.ndarray | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> Self:
         """Add rows; the fit is then to all rows so far.
 
         classes: every class that later calls will have, needed in the first one (default: those of y). Raises
@@ -84,13 +93,15 @@ class _Classifier(Unmasked, ClassifierMixin, BaseEstimator):
         earlier = self._moments
         X, y = validated(self, X, y, reset=earlier is None)
         check_classification_targets(y)
+        X, y, weight = weighted(X, y, sample_weight)
         if earlier is None:
             self.classes_ = np.unique(y if classes is None else classes)
             check_classes(self.classes_)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(f"labels {unknown.tolist()} are not among classes_; name all classes in the first call")
-        added = Moments.of(X, y[:, None] == self.classes_)
+        added = Moments.of(X, y[:, None] == self.classes_, weight)
+        self._n_rows = len(X) + (0 if earlier is None else self._n_rows)
         self._moments = added if earlier is None else earlier + added
         scores = self._solve(self._moments)
         coef, intercept = scores.coef, scores.intercept
@@ -142,6 +153,7 @@ class DiscriminantProbe(_Classifier):
         if present.sum() < 2:  # as long as rows have one class only, predict it
             scores = np.where(present, 0.0, -np.inf)
             return linear.Linear(np.zeros_like(moments.xy), scores.clip(min=-1e30), scores)
+        moments = moments.scaled(self._n_rows / moments.n)  # the size of weights is of no matter, the number of rows is
         solution = linear.discriminant(moments.mapped(np.eye(len(present))[:, present]), (self.shrinkage,))
         coef = np.zeros_like(moments.xy)
         intercept = np.full(len(present), -1e30)  # of a class without rows

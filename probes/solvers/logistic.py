@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.threads import on_threads
-from probes.solvers.checks import Unmasked, check_classes, check_finite_rows, validated
+from probes.solvers.checks import Unmasked, check_classes, check_finite_rows, validated, weighted
 from probes.solvers.logistic_solver import Design, Problem, minimize
 
 
@@ -40,15 +40,24 @@ class LogisticProbe(Unmasked, ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(self, X: np.ndarray, y: np.ndarray, warm_start: LogisticProbe | None = None) -> LogisticProbe:
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        warm_start: LogisticProbe | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> LogisticProbe:
         """Fit to X float [n, features] and y [n], labels of any type.
 
-        warm_start: a probe fitted to the same classes, from whose solution the solver starts. Raises ValueError for
-        labels of one class.
+        warm_start: a probe fitted to the same classes, from whose solution the solver starts. sample_weight: [n], how
+        much the log-loss of a row counts: 2 is the row twice, 0 no row. Raises ValueError for labels of one class.
         """
         X, y = validated(self, X, y)
         check_classification_targets(y)
-        design = Design.of(torch.from_numpy(X if X.flags.writeable else X.copy()))
+        X, y, weight = weighted(X, y, sample_weight)
+        design = Design.of(
+            torch.from_numpy(X if X.flags.writeable else X.copy()), None if weight is None else torch.from_numpy(weight)
+        )
         return self._fit(design, np.arange(len(y)), y, warm_start)
 
     def _fit(

@@ -34,16 +34,20 @@ class Design:
     moments: Tensor
     """float [features + 1, features + 1]: x'x / n, summed over all n rows."""
 
+    weight: Tensor | None = None
+    """float64 [n]: how often each row of activations counts; None: once."""
+
     @staticmethod
-    def of(x: Tensor) -> Design:
-        """The design of activations x [n, features]: float32 stays float32, all else becomes float64."""
+    def of(x: Tensor, weight: Tensor | None = None) -> Design:
+        """The design of activations x [n, features]: float32 stays float32, all else becomes float64. weight: float64
+        [n], above 0."""
         x = x if x.dtype == torch.float32 else x.double()
-        n = max(1, len(x))
-        mean = x.mean(0)
         first, row = _distinct_rows(x)
-        weights = torch.bincount(row, minlength=len(first)).to(x)
+        weights = torch.bincount(row, weight, minlength=len(first)).to(x)
+        n: float | Tensor = max(1, len(x)) if weight is None else weight.sum().to(x)
+        mean = x.mean(0) if weight is None else weights @ x[first] / n
         x = torch.cat([x[first] - mean, x.new_ones(len(first), 1)], 1)
-        return Design(x, row, mean, (x * weights[:, None]).T @ x / n)
+        return Design(x, row, mean, (x * weights[:, None]).T @ x / n, weight)
 
 
 def _distinct_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,8 +81,8 @@ class Problem:
     x: Tensor
     """float [m, features + 1]: the design's different rows that the problem has."""
 
-    n: int
-    """How many rows are summed in those of x."""
+    n: float
+    """How many rows are summed in those of x, or the sum of their weights."""
 
     moments: Tensor
     """float [features + 1, features + 1]: the design's."""
@@ -99,9 +103,10 @@ class Problem:
     def of(design: Design, rows: np.ndarray, target: np.ndarray, classes: int, C: float) -> Problem:
         """The problem of some rows of a design; target int [len(rows)] is the class, from 0, of each."""
         x = design.x
-        n = len(rows)
+        weight = None if design.weight is None else design.weight[torch.from_numpy(rows).to(x.device)]
+        n = float(len(rows) if weight is None else weight.sum())
         place, codes = (torch.from_numpy(array).to(x.device) for array in (rows, target))
-        cells = torch.bincount(codes * len(x) + design.row[place], minlength=classes * len(x))
+        cells = torch.bincount(codes * len(x) + design.row[place], weight, minlength=classes * len(x))
         counts = cells.view(classes, len(x)).to(x)
         total = counts.sum(0)
         if not total.all():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cadmus.runtime.devices import resolve_device
-from probes.solvers.checks import Unmasked, check_classes, constant_message, validated
+from probes.solvers.checks import Unmasked, check_classes, check_rows, constant_message, validated, weighted
 
 VALIDATION_FRACTION = 0.15  # of the rows, for early stopping, where no validation data are given
 CHUNK = 65536  # rows predicted at once
@@ -57,17 +58,21 @@ class _Probe(BaseEstimator):
         self,
         x: np.ndarray,
         y: np.ndarray,
+        weight: np.ndarray | None,
         validation: tuple[np.ndarray, np.ndarray] | None,
         bias: np.ndarray,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        row_losses: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        """Fit outputs to y under `loss`, from the constant `bias` [outputs] on: sets `coefs_`, `intercepts_`."""
+        """Fit outputs to y under `row_losses` [n, ...], weighted by rows, from the constant `bias` [outputs] on: sets
+        `coefs_`, `intercepts_`."""
         generator = torch.Generator().manual_seed(self.seed)
+        weight = np.ones(len(x)) if weight is None else weight
+        validation_weight = np.ones(0 if validation is None else len(validation[0]))
         if validation is None:
             training, held_out = split_rows(len(x), generator)
-            validation = x[held_out], y[held_out]
-            x, y = x[training], y[training]
-        mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+            validation, validation_weight = (x[held_out], y[held_out]), weight[held_out]
+            x, y, weight = x[training], y[training], weight[training]
+        mean, scale = mean_and_scale(x, weight)
         scale = np.where(scale > 1e-7 * abs(mean), scale, 1.0)
         device = resolve_device(self.device)
 
@@ -75,14 +80,22 @@ class _Probe(BaseEstimator):
             standardized = (x - mean.astype(x.dtype)) / scale.astype(x.dtype)
             return torch.tensor(standardized, dtype=torch.float32, device=device), torch.tensor(y, device=device)
 
+        def loss(outputs: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+            return (row_losses(outputs, labels).reshape(len(labels), -1).mean(1) * weights).mean()
+
         inputs, labels = tensors(x, y)
         validation_inputs, validation_labels = tensors(*validation)
+        weights, validation_weights = (
+            torch.tensor(part / part.mean(), dtype=torch.float32, device=device) for part in (weight, validation_weight)
+        )
         parameters = initial_parameters(x.shape[1], self.hidden, bias, x.shape[1], generator, device)
         (best,), (self.epoch_,) = descend(
             Settings(self.lr, self.weight_decay, self.batch_size, self.epochs, self.patience),
             parameters,
-            lambda rows: loss(outputs(parameters, inputs[rows] @ parameters[0]), labels[rows]),
-            lambda: loss(outputs(parameters, validation_inputs @ parameters[0]), validation_labels)[None],
+            lambda rows: loss(outputs(parameters, inputs[rows] @ parameters[0]), labels[rows], weights[rows]),
+            lambda: loss(outputs(parameters, validation_inputs @ parameters[0]), validation_labels, validation_weights)[
+                None
+            ],
             len(x),
             generator,
         )
@@ -117,14 +130,23 @@ class MLPClassifierProbe(Unmasked, ClassifierMixin, _Probe):
     ([features, hidden], [hidden, classes]), `intercepts_`, and `epoch_`, the epoch that is kept (0: the constant).
     """
 
-    def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> Self:
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> Self:
         """Fit to X float [n, features] and y [n], labels of any type.
 
-        validation: (X, y) to stop by; without it 15 % of the rows, of whatever programs. Raises ValueError for labels
-        of one class, and for validation rows none of which has a class of y.
+        validation: (X, y) to stop by; without it 15 % of the rows, of whatever programs. sample_weight: [n], how much a
+        row counts in the loss. Raises ValueError for labels of one class, and for validation rows none of which has a
+        class of y.
         """
         X, y = validated(self, X, y, ensure_min_samples=2)
         check_classification_targets(y)
+        X, y, weight = weighted(X, y, sample_weight)
+        check_rows(len(X))
         self.classes_, codes = np.unique(y, return_inverse=True)
         check_classes(self.classes_)
         if validation is not None:
@@ -134,8 +156,9 @@ class MLPClassifierProbe(Unmasked, ClassifierMixin, _Probe):
             if not known.any():
                 raise ValueError("no validation row has a class of the training labels; split at random by skeleton")
             validation = x_validation[known], validation_codes[known]
-        shares = np.bincount(codes) / len(codes)
-        self._fit_network(X, codes, validation, np.log(shares), F.cross_entropy)
+        counts = np.bincount(codes, weight)
+        losses = partial(F.cross_entropy, reduction="none")
+        self._fit_network(X, codes, weight, validation, np.log(counts / counts.sum()), losses)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -157,17 +180,25 @@ class MLPRegressorProbe(Unmasked, MultiOutputMixin, RegressorMixin, _Probe):
     constant it starts from is the mean.
     """
 
-    def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> Self:
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> Self:
         """Fit to X float [n, features] and numbers y [n] or [n, targets].
 
-        validation: (X, y) to stop by; without it 15 % of the rows, of whatever programs. Raises ValueError for a
-        constant target.
+        validation: (X, y) to stop by; without it 15 % of the rows, of whatever programs. sample_weight: [n], how much a
+        row counts in the loss. Raises ValueError for a constant target.
         """
         checks = {"multi_output": True, "y_numeric": True}
         X, y = validated(self, X, y, ensure_min_samples=2, **checks)
+        X, y, weight = weighted(X, y, sample_weight)
+        check_rows(len(X))
         self._flat = y.ndim == 1
         y = y.reshape(len(y), -1).astype(np.float64)
-        mean, scale = y.mean(0), y.std(0)
+        mean, scale = mean_and_scale(y, np.ones(len(y)) if weight is None else weight)
         if (scale <= 1e-7 * abs(mean)).any():
             target = int((scale <= 1e-7 * abs(mean)).argmax())
             raise ValueError(constant_message(f"target {target}", f"{y[0, target]:g}"))
@@ -175,7 +206,9 @@ class MLPRegressorProbe(Unmasked, MultiOutputMixin, RegressorMixin, _Probe):
             x_validation, y_validation = self._check_validation(validation, **checks)
             y_validation = (y_validation.reshape(len(y_validation), -1) - mean) / scale
             validation = x_validation, y_validation.astype(np.float32)
-        self._fit_network(X, ((y - mean) / scale).astype(np.float32), validation, np.zeros(y.shape[1]), F.mse_loss)
+        standardized = ((y - mean) / scale).astype(np.float32)
+        losses = partial(F.mse_loss, reduction="none")
+        self._fit_network(X, standardized, weight, validation, np.zeros(y.shape[1]), losses)
         self.coefs_[1] = self.coefs_[1] * scale
         self.intercepts_[1] = self.intercepts_[1] * scale + mean
         return self
@@ -184,6 +217,13 @@ class MLPRegressorProbe(Unmasked, MultiOutputMixin, RegressorMixin, _Probe):
         """The predicted numbers: [n] or [n, targets], as y was."""
         raw = self._raw(X)
         return raw[:, 0] if self._flat else raw
+
+
+def mean_and_scale(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation of columns x [n, columns], rows weighted: float64 [columns] each."""
+    shares = weight / weight.sum()
+    mean = shares @ x.astype(np.float64, copy=False)
+    return mean, np.sqrt(shares @ np.square(x - mean))
 
 
 # --- the network -----------------------------------------------------------------------------------------------------

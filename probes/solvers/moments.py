@@ -14,7 +14,7 @@ class Moments:
     1983)."""
 
     n: float
-    """The number of rows."""
+    """The number of rows; of rows with weights the sum of these."""
 
     mean: np.ndarray
     """The mean activation: [features]."""
@@ -32,12 +32,25 @@ class Moments:
     """Sums of squared outputs about their means: [t]."""
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray) -> Moments:
-        """The moments of rows x [n, features], y [n, t]."""
+    def of(cls, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> Moments:
+        """The moments of rows x [n, features], y [n, t]; weight [n], above 0, counts a row that often."""
         x, y = np.asarray(x, float), np.asarray(y, float)
-        mean, y_mean = x.mean(0), y.mean(0)
+        if weight is None:
+            mean, y_mean = x.mean(0), y.mean(0)
+            x, y = x - mean, y - y_mean
+            return cls(len(x), mean, x.T @ x, y_mean, x.T @ y, np.square(y).sum(0))
+        n = weight.sum(dtype=float)
+        shares = weight / n
+        mean, y_mean = shares @ x, shares @ y
         x, y = x - mean, y - y_mean
-        return cls(len(x), mean, x.T @ x, y_mean, x.T @ y, np.square(y).sum(0))
+        weighted = x.T * weight  # [features, n]
+        return cls(n, mean, weighted @ x, y_mean, weighted @ y, weight @ np.square(y))
+
+    def scaled(self, factor: float) -> Moments:
+        """Those of the same rows, each with `factor` times its weight."""
+        return Moments(
+            self.n * factor, self.mean, self.scatter * factor, self.y_mean, self.xy * factor, self.yy * factor
+        )
 
     def __repr__(self) -> str:
         return f"Moments({self.n:g} rows, {len(self.mean)} features, {len(self.y_mean)} outputs)"

@@ -11,10 +11,14 @@ def shrink_towards_identity(covariance: np.ndarray, shrinkage: float) -> np.ndar
         (1 - shrinkage) * covariance + shrinkage * trace(covariance) / d * identity,
 
     as scikit-learn's `shrunk_covariance`, plus 1e-9 of the mean variance, which keeps it invertible against rounding.
+    Where nothing is shrunk it is 1e-9 of each one's own variance, so that features may differ in scale; those whose
+    variance is rounding of the largest (1e-15 of it) count as constant.
     """
     variance = np.trace(covariance) / len(covariance)
+    own = np.diag(covariance)
     out = (1 - shrinkage) * covariance
-    out[np.diag_indices_from(out)] += shrinkage * variance + 1e-9 * variance + 1e-30
+    rounding = variance if shrinkage else np.where(own > 1e-15 * own.max(), own, variance)
+    out[np.diag_indices_from(out)] += shrinkage * variance + 1e-9 * rounding + 1e-30
     return out
 
 

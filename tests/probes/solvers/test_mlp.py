@@ -15,7 +15,8 @@ from probes.solvers.mlp import MLPClassifierProbe, MLPRegressorProbe
 
 @pytest.mark.parametrize("probe", [MLPClassifierProbe(epochs=15), MLPRegressorProbe(epochs=60)])
 def test_scikit_learn_accepts_it(probe: BaseEstimator) -> None:
-    results = check_estimator(probe, on_skip=None)
+    random_batches = {"check_sample_weight_equivalence_on_dense_data": "batches and held-out rows are drawn at random"}
+    results = check_estimator(probe, on_skip=None, expected_failed_checks=random_batches)
     assert sum(result["status"] == "passed" for result in results) > 40
 
 
