@@ -64,9 +64,7 @@ def test_a_weight_is_how_often_a_row_counts_and_0_leaves_it_out(probe: BaseEstim
     weighted = fit(probe, x, y, weight)
     repeated = fit(probe, x.repeat(weight, 0), y.repeat(weight))
     new, _ = data(probe, 40, 3)
-    tolerance = (
-        1e-2 if hasattr(probe, "patience") else 1e-6
-    )  # AdamW makes much of rounding
+    tolerance = 1e-2 if hasattr(probe, "patience") else 1e-6  # AdamW makes much of rounding
     predict = RidgeProbe.predict if isinstance(probe, RidgeProbe) else outputs
     assert np.allclose(predict(weighted, new), predict(repeated, new), rtol=tolerance, atol=tolerance)
     assert not np.allclose(
