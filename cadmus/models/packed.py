@@ -7,9 +7,10 @@ flash attention over sequences of all lengths, elsewhere PyTorch's own over a pa
 
 from __future__ import annotations
 
-import importlib.util
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,14 @@ from torch import Tensor
 from cadmus.machine import tokens
 from cadmus.models import fused
 
-_HAS_FLASH = importlib.util.find_spec("torch.nn.attention.varlen") is not None  # from PyTorch 2.10
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before PyTorch 2.10
+    varlen_attn = None  # type: ignore[assignment]
+_HAS_FLASH = varlen_attn is not None
+_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)}
+if _HAS_FLASH and "window_size" not in inspect.signature(varlen_attn).parameters:  # PyTorch 2.10
+    _CAUSAL = {"is_causal": True}
 
 IGNORED = -100  # a target that counts for nothing, as `torch.nn.functional.cross_entropy` has it
 
@@ -80,9 +88,7 @@ class Packed:
 
 def _flash_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:
     """Causal self-attention of [tokens, head, d_head] each -> [tokens, head, d_head]; offsets int32 [programs + 1]."""
-    from torch.nn.attention.varlen import varlen_attn  # of no use elsewhere, and absent from older versions
-
-    z = varlen_attn(q, k, v, offsets, offsets, longest, longest, window_size=(-1, 0))
+    z = varlen_attn(q, k, v, offsets, offsets, longest, longest, **_CAUSAL)
     assert isinstance(z, Tensor), "it returns more only where it is asked to"
     return z
 
