@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 
 from analyses.commands.data import data
+from analyses.commands.help import PlainHelp
 from analyses.commands.machine import machine
 from analyses.commands.studies import studies
 from analyses.commands.terminal import paragraphs
 from analyses.commands.training import training
 
 app = typer.Typer(
+    cls=PlainHelp,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -40,7 +42,7 @@ def _print_version(asked_for: bool) -> None:
         """
         Train small transformers on programs of the Cadmus machine, and read the machine's state out of them.
 
-        Start with [bold]cadmus-probe report[/bold]: all that is known of the model that ships, on one HTML page (five
+        Start with cadmus-probe report: all that is known of the model that ships, on one HTML page (five
         minutes on two cores).
         """
     )
