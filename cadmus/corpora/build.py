@@ -22,7 +22,7 @@ import numpy as np
 from cadmus.corpora import corpus, held_out
 from cadmus.corpora.corpus import Corpus, Shard
 from cadmus.corpora.membership import HashSet, program_hashes
-from cadmus.corpora.shards import DrawnShard, Section, draw_shard, sections
+from cadmus.corpora.shards import DrawnShard, Section, draw_shard, sections, stack_programs
 from cadmus.programs.mixture import Mixture, to_dict
 from cadmus.runtime import artifacts
 from cadmus.runtime.folder_lock import sole_writer
@@ -31,6 +31,7 @@ from cadmus.runtime.seeds import generator
 from cadmus.runtime.workers import UNGUARDED, WorkerPool, check_guard
 
 OUT_OF_DISTRIBUTION = 2000  # programs per out-of-distribution set
+DIVERGENCE_PROGRAMS = 20_000  # of a family, from which the divergence of such a set is measured, where it is
 _STAGE = "build the corpus"  # of the progress
 _MIN_NEW_SHARE = 0.001  # of a shard's draws: with fewer new programs it is a scarce one
 _MAX_SCARCE_SHARDS = 3  # in a row, before a family is exhausted
@@ -89,6 +90,8 @@ def build(
         "shards": [],
         "out_of_distribution": {},
     }
+    if mixture.hold_out.compounds:
+        about["divergence"] = {}
     with sole_writer(folder), artifacts.new_folder(folder, "corpus", resume=name, **about) as partial:
         finished_shards = list(_finish_shards(plan, seed, workers, size, _Disk(partial), progress))
         result = _assemble(mixture, seed, finished_shards)
@@ -97,6 +100,9 @@ def build(
             artifacts.write_array(partial / file, programs)
             about["out_of_distribution"][set_name] = file
         about["families"].update(result.summary)
+        if mixture.hold_out.compounds:
+            sets = result.out_of_distribution
+            about["divergence"].update(held_out.reached_divergences(mixture, sets, _sampler(result)))
         about["shards"] += [
             {"file": shard.file, "phase": section.phase, "family": section.family.name}
             for section, shard in finished_shards
@@ -137,6 +143,18 @@ def _assemble(mixture: Mixture, seed: int, finished_shards: list[tuple[Section, 
             )
         result.out_of_distribution[ood.name] = programs
     return result
+
+
+def _sampler(result: Corpus) -> Callable[[str], np.ndarray]:
+    """A function from a family's name to at most DIVERGENCE_PROGRAMS of its programs in the corpus, in random order."""
+
+    def sample(family: str) -> np.ndarray:
+        index = result.mixture.family_names.index(family)
+        programs = stack_programs([shard.programs for shard in result.shards if shard.family == index])
+        rng = generator("divergence", result.seed, index)
+        return programs[rng.permutation(len(programs))[:DIVERGENCE_PROGRAMS]]
+
+    return sample
 
 
 def _finish_shards(

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from cadmus.corpora.membership import program_hashes
-from cadmus.programs import splits
+from cadmus.programs import compounds, splits
 from cadmus.programs.families import Family
 from cadmus.programs.holdout import HoldOut
-from cadmus.programs.mixture import Mixture, OutOfDistribution
+from cadmus.programs.mixture import HELD_OUT_SPLITS, Mixture, OutOfDistribution
 from cadmus.runtime.seeds import generator
 
 _MAX_ROUNDS = 100  # draws in a row without a new program
@@ -40,12 +40,41 @@ def out_of_distribution(mixture: Mixture, ood: OutOfDistribution, n: int, seed: 
     """
 
     def belongs(programs: np.ndarray) -> np.ndarray:
-        if ood.held_out:
-            return mixture.hold_out.holds_out(programs, ood.held_out)
-        return np.ones(len(programs), np.bool_)
+        if ood.held_out in HELD_OUT_SPLITS:
+            in_split = splits.splits(programs) == splits.SPLITS.index(ood.held_out)
+            return in_split & ~mixture.hold_out.holds_out(programs)
+        if not ood.held_out:
+            return np.ones(len(programs), np.bool_)
+        out = mixture.hold_out.holds_out(programs, ood.held_out)
+        if ood.held_out_share:
+            codes = compounds.codes_of(mixture.hold_out.compounds)
+            out[out] = compounds.shares(programs[out], codes) >= ood.held_out_share
+        return out
 
     rng = generator(f"out of distribution {ood.name}", seed)
     return _draw_distinct(ood.family, n, rng, belongs, f"for the out-of-distribution set {ood.name!r}")
+
+
+def reached_divergences(
+    mixture: Mixture, sets: dict[str, np.ndarray], programs_of: Callable[[str], np.ndarray]
+) -> dict[str, dict[str, float | int]]:
+    """How far the sets that hold compounds out lie from training, by the name of the set: compound and atom divergence
+    (`compounds.divergences`), and on how many programs they are measured.
+
+    sets: the programs of each set; programs_of: what of a family is trained on, uint8 [n, width].
+    """
+    out: dict[str, dict[str, float | int]] = {}
+    for ood in mixture.out_of_distribution:
+        if ood.held_out == "compounds" and ood.family.name in mixture.family_names:
+            trained = programs_of(ood.family.name)
+            compound, atom = compounds.divergences(trained, sets[ood.name])
+            out[ood.name] = {
+                "compound_divergence": compound,
+                "atom_divergence": atom,
+                "programs": len(sets[ood.name]),
+                "trained_programs": len(trained),
+            }
+    return out
 
 
 def _draw_distinct(

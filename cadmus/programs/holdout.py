@@ -1,4 +1,5 @@
-"""What is kept out of training on purpose: programs by value, by instruction pair, by length, by skeleton."""
+"""What is kept out of training on purpose: programs by value, by what they are put together from (instruction pairs,
+compounds), by length, depth, read distance and registers in use, by skeleton."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from cadmus.machine import kernel, tokens, vm
-from cadmus.programs import skeletons
+from cadmus.programs import compounds, skeletons
+from cadmus.states.provenance import EDGE_KINDS, provenance
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,19 @@ class HoldOut:
     skeletons: tuple[str, ...] = ()
     """No program has one of these skeletons (digits written as `0`)."""
 
+    compounds: tuple[str, ...] = ()
+    """No program has one of these compounds, such as `operand 3+` (`cadmus.programs.compounds`);
+    `cadmus.properties.splits` finds such lists."""
+
+    max_depth: int = 0
+    """The stack of the main text never has more entries than this; 0: no limit."""
+
+    max_read_distance: int = 0
+    """No load of the main text comes more tokens after the store of what it loads; 0: no limit."""
+
+    max_live: int = 0
+    """There are never more registers than this whose value a later token loads; 0: no limit."""
+
     def __post_init__(self) -> None:
         for pair in self.pairs:
             if len(pair) != 2 or set(pair) - set(vm.VOCAB.replace(vm.END, "")):
@@ -37,8 +52,14 @@ class HoldOut:
                 raise ValueError(
                     f"hold_out: {skeleton!r} is not a skeleton; write every digit as 0 and leave out the ."
                 )
-        if self.max_length < 0:
-            raise ValueError(f"hold_out: max_length = {self.max_length} must be 0 (no limit) or more")
+        for compound in self.compounds:
+            try:
+                compounds.code_of(compound)
+            except ValueError as error:
+                raise ValueError(f"hold_out: {error}") from None
+        for name in ("max_length", "max_depth", "max_read_distance", "max_live"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"hold_out: {name} = {getattr(self, name)} must be 0 (no limit) or more")
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -75,3 +96,36 @@ class HoldOut:
     def _by_skeletons(self, programs: np.ndarray) -> np.ndarray:
         held_out = tokens.hashes(tokens.encode(self.skeletons), "skeleton")
         return np.isin(skeletons.skeleton_hashes(programs, "skeleton"), held_out)
+
+    def _by_compounds(self, programs: np.ndarray) -> np.ndarray:
+        return compounds.has_any(programs, compounds.codes_of(self.compounds))
+
+    def _by_max_depth(self, programs: np.ndarray) -> np.ndarray:
+        depth: np.ndarray = kernel.traces(programs, entries=1).depth
+        return depth.max(1, initial=0) > self.max_depth
+
+    def _by_max_read_distance(self, programs: np.ndarray) -> np.ndarray:
+        return _greatest_read_distances(programs) > self.max_read_distance
+
+    def _by_max_live(self, programs: np.ndarray) -> np.ndarray:
+        return _most_live_registers(programs) > self.max_live
+
+
+def _greatest_read_distances(programs: np.ndarray) -> np.ndarray:
+    """How many tokens lie between a load of the main text and the store of what it loads, at most: int32 [n], 0 for a
+    program that loads nothing."""
+    edges = provenance(programs).edges
+    mask = edges.kind == EDGE_KINDS.index("load_store")
+    out = np.zeros(len(programs), np.int32)
+    np.maximum.at(out, edges.program[mask], (edges.query - edges.key)[mask])
+    return out
+
+
+def _most_live_registers(programs: np.ndarray) -> np.ndarray:
+    """How many registers hold a value that is loaded later, at the token where there are most: int64 [n]."""
+    versions = provenance(programs).versions
+    mask = versions.last_load > versions.token  # live after the tokens from its store to before its last load
+    changes = np.zeros((len(programs), programs.shape[1] + 1), np.int64)
+    np.add.at(changes, (versions.program[mask], versions.token[mask]), 1)
+    np.add.at(changes, (versions.program[mask], versions.last_load[mask]), -1)
+    return changes.cumsum(1).max(1, initial=0)

@@ -16,6 +16,7 @@ from cadmus.runtime import tables
 from cadmus.runtime.artifacts import fingerprint, read_text, write_bytes
 
 DUPLICATES = ("remove", "keep")
+HELD_OUT_SPLITS = ("test", "test_skeleton")  # what an out-of-distribution set may be of, in place of a rule
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class OutOfDistribution:
     """The family that its programs are drawn from."""
 
     held_out: str = ""
-    """The rule of the hold-out that the programs must break; empty: the knobs alone make them unlike."""
+    """The rule of the hold-out that the programs must break, or the held-out split (`test`, `test_skeleton`) that they
+    must fall into; empty: the knobs alone make them unlike."""
+
+    held_out_share: float = 0.0
+    """Of held_out = "compounds": the least share of a program's compounds that must be held out."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,16 @@ class Mixture:
 
     def _check_unlike_training(self, ood: OutOfDistribution) -> None:
         """Raise ValueError where a set's programs are those of training."""
+        if not 0 <= ood.held_out_share <= 1:
+            raise ValueError(
+                f"out_of_distribution {ood.name!r}: held_out_share = {ood.held_out_share} must be a share in [0, 1]"
+            )
+        if ood.held_out_share and ood.held_out != "compounds":
+            raise ValueError(
+                f"out_of_distribution {ood.name!r}: held_out_share is for held_out = 'compounds', not {ood.held_out!r}"
+            )
+        if ood.held_out in HELD_OUT_SPLITS:
+            return
         if ood.held_out and ood.held_out not in self.hold_out.rules:
             raise ValueError(
                 f"out_of_distribution {ood.name!r}: held_out = {ood.held_out!r} is not a rule that holds anything out; "
@@ -195,13 +210,11 @@ def load(source: str | Path) -> Mixture:
 
     Raises ValueError, in one line, for malformed TOML, an unknown family or knob, or a knob out of bounds.
     """
-    path = Path(source)
-    if path.suffix == ".toml" or path.is_file():
-        return from_toml(read_text(path), str(path))
-    if not ships(source):
+    path = shipped.file_of("mixtures", source)
+    if path is None:
         names = ", ".join(shipped.names("mixtures"))
         raise ValueError(f"no mixture {str(source)!r}; name a TOML file or one of {names}")
-    return from_toml(read_text(shipped.path("mixtures", str(source))), str(source))
+    return from_toml(read_text(path), str(source))
 
 
 def from_toml(text: str, source: str = "mixture") -> Mixture:
@@ -231,11 +244,15 @@ def to_dict(mixture: Mixture) -> dict[str, Any]:
     if mixture.phases:
         out["phase"] = [_phase_table(mixture, phase) for phase in mixture.phases]
     if mixture.out_of_distribution:
-        out["out_of_distribution"] = [
-            {"name": ood.name, "family": ood.family.name, "held_out": ood.held_out} | _knob_table(ood.family)
-            for ood in mixture.out_of_distribution
-        ]
+        out["out_of_distribution"] = [_out_of_distribution_table(ood) for ood in mixture.out_of_distribution]
     return out
+
+
+def _out_of_distribution_table(ood: OutOfDistribution) -> dict[str, Any]:
+    own_fields: dict[str, Any] = {"name": ood.name, "family": ood.family.name, "held_out": ood.held_out}
+    if ood.held_out_share:  # left out elsewhere: mixtures keep their fingerprints
+        own_fields["held_out_share"] = float(ood.held_out_share)
+    return own_fields | _knob_table(ood.family)
 
 
 def _component_table(component: Component) -> dict[str, Any]:
@@ -344,13 +361,15 @@ def _phase(table: dict[str, Any], base: dict[str, Component]) -> Phase:
 
 def _out_of_distribution(table: dict[str, Any], base: dict[str, Component]) -> OutOfDistribution:
     component = base.get(str(table.get("family")))
-    family = _family(table, ("name", "held_out"), component.family if component else None, key="family")
-    name, held_out = table.get("name"), table.get("held_out", "")
-    if not isinstance(name, str) or not isinstance(held_out, str):
+    own_fields = ("name", "held_out", "held_out_share")
+    family = _family(table, own_fields, component.family if component else None, key="family")
+    name, held_out, share = table.get("name"), table.get("held_out", ""), table.get("held_out_share", 0.0)
+    if not isinstance(name, str) or not isinstance(held_out, str) or type(share) not in (int, float):
         raise ValueError(
-            'an [[out_of_distribution]] table is name = "...", family = "..." and knobs or held_out = "..."'
+            'an [[out_of_distribution]] table is name = "...", family = "..." and knobs or held_out = "...", for '
+            "compounds with held_out_share = 0.2 (a number)"
         )
-    return OutOfDistribution(name, family, held_out)
+    return OutOfDistribution(name, family, held_out, float(share))
 
 
 def _hold_out(table: Any) -> HoldOut:

@@ -1,6 +1,8 @@
 """What programs are like, with intervals: `structure` (of the text), `behaviour` (of the run), `divergence` (of two
-sources)."""
+sources), `splits` (hold-outs at a wanted divergence)."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["behaviour", "divergence", "structure"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["behaviour", "divergence", "splits", "structure"]
+)

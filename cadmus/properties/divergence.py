@@ -7,6 +7,7 @@ import pandas as pd
 
 from cadmus.machine import vm
 from cadmus.programs import skeletons
+from cadmus.programs.compounds import chernoff
 from cadmus.statistics.jackknife import Estimate, Sample, counts_without_each, interval_of, take_sample
 
 _VOCABULARY = len(vm.VOCAB)
@@ -48,7 +49,7 @@ def divergence(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
         n_codes = sum(_VOCABULARY**size for size in sizes)
         counts_a = counts_without_each(codes_a, groups_a, n_codes)
         counts_b = counts_without_each(codes_b, groups_b, n_codes)
-        values = np.array([1 - _chernoff(p, q, alpha) for p, q in zip(counts_a, counts_b)])
+        values = np.array([1 - chernoff(p, q, alpha) for p, q in zip(counts_a, counts_b)])
         value, low, high = interval_of(_UNIT, Estimate(np.maximum(values[0], 0), values[1:], 0))
         rows.append(
             {
@@ -56,8 +57,8 @@ def divergence(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
                 "value": value,
                 "low": low,
                 "high": high,
-                "within_a": 1 - _chernoff(*_counts_of_halves(codes_a, groups_a, n_codes), alpha),
-                "within_b": 1 - _chernoff(*_counts_of_halves(codes_b, groups_b, n_codes), alpha),
+                "within_a": 1 - chernoff(*_counts_of_halves(codes_a, groups_a, n_codes), alpha),
+                "within_b": 1 - chernoff(*_counts_of_halves(codes_b, groups_b, n_codes), alpha),
                 "unit": _UNIT,
                 "n_a": len(sample_a.programs),
                 "n_b": len(sample_b.programs),
@@ -82,14 +83,6 @@ def _counts_of_halves(codes: np.ndarray, groups: np.ndarray, n_codes: int) -> tu
     """How often each code occurs in the groups of even and of odd number: int64 [n_codes] each."""
     is_odd = groups % 2 == 1
     return np.bincount(codes[~is_odd], minlength=n_codes), np.bincount(codes[is_odd], minlength=n_codes)
-
-
-def _chernoff(a: np.ndarray, b: np.ndarray, alpha: float) -> float:
-    """The Chernoff coefficient of two distributions given as counts [size]; NaN where one is empty."""
-    if not (a.any() and b.any()):
-        return np.nan
-    both = (a > 0) & (b > 0)
-    return float(((a[both] / a.sum()) ** alpha * (b[both] / b.sum()) ** (1 - alpha)).sum())
 
 
 def compounds(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,9 @@ import pytest
 from cadmus.machine import tokens, vm
 from cadmus.programs.families import FAMILIES
 from cadmus.programs.holdout import HoldOut
+from cadmus.states.provenance_plain import provenance_of
 from tests import programs as random_programs
+from tests.cadmus.programs.test_compounds import compounds_of
 
 
 def some_programs() -> list[str]:
@@ -55,11 +57,37 @@ def has_pair(text: str, pairs: tuple[str, ...]) -> bool:
     return any(pair in skeleton_of(text) for pair in pairs)
 
 
+def has_compound(text: str, compounds: tuple[str, ...]) -> bool:
+    return any(name in compounds_of(text) for name in compounds)
+
+
+def deepest(text: str, maximum: int) -> bool:
+    return max((len(state.stack) for state in vm.run(body_of(text)).states), default=0) > maximum
+
+
+def reads_farther(text: str, maximum: int) -> bool:
+    body = body_of(text)
+    edges = [edge for edge in provenance_of(body, len(body)).edges if edge.kind == "load_store" and not edge.depth]
+    return any(edge.query - edge.key > maximum for edge in edges)
+
+
+def more_live(text: str, maximum: int) -> bool:
+    """By hand: token by token, how many registers hold a version that a later token loads."""
+    body = body_of(text)
+    versions = provenance_of(body, len(body)).versions
+    counts = [sum(row.token <= token < row.last_load for row in versions) for token in range(len(body))]
+    return max(counts, default=0) > maximum
+
+
 BY_HAND = {
     "values": lambda text, values: shows(text, values),
     "pairs": lambda text, pairs: has_pair(text, pairs),
     "max_length": lambda text, maximum: len(body_of(text)) > maximum,
     "skeletons": lambda text, skeletons: skeleton_of(text) in skeletons,
+    "compounds": has_compound,
+    "max_depth": deepest,
+    "max_read_distance": reads_farther,
+    "max_live": more_live,
 }
 RULES = [
     *(("values", values) for values in [(7,), (0,), (-1, 20), (1000, -1000), (2**31 - 1,), (3, 4, 5, 6)]),
@@ -72,6 +100,11 @@ RULES = [
         ("skeletons", skeletons)
         for skeletons in [("00+0=",), ("000++0+00-+=", "{#0>}(0,f"), ("0",), ("(0,0,0I0=", "0A0Bab+0=")]
     ),
+    *(
+        ("compounds", compounds)
+        for compounds in [("pair 34",), ("operand 3+", "load 5a"), ("pair +1", "shuffle 3@"), ("store 3A", "store +B")]
+    ),
+    *((rule, maximum) for rule in ("max_depth", "max_read_distance", "max_live") for maximum in (1, 2, 3, 6)),
 ]
 
 
@@ -106,6 +139,26 @@ def test_empty_rules_hold_out_nothing() -> None:
     assert HoldOut(pairs=("*n",)).holds_out(ENCODED[:0]).shape == (0,)
     for rule in BY_HAND:
         assert not HoldOut().holds_out(ENCODED, rule).any(), rule
+
+
+@pytest.mark.parametrize(
+    ("text", "depth", "distance", "live"),
+    [
+        ("3A4Bab+7=.", 2, 3, 2),  # both lie in registers before `a`
+        ("34+7=.", 2, 0, 0),
+        ("3Aa4Bb+7=.", 2, 1, 1),
+        ("3A4Aa4=.", 2, 1, 1),  # the 3 is dead
+        ("1111+++4=.", 4, 0, 0),
+        ("a0=.", 2, 0, 0),  # nothing was stored
+    ],
+)
+def test_depth_distance_and_live_registers_by_hand(text: str, depth: int, distance: int, live: int) -> None:
+    for rule, amount in (("max_depth", depth), ("max_read_distance", distance), ("max_live", live)):
+        encoded = tokens.encode([text])
+        if amount:
+            assert not HoldOut(**{rule: amount}).holds_out(encoded), rule
+        if amount > 1:
+            assert HoldOut(**{rule: amount - 1}).holds_out(encoded), rule
 
 
 @pytest.mark.parametrize(
@@ -145,6 +198,8 @@ def test_values_by_hand(text: str, values: tuple[int, ...], is_held_out: bool) -
         ({"skeletons": ("00+.",)}, "hold_out: '00+.' is not a skeleton; write every digit as 0 and leave out the ."),
         ({"skeletons": ("",)}, "hold_out: '' is not a skeleton; write every digit as 0 and leave out the ."),
         ({"skeletons": ("00é",)}, "'é' at position 2 is not an instruction"),
+        ({"compounds": ("34",)}, "hold_out: compound '34' must be one of pair, operand, load, store, shuffle, a space"),
+        ({"max_live": -2}, "hold_out: max_live = -2 must be 0 (no limit) or more"),
         ({"max_length": -1}, "hold_out: max_length = -1 must be 0 (no limit) or more"),
     ],
     ids=str,

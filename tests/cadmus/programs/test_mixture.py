@@ -92,6 +92,10 @@ hold_outs = st.builds(
     pairs=st.lists(st.sampled_from(["*n", "00", '\\"', "{}", "A'"]), max_size=3).map(tuple),
     max_length=st.integers(0, 100),
     skeletons=st.lists(st.sampled_from(["00+0=", "0", "{#0>}(0,f"]), max_size=2).map(tuple),
+    compounds=st.lists(st.sampled_from(["pair 34", "operand \\+", "load 3a"]), max_size=2).map(tuple),
+    max_depth=st.integers(0, 9),
+    max_read_distance=st.integers(0, 30),
+    max_live=st.integers(0, 4),
 )
 mixtures = st.builds(
     Mixture,
@@ -312,6 +316,22 @@ def test_width_is_of_all_phases() -> None:
     assert FULL.parts[1][1].width == FULL.width
 
 
+def test_a_set_of_held_out_compounds_or_of_a_split_makes_the_round_trip() -> None:
+    sets = (
+        OutOfDistribution("far", Compare(), "compounds", 0.25),
+        OutOfDistribution("unseen_skeletons", Compare(), "test_skeleton"),
+    )
+    original = Mixture(
+        "m", (Component(Compare()),), HoldOut(compounds=("operand 3+", "pair 34")), out_of_distribution=sets
+    )
+    again = mixture.from_toml(mixture.to_toml(original))
+    assert again == original
+    assert again.fingerprint == original.fingerprint
+    without = replace(original, out_of_distribution=(replace(sets[0], held_out_share=0.0), sets[1]))
+    assert without.fingerprint != original.fingerprint
+    assert "held_out_share" not in mixture.to_toml(without), "mixtures of before keep their fingerprints"
+
+
 def test_out_of_distribution_sets_have_the_knobs_of_training_where_they_name_none() -> None:
     text = (
         BASE
@@ -496,6 +516,13 @@ REFUSED = {
     OUTSIDE + 'family = "compare"\nheld_out = "pairs"\n[hold_out]\nvalues = [1]\npairs = []\nmax_length = 9': (
         "held_out = 'pairs' is not a rule that holds anything out; there are values, max_length"
     ),
+    OUTSIDE + 'family = "compare"\nheld_out = "pairs"\nheld_out_share = 0.5\n[hold_out]\npairs = ["*n"]': (
+        "out_of_distribution 'far': held_out_share is for held_out = 'compounds', not 'pairs'"
+    ),
+    OUTSIDE + 'family = "compare"\nheld_out = "compounds"\nheld_out_share = 2\n[hold_out]\ncompounds = ["pair 34"]': (
+        "out_of_distribution 'far': held_out_share = 2.0 must be a share in [0, 1]"
+    ),
+    OUTSIDE + 'family = "compare"\nheld_out_share = true': "mix.toml: an [[out_of_distribution]] table is name = ",
     OUTSIDE + 'family = "compare"\nheld_out = 3': "mix.toml: an [[out_of_distribution]] table is name = ",
     OUTSIDE + 'family = "compare"\nweight = 3': "mix.toml: family compare: unknown knob 'weight'",
     OUTSIDE: f"mix.toml: unknown family None; there are {ALL}",
