@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.data import data
+from analyses.commands.explorer import explorer
 from analyses.commands.help import PlainHelp
 from analyses.commands.machine import machine
 from analyses.commands.studies import studies
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(machine)
 app.add_typer(training)
 app.add_typer(studies)
+app.add_typer(explorer)
 app.add_typer(data, name="data")
 
 
