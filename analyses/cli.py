@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.data import data
+from analyses.commands.doctor import doctor
 from analyses.commands.explorer import explorer
 from analyses.commands.help import PlainHelp
 from analyses.commands.machine import machine
@@ -26,6 +27,7 @@ app = typer.Typer(
     epilog="Exit code: 0 done, 1 a self-test failed, 2 error (one line on standard error), 130 interrupted.",
 )
 app.add_typer(machine)
+app.add_typer(doctor)
 app.add_typer(training)
 app.add_typer(studies)
 app.add_typer(explorer)

@@ -172,6 +172,7 @@ TORCH = {  # the rooms and modules that may load torch; nothing loads transforme
     "cadmus.models",
     "cadmus.training",
     "cadmus.runtime.devices",
+    "cadmus.runtime.diagnosis",
     "cadmus.runtime.threads",
     "probes.data.activations",
     "probes.data.activation_cache",

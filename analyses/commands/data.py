@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from analyses.commands.tables import Json, print_beside, print_table
 from analyses.commands.terminal import (
     check_table_path,
     check_writable,
     paragraphs,
-    print_rows,
     progress_bars,
     save_table,
     write_page,
@@ -49,6 +49,7 @@ def build(
     ] = None,
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core where left out.", min=1)] = None,
+    as_json: Json = False,
 ) -> None:
     import joblib
 
@@ -65,10 +66,14 @@ def build(
         corpus = make(mix, size, seed, folder=out, workers=workers, progress=progress)
     rows = [("family", "programs", "draws per program")]
     rows += [(name, f"{n:,}", f"{corpus.repetition[name]:.2f}") for name, n in corpus.counts.items()]
-    print_rows([*rows, ("all", f"{len(corpus):,}", "")])
+    records = [
+        {"family": name, "programs": n, "draws_per_program": corpus.repetition[name]}
+        for name, n in corpus.counts.items()
+    ]
+    print_table([*rows, ("all", f"{len(corpus):,}", "")], records, as_json)
     for name, members in corpus.out_of_distribution.items():
-        print(f"out of distribution: {name} ({len(members):,} programs, none in the corpus)")
-    print(out)
+        print_beside(f"out of distribution: {name} ({len(members):,} programs, none in the corpus)", as_json)
+    print_beside(str(out), as_json)
 
 
 @data.command(
@@ -109,17 +114,23 @@ def _page_name(source: str) -> str:
         """
     )
 )
-def knobs(families: Annotated[list[str] | None, typer.Argument(help="Families; all where left out.")] = None) -> None:
+def knobs(
+    families: Annotated[list[str] | None, typer.Argument(help="Families; all where left out.")] = None,
+    as_json: Json = False,
+) -> None:
     from cadmus.programs.families import FAMILIES
     from cadmus.programs.parts.family import knobs as knobs_of
 
     for name in families or []:
         if name not in FAMILIES:
             raise ValueError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
-    rows = [("family", "knob", "default", "effect")]
-    for name in families or FAMILIES:
-        rows += [(name, knob.name, repr(knob.default), knob.doc) for knob in knobs_of(FAMILIES[name]).values()]
-    print_rows(rows)
+    records = [
+        {"family": name, "knob": knob.name, "default": knob.default, "effect": knob.doc}
+        for name in families or FAMILIES
+        for knob in knobs_of(FAMILIES[name]).values()
+    ]
+    rows = [(str(row["family"]), row["knob"], repr(row["default"]), row["effect"]) for row in records]
+    print_table([("family", "knob", "default", "effect"), *rows], records, as_json)
 
 
 @data.command(
@@ -140,13 +151,14 @@ def sample(
     split: Annotated[str, typer.Option(help="train, validation, test or test_skeleton.")] = "train",
     out_of_distribution: Annotated[str | None, typer.Option(help="An out-of-distribution set, by name.")] = None,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     from analyses.studies.distribution.samples import take
 
+    samples = take(source, family or [], n, split, out_of_distribution, seed)
     rows = [("family", "program", "decisions")]
-    for name, text, decisions in take(source, family or [], n, split, out_of_distribution, seed):
-        rows.append((name, text, "  ".join(decisions)))
-    print_rows(rows)
+    rows += [(name, text, "  ".join(decisions)) for name, text, decisions in samples]
+    print_table(rows, [dict(zip(rows[0], taken, strict=True)) for taken in samples], as_json)
 
 
 @data.command(
@@ -169,6 +181,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
     programs: PerFamily = 20_000,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     from analyses.studies.distribution.comparison import compare as measure
     from analyses.studies.distribution.comparison import comparison_rows
@@ -181,6 +194,6 @@ def compare(
         first, second = map(open_source, configs)
         progress("draw", 1.0, f"{a}, {b}")
         table = measure(first, second, families=family or None, seed=seed, progress=progress)
-    print_rows(comparison_rows(table))
+    print_table(comparison_rows(table), table.to_dict("records"), as_json)
     if out is not None:
-        print(save_table(table, out))
+        print_beside(str(save_table(table, out)), as_json)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from analyses.commands.options import Device, Out, Programs, Run, Seed
-from analyses.commands.terminal import paragraphs, print_rows, progress_bars, write_page
+from analyses.commands.tables import Json, print_table
+from analyses.commands.terminal import paragraphs, progress_bars, write_page
 from cadmus import DEFAULT_MODEL
 
 studies = typer.Typer()
@@ -307,7 +308,7 @@ def calibration(
         """
     )
 )
-def selftest() -> None:
+def selftest(as_json: Json = False) -> None:
     from probes import selftest as harness
 
     with progress_bars() as progress:
@@ -315,6 +316,10 @@ def selftest() -> None:
     rows = [("check", "expected", "found", "")]
     for check in checks:
         rows.append((check.name, check.expected, check.result, "passed" if check.passed else "FAILED"))
-    print_rows(rows)
+    records = [
+        {"check": check.name, "expected": check.expected, "found": check.result, "passed": check.passed}
+        for check in checks
+    ]
+    print_table(rows, records, as_json)
     if not all(check.passed for check in checks):
         raise typer.Exit(1)

@@ -10,14 +10,8 @@ from typing import Annotated
 import typer
 
 from analyses.commands.options import Device, Run, Seed
-from analyses.commands.terminal import (
-    check_table_path,
-    check_writable,
-    paragraphs,
-    print_rows,
-    progress_bars,
-    save_table,
-)
+from analyses.commands.tables import Json, print_beside, print_table
+from analyses.commands.terminal import check_table_path, check_writable, paragraphs, progress_bars, save_table
 from cadmus import DEFAULT_MODEL
 
 training = typer.Typer()
@@ -70,6 +64,7 @@ def train(
     precision: Precision = None,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Processes that draw programs; 0: the one that trains.", min=0)] = 0,
+    as_json: Json = False,
 ) -> None:
     from cadmus.corpora.corpus import load
     from cadmus.programs.mixture import load as load_mixture
@@ -105,8 +100,8 @@ def train(
     trained.model.to(place)
     with progress_bars() as progress:
         rows = evaluate(trained.model, trained.mixture, programs=500, seed=recipe.train.seed, progress=progress)
-    _print_accuracies(rows)
-    print(out)
+    _print_accuracies(rows, as_json)
+    print_beside(str(out), as_json)
 
 
 @training.command(
@@ -129,6 +124,7 @@ def evaluate_run(
     out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     import pandas as pd
 
@@ -141,10 +137,10 @@ def evaluate_run(
     trained.model.to(resolve_device(device))
     with progress_bars() as progress:
         rows = evaluate(trained.model, trained.mixture, programs=programs, seed=seed, progress=progress)
-    _print_accuracies(rows)
+    _print_accuracies(rows, as_json)
     if out is not None:
         table = pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
-        print(save_table(table, out))
+        print_beside(str(save_table(table, out)), as_json)
 
 
 def _print_note(text: str) -> None:
@@ -152,7 +148,7 @@ def _print_note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _print_accuracies(rows: list) -> None:
+def _print_accuracies(rows: list, as_json: bool) -> None:
     """Print completion accuracies, rows of `cadmus.training.completion`, as a table."""
     cells = [("family", "programs", "completion accuracy", "true at all", "own answer", "generalizes", "prompts", "")]
     for row in rows:
@@ -160,4 +156,4 @@ def _print_accuracies(rows: list) -> None:
         shares = ("" if isnan(share) else f"{share:.3f}" for share in (row.true_rate, row.canonical, row.generalizes))
         note = f"{row.too_long:,} programs left out: longer than the model's context" if row.too_long else ""
         cells.append((row.family, row.split, interval, *shares, f"{row.n:,}", note))
-    print_rows(cells)
+    print_table(cells, [row.to_dict() for row in rows], as_json)

@@ -327,16 +327,46 @@ def verdict(text: str, semantics: Semantics | None = None) -> bool:
     return all_true(machine.stack)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a token did."""
+
+    position: int
+    """Which token of the text it is."""
+    token: str
+    """Its character."""
+    instruction: str
+    """The instruction's name; `|` in a definition, which is passed over where it stands, `end`, or `(not read)`."""
+    state: State
+    """The state after it."""
+    why_nan: str
+    """Why a NAN arose; empty where none did."""
+
+
 def explain(text: str, semantics: Semantics | None = None) -> str:
     """An aligned trace of `text`: per token its name, the stack after it (top right), the registers in use, and why a
     NAN arose. A token of a definition is marked `|`: it is passed over where it stands."""
+    rows = [("", "token", "instruction", "fuel", "stack", "registers", "why NAN")]
+    state = State()
+    for step in steps(text, semantics):
+        state = step.state
+        stack = " ".join(map(str, state.stack)) or "-"
+        registers = " ".join(f"{r}={v}" for r, v in state.registers.items() if v is not NAN)
+        rows.append((str(step.position), step.token, step.instruction, str(state.fuel), stack, registers, step.why_nan))
+    kind = "true-program" if all_true(state.stack) else "false-program"
+    outputs = " ".join(map(str, state.stack)) or "none"
+    return "\n".join([*_aligned(rows), "", f"outputs: {outputs}", f"verdict: {kind}"])
+
+
+def steps(text: str, semantics: Semantics | None = None) -> list[Step]:
+    """What each token of `text` did: the rows of `explain`. Raises ValueError for a character outside `VOCAB`."""
     events: list[_Event] = []  # what is executed at one token: the instructions in its calls, then its own
     machine = Machine(
         text, semantics, lambda token, inputs, outputs, cause: events.append((token, NAN in outputs, cause))
     )
     main_text = set(machine.positions)
     end = text.find(END) if END in text else len(text)
-    rows = [("", "token", "instruction", "fuel", "stack", "registers", "why NAN")]
+    steps = []
     for position, token in enumerate(text):
         events.clear()
         if position in main_text:
@@ -347,12 +377,8 @@ def explain(text: str, semantics: Semantics | None = None) -> str:
         causes = [f"no fuel is left after {FUEL} instructions"] if machine.out_of_fuel else _causes(events)
         if len(causes) > 2:
             causes[2:] = [f"and {len(causes) - 2} more"]
-        stack = " ".join(map(str, machine.stack)) or "-"
-        registers = " ".join(f"{r}={v}" for r, v in machine.registers.items() if v is not NAN)
-        rows.append((str(position), token, name, str(machine.fuel), stack, registers, "; ".join(causes)))
-    kind = "true-program" if all_true(machine.stack) else "false-program"
-    outputs = " ".join(map(str, machine.stack)) or "none"
-    return "\n".join([*_aligned(rows), "", f"outputs: {outputs}", f"verdict: {kind}"])
+        steps.append(Step(position, token, name, machine.state, "; ".join(causes)))
+    return steps
 
 
 _Event = tuple[str, bool, NanCause | None]  # an executed token, whether it left NAN, and its own cause of that
