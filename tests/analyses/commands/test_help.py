@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ import typer
 
 from analyses.cli import app, main
 from analyses.commands.help import PlainHelp
+from analyses.commands.terminal import progress_bars
 
 
 def tree(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -85,3 +88,19 @@ def test_what_stands_in_brackets_is_no_markup(
         shown = letters(capsys.readouterr().out)
         expected = {(): 3, ("first",): 3, ("group",): 2, ("group", "second"): 2}[words]
         assert shown.count(letters(PROGRAM)) == expected, shown
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_bars_show_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress_bars() as progress:
+        progress("run [a+b=.]", 0.5, "at [/b]")
+    assert "run [a+b=.]" in terminal.getvalue()
+    assert "at [/b]" in terminal.getvalue()
