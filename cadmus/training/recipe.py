@@ -123,7 +123,7 @@ def _train(
     note: Note,
 ) -> checkpoint.Checkpoint | None:
     """`train_recipe` in a folder that is held."""
-    model, start = _initial_model(recipe)
+    model, start, before = _initial_model(recipe)
     finished = _finished_model(recipe, corpus, start, folder)
     if finished is not None:
         return finished if rank() == 0 else None
@@ -133,7 +133,7 @@ def _train(
     record = train(model, source, recipe.train, progress, folder=folder, workers=workers, note=note, start=start)
     if rank() != 0:
         return None
-    result = checkpoint.save(folder, model, recipe.mixture, {"recipe": recipe.name, **record})
+    result = checkpoint.save(folder, model, recipe.mixture, {"recipe": recipe.name, **record, "before": before})
     checkpoint.drop_state(folder)
     return result
 
@@ -146,10 +146,11 @@ def _check_corpus(recipe: Recipe, corpus: Corpus | None) -> None:
         )
 
 
-def _initial_model(recipe: Recipe) -> tuple[Model, str]:
-    """The model that training begins with, and its fingerprint: empty where its weights are random."""
+def _initial_model(recipe: Recipe) -> tuple[Model, str, list[dict[str, Any]]]:
+    """The model that training begins with, its fingerprint (empty where its weights are random), and the records of the
+    runs that made it, without their logs, the first one first."""
     if not recipe.start:
-        return Model(recipe.cfg, seed=recipe.train.seed), ""
+        return Model(recipe.cfg, seed=recipe.train.seed), "", []
     initial = checkpoint.load(recipe.start)
     cfg = initial.model.cfg.to_dict()
     differing = [name for name, value in recipe.cfg.to_dict().items() if cfg.get(name) != value]
@@ -158,7 +159,8 @@ def _initial_model(recipe: Recipe) -> tuple[Model, str]:
             f"recipe {recipe.name!r} begins with {recipe.start}, which is of another architecture "
             f"({', '.join(differing)} differ); make [model] the same, or begin with random weights"
         )
-    return initial.model, initial.fingerprint
+    last = {name: value for name, value in initial.record.items() if name not in ("log", "before")}
+    return initial.model, initial.fingerprint, [*initial.record.get("before", []), last]
 
 
 def _finished_model(
@@ -242,14 +244,11 @@ def load(source: str | Path) -> Recipe:
     A mixture is named as `mixture.load` takes it, a file beside the recipe too; so is the folder of `start`. Raises
     ValueError, in one line, for malformed TOML and for anything unknown, ill-typed or out of bounds.
     """
-    path = Path(source)
-    folder = path.parent
-    if path.suffix != ".toml" and not path.is_file():
-        if str(source) not in shipped.names("recipes"):
-            names = ", ".join(shipped.names("recipes"))
-            raise ValueError(f"no recipe {str(source)!r}; name a TOML file or one of {names}")
-        path = shipped.path("recipes", str(source))
-        folder = Path()
+    path = shipped.file_of("recipes", source)
+    if path is None:
+        names = ", ".join(shipped.names("recipes"))
+        raise ValueError(f"no recipe {str(source)!r}; name a TOML file or one of {names}")
+    folder = path.parent if path == Path(source) else Path()  # beside the file, or in the working folder
     return tables.parse_toml(artifacts.read_text(path), str(source), lambda data: _from_dict(data, folder))
 
 
@@ -261,9 +260,16 @@ def _from_dict(data: dict[str, Any], folder: Path) -> Recipe:
             raise ValueError(f"a recipe has no {name!r}; it has {', '.join(known)}")
     if not {"name", "mixture"} <= data.keys():
         raise ValueError('a recipe is name = "...", mixture = "...", and tables [model] and [train]')
-    table = _RecipeTable(**{name: tables.typed_value(value, known[name], name) for name, value in data.items()})
-    beside = folder / table.mixture
-    recipe_mixture = mixture.load(beside if beside.is_file() else table.mixture)
+    beside = folder / str(data["mixture"])
+    return from_tables(data, mixture.load(beside if beside.is_file() else str(data["mixture"])), folder)
+
+
+def from_tables(data: dict[str, Any], recipe_mixture: Mixture, folder: Path = Path()) -> Recipe:
+    """The recipe that tables describe, of this mixture whatever they name; `folder` is where the model to start with
+    may lie. Raises ValueError for values of another type and for anything unknown in [model] and [train]."""
+    known = tables.field_types(_RecipeTable)
+    values = {"mixture": recipe_mixture.name, **data}
+    table = _RecipeTable(**{name: tables.typed_value(value, known[name], name) for name, value in values.items()})
     start = table.start
     if start and (folder / start).is_dir():
         start = str(folder / start)
