@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 LENS4 ?= .venv-lens4
 
-.PHONY: report test test-all test-lens4 lint format coverage agreement fuzz clean
+.PHONY: report test test-all test-lens4 lint format coverage agreement fuzz docs clean
 
 report: $(VENV)/installed  ## all about the model that ships: reports/index.html (six minutes on two cores)
 	$(BIN)/cadmus-probe report --out reports
@@ -37,6 +37,10 @@ agreement: $(VENV)/installed  ## interpreter and compiled machine on a million p
 
 fuzz: $(VENV)/installed  ## the properties that hypothesis looks for, with ten times the examples (a few minutes)
 	EXAMPLES=10 $(BIN)/python -m pytest -n auto -m hypothesis
+
+docs: $(VENV)/installed  ## the documentation as a site, build/docs/html/index.html; a broken link fails (a few minutes at first)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'

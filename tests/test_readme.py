@@ -1,12 +1,8 @@
-"""What stands in the README and in docs/probing.md runs."""
+"""What stands in the README, in docs/probing.md and in docs/interventions.md runs; `test_docs` has the other pages."""
 
-import ast
 import re
-import shlex
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import typer
 
@@ -17,14 +13,10 @@ from cadmus.programs.mixture import load
 from cadmus.states import variables
 from cadmus.training import checkpoint
 from probes.measurement import scores
+from tests.pages import PAGES, ROOT, blocks, commands, execute
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROBING = (ROOT / "docs" / "probing.md").read_text(encoding="utf-8")
-
-
-def blocks(page):
-    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
 @pytest.fixture
@@ -32,24 +24,6 @@ def in_a_new_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = ModelConfig(n_layers=3, d_model=32, n_heads=1, d_mlp=32)
     checkpoint.save("runs/my", Model(cfg), load("first"), {"config": {"seed": 0}})
-
-
-def execute(block, names):
-    """Run the block's statements, and hold values against the comments that say them; returns how many those are."""
-    lines, checked = block.splitlines(), 0
-    for statement in ast.parse(block).body:
-        code = "\n".join(lines[statement.lineno - 1 : statement.end_lineno])
-        if not isinstance(statement, ast.Expr):
-            exec(code, names)
-            continue
-        value = eval(code.strip(), names)
-        said = re.search(r"# (True|False|Int\(.*?\)|array\(.*?\))", code)
-        if said:
-            expected = eval(said[1], {**names, "array": np.array, "Int": names["vm"].Int if "vm" in names else None})
-            equal = np.array_equal(value, expected) if isinstance(expected, np.ndarray) else value == expected
-            assert equal, f"{code} gave {value}"
-            checked += 1
-    return checked
 
 
 @pytest.mark.slow
@@ -107,12 +81,6 @@ def test_the_page_on_probing_explains_every_column_and_variable():
         assert re.search(rf"`[\w.]*\b{re.escape(name)}`", variables_section), name
 
 
-def commands(page):
-    """The lines of a page that call the command: shell words without its name and the comment."""
-    lines = re.findall(r"^    cadmus-probe .*", page, re.MULTILINE)
-    return [shlex.split(line, comments=True)[1:] for line in lines]
-
-
 @pytest.mark.parametrize("words", commands(README) + commands(PROBING), ids=" ".join)
 def test_commands_parse(words):
     command, words = typer.main.get_command(app), list(words)
@@ -137,13 +105,12 @@ def test_make_has_the_targets_of_the_readme():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+LINKING = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_files_that_a_page_links_exist(page):
-    path = ROOT / page
-    for link in re.findall(r"\]\(((?!http)[^)]+)\)", path.read_text(encoding="utf-8")):
+@pytest.mark.parametrize("path", LINKING, ids=[str(path.relative_to(ROOT)) for path in LINKING])
+def test_files_that_a_page_links_exist(path):
+    for link in re.findall(r"\]\(((?!http)[^)#]+)(?:#[\w-]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link
 
 
@@ -153,14 +120,3 @@ def test_the_map_has_a_line_for_every_file():
     lines = [f"](../{path.relative_to(ROOT)})" for path in files if not path.name.startswith("__")]
     assert len(lines) > 100
     assert not [line for line in lines if line not in text]
-
-
-def test_what_the_readme_says_of_completion_stands_in_the_report():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = pd.read_csv(ROOT / "reports" / "tables" / "completion.csv").set_index(["split", "family"]).accuracy
-    families = [family for split, family in table.index if split == "test"]
-    assert len(families) == 11
-    for row, split in (("unseen programs", "test"), ("unseen skeletons", "test_skeleton")):
-        assert f"| {row} | " + " | ".join(f"{table[split, family]:.2f}" for family in families) + " |" in text
-    for split, family in table.index[~table.index.get_level_values("split").isin(["test", "test_skeleton"])]:
-        assert f"{table[split, family]:.2f}" in text, split

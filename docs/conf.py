@@ -1,0 +1,45 @@
+"""How the documentation is built: `make docs` writes `site/`, which opens from disk and asks nothing of the network.
+
+Pages are Markdown (MyST) and notebooks that are shown as they are stored; the reference of the library is made of its
+docstrings. `project_pages` makes the pages that lie outside of this folder part of the site, and its links resolve.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "_extensions")]
+
+import cadmus  # noqa: E402  (the checkout's, not one that is installed elsewhere)
+
+project = "Cadmus"
+author = "The cadmus-probe authors"
+project_copyright = author
+version = release = cadmus.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "myst_nb", "project_pages"]
+root_doc = "home"
+exclude_patterns = ["index.md", "_*"]  # index.md becomes the page generated/map
+suppress_warnings = ["toc.empty_glob"]  # pages that others write may not be there yet
+
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # notebooks are run by tests/test_notebooks.py, and stored with what they gave
+nb_number_source_lines = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = "Cadmus"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_additional_pages = {"index": "redirect.html"}
+templates_path = ["_templates"]
+html_copy_source = html_show_sourcelink = False
+html_show_copyright = html_show_sphinx = False
+html_last_updated_fmt = None
+pygments_style = "tango"
+pygments_dark_style = "monokai"

@@ -1,0 +1,158 @@
+"""The tables of README.md and docs/findings.md that say what was found: made of the committed tables of `reports/`.
+
+`python -m tests.findings` writes them anew, and the figure beside them, after reports were made anew. Each stands
+between `<!-- table: NAME -->` and `<!-- end of table -->`; tests/test_docs.py compares.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analyses.studies.interventions import words
+from analyses.studies.state.tables import best_of_roles, headline, main_probe
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/findings.md")
+SHORT_NAMES = {"sequence_advanced": "s. advanced"}  # so that eleven columns fit
+PAPER = {  # arXiv 2602.09112, Table 3: 280 M parameters, 2,000 held-out programs a family
+    "arith": "1.0",
+    "equality": "1.0",
+    "compare": "1.0",
+    "subroutine": "1.0",
+    "sequence": "1.0",
+    "sequence_advanced": "1.0",
+    "label": "1.0",
+    "induce": "0.96",
+    "random": "0.92",
+}
+CONTROLS = {
+    "input, nonlinear": "a network on the last eight tokens",
+    "input, linear": "a linear probe of the last eight tokens",
+    "n-gram": "the last three tokens",
+    "untrained": "the untrained model",
+    "embedding": "the embedding",
+    "by token": "the token",
+    "majority": "the most frequent value",
+}
+READABLE = (  # variable, role (empty: all tokens), in words
+    ("reg.a.value", "loaded", "register a, its value, where it is loaded"),
+    ("reg.a.parity", "loaded", "register a, its parity, where it is loaded"),
+    ("reg.b.value", "loaded", "register b, its value, where it is loaded"),
+    ("stack.0.value", "loaded", "the top of the stack, where it is loaded"),
+    ("stack.0.value", "", "the top of the stack, over all tokens"),
+    ("needed.relation", "", "the relation that would make the program true, over all tokens"),
+    ("reg.a.value", "", "register a, its value, over all tokens"),
+)
+_MARKED = re.compile(r"<!-- table: (\w+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
+
+
+def read(name: str, folder: str = "") -> pd.DataFrame:
+    """A committed table of the report, or of the one in a folder beneath it."""
+    return pd.read_parquet(ROOT / "reports" / folder / "tables" / f"{name}.parquet")
+
+
+def completion() -> str:
+    """What the model that ships completes, by family, beside the paper's."""
+    table = read("completion").set_index(["split", "family"])["accuracy"]
+    families = [family for split, family in table.index if split == "test"]
+    rows = [["", *(SHORT_NAMES.get(family, family) for family in families)], ["---"] * (len(families) + 1)]
+    for words_of_row, split in (("unseen programs", "test"), ("unseen skeletons", "test_skeleton")):
+        rows.append([words_of_row, *(f"{table[split, family]:.2f}" for family in families)])
+    rows.append(["the paper's 280 M parameters", *(PAPER.get(family, "") for family in families)])
+    return _lines(rows)
+
+
+def unlike() -> str:
+    """What it completes of programs unlike those that it was trained on."""
+    table = read("completion")
+    table = table[~table["split"].isin(["test", "test_skeleton"])]
+    rows = [["programs", "family", "completed"], ["---"] * 3]
+    rows += [[row.split.replace("_", " "), f"`{row.family}`", _interval(row)] for row in table.itertuples()]
+    return _lines(rows)
+
+
+def readable() -> str:
+    """What is read of the machine's state, at the site that the validation programs choose."""
+    scores = read("state")
+    roles = best_of_roles(scores).set_index(["variable", "group"])
+    present = headline(scores)
+    everywhere = present.loc[present.groupby("variable")["validation"].idxmax()].set_index("variable")
+    rows = [["of the machine's state", "after layer", "read", "best control", "claimed"], ["---"] * 5]
+    for variable, role, words_of_row in READABLE:
+        row = roles.loc[(variable, role)] if role else everywhere.loc[variable]
+        control = f"{row[row['best_of_all']]:.2f}, {CONTROLS[row['best_of_all']]}"
+        rows.append([words_of_row, str(row["layer"]), _interval(row, "score"), control, row["claimed"] or "nothing"])
+    return _lines(rows)
+
+
+def used() -> str:
+    """What the model uses, where the report of interventions is committed."""
+    if not (ROOT / "reports" / "interventions" / "tables" / "findings.parquet").exists():
+        return "(`cadmus-probe intervene` makes this table; it is not committed yet.)\n"
+    rows = [["of the machine's state", "finding", "patched at", "answers moved", "best control"], ["---"] * 5]
+    for row in read("findings", "interventions").itertuples():
+        place = words.place(row.layer, row.role, row.span) if pd.notna(row.layer) else ""
+        moved, control = _interval(row), f"{row.control_score:.2f}" if pd.notna(row.control_score) else ""
+        rows.append([words.variable(row.variable), row.finding, place, moved, control])
+    return _lines(rows)
+
+
+def _interval(row: Any, name: str = "accuracy") -> str:
+    """`0.98 [0.97, 0.99]`; empty where there is no figure."""
+    low, high = ("low", "high") if hasattr(row, "low") else (f"{name}_low", f"{name}_high")
+    if pd.isna(getattr(row, name)):
+        return ""
+    return f"{getattr(row, name):.2f} [{getattr(row, low):.2f}, {getattr(row, high):.2f}]"
+
+
+def _lines(rows: list[list[str]]) -> str:
+    """Rows of cells as a Markdown table; the second is the rule."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("|--- |", "|---|")
+
+
+TABLES = {table.__name__: table for table in (completion, unlike, readable, used)}
+
+
+def with_tables(text: str) -> str:
+    """A page with its tables as the committed reports have them. Raises KeyError for a table that nothing makes."""
+    return _MARKED.sub(lambda m: f"<!-- table: {m[1]} -->\n{TABLES[m[1]]()}<!-- end of table -->", text)
+
+
+def draw_finding(path: Path) -> None:
+    """Register a by layer, where it is loaded and over all tokens, beside what is reached without the model."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    scores = main_probe(read("state"))
+    scores = scores[(scores["offset"] == 0) & scores["group"].isin(["loaded", "all"])]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), sharey=True, layout="constrained")
+    variables = {"reg.a.value": "its value, exactly", "reg.a.parity": "its parity"}
+    for ax, (variable, title) in zip(axes, variables.items(), strict=True):
+        for group, color, label in (("loaded", "#0072b2", "where it is loaded"), ("all", "#d55e00", "over all tokens")):
+            rows = scores[(scores["variable"] == variable) & (scores["group"] == group)].sort_values("layer")
+            bars = [rows["score"] - rows["low"], rows["high"] - rows["score"]]
+            ax.errorbar(rows["layer"], rows["score"], yerr=bars, marker="o", capsize=2, color=color, label=label)
+            without = rows[["majority", "by token", "n-gram", "input, linear", "input, nonlinear"]].max(axis=1)
+            ax.plot(rows["layer"], without, color=color, linestyle="--", linewidth=1, alpha=0.8)
+        ax.set(title=title, xlabel="after layer", ylim=(0, 1.03), xticks=range(0, int(scores["layer"].max()) + 1))
+    axes[0].set_ylabel("read of register a (accuracy)")
+    ax.plot([], [], color="0.4", linestyle="--", linewidth=1, label="best without the model")
+    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    sns.despine()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Write the tables of all pages anew, and the figure."""
+    draw_finding(ROOT / "docs" / "_static" / "finding.png")
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
