@@ -1,0 +1,81 @@
+"""Spearman's rank correlation within blocks: does a value rise with a level, block by block?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+from scipy.stats import t as student
+
+from cadmus.statistics.proportions import wilson
+
+DRAWS = 9999  # permutations
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rho within blocks, the mean over blocks."""
+
+    rho: float
+    """The mean; NaN where no block has two levels."""
+    low: float
+    """The lower bound of its 95 % interval over blocks; NaN for fewer than two blocks."""
+    high: float
+    """The upper bound."""
+    p: float
+    """Two-sided, by permuting the levels within blocks."""
+    blocks: int
+    """How many blocks have two levels or more."""
+
+
+def block_spearman(
+    levels: np.ndarray, values: np.ndarray, blocks: np.ndarray, *, seed: int = 0, draws: int = DRAWS
+) -> RankCorrelation:
+    """The mean over blocks of the rank correlation of levels and values, [n] each; a block in which all values are
+    alike counts as 0, one with a single level not at all.
+
+    The interval is Student's over the blocks, cut at -1 and 1. Where every block says the same there is nothing to tell
+    the spread from: it then reaches as far as Wilson's does, (1 + rho) / 2 taken as a share of that many trials. The
+    p-value is (1 + permutations as far from 0) / (1 + permutations). Raises ValueError for arrays of other lengths.
+    """
+    levels, values = np.asarray(levels, np.float64), np.asarray(values, np.float64)
+    blocks = np.asarray(blocks)
+    if not levels.shape == values.shape == blocks.shape or levels.ndim != 1:
+        raise ValueError(f"levels, values and blocks are {levels.shape}, {values.shape}, {blocks.shape}; expected [n]")
+    parts = []
+    for block in np.unique(blocks):
+        rows = blocks == block
+        ranks = _standard(levels[rows])
+        if len(ranks) > 1 and ranks.any():
+            parts.append((ranks, _standard(values[rows])))
+    if not parts:
+        return RankCorrelation(np.nan, np.nan, np.nan, np.nan, 0)
+    by_block = np.array([a @ b for a, b in parts])
+    rho = float(by_block.mean())
+    rng = np.random.default_rng([seed, 17])
+    drawn = np.zeros(draws)
+    for a, b in parts:
+        drawn += rng.permuted(np.broadcast_to(a, (draws, len(a))), axis=1) @ b
+    n_as_far = int((abs(drawn / len(parts)) >= abs(rho) - 1e-9).sum())
+    low, high = _interval(by_block)
+    return RankCorrelation(rho, low, high, (1 + n_as_far) / (1 + draws), len(parts))
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """The ranks of values, their mean 0 and the sum of their squares 1; zeros where all are alike."""
+    ranks = rankdata(values) - (len(values) + 1) / 2
+    length = np.sqrt((ranks**2).sum())
+    return ranks / length if length > 0 else ranks
+
+
+def _interval(by_block: np.ndarray) -> tuple[float, float]:
+    n = len(by_block)
+    if n < 2:
+        return np.nan, np.nan
+    mean, spread = float(by_block.mean()), float(by_block.std(ddof=1))
+    if spread < 1e-9:
+        (low,), (high,) = wilson([(1 + mean) / 2 * n], [n])
+        return 2 * float(low) - 1, 2 * float(high) - 1
+    reach = float(student.isf(0.025, n - 1)) * spread / np.sqrt(n)
+    return max(mean - reach, -1.0), min(mean + reach, 1.0)
