@@ -182,7 +182,8 @@ def _prompts(family: Family, mixture: Mixture, seed: int) -> list[str]:
 
 def _completions(model: Model, family: Family, mixture: Mixture, seed: int) -> Iterator[tuple[str, str, bool]]:
     prompts = _prompts(family, mixture, seed)
-    for prompt, whole in zip(prompts, engine.complete(model, prompts, [[]], MAX_NEW)[0], strict=True):
+    room = min(MAX_NEW, model.cfg.n_ctx - 1 - max(map(len, prompts), default=0))
+    for prompt, whole in zip(prompts, engine.complete(model, prompts, [[]], room)[0], strict=True):
         yield prompt, whole, vm.verdict(whole)
 
 

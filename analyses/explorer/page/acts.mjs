@@ -64,7 +64,9 @@ const EDITS = {
       const change = probes.steering(act.layer, act.place, parseValue(act.value));
       return change ? [{ site: siteOf(act.layer), position, change }] : `no probe of ${act.place} knows ${act.value}`;
     }
-    const fault = act.source ? sourceFault(act.source, model.config) : "no program of other digits has this value there";
+    const fault = act.source
+      ? sourceFault(act.source, model.config)
+      : "no program of other digits has this value there";
     if (fault) return fault;
     const source = readSource(act.source);
     if (position >= source.length) return "the source program is too short";
@@ -98,14 +100,19 @@ export function describe(act, text) {
   const after = (layer) => (layer < 0 ? "before the first layer" : `after layer ${layer}`);
   if (act.kind === "set") {
     const old = act.old === undefined ? "" : `${act.old} → `;
-    const how = { exchange: `exchanged ${after(act.layer)}`, steer: `steered ${after(act.layer)}`, machine: "machine only" };
+    const how = {
+      exchange: `exchanged ${after(act.layer)}`,
+      steer: `steered ${after(act.layer)}`,
+      machine: "machine only",
+    };
     return `${placeName(act.place)} at ${name(act.token)}: ${old}${act.value}, ${how[act.how]}`;
   }
   if (act.kind === "patch") {
     const part = act.part.startsWith("z") ? `head ${act.layer}.${act.part.slice(1)}` : PARTS[act.part];
     return `${part} ${act.part === "stream" ? after(act.layer) : `of layer ${act.layer}`} at ${name(act.token)} from “${act.source}” (${act.from})`;
   }
-  const head = act.layer < 0 ? "all heads" : act.head < 0 ? `all heads of layer ${act.layer}` : `head ${act.layer}.${act.head}`;
+  const head =
+    act.layer < 0 ? "all heads" : act.head < 0 ? `all heads of layer ${act.layer}` : `head ${act.layer}.${act.head}`;
   return `${head}: ${name(act.query)} no longer attends to ${name(act.key)}`;
 }
 

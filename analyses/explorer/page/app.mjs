@@ -22,17 +22,18 @@ let draft = freshDraft();
 let computed = null;
 
 function freshDraft() {
-  return { token: 0, place: null, occurrence: 0, value: "", how: "exchange", patch: { source: "", from: null, part: "stream" } };
+  return { occurrence: 0, value: "", how: "exchange", patch: { source: "", from: null, part: "stream" } };
 }
 
 // --- changes ----------------------------------------------------------------------------------------------------------
 
 /** Change the view and draw what follows from it. */
 function update(changes, { isTyped = false } = {}) {
-  const isOther = changes.program !== undefined && changes.program !== view.program;
+  const differs = (name) => changes[name] !== undefined && changes[name] !== view[name];
+  const isOther = differs("program");
+  if (isOther || differs("token") || differs("place")) draft = { ...draft, occurrence: 0, value: "" };
   Object.assign(view, changes);
   if (isOther && !changes.acts) view.acts = [];
-  if (isOther) draft = { ...freshDraft(), patch: draft.patch };
   if (!isTyped) $("program").value = view.program;
   draw();
   remember();
@@ -51,7 +52,6 @@ const act = {
     drawWorkbench(view, computed, session, draft, act);
   },
   edit(token, place) {
-    draft = { ...draft, token, place, occurrence: 0, value: "" };
     update({ token, place });
     $("change").closest("details").open = true;
     $("change").querySelector("input")?.focus({ preventScroll: true });
@@ -60,9 +60,12 @@ const act = {
   block(query, key) {
     if (!view.head || query === key) return;
     const [layer, head] = view.head;
-    const isIt = (item) => item.kind === "block" && item.query === query && item.key === key && item.layer === layer && item.head === head;
+    const isIt = (item) =>
+      item.kind === "block" && item.query === query && item.key === key && item.layer === layer && item.head === head;
     const rest = view.acts.filter((item) => !isIt(item));
-    update({ acts: rest.length < view.acts.length ? rest : [...view.acts, { kind: "block", query, key, layer, head }] });
+    update({
+      acts: rest.length < view.acts.length ? rest : [...view.acts, { kind: "block", query, key, layer, head }],
+    });
   },
 };
 
@@ -85,7 +88,6 @@ function draw() {
   drawNext(view, computed, session);
   drawAnswer(view, computed, session, act);
   drawHeads(view, computed, session, data.heads, act);
-  if (draft.place && draft.token >= text.length) draft.place = null;
   drawWorkbench(view, computed, session, draft, act);
   scrollToToken(view.token);
 }
@@ -104,7 +106,15 @@ function open(hash) {
   const wanted = fromHash(hash, data.config);
   const program = wanted.program ?? data.program;
   const end = Math.max(0, [...program].length - 1);
-  update({ token: end, layer: Math.floor(data.config.n_layers / 2), place: "stack.0", head: strongestHead(), acts: [], ...wanted, program });
+  update({
+    token: end,
+    layer: Math.floor(data.config.n_layers / 2),
+    place: "stack.0",
+    head: strongestHead(),
+    acts: [],
+    ...wanted,
+    program,
+  });
 }
 
 /** The head that attends most along the data flow, of those that came with the page. */

@@ -42,5 +42,9 @@ export function arcsPicture(n, flow, attention, selected, geometry, onBlock) {
     paths.push(h("g", { class: query === selected ? "here" : "other" }, h("path", seen), h("path", hit, title)));
   }
   const words = `${flow.length} arcs of data flow over the tokens${attention.length ? ", and the attention of a head" : ""}`;
-  return h("svg", { class: "arcs", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words }, ...paths);
+  return h(
+    "svg",
+    { class: "arcs", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
+    ...paths,
+  );
 }

@@ -15,7 +15,8 @@ export function h(tag, attributes = {}, ...children) {
     if (value === false || value === null || value === undefined) continue;
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (name === "key") element.dataset.key = value;
-    else if (name === "style") for (const [property, setting] of Object.entries(value)) element.style.setProperty(property, setting);
+    else if (name === "style")
+      for (const [property, setting] of Object.entries(value)) element.style.setProperty(property, setting);
     else element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
@@ -34,7 +35,9 @@ export function fill(id, ...children) {
 
 /** A select: options [[value, text]]. */
 export function select(key, options, current, onPick, attributes = {}) {
-  const items = options.map(([value, text]) => h("option", { value, selected: String(value) === String(current) }, text));
+  const items = options.map(([value, text]) =>
+    h("option", { value, selected: String(value) === String(current) }, text),
+  );
   return h("select", { ...attributes, key, onchange: (event) => onPick(event.target.value) }, ...items);
 }
 

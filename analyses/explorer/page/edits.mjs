@@ -32,14 +32,16 @@ export const zero = () => (x) => x.fill(0);
  * after which the read-outs are those of that mean: `Steering` in probes/interventions/directions.py. `dose` 1 goes all
  * the way.
  */
-export const steer = (basis, aim, dose = 1) => (x) => {
-  const missing = Float64Array.from(aim, (value, k) => value - x[k]);
-  for (const direction of basis) {
-    let share = 0;
-    for (let k = 0; k < missing.length; k++) share += missing[k] * direction[k];
-    for (let k = 0; k < missing.length; k++) x[k] += dose * share * direction[k];
-  }
-};
+export const steer =
+  (basis, aim, dose = 1) =>
+  (x) => {
+    const missing = Float64Array.from(aim, (value, k) => value - x[k]);
+    for (const direction of basis) {
+      let share = 0;
+      for (let k = 0; k < missing.length; k++) share += missing[k] * direction[k];
+      for (let k = 0; k < missing.length; k++) x[k] += dose * share * direction[k];
+    }
+  };
 
 /** Orthonormal rows that span the same as `vectors` (Gram and Schmidt, twice, largest remainder first). */
 export function orthonormal(vectors, tolerance = 1e-5) {

@@ -35,7 +35,8 @@ export function fromHash(hash, config) {
     if (name === "v" && PLACE.test(value)) view.place = value;
     if (name === "h") {
       const head = value.split(".");
-      const isHead = head.length === 2 && isInteger(head[0], 0, config.n_layers - 1) && isInteger(head[1], 0, config.n_heads - 1);
+      const isHead =
+        head.length === 2 && isInteger(head[0], 0, config.n_layers - 1) && isInteger(head[1], 0, config.n_heads - 1);
       if (isHead) view.head = head.map(Number);
     }
     if (name === "e" && acts.length < MAX_ACTS) {
@@ -83,7 +84,8 @@ function fromWords(json, config) {
   const [kind, ...rest] = words;
   if (kind === "set") {
     const [token, editAt, place, value, layer, how, source] = rest;
-    const isFine = isToken(token) && isToken(editAt) && PLACE.test(place) && isText(value) && parseValue(value) !== null;
+    const isFine =
+      isToken(token) && isToken(editAt) && PLACE.test(place) && isText(value) && parseValue(value) !== null;
     if (!isFine || !isLayer(layer) || !Object.hasOwn(HOWS, how) || !isText(source)) return null;
     return { kind, token, editAt, place, value, layer, how, source };
   }

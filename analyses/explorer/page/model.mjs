@@ -120,7 +120,8 @@ export class Model {
     const site = (rest) => run.sites.get(`${name}.${rest}`);
     const done = (rest) => this.apply(run, `${name}.${rest}`, from, edits);
 
-    if (layer > 0) carry(run.sites.get(`blocks.${layer - 1}.hook_resid_post`), site("hook_resid_pre"), d_model, from, to);
+    if (layer > 0)
+      carry(run.sites.get(`blocks.${layer - 1}.hook_resid_post`), site("hook_resid_pre"), d_model, from, to);
     done("hook_resid_pre");
     const normalized = this.layerNorm(run, `${name}.ln1`, site("hook_resid_pre"), from, edits);
     this.attention(run, layer, normalized, from, edits);
@@ -208,7 +209,8 @@ export class Model {
     }
     this.apply(run, `${name}.hook_attn_scores`, from, edits);
     for (let i = from; i < run.length; i++) {
-      for (let head = 0; head < n_heads; head++) softmaxRow(scores, pattern, (i * n_heads + head) * n_ctx, i + 1, n_ctx);
+      for (let head = 0; head < n_heads; head++)
+        softmaxRow(scores, pattern, (i * n_heads + head) * n_ctx, i + 1, n_ctx);
     }
     this.apply(run, `${name}.hook_pattern`, from, edits);
     for (let i = from; i < run.length; i++) {
@@ -274,7 +276,12 @@ export function siteList(config) {
     ["attn.hook_q", heads],
     ["attn.hook_k", heads],
     ["attn.hook_v", heads],
-    ...(isRotary ? [["attn.hook_rot_q", heads], ["attn.hook_rot_k", heads]] : []),
+    ...(isRotary
+      ? [
+          ["attn.hook_rot_q", heads],
+          ["attn.hook_rot_k", heads],
+        ]
+      : []),
     ["attn.hook_attn_scores", keys],
     ["attn.hook_pattern", keys],
     ["attn.hook_z", heads],
@@ -287,7 +294,9 @@ export function siteList(config) {
     ["hook_mlp_out", d_model],
     ["hook_resid_post", d_model],
   ];
-  const blocks = Array.from({ length: n_layers }, (_, l) => ofBlock.map(([site, width]) => [`blocks.${l}.${site}`, width]));
+  const blocks = Array.from({ length: n_layers }, (_, l) =>
+    ofBlock.map(([site, width]) => [`blocks.${l}.${site}`, width]),
+  );
   const list = [
     ["hook_embed", d_model],
     ...(isRotary ? [] : [["hook_pos_embed", d_model]]),

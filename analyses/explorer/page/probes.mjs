@@ -59,7 +59,9 @@ export class Probes {
     const probe = this.get(layer, place);
     const k = probe ? probe.values.indexOf(classOf(value)) : -1;
     if (k < 0) return null;
-    probe.basis ??= orthonormal(probe.values.map((_, i) => probe.vectors.subarray(i * this.width, (i + 1) * this.width)));
+    probe.basis ??= orthonormal(
+      probe.values.map((_, i) => probe.vectors.subarray(i * this.width, (i + 1) * this.width)),
+    );
     return steer(probe.basis, probe.means.subarray(k * this.width, (k + 1) * this.width), dose);
   }
 }

@@ -230,7 +230,10 @@ class Recorder {
       this.origins("load_origin", at, element);
       return [this.entry(at, element, null, this.token)];
     }
-    const elements = movedElements(token, inputs.map((entry) => entry.value));
+    const elements = movedElements(
+      token,
+      inputs.map((entry) => entry.value),
+    );
     return contents.map((content) => this.entry(at, this.make(at, content, elements)));
   }
 
@@ -270,7 +273,12 @@ class Recorder {
 
 /** Whether no input is missing, NAN or of the wrong type. */
 function isValid(instruction, inputs) {
-  return faultOf(instruction, inputs.map((entry) => entry.value.content)) === null;
+  return (
+    faultOf(
+      instruction,
+      inputs.map((entry) => entry.value.content),
+    ) === null
+  );
 }
 
 /** The elements of what the instruction leaves, where it moves them; null where it makes new ones. */

@@ -11,7 +11,7 @@ import { massOn } from "./session.mjs";
 import { isSeq, same, show } from "./values.mjs";
 
 const LEFT = 118; // pixels of the labels
-const STEPS = [46, 68]; // of a token, at least and at most
+const STEPS = [46, 92]; // of a token, at least and at most
 const MAX_ENTRIES = 6; // of the stack that are shown
 const ARCS = 104;
 
@@ -22,15 +22,36 @@ export function drawScore(view, computed, session, act) {
   const head = h("thead", {}, tokenRow(view, computed, tokens, act));
   const step = stepFor(tokens.length);
   const bodies = [
-    section("state", "The machine", "what it holds after each token; click a value to change it", stateRows(view, computed, tokens, act)),
+    section(
+      "state",
+      "The machine",
+      "what it holds after each token; click a value to change it",
+      stateRows(view, computed, tokens, act),
+    ),
     section("probes", "The model, read", readWords(view), probeRows(view, computed, session, tokens, act)),
     section("next", "The model, next", "what it expects behind each token", nextRows(view, computed, session, tokens)),
   ];
   const geometry = { left: LEFT, step, height: ARCS };
-  const picture = arcsPicture(text.length, flowOf(computed.graph), attentionOf(view, computed), view.token, geometry, act.block);
-  const columns = h("colgroup", {}, h("col", { style: { width: `${LEFT}px` } }), ...tokens.map(() => h("col", { style: { width: `${step}px` } })));
+  const picture = arcsPicture(
+    text.length,
+    flowOf(computed.graph),
+    attentionOf(view, computed),
+    view.token,
+    geometry,
+    act.block,
+  );
+  const columns = h(
+    "colgroup",
+    {},
+    h("col", { style: { width: `${LEFT}px` } }),
+    ...tokens.map(() => h("col", { style: { width: `${step}px` } })),
+  );
   const width = { width: `${LEFT + step * tokens.length}px` };
-  fill("score", picture, h("table", { style: width, "aria-label": "The program, token by token" }, columns, head, ...bodies));
+  fill(
+    "score",
+    picture,
+    h("table", { style: width, "aria-label": "The program, token by token" }, columns, head, ...bodies),
+  );
 }
 
 /** Bring the chosen token's column into view, without moving the page. */
@@ -49,7 +70,11 @@ function stepFor(n) {
 }
 
 function section(name, title, words, rows) {
-  const caption = h("th", { colspan: 99, scope: "rowgroup" }, h("span", { class: "caption" }, h("b", {}, title), ` ${words}`));
+  const caption = h(
+    "th",
+    { colspan: 99, scope: "rowgroup" },
+    h("span", { class: "caption" }, h("b", {}, title), ` ${words}`),
+  );
   return h("tbody", { class: name }, h("tr", { class: "section" }, caption), ...rows);
 }
 
@@ -92,12 +117,25 @@ function stateRows(view, computed, tokens, act) {
       const differs = (now === undefined) !== (then === undefined) || (now && then && !same(now, then));
       if (now === undefined && then === undefined) return h("td", { class: column(view, i) });
       const words = `${placeName(place)} after token ${i} ${text[i]}: ${now ? show(now) : "nothing"}${differs ? `, changed to ${then ? show(then) : "nothing"}` : ""}`;
-      const attributes = { class: "value", key: `value ${place} ${i}`, title: words, "aria-label": `${words}; change it`, onclick: () => act.edit(i, place) };
-      const parts = differs ? [h("s", {}, now ? short(now) : "–"), h("b", {}, then ? short(then) : "–")] : [now ? short(now) : "–"];
+      const attributes = {
+        class: "value",
+        key: `value ${place} ${i}`,
+        title: words,
+        "aria-label": `${words}; change it`,
+        onclick: () => act.edit(i, place),
+      };
+      const parts = differs
+        ? [h("s", {}, now ? short(now) : "–"), h("b", {}, then ? short(then) : "–")]
+        : [now ? short(now) : "–"];
       return h("td", { class: `${column(view, i)}${differs ? " changed" : ""}` }, h("button", attributes, ...parts));
     });
     const title = `${placeName(place)}: read it at every layer`;
-    return h("tr", {}, label(`place ${place}`, shortName(place), title, view.place === place, () => act.place(place)), ...cells);
+    return h(
+      "tr",
+      {},
+      label(`place ${place}`, shortName(place), title, view.place === place, () => act.place(place)),
+      ...cells,
+    );
   });
 }
 
@@ -105,7 +143,7 @@ function stateRows(view, computed, tokens, act) {
 function shortName(place) {
   const [kind, name] = place.split(".");
   if (kind === "reg") return `register ${name}`;
-  return name === "0" ? "stack top" : ["", "2nd", "3rd"][name] ?? `${Number(name) + 1}th`;
+  return name === "0" ? "stack top" : (["", "2nd", "3rd"][name] ?? `${Number(name) + 1}th`);
 }
 
 function short(value) {
@@ -121,7 +159,14 @@ function readWords(view) {
 
 function probeRows(view, computed, session, tokens, act) {
   const { model, probes } = session;
-  if (!probes.has(view.place)) return [h("tr", {}, h("td", { class: "none", colspan: 99 }, `No probe came with this page for the ${placeName(view.place)}.`))];
+  if (!probes.has(view.place))
+    return [
+      h(
+        "tr",
+        {},
+        h("td", { class: "none", colspan: 99 }, `No probe came with this page for the ${placeName(view.place)}.`),
+      ),
+    ];
   const run = computed.changed ?? computed.base;
   const states = (computed.counterfactual ?? computed.machine).states;
   const layers = Array.from({ length: model.config.n_layers + 1 }, (_, k) => k - 1);
@@ -135,7 +180,11 @@ function probeRows(view, computed, session, tokens, act) {
       const agrees = reading.class === truth;
       const words = `${name}, token ${i}: reads ${classText(reading.class)} (${percent(reading.confidence)}); the machine holds ${classText(truth)}`;
       const style = { "--sure": reading.confidence.toFixed(2) };
-      return h("td", { class: `reading ${agrees ? "agrees" : "differs"} ${column(view, i)}`, style, title: words }, classText(reading.class));
+      return h(
+        "td",
+        { class: `reading ${agrees ? "agrees" : "differs"} ${column(view, i)}`, style, title: words },
+        classText(reading.class),
+      );
     });
     const title = `On held-out programs this probe is right at ${percent(accuracy)} of the tokens where something lies there; the token alone gives ${percent(from_token)}.`;
     const row = label(`layer ${layer}`, name, title, view.layer === layer, () => act.layer(layer));
@@ -154,16 +203,35 @@ function nextRows(view, computed, session, tokens) {
     const best = probabilities.indexOf(Math.max(...probabilities));
     const words = `behind token ${i} the model expects ${VOCAB[best]} (${percent(probabilities[best])})`;
     const style = { "--sure": probabilities[best].toFixed(2) };
-    rows.guess.push(h("td", { class: `guess ${isTrue[best] ? "agrees" : ""} ${column(view, i)}`, style, title: words }, glyph(VOCAB[best])));
+    rows.guess.push(
+      h(
+        "td",
+        { class: `guess ${isTrue[best] ? "agrees" : ""} ${column(view, i)}`, style, title: words },
+        glyph(VOCAB[best]),
+      ),
+    );
     const mass = massOn(probabilities, isTrue);
-    const told = mass === null ? "no single token makes the program true here" : `${percent(mass)} of the probability is on tokens that make it true`;
+    const told =
+      mass === null
+        ? "no single token makes the program true here"
+        : `${percent(mass)} of the probability is on tokens that make it true`;
     const bar = mass === null ? "·" : h("span", { class: "mass", style: { "--share": mass.toFixed(3) } });
     rows.mass.push(h("td", { class: column(view, i), title: told, "aria-label": told }, bar));
   }
   const named = (text, title) => h("th", { scope: "row", class: "label", title }, h("span", {}, text));
   return [
-    h("tr", {}, named("expects", "The model's most likely next token; blue where it makes the program true."), ...rows.guess),
-    h("tr", {}, named("on true", "How much of the probability is on tokens that make the program true, of the 65."), ...rows.mass),
+    h(
+      "tr",
+      {},
+      named("expects", "The model's most likely next token; blue where it makes the program true."),
+      ...rows.guess,
+    ),
+    h(
+      "tr",
+      {},
+      named("on true", "How much of the probability is on tokens that make the program true, of the 65."),
+      ...rows.mass,
+    ),
   ];
 }
 

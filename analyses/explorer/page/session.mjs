@@ -39,6 +39,13 @@ export class Session {
 
   /** All that a view shows of a program without fault. */
   compute({ program, acts }) {
+    if (this.last?.program === program && this.last.acts === acts) return this.last.computed;
+    const computed = this.computeAnew(program, acts);
+    this.last = { program, acts, computed };
+    return computed;
+  }
+
+  computeAnew(program, acts) {
     const text = bodyOf(program);
     this.model.read(this.base, idsOf(text));
     const readSource = (source) => this.readSource(source);

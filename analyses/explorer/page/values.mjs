@@ -45,7 +45,10 @@ export function parseValue(text) {
   if (trimmed.toUpperCase() === "NAN") return NAN;
   const inner = /^\((.*)\)$/.exec(trimmed);
   if (!inner) return parseInt_(trimmed);
-  const items = inner[1].split(/[\s,]+/).filter(Boolean).map(parseInt_);
+  const items = inner[1]
+    .split(/[\s,]+/)
+    .filter(Boolean)
+    .map(parseInt_);
   return items.length <= MAX_LENGTH && items.every((item) => item !== null) ? Seq(items) : null;
 }
 

@@ -28,31 +28,88 @@ export function occurrencesOf(computed, token, place) {
   return clicked ? [clicked, ...rows.filter((row) => row !== clicked)] : [here, ...rows];
 }
 
-/** Draw the panel. `draft` is what its fields hold: {token, place, occurrence, value, how, patch: {...}}. */
+/** Draw the panel. `draft` is what its fields hold: {occurrence, value, how, patch: {source, from, part}}. */
 export function drawWorkbench(view, computed, session, draft, act) {
-  fill("change", ...(draft.place ? setForm(view, computed, session, draft, act) : [h("p", { class: "note" }, "Click a value of the machine's state above.")]));
+  fill("change", ...setForm(view, computed, session, draft, act));
   fill("patch", ...patchForm(view, computed, session, draft, act));
 }
 
 function layerOptions(config) {
-  return Array.from({ length: config.n_layers + 1 }, (_, k) => [k - 1, k ? `after layer ${k - 1}` : "before the first layer"]);
+  return Array.from({ length: config.n_layers + 1 }, (_, k) => [
+    k - 1,
+    k ? `after layer ${k - 1}` : "before the first layer",
+  ]);
 }
 
 // --- a value ----------------------------------------------------------------------------------------------------------
 
 function setForm(view, computed, session, draft, act) {
-  const rows = occurrencesOf(computed, draft.token, draft.place);
+  const isThere = view.token >= 0 && valueAt(computed.machine.states[view.token], view.place) !== undefined;
+  if (!isThere)
+    return [
+      h(
+        "p",
+        { class: "note" },
+        `Nothing lies in the ${placeName(view.place)} at the chosen token; click a value above.`,
+      ),
+    ];
+  const rows = occurrencesOf(computed, view.token, view.place);
   const row = rows[draft.occurrence] ?? rows[0];
   const now = valueAt(computed.machine.states[row.editAt], row.place);
-  const options = rows.map((item, i) => [i, `${ROLE_NAMES[item.role]}: “${computed.text[item.token]}” (${item.token})`]);
+  const options = rows.map((item, i) => [
+    i,
+    `${ROLE_NAMES[item.role]}: “${computed.text[item.token]}” (${item.token})`,
+  ]);
   const value = parseValue(draft.value);
   const hows = Object.entries(HOWS).filter(([how]) => how !== "steer" || session.probes.has(row.place));
   const fault = faultOf(draft, row, value, now, view, session);
-  const values = { key: "new value", value: draft.value, size: 7, inputmode: "text", autocomplete: "off", "aria-invalid": value ? "false" : "true", oninput: (event) => act.draft({ value: event.target.value }) };
+  const values = {
+    key: "new value",
+    value: draft.value,
+    size: 7,
+    inputmode: "text",
+    autocomplete: "off",
+    "aria-invalid": value ? "false" : "true",
+    oninput: (event) => act.draft({ value: event.target.value }),
+  };
   return [
-    h("p", { class: "what" }, `The ${placeName(row.place)} holds ${now ? show(now) : "nothing"} there. Set another value: the machine runs on from it, and the model's activation is changed at that token to see whether it follows.`),
-    h("div", { class: "fields" }, field("value", h("input", values)), field("where", select("occurrence", options, rows.indexOf(row), (i) => act.draft({ occurrence: Number(i) }))), field("layer", select("set layer", layerOptions(session.model.config), view.layer, (layer) => act.layer(Number(layer)))), field("how", select("how", hows, draft.how, (how) => act.draft({ how })))),
-    h("div", { class: "row" }, h("button", { class: "primary", key: "set", disabled: Boolean(fault), onclick: () => act.add(setAct(draft, row, now, view, computed)) }, "Set it"), h("span", { class: "note", role: "status" }, fault)),
+    h(
+      "p",
+      { class: "what" },
+      `The ${placeName(row.place)} holds ${now ? show(now) : "nothing"} there. Set another value: the machine runs on from it, and the model's activation is changed at that token to see whether it follows.`,
+    ),
+    h(
+      "div",
+      { class: "fields" },
+      field("value", h("input", values)),
+      field(
+        "where",
+        select("occurrence", options, rows.indexOf(row), (i) => act.draft({ occurrence: Number(i) })),
+      ),
+      field(
+        "layer",
+        select("set layer", layerOptions(session.model.config), view.layer, (layer) => act.layer(Number(layer))),
+      ),
+      field(
+        "how",
+        select("how", hows, draft.how, (how) => act.draft({ how })),
+      ),
+    ),
+    h(
+      "div",
+      { class: "row" },
+      h(
+        "button",
+        {
+          class: "primary",
+          key: "set",
+          disabled: Boolean(fault),
+          onclick: () => act.add(setAct(draft, row, now, view, computed)),
+        },
+        "Set it",
+      ),
+      h("span", { class: "note", role: "status" }, fault),
+    ),
   ];
 }
 
@@ -60,15 +117,29 @@ function faultOf(draft, row, value, now, view, session) {
   if (!value) return "A value is an integer, a sequence such as (1 2 3), or NAN.";
   if (now === undefined) return "Nothing lies there.";
   if (same(value, now)) return "That is what it holds; set another value.";
-  if (draft.how === "exchange" && !isInt(value)) return "An exchange needs an integer; steer, or change the machine only.";
-  if (draft.how === "steer" && row.token !== row.editAt) return "The probe reads states after a token; steer where the value still lies there.";
-  if (draft.how === "steer" && !session.probes.steering(view.layer, row.place, value)) return "The probe of this place knows no such value; exchange instead.";
+  if (draft.how === "exchange" && !isInt(value))
+    return "An exchange needs an integer; steer, or change the machine only.";
+  if (draft.how === "steer" && row.token !== row.editAt)
+    return "The probe reads states after a token; steer where the value still lies there.";
+  if (draft.how === "steer" && !session.probes.steering(view.layer, row.place, value))
+    return "The probe of this place knows no such value; exchange instead.";
   return "";
 }
 
 function setAct(draft, row, now, view, computed) {
-  const source = draft.how === "exchange" ? (findSource(computed.text, row.editAt, row.place, parseValue(draft.value)) ?? "") : "";
-  return { kind: "set", token: row.token, editAt: row.editAt, place: row.place, value: show(parseValue(draft.value)), old: show(now), layer: view.layer, how: draft.how, source };
+  const source =
+    draft.how === "exchange" ? (findSource(computed.text, row.editAt, row.place, parseValue(draft.value)) ?? "") : "";
+  return {
+    kind: "set",
+    token: row.token,
+    editAt: row.editAt,
+    place: row.place,
+    value: show(parseValue(draft.value)),
+    old: show(now),
+    layer: view.layer,
+    how: draft.how,
+    source,
+  };
 }
 
 // --- a second program -------------------------------------------------------------------------------------------------
@@ -80,12 +151,53 @@ function patchForm(view, computed, session, draft, act) {
   const fault = source ? sourceFault(source, config) : "Type a second program.";
   const tokens = [[-1, "the marker"], ...[...source].map((token, i) => [i, `“${token}” (${i})`])];
   const chosen = from === null ? Math.min(view.token, source.length - 1) : from;
-  const problem = fault || (part !== "stream" && view.layer < 0 ? "Before the first layer there is only the stream; choose a layer." : "");
-  const input = { key: "source", value: source, spellcheck: "false", autocomplete: "off", autocapitalize: "off", "aria-invalid": fault && source ? "true" : "false", oninput: (event) => act.draft({ patch: { ...draft.patch, source: event.target.value } }) };
+  const problem =
+    fault ||
+    (part !== "stream" && view.layer < 0 ? "Before the first layer there is only the stream; choose a layer." : "");
+  const input = {
+    key: "source",
+    value: source,
+    spellcheck: "false",
+    autocomplete: "off",
+    autocapitalize: "off",
+    "aria-invalid": fault && source ? "true" : "false",
+    oninput: (event) => act.draft({ patch: { ...draft.patch, source: event.target.value } }),
+  };
   const patchAct = () => ({ kind: "patch", token: view.token, from: chosen, source, part, layer: view.layer });
   return [
-    h("p", { class: "what" }, "Put what the model computed of a second program in the place of what it computes of the first, at the chosen token and layer."),
-    h("div", { class: "fields" }, field("second program", h("input", input)), field("its token", select("from", fault ? [] : tokens, chosen, (i) => act.draft({ patch: { ...draft.patch, from: Number(i) } }))), field("layer", select("patch layer", layerOptions(config), view.layer, (layer) => act.layer(Number(layer)))), field("what", select("part", [...Object.entries(PARTS), ...heads], part, (value) => act.draft({ patch: { ...draft.patch, part: value } })))),
-    h("div", { class: "row" }, h("button", { class: "primary", key: "patch", disabled: Boolean(problem), onclick: () => act.add(patchAct()) }, "Patch it in"), h("span", { class: "note", role: "status" }, problem)),
+    h(
+      "p",
+      { class: "what" },
+      "Put what the model computed of a second program in the place of what it computes of the first, at the chosen token and layer.",
+    ),
+    h(
+      "div",
+      { class: "fields" },
+      field("second program", h("input", input)),
+      field(
+        "its token",
+        select("from", fault ? [] : tokens, chosen, (i) => act.draft({ patch: { ...draft.patch, from: Number(i) } })),
+      ),
+      field(
+        "layer",
+        select("patch layer", layerOptions(config), view.layer, (layer) => act.layer(Number(layer))),
+      ),
+      field(
+        "what",
+        select("part", [...Object.entries(PARTS), ...heads], part, (value) =>
+          act.draft({ patch: { ...draft.patch, part: value } }),
+        ),
+      ),
+    ),
+    h(
+      "div",
+      { class: "row" },
+      h(
+        "button",
+        { class: "primary", key: "patch", disabled: Boolean(problem), onclick: () => act.add(patchAct()) },
+        "Patch it in",
+      ),
+      h("span", { class: "note", role: "status" }, problem),
+    ),
   ];
 }

@@ -4,7 +4,7 @@ import { readFileSync, writeSync } from "node:fs";
 import { TASKS } from "./tasks.mjs";
 
 const answer = Buffer.from(JSON.stringify(TASKS[process.argv[2]](JSON.parse(readFileSync(0, "utf8")))));
-for (let sent = 0; sent < answer.length; ) {
+for (let sent = 0; sent < answer.length;) {
   try {
     sent += writeSync(1, answer, sent);
   } catch (error) {

@@ -34,15 +34,46 @@ export const TASKS = {
       const { values, occurrences, edges } = provenance(text);
       return {
         values: values.map(({ arose, at, content }) => `${arose} ${at} ${show(content)}`),
-        occurrences: occurrences.map(({ value, role, token, editAt, place }) => [value, role, token, editAt, place].join(" ")),
-        edges: edges.map((edge) => [edge.value, edge.element, edge.query, edge.key, edge.kind, edge.queryAt, edge.keyAt].join(" ")),
+        occurrences: occurrences.map(({ value, role, token, editAt, place }) =>
+          [value, role, token, editAt, place].join(" "),
+        ),
+        edges: edges.map((edge) =>
+          [edge.value, edge.element, edge.query, edge.key, edge.kind, edge.queryAt, edge.keyAt].join(" "),
+        ),
       };
     }),
 
   /** Logits of the tokens [position, d_vocab]. */
-  logits: ({ config, entries, base64, tokens }) => {
-    const model = new Model(config, decodeTensors(base64, entries));
-    const run = model.read(model.newRun(), tokens);
-    return tokens.map((_, position) => Array.from(run.logits(position)));
+  logits: (request) => {
+    const model = modelOf(request);
+    return logitsOf(model.read(model.newRun(), request.tokens));
+  },
+
+  /** The last token's logits of programs that are read one after another into the same run. */
+  rereads: (request) => {
+    const model = modelOf(request);
+    const run = model.newRun();
+    return request.programs.map((tokens) => logitsOf(model.read(run, tokens)).at(-1));
+  },
+
+  /** Logits [edit, position, d_vocab] with values added at a site and position, edit by edit. */
+  edits: (request) => {
+    const model = modelOf(request);
+    const base = model.read(model.newRun(), request.tokens);
+    const changed = model.newRun();
+    return request.edits.map(({ site, values }) => {
+      const edit = { site, position: request.position, change: addition(values, site, model.config.n_ctx) };
+      return logitsOf(model.edit(changed, base, [edit]));
+    });
   },
 };
+
+const modelOf = ({ config, entries, base64 }) => new Model(config, decodeTensors(base64, entries));
+const logitsOf = (run) => run.tokens.map((_, position) => Array.from(run.logits(position)));
+
+/** Add values; those of scores and patterns, [head, key], have fewer keys than the page has room for. */
+function addition(values, site, nCtx) {
+  const isAttention = /hook_(attn_scores|pattern)$/.test(site);
+  const width = isAttention ? nCtx : values.length && values[0].length;
+  return (x) => values.forEach((row, h) => [row].flat().forEach((value, k) => (x[h * (width || 1) + k] += value)));
+}
