@@ -58,18 +58,17 @@ def completion_sentence(table: pd.DataFrame) -> str:
 
 
 def training_section(trained: checkpoint.Checkpoint) -> report.Section:
-    """How the model was trained, what that cost, and its learning curve."""
+    """How the model was trained, by one run or by several that went on from one another, what that cost, and its
+    learning curve."""
     record = trained.record
-    log, evaluations = pd.DataFrame(record["log"]), pd.DataFrame(record.get("evaluations", []))
-    rate = record["tokens"] / record["seconds"]
+    runs = [*record.get("before", []), record]
+    log, evaluations = (_of_all_runs(runs, name) for name in ("log", "evaluations"))
+    parts = [_run_in_words(run) for run in runs]
+    total = f"{sum(run['tokens'] for run in runs):,} tokens: " if len(runs) > 1 else ""
     return report.Section(
         "training",
         "Training",
-        (
-            f"The model has {record['parameters']:,} parameters and was trained on {record['tokens']:,} tokens in "
-            f"{_duration(record['seconds'])} ({rate:,.0f} tokens per second on {_machines(record)}; "
-            f"{record['flops']:.2g} operations{_share_of_peak(record['share_of_peak'])}).",
-        ),
+        (f"The model has {record['parameters']:,} parameters and was trained on {total}{'; then '.join(parts)}.",),
         figure=figures.learning_curve(log, evaluations),
         caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0, since most "
         "tokens of a program are free."
@@ -78,10 +77,35 @@ def training_section(trained: checkpoint.Checkpoint) -> report.Section:
     )
 
 
+def _of_all_runs(runs: list[dict], name: str) -> pd.DataFrame:
+    """A table of the records, with steps, tokens and seconds counted from the first run on."""
+    tables, offsets = [], dict.fromkeys(("step", "tokens", "seconds"), 0)
+    for run in runs:
+        table = pd.DataFrame(run.get(name, []))
+        if len(table):
+            tables.append(table.assign(**{column: table[column] + before for column, before in offsets.items()}))
+        offsets["step"] += max((row["step"] for row in run["log"]), default=0)
+        offsets["tokens"] += run["tokens"]
+        offsets["seconds"] += run["seconds"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _run_in_words(record: dict) -> str:
+    """How many tokens a run took, for how long and where: `1,000 tokens in 10 s (100 tokens per second on ...)`."""
+    rate = record["tokens"] / record["seconds"]
+    return (
+        f"{record['tokens']:,} tokens in {_duration(record['seconds'])} ({rate:,.0f} tokens per second on "
+        f"{_machines(record)}; {record['flops']:.2g} operations{_share_of_peak(record['share_of_peak'])})"
+    )
+
+
 def _machines(record: dict) -> str:
-    """Where a model was trained, by its record: each device, its threads and its precision, in the order of use."""
+    """Where a model was trained, by its record: each device, a CPU's threads and its precision, in the order of use."""
     stretches = record.get("stretches") or [{**record, "precision": record["config"]["precision"]}]
-    machines = (f"{part['threads']} threads of {part['device']}, {part['precision']}" for part in stretches)
+    machines = []
+    for part in stretches:
+        threads = f"{part['threads']} threads of " if part.get("device_type", "cpu") == "cpu" else ""
+        machines.append(f"{threads}{part['device']}, {part['precision']}")
     return "; then ".join(dict.fromkeys(machines))
 
 

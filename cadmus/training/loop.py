@@ -165,16 +165,17 @@ class _Run:
             "precision": self.precision,
             "muon_precision": self.fast_precision,
             "device": devices.name(device),
+            "device_type": device.type,
             "threads": torch.get_num_threads(),
             "processes": world(),
             "versions": _versions(),
         }
-        changes = [f"{key} {before.get(key)}, now {value}" for key, value in here.items() if before.get(key) != value]
+        changes = [f"{key} {before[key]}, now {here[key]}" for key in here if before.get(key, here[key]) != here[key]]
         if not before:
             note(f"{self.precision} on {here['device']}, {here['threads']} threads")
         elif changes:
             note(f"goes on from step {self.step} with {'; '.join(changes)}: bits may differ from here on")
-        if changes:
+        if changes or not before:
             self.stretches.append({"from_step": self.step, **here})
         if self.precision != self.fast_precision and device.type == "cpu":
             gain = devices.bf16_gain(device)

@@ -148,7 +148,7 @@ def _check_corpus(recipe: Recipe, corpus: Corpus | None) -> None:
 
 def _initial_model(recipe: Recipe) -> tuple[Model, str, list[dict[str, Any]]]:
     """The model that training begins with, its fingerprint (empty where its weights are random), and the records of the
-    runs that made it, without their logs, the first one first."""
+    runs that made it, the first one first."""
     if not recipe.start:
         return Model(recipe.cfg, seed=recipe.train.seed), "", []
     initial = checkpoint.load(recipe.start)
@@ -159,7 +159,7 @@ def _initial_model(recipe: Recipe) -> tuple[Model, str, list[dict[str, Any]]]:
             f"recipe {recipe.name!r} begins with {recipe.start}, which is of another architecture "
             f"({', '.join(differing)} differ); make [model] the same, or begin with random weights"
         )
-    last = {name: value for name, value in initial.record.items() if name not in ("log", "before")}
+    last = {name: value for name, value in initial.record.items() if name != "before"}
     return initial.model, initial.fingerprint, [*initial.record.get("before", []), last]
 
 

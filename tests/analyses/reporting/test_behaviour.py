@@ -34,6 +34,19 @@ def test_each_machine_is_named_in_its_order() -> None:
     assert "on 2 threads of one, bf16; then 2 threads of another, fp32; " in training_text({"stretches": moved})
 
 
+def test_runs_that_went_on_from_one_another_are_told_in_their_order() -> None:
+    """Tokens are added up, the learning curve goes on, and of a GPU nobody counts threads."""
+    micro = checkpoint.load(MICRO)
+    gpu = {"from_step": 0, "precision": "bf16", "device": "a GPU", "device_type": "cuda", "threads": 4}
+    first = {**micro.record, "tokens": 1000, "seconds": 10.0, "stretches": [gpu], "log": micro.record["log"][:1]}
+    section = behaviour.training_section(replace(micro, record={**micro.record, "before": [first]}))
+    text = section.paragraphs[0]
+    assert f"trained on {micro.record['tokens'] + 1000:,} tokens: 1,000 tokens in 10 s (100 tokens per second" in text
+    assert "on a GPU, bf16; " in text
+    assert section.table is not None
+    assert list(section.table["tokens"][:2]) == [first["log"][0]["tokens"], 1000 + micro.record["log"][0]["tokens"]]
+
+
 def test_no_share_of_the_peak_above_1_is_printed() -> None:
     """Records had such of CPUs that emulate bf16, where the product that was the peak took a minute."""
     for share, printed in ((8.78, False), (1.0, True), (0.31, True)):

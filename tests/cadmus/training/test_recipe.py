@@ -43,6 +43,7 @@ def test_what_ships_is_what_the_commands_name(capsys) -> None:
         "first",
         "micro",
         "mini",
+        "mini-cooldown",
         "mini-gpu",
         "ordinary",
     ]
@@ -239,6 +240,8 @@ def test_training_begins_with_the_weights_of_another_model(tmp_path: Path, capsy
         assert torch.equal(second.model.state_dict()[name], weights), name
     assert second.record["start"] == first.fingerprint
     assert first.record["start"] == ""
+    assert [before["tokens"] for before in second.record["before"]] == [first.record["tokens"]]
+    assert first.record["before"] == []
     with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(start differ\)"):
         train_recipe(replace(RECIPE, train=tiny_step), tmp_path / "second")
     with pytest.raises(artifacts.ArtifactError, match=r"finished model of another run \(precision differ\)"):
