@@ -204,6 +204,7 @@ TORCH = {  # the rooms and modules that may load torch; nothing loads transforme
     "probes.interventions.plain",
     "probes.interventions.attribution",
     "probes.interventions.circuits",
+    "probes.interventions.continuations",
     "probes.interventions.contrasts",
     "probes.interventions.edge_attribution",
     "probes.interventions.gradients",

@@ -84,8 +84,8 @@ class KeyValueCache:
         values = values[:, :, : self.longest]
         return (keys, values) if self.rows is None else (keys[self.rows], values[self.rows])
 
-    def keep(self, rows: Tensor) -> None:
-        """Forget all but these rows (indices)."""
+    def keep(self, rows: Tensor | slice) -> None:
+        """Forget all but these rows (indices, which are copied, or a slice, which is not)."""
         self.lengths = self.lengths[rows]
         self.originals = self.originals[rows]
         self._layers = {name: stored[:, rows] for name, stored in self._layers.items()}

@@ -253,11 +253,12 @@ def _last_heads(attn: Attention, x: Tensor, suffixes: Suffixes) -> Tensor:
     return (z + torch.einsum("chk,ckhd->chd", pattern_before, values))[None]
 
 
-def key_value_cache(suffixes: Suffixes, model: Model, width: int) -> KeyValueCache:
-    """The cache to continue copies from, with room for `width` positions, after `reread` of suffixes that keep."""
+def remember(suffixes: Suffixes, model: Model, kv_cache: KeyValueCache, rows: slice) -> None:
+    """Put what `reread` kept of copies into rows of a cache that hold nothing yet, to be continued from there."""
     n = suffixes.n_keys
-    kv_cache = KeyValueCache(len(suffixes.rows), width, suffixes.rows.device)
+    kv_cache.rows = torch.arange(rows.start, rows.stop, device=suffixes.rows.device)
     kv_cache.advance(n)
+    kv_cache.rows = None  # nothing attends now, so that `append` need not gather
     for block in model.blocks:
         name = f"{block.name}.attn"
         if name in suffixes.attended:
@@ -266,5 +267,4 @@ def key_value_cache(suffixes: Suffixes, model: Model, width: int) -> KeyValueCac
             keys = suffixes.reading.keys(name)[suffixes.rows, :n]
             values = suffixes.reading.values(name)[suffixes.rows, :n]
         kv_cache.append(name, keys.transpose(1, 2), values.transpose(1, 2))
-    kv_cache.lengths = suffixes.last + 1
-    return kv_cache
+    kv_cache.lengths[rows] = suffixes.last + 1

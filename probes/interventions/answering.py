@@ -18,10 +18,10 @@ from cadmus.machine import oracle, tokens, vm
 from cadmus.runtime.progress import Progress, no_progress
 from probes.interventions import changes, engine
 from probes.interventions.edits import EdgeEdit, Edit
+from probes.interventions.judging import ENDS, through_answer
 from probes.interventions.pair_roles import JointEdit
 from probes.interventions.pairs import Pairs
 
-ENDS = "=<>"  # tokens that end an answer: they leave a truth value, which no family's program takes again
 _MARGIN = 2  # tokens that an edited answer may be longer than the longest of the model's own
 _BEYOND = 6  # tokens that an edited completion may be longer than the longest of the model's own
 _CELLS = 8192  # edits times prompts that are completed at once
@@ -85,8 +85,7 @@ class Bases:
         cut = len(self.prompts[row])
         if not self.stop_at:
             return text[cut : cut + 1]
-        ends = [place for place in range(cut, len(text)) if text[place] in self.stop_at]
-        return text[cut : ends[0] + 1] if ends else text[cut:]
+        return through_answer(text, cut, self.stop_at)[cut:]
 
 
 def bases_of(model: Any, pairs: Pairs, own: Sequence[str] | None = None) -> Bases:

@@ -54,7 +54,9 @@ def attention_flow(
     over the keys of each query; `untrained`, the twin's mass (NaN without one); `d` (`d_low`, `d_high`), mass minus
     baseline, and `d_untrained`, with 95 % intervals by skeleton; `q`, of "mass is above the baseline" by sign flips of
     skeletons, Benjamini-Hochberg over the heads of a kind; `attends`: q at most 0.05 and both differences surely above
-    0.05; `queries`, `clusters`: what the row rests on. Edges from a token to itself are left out.
+    0.05, on 30 skeletons or more; `queries`, `clusters`: what the row rests on, the latter skeletons. Edges from a
+    token to itself are left out. Where programs have fewer than 30 skeletons, intervals are by program, and too narrow
+    where those of a skeleton are alike: such rows claim nothing, and `note` says so.
 
     Args:
         model: of any backend.
@@ -85,9 +87,10 @@ def attention_flow(
             counts.add(part, *_patterns(model, programs[rows[fold[rows] == part]]))
     tables = [counts.predictions(1 - part) for part in (0, 1)]  # learned on the other fold
     scored = np.ones(len(programs), np.bool_) if scored is None else np.asarray(scored)
+    of_skeleton = labels
     if len(np.unique(labels[scored])) < MIN_CLUSTERS:
         labels = np.arange(len(programs))
-    clusters = np.unique(labels[scored], return_inverse=True)[1]
+    first, clusters = np.unique(labels[scored], return_index=True, return_inverse=True)[1:]
     cluster_of = np.full(len(programs), -1)
     cluster_of[scored] = clusters
     sums = np.zeros((clusters.max(initial=-1) + 1, len(kinds), counts.heads, 4))
@@ -98,7 +101,7 @@ def attention_flow(
             if len(here):
                 _add_edges(sums, model, untrained, programs[here], cluster_of[here], tables[part], kinds)
     progress("attention", 1.0, "")
-    return _table(sums, kinds, model.cfg.n_heads, untrained is not None, seed)
+    return _table(sums, of_skeleton[scored][first], kinds, model.cfg.n_heads, untrained is not None, seed)
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
@@ -232,16 +235,19 @@ def _add_edges(
     np.add.at(sums[..., _N], (clusters[program[first]], number[first]), 1.0)
 
 
-def _table(sums: np.ndarray, kinds: Sequence[str], n_heads: int, has_twin: bool, seed: int) -> pd.DataFrame:
-    """The rows of all kinds and heads, from sums [cluster, kind, head, 4]."""
+def _table(
+    sums: np.ndarray, of_skeleton: np.ndarray, kinds: Sequence[str], n_heads: int, has_twin: bool, seed: int
+) -> pd.DataFrame:
+    """The rows of all kinds and heads, from sums [cluster, kind, head, 4]; of_skeleton [cluster]: which skeleton's."""
     parts = []
     for number, kind in enumerate(kinds):
         part = sums[:, number]  # [cluster, head, 4]
+        n_skeletons = len(np.unique(of_skeleton[part[:, 0, _N] > 0]))
         part = part[part[:, 0, _N] > 0]
         heads = np.arange(part.shape[1])
         table = pd.DataFrame({"kind": kind, "layer": heads // n_heads, "head": heads % n_heads})
         if not len(part):
-            table["queries"], table["clusters"] = 0, 0
+            table = table.assign(queries=0, clusters=0, note="no program has such edges")
             parts.append(table)
             continue
         mean = part.sum(0) / part[..., _N].sum(0)[:, None]  # [head, 4]
@@ -256,6 +262,8 @@ def _table(sums: np.ndarray, kinds: Sequence[str], n_heads: int, has_twin: bool,
             twin = difference_many(part[..., [_MASS, _UNTRAINED, _N]], seed)
             table = table.assign(**interval_columns("d_untrained", twin.estimate, twin.low, twin.high))
             attends &= twin.low > THRESHOLD
-        table = table.assign(q=q, attends=attends, queries=int(part[:, 0, _N].sum()), clusters=len(part))
+        attends &= n_skeletons >= MIN_CLUSTERS
+        note = "" if n_skeletons >= MIN_CLUSTERS else f"fewer than {MIN_CLUSTERS} skeletons ({n_skeletons})"
+        table = table.assign(q=q, attends=attends, queries=int(part[:, 0, _N].sum()), clusters=n_skeletons, note=note)
         parts.append(table)
     return pd.concat(parts, ignore_index=True)

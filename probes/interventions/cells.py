@@ -155,11 +155,12 @@ def spots_of(pairs: Pairs, roles: Sequence[str] | None, full: bool) -> list[Spot
 
 
 def layers_of(model: Any, layers: Sequence[int] | None, quick: bool) -> list[int]:
-    """The layers after which the residual stream is patched, -1 (before the first block) among them: all, every second
-    and the last where it is `quick`, or those given. Raises ValueError for layers that the model does not have."""
+    """The layers after which the residual stream is patched: all, with -1 (before the first block, where a patch
+    changes the input and claims nothing); every second and the last where it is `quick`; or those given. Raises
+    ValueError for layers that the model does not have."""
     n = model.cfg.n_layers
     if layers is None:
-        return [INPUT_LAYER, *(sorted({*range(1, n, 2), n - 1}) if quick else range(n))]
+        return sorted({*range(1, n, 2), n - 1}) if quick else [INPUT_LAYER, *range(n)]
     outside = [layer for layer in layers if not INPUT_LAYER <= layer < n]
     if outside or not len(layers):
         raise ValueError(f"layers {list(layers)} are not of the model's, 0 ... {n - 1} (-1: before the first block)")

@@ -36,6 +36,13 @@ def patch(values: Tensor) -> Change:
     return change
 
 
+def as_far(here: Tensor, there: Tensor, noise: Tensor) -> Tensor:
+    """Activations as far from `here` as `there` is, in the directions of `noise`; all [..., width]: no change itself,
+    but what `patch` takes for a control of equal size."""
+    distance = (there - here).norm(dim=-1, keepdim=True)
+    return here + noise * (distance / noise.norm(dim=-1, keepdim=True))
+
+
 def add(values: Tensor, scale: float = 1.0) -> Change:
     """Add `scale * values`; negative scales subtract."""
 

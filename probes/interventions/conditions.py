@@ -8,7 +8,8 @@ What need not be computed is not:
 - where two roles lie at one position, they are patched once;
 - pairs that do not count are not patched, but for the twin;
 - texts are written through their first answer; only where that answer is true after the edit and false before it does
-  the rest matter (an answer that is false stays on the stack), and only there is it written;
+  the rest matter (an answer that is false stays on the stack), and only there is it written: success is decided at
+  the first answer, and a completion whose first answer is true of both states is none, whatever it asserts behind it;
 - an answer that is longer than any of the pairs' answers by more than `MARGIN` tokens counts as none;
 - a pair without a source for a control is not run under it: it has no part in that control's figures
   (`Laboratory.has_source`, by control bool [pairs]);
@@ -35,12 +36,12 @@ from cadmus.runtime.seeds import generator
 from probes.interventions import changes, engine
 from probes.interventions.cells import Place, site_of
 from probes.interventions.edits import Edit
-from probes.interventions.effects import THRESHOLD
-from probes.interventions.pairs import Pairs
+from probes.interventions.effects import THRESHOLD, UNTRAINED
+from probes.interventions.judging import ENDS, through_answer
+from probes.interventions.pairs import STRATA, Pairs
 
-INTERCHANGE, UNTRAINED = "interchange", "untrained"
+INTERCHANGE = "interchange"
 CONTROLS = {"third_value": "third_value", "same_value": "same_value", "random": "source"}  # and whose activations
-ENDS = "=<>"  # tokens that end an answer: they leave a truth value, which no family's program takes again
 MARGIN = 2  # tokens that an answer may be longer than the longest of the pairs
 OWN_TOKENS = 32  # that a model may write behind a prompt until its `.`
 _ROWS = 256  # pairs that are patched at once: memory does not grow with their number
@@ -106,7 +107,7 @@ class Laboratory:
             progress("controls", number / len(stages), name)
             rows = np.stack([place.present for place in self.places]) if name == UNTRAINED else self.counts
             rows = rows & out.has_controls[:, :, None] & self.has_source.get(name, True)  # [layers, places, pairs]
-            answers, _ = self._write(out, name, rows, self.answer_tokens, ENDS)
+            answers = self._write(out, name, rows, self.answer_tokens, ENDS)
             if name == "same_value":
                 out.damage = self._damaged(answers, rows)
             out.success[name] = self._judged(out, name, answers, rows)[0]
@@ -115,19 +116,19 @@ class Laboratory:
 
     def _interchange(self, out: Measured, needed: np.ndarray) -> None:
         """The interchange, and all that is read off it."""
-        answers, logits = self._write(out, INTERCHANGE, needed, self.answer_tokens, ENDS, keep_logits=True)
+        only_after = np.stack([self._only_after(place) for place in self.places])  # [places, pairs, d_vocab]
+        out.moved = np.zeros(needed.shape, np.float32)
+        answers = self._write(out, INTERCHANGE, needed, self.answer_tokens, ENDS, only_after)
         success, canonical, moves_on, stays = self._judged(out, INTERCHANGE, answers, needed)
         out.success[INTERCHANGE], out.canonical, out.moves_on, out.stays = success, canonical, moves_on, stays
         own = np.array(self.own_answers, object)
         out.changed = needed & (answers != own)
-        only_after = np.stack([self._only_after(place) for place in self.places])  # [places, pairs, d_vocab]
-        out.moved = np.einsum("lpnv,pnv->lpn", logits, only_after, optimize=True)
 
     def _moving(self, out: Measured) -> np.ndarray:
         """bool [layers, places]: where the interchange succeeds in more than 5 % of some stratum's pairs."""
         moving = np.zeros(out.success[INTERCHANGE].shape[:2], bool)
         table = self.pairs.pairs
-        for stratum in ("literal", "computed"):
+        for stratum in STRATA:
             rows = self.counts & ((table["kind"] == "discriminating") & (table["stratum"] == stratum)).to_numpy()
             share = (out.success[INTERCHANGE] & rows).sum(-1) / np.maximum(rows.sum(-1), 1)
             moving |= share > THRESHOLD
@@ -136,14 +137,20 @@ class Laboratory:
     # --- what is written ---------------------------------------------------------------------------------------------
 
     def _write(
-        self, out: Measured, name: str, needed: np.ndarray, new: int, stop_at: str, keep_logits: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self,
+        out: Measured,
+        name: str,
+        needed: np.ndarray,
+        new: int,
+        stop_at: str,
+        only_after: np.ndarray | None = None,
+    ) -> np.ndarray:
         """What is written under a condition where it is needed, bool [layers, places, pairs], and the own answers
-        elsewhere: texts [layers, places, pairs]; and how the first token's probabilities changed, [..., d_vocab]."""
+        elsewhere: texts [layers, places, pairs]. only_after float [places, pairs, d_vocab]: the first tokens whose
+        gain in probability `out.moved` takes."""
         begin = time.perf_counter()
         texts = np.empty(needed.shape, object)
         texts[:] = np.array(self.own_answers, object)
-        moved = np.zeros((*needed.shape, self.probabilities.shape[1] if keep_logits else 0), np.float32)
         model = self.twin if name == UNTRAINED else self.model
         source = CONTROLS.get(name, "source")
         n_texts = 0
@@ -163,14 +170,14 @@ class Laboratory:
             written = engine.write(model, [self.bases[row] for row in rows], arms, new, stop_at=stop_at)
             for of_arm, logits, (number, owners) in zip(written.texts, written.logits, origin):
                 n_texts += int((owners >= 0).any(0).sum())
-                probabilities = logits.softmax(-1).cpu().numpy() if keep_logits else None
+                gain = logits.softmax(-1).cpu().numpy() - self.probabilities[rows]  # [pairs, d_vocab]
                 if stop_at:
                     of_arm = [through_answer(text, cut) for text, cut in zip(of_arm, cuts)]
                 array = np.array(of_arm, object)
                 for place, has in enumerate(owners >= 0):
                     texts[number, place, rows[has]] = array[has]
-                    if probabilities is not None:
-                        moved[number, place, rows[has]] = probabilities[has] - self.probabilities[rows[has]]
+                    if only_after is not None:
+                        out.moved[number, place, rows[has]] = (gain[has] * only_after[place, rows[has]]).sum(1)
         out.profile.append(
             {
                 "condition": name,
@@ -179,7 +186,7 @@ class Laboratory:
                 "seconds": time.perf_counter() - begin,
             }
         )
-        return texts, moved
+        return texts
 
     # --- what it is worth --------------------------------------------------------------------------------------------
 
@@ -192,7 +199,7 @@ class Laboratory:
         success, canonical, moves_on, stays = (np.zeros(needed.shape, bool) for _ in range(4))
         if not candidates.any():
             return success, canonical, moves_on, stays
-        whole, _ = self._write(out, name, candidates, self.rest_tokens, "")
+        whole = self._write(out, name, candidates, self.rest_tokens, "")
         for layer, place, rows in _cells(candidates):
             texts: list[str] = whole[layer, place, rows].tolist()
             table = self.places[place].judge(rows, texts)
@@ -222,12 +229,6 @@ class Laboratory:
                 column = vm.VOCAB.index(token)
                 after[rows, column] = np.where(original, -np.inf, np.maximum(after[rows, column], edited))
         return np.maximum(after, 0)
-
-
-def through_answer(text: str, cut: int) -> str:
-    """A completion through the end of its first answer: the first truth value behind the cut, or its `.`."""
-    ends = [place for end in ENDS + vm.END if (place := text.find(end, cut)) >= 0]
-    return text[: min(ends) + 1] if ends else text
 
 
 def _ended(text: str) -> str:
@@ -291,17 +292,16 @@ class _Values:
         values = _at(self.there[site], sources)
         if self.here is not None:
             origin = _at(self.here[site], positions)
-            values = origin + self._direction(values) * (values - origin).norm(dim=-1, keepdim=True)
+            values = changes.as_far(origin, values, self._noise(values))
         return Edit(site, positions, changes.patch(values))
 
-    def _direction(self, like: Tensor) -> Tensor:
-        """Random vectors of norm 1, [rows, k, d_model]: of a pair the same at every layer, whatever runs beside it."""
+    def _noise(self, like: Tensor) -> Tensor:
+        """Random vectors [rows, k, d_model]: of a pair the same at every layer, whatever runs beside it."""
         noise = [
             generator("random vector", self.seed, row).standard_normal(tuple(like.shape[1:]), np.float32)
             for row in self.rows
         ]
-        direction = torch.from_numpy(np.stack(noise)).to(like.device, like.dtype)
-        return direction / direction.norm(dim=-1, keepdim=True)
+        return torch.from_numpy(np.stack(noise)).to(like.device, like.dtype)
 
 
 def _at(x: Tensor, positions: np.ndarray) -> Tensor:

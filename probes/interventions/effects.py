@@ -23,7 +23,7 @@ SPANS = ("single", "from", "up_to")
 THRESHOLD = 0.05  # what d must be surely above, or surely below
 UNTRAINED = "untrained"
 _CELL_COLUMNS = {"span": "single", "input_change": False, "readable": None}  # and what they are where they are left out
-_SHARES = ("canonical", "moved", "changed", "damage", "isolation", "chance")
+_SHARES = ("canonical", "moved", "changed", "damage", "chance")
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,6 @@ class Outcomes:
     """The interchange changed the completion at all: bool [cells, pairs]."""
     damage: np.ndarray | None = None
     """A same-value source made the completion false for the original state: bool [cells, pairs]."""
-    isolation: np.ndarray | None = None
-    """Share of the other variables whose answers stay under the interchange: float [cells, pairs]."""
     chance: np.ndarray | None = None
     """Share of the other pairs' completions that are true for this pair's edit: float [cells, pairs] or [pairs]."""
     positive: np.ndarray | None = None
@@ -143,7 +141,7 @@ def effects(
 
     Shares are of the pairs that count (`pairs` of `candidates`): `accuracy` (interchange accuracy) and `canonical` (the
     strict figure) have Wilson intervals clustered by base and source skeleton, and so have `changed`, `damage`,
-    `isolation`, `chance` and every control by its name; `moved` is a mean. `untrained` is of all pairs with the
+    `chance` and every control by its name; `moved` is a mean. `untrained` is of all pairs with the
     role, `untrained_n`. `d` is success minus the best control on the same pairs, the twin's included; its bounds
     `d_low`, `d_high` hold for all cells of one variable, kind, shift and stratum at once, and whichever control is the
     best (they are the least of the bounds for all controls). Pairs that lack a control are left out of its difference;

@@ -23,13 +23,12 @@ from torch import Tensor
 
 from cadmus.machine import tokens as machine_tokens
 from cadmus.machine import vm
-from cadmus.models import backends, generation, partial
-from cadmus.models.key_value_cache import KeyValueCache
+from cadmus.models import backends, partial
 from probes.interventions import application, partial_passes, plain
+from probes.interventions.continuations import complete_partially
 from probes.interventions.edits import Arm, Arms, EdgeEdit, Edit, Step, arms_of
 
 _ROWS = 256  # that are read at once
-_MAX_CONTINUED = 256  # copies whose keys and values are kept at once
 Array = np.ndarray | Tensor
 
 
@@ -162,7 +161,7 @@ def write(
         return Written([[] for _ in plans], first, changes.rows)
     stops = np.array([vm.VOCAB.index(token) for token in stop_at], np.int64)
     if _is_fast(model, fast):
-        out = _complete_partially(model, tokens, plans, last, changes, new, edits_in_generation, stops, first)
+        out = complete_partially(model, tokens, plans, last, changes, new, edits_in_generation, stops, first)
     else:
         out = plain.complete(model, tokens, plans, last, changes, new, edits_in_generation, stops)
         first = plain.logits(model, tokens, plans, last, application.Changes(len(plans), len(tokens)))
@@ -254,75 +253,6 @@ def _check_changed(arms: Arms, changed: np.ndarray) -> None:
 def _is_fast(model: Any, fast: bool) -> bool:
     """Whether partial passes can be run."""
     return fast and backends.backend(model) == "cadmus" and not model.has_hooks
-
-
-# --- completions -----------------------------------------------------------------------------------------------------
-
-
-def _complete_partially(
-    model: Any,
-    tokens: Tensor,
-    plans: list[list[Step]],
-    last: np.ndarray,
-    changes: application.Changes,
-    new: int,
-    in_generation: bool,
-    stops: np.ndarray,
-    first: Tensor,
-) -> np.ndarray:
-    """uint8 [arm, row, pos + new]: the prompts, read partially, and what is written behind them.
-
-    first: [arm, row, d_vocab], filled with the first token's logits.
-    """
-    stop_tokens = torch.from_numpy(stops).to(tokens.device) if len(stops) else None
-    width = int(last.max()) + 1 + new
-    out = np.zeros((len(plans), len(tokens), width), np.uint8)
-    is_done = np.zeros(out.shape[:2], bool)
-
-    def on_pass(suffixes: partial.Suffixes, arms: np.ndarray, rows: np.ndarray, result: Tensor) -> None:
-        kv_cache = partial.key_value_cache(suffixes, model, width)
-        forward = _edge_forward(model, plans, arms, rows, changes) if in_generation else model
-        beginning = generation.Beginning(kv_cache, result, forward)
-        lengths = torch.from_numpy(last[rows] + 1)
-        whole = generation.generate(model, tokens[rows], lengths, new, beginning=beginning, stops=stop_tokens)
-        first[arms, rows] = result.float()
-        out[arms, rows, : whole.shape[1]] = whole.cpu().numpy()
-        out[arms, rows, whole.shape[1] :] = machine_tokens.PAD
-        is_done[arms, rows] = True
-
-    def on_chunk(arms: list[int], rows: slice, reading: partial.Reading) -> None:
-        first[arms, rows] = reading.logits.float()
-
-    limits: dict[str, Any] = {"keeps": True, "edges_go_on": in_generation, "max_copies": _MAX_CONTINUED}
-    partial_passes.run(model, tokens, plans, last, changes, on_chunk, on_pass, **limits)
-    rows = np.flatnonzero(~is_done.all(0))
-    if len(rows):  # what no arm changed is written once
-        lengths = torch.from_numpy(last[rows] + 1)
-        whole = generation.generate(model, tokens[rows], lengths, new, stops=stop_tokens).cpu().numpy()
-        base = np.full((len(tokens), width), machine_tokens.PAD, np.uint8)
-        base[rows, : whole.shape[1]] = whole
-        out = np.where(is_done[:, :, None], out, base)
-    return out
-
-
-def _edge_forward(
-    model: Any, plans: list[list[Step]], arms: np.ndarray, rows: np.ndarray, changes: application.Changes
-) -> Any:
-    """`forward` of a `generation.Beginning` in which the arms' edits of edges hold for every query."""
-
-    def forward(newest: Tensor, kv_cache: KeyValueCache) -> Tensor:
-        copies = kv_cache.originals.cpu().numpy()  # of each row of the pass
-        tasks = []
-        for arm in np.unique(arms[copies]):
-            here = np.flatnonzero(arms[copies] == arm)
-            for step in plans[arm]:
-                if step.edges is not None:
-                    parts = [here, rows[copies[here]], np.zeros_like(here), np.zeros_like(here)]
-                    tasks += application.task(step.in_generation(), int(arm), parts, newest.device, changes)
-        with model.hooks(application.hooks(tasks, application.Batch(len(newest)))):
-            return model(newest, kv_cache=kv_cache)
-
-    return forward
 
 
 def _texts(rows: np.ndarray, at: np.ndarray, new: int) -> list[str]:

@@ -15,13 +15,11 @@ The state is patched in the residual stream after each layer, at the tokens that
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cadmus.models import backends
@@ -30,6 +28,7 @@ from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress, no_progress
 from probes.controls.untrained import untrained_twin
+from probes.data.activation_cache import weights_digest
 from probes.interventions import counterfactuals, verdicts
 from probes.interventions.cells import INPUT_LAYER, Place, layers_of, spots_of
 from probes.interventions.conditions import Laboratory, profile_table
@@ -42,7 +41,8 @@ from probes.interventions.routes import routes
 
 ARTIFACT = "experiment"
 _MINIMAL = 0.2  # minimal pairs for each discriminating one
-_PROGRAMS, _DEAD = (3000, 1000), (100, 40)  # of readability and of dead values, by default and where it is quick
+_PROBES = (3000, 2000), (600, 600)  # programs, and steps of the network, by default and where it is quick
+_DEAD = 100, 40  # programs with dead values, the same
 _QUICK_PAIRS = 60
 _TABLES = (
     "effects",
@@ -75,17 +75,17 @@ class Experiment:
     """The pairs that all cells share."""
     effects: pd.DataFrame
     """As `effects.effects` makes it: a cell is the residual stream after `layer` (-1: before the first block) at a
-    `role` over a `span`. `changed` and `damage` are about the first answer. `isolation`: of the interchanges
-    after whose edited answer the model asserts something else (`isolation_n`), the share whose whole program is true of
-    the edited state and has its family's form. A control's share and d are of the pairs that have a source for it,
-    `chance` of those with others of their family, `positive` of those in which the input tokens ask for another answer;
-    NaN where there is none. Where `has_controls` is False, controls are NaN and d is the accuracy, which is no
-    more than 0.05 (`controls_note` says so)."""
+    `role` over a `span`. Success is decided at the first answer (`conditions`), and `changed` and `damage`
+    are about it. `consistent`: of the interchanges after whose edited answer the model asserts something else
+    (`consistent_n`), the share whose whole program is true of the edited state and has its family's form. A control's
+    share and d are of the pairs that have a source for it, `chance` of those with others of their family, `positive` of
+    those in which the input tokens ask for another answer; NaN where there is none. Where `has_controls` is False,
+    controls are NaN and d is the accuracy, which is no more than 0.05 (`controls_note` says so)."""
     verdicts: pd.DataFrame
     """As `verdicts.verdicts` makes it."""
     summary: pd.DataFrame
     """A row per stratum: `variable`, `stratum`, `readable` and `read` (all roles with the layers at which the word is
-    claimed, whatever the stratum; empty where it is claimed nowhere, None where no probe could be scored), `used` (the
+    claimed of the stratum; empty where it is claimed nowhere, None where no probe could be scored), `used` (the
     verdict; undecided where a literal moves the answer only where its digit stands), `where` (layer and role of the
     largest d), `accuracy`, `d`, `d_low`, `d_high`, `mechanism`, `heads`, `pairs` that count, of `drawn`, `notes`."""
     readable: pd.DataFrame
@@ -109,7 +109,8 @@ class Experiment:
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Paths between the heads that stand out, as `paths.path_grid`; empty unless `full`."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What it was made of: `model` (a digest of the weights), `mixture`, `config`, `fingerprint`, `versions`."""
+    """What it was made of: `model` (a digest of the weights), `architecture`, `mixture`, `machine`, `config`,
+    `fingerprint`, `versions`."""
 
     def __repr__(self) -> str:
         words = ", ".join(f"{row.stratum}: {row.used}" for row in self.summary.itertuples())
@@ -166,12 +167,14 @@ def test(
         model: of any backend (`cadmus.models.backends`).
         variable: of `pair_variables.VARIABLES`, or a row for that table.
         mixture: whose programs are drawn; None: the default one.
-        pairs: how many discriminating pairs, with a fifth as many minimal ones; or pairs that have been made.
+        pairs: how many discriminating pairs, with a fifth as many minimal ones; or pairs that have been made. *Unused*
+            asks for 200 in every cell and of each stratum; what reaches that is said where it is not reached.
         seed: fixes pairs, random vectors and resamples.
         untrained: the untrained twin; None: the model's architecture with weights drawn by `seed`.
         layers: after which the residual stream is patched (-1: before the first block); None: all.
         roles: of `cadmus.states.provenance.ROLES`; None: all that some pair has, and all of them together.
-        quick: at most 60 pairs, every second layer, fewer programs for probes.
+        quick: at most 60 pairs and no minimal ones, every second layer, a fifth of the programs for probes, and of the
+            edges each kind as a whole alone.
         full: every span of roles, controls in every cell, all kinds of edges on all pairs, and paths between heads;
             about six times the work.
         progress: follows the stages.
@@ -199,11 +202,12 @@ def test(
     places = [Place.of(drawn, spot) for spot in spots_of(drawn, roles, full)]
     lab = Laboratory(model, twin, drawn, places, chosen_layers, seed)
     measured = lab.measure(full, progress)
+    programs, steps = _PROBES[quick]
     readable = readability(
-        model, twin, row, mixture, chosen_layers, programs=_PROGRAMS[quick], seed=seed, progress=progress
+        model, twin, row, mixture, chosen_layers, programs=programs, steps=steps, seed=seed, progress=progress
     )
-    outcomes, known = outcomes_of(lab, measured, row, readable)
-    table = effects_of(outcomes, known, lab, measured, seed)
+    outcomes, known = outcomes_of(lab, measured, row)
+    table = effects_of(outcomes, known, lab, measured, readable, seed)
     words = verdicts.verdicts(table)
     options: dict[str, Any] = {"quick": quick, "full": full, "seed": seed, "progress": progress}
     found_routes = routes(model, drawn, own=lab.own, outcomes=outcomes, untrained=twin, **options)
@@ -236,21 +240,13 @@ def about(model: Any, mixture: Mixture, config: Mapping[str, Any]) -> dict[str, 
     """What an experiment is made of, and its `fingerprint`: the same for the same weights, mixture, machine
     and config."""
     made_of = {
-        "model": weights_digest(model),
+        "model": weights_digest(model)[:16],
+        "architecture": repr(backends.config(model)),
         "mixture": mixture.fingerprint,
         "machine": artifacts.machine_fingerprint(),
         "config": dict(config),
     }
     return {**made_of, "fingerprint": artifacts.fingerprint(made_of), "versions": artifacts.provenance()}
-
-
-def weights_digest(model: Any) -> str:
-    """16 hexadecimal digits that name a model's weights and shape."""
-    digest = hashlib.sha256(repr(backends.config(model)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
-    return digest.hexdigest()[:16]
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
@@ -267,8 +263,7 @@ def _pairs(
     n = min(pairs, _QUICK_PAIRS) if quick else pairs
     if n < 1:
         raise ValueError(f"{n} pairs are asked for; ask for one or more")
-    n_minimal = max(1, round(_MINIMAL * n))
-    sizes = {"discriminating": n, "minimal": n_minimal}
+    sizes = {"discriminating": n} if quick else {"discriminating": n, "minimal": max(1, round(_MINIMAL * n))}
     try:
         parts = [
             counterfactuals.draw(variable, mixture, size, seed, kinds=[kind], progress=progress)
@@ -276,6 +271,8 @@ def _pairs(
         ]
     except ValueError as error:
         raise TooFewPairs(str(error)) from error
+    if quick:
+        return replace(parts[0], about={**parts[0].about, "reads": variable.reads})
     taken = set(parts[0].pairs["base"])
     parts[1] = parts[1].select(~parts[1].pairs["base"].isin(taken).to_numpy())
     tables = [part.pairs for part in parts]

@@ -12,8 +12,8 @@ from cadmus.states.provenance import ROLES
 from cadmus.statistics import simultaneous
 from probes.interventions import counterfactuals, verdicts
 from probes.interventions.cells import Place, first_attending, is_input_change
-from probes.interventions.conditions import CONTROLS, INTERCHANGE, UNTRAINED, Laboratory, Measured, positive_control
-from probes.interventions.effects import Outcomes, effects
+from probes.interventions.conditions import CONTROLS, INTERCHANGE, Laboratory, Measured, positive_control
+from probes.interventions.effects import SPANS, UNTRAINED, Outcomes, effects
 from probes.interventions.pair_variables import PairVariable, options
 from probes.interventions.pairs import Pairs
 
@@ -21,32 +21,28 @@ _MIN_COMPLETED = 0.2  # the share of pairs that count, below which the summary s
 _NO_CONTROLS = "the interchange succeeds in no more than 5 % of the pairs, so no control was run: d is the accuracy"
 
 
-def _cells(lab: Laboratory, readable: pd.DataFrame) -> pd.DataFrame:
+def _cells(lab: Laboratory) -> pd.DataFrame:
     """A row per layer and place, in the order of the arrays [layers, places, pairs]."""
     first = first_attending(lab.model, lab.pairs.sequences("base"))
-    flags = {(row.layer, row.role): row.readable for row in readable.itertuples()}
     rows = [
         {
             "layer": layer,
             "role": place.spot.role,
             "span": place.spot.span,
             "input_change": is_input_change(layer, place, first),
-            "readable": flags.get((layer, place.spot.role)) if place.spot.span == "single" else None,
         }
         for layer in lab.layers
         for place in lab.places
     ]
-    return pd.DataFrame(rows).astype({"readable": object})
+    return pd.DataFrame(rows)
 
 
-def outcomes_of(
-    lab: Laboratory, measured: Measured, variable: PairVariable, readable: pd.DataFrame
-) -> tuple[Outcomes, dict[str, np.ndarray]]:
+def outcomes_of(lab: Laboratory, measured: Measured, variable: PairVariable) -> tuple[Outcomes, dict[str, np.ndarray]]:
     """The conditions of all cells as effects takes them, arrays [cells, pairs]; and of which pairs those shares are
     known that not every pair has, bool [pairs] or [cells, pairs]: `damage` (a same-value source), `chance` (others of
     the family), `positive` (input tokens that, patched, ask for another answer)."""
     table = lab.pairs.pairs
-    cells = _cells(lab, readable)
+    cells = _cells(lab)
 
     def flat(array: np.ndarray) -> np.ndarray:
         return array.reshape(len(cells), -1)  # [layers, places, pairs] -> [cells, pairs]
@@ -84,16 +80,26 @@ def outcomes_of(
 
 def _chance(lab: Laboratory, place: Place) -> np.ndarray:
     """How often other pairs' completions are true for this pair's edit: float [pairs], NaN where there are none."""
-    shares = counterfactuals.chance(place.pairs, lab.own, place.role, others=8, seed=lab.seed)
+    shares = counterfactuals.chance(place.pairs, lab.own, place.role, others=8, seed=lab.seed, edits=place.edits)
     return shares["success"].to_numpy(np.float64)
 
 
 def effects_of(
-    outcomes: Outcomes, known: Mapping[str, np.ndarray], lab: Laboratory, measured: Measured, seed: int
+    outcomes: Outcomes,
+    known: Mapping[str, np.ndarray],
+    lab: Laboratory,
+    measured: Measured,
+    readable: pd.DataFrame,
+    seed: int,
 ) -> pd.DataFrame:
-    """The table of `effects.effects`, as `experiment.Experiment.effects` describes it; known: as `outcomes_of`."""
+    """The table of `effects.effects`, as `experiment.Experiment.effects` describes it; known: as `outcomes_of`;
+    readable: as `readability.readability`."""
     table = of_what_is_known(effects(outcomes, seed), outcomes, known)
-    return _with_isolation(_without_controls(table, lab, measured), lab, measured)
+    table = _with_consistency(_without_controls(table, lab, measured), lab, measured)
+    flags = {(row.stratum, row.layer, row.role): row.readable for row in readable.itertuples()}
+    places = zip(table["stratum"], table["layer"], table["role"], table["span"])
+    found_flags = [flags.get(place[:3]) if place[3] == SPANS[0] else None for place in places]
+    return table.assign(readable=pd.Series(found_flags, table.index, object))
 
 
 # --- what is not known of every pair ---------------------------------------------------------------------------------
@@ -142,9 +148,9 @@ def _without_controls(table: pd.DataFrame, lab: Laboratory, measured: Measured) 
     return table.assign(controls_note=np.where(silent, _NO_CONTROLS, ""))
 
 
-def _with_isolation(table: pd.DataFrame, lab: Laboratory, measured: Measured) -> pd.DataFrame:
-    """The effects, with `isolation`: of the interchanges after whose edited answer the model asserts something else
-    (`isolation_n`), the share whose whole program is true of the edited state and has its family's form."""
+def _with_consistency(table: pd.DataFrame, lab: Laboratory, measured: Measured) -> pd.DataFrame:
+    """The effects, with `consistent`: of the interchanges after whose edited answer the model asserts something else
+    (`consistent_n`), the share whose whole program is true of the edited state and has its family's form."""
     numbers, places = _numbers(lab)
     pairs = lab.pairs.pairs
     shares, n = [], []
@@ -155,7 +161,7 @@ def _with_isolation(table: pd.DataFrame, lab: Laboratory, measured: Measured) ->
         mine = mine & measured.moves_on[cell]
         n.append(int(mine.sum()))
         shares.append(float(measured.stays[cell][mine].mean()) if mine.any() else np.nan)
-    return table.assign(isolation=shares, isolation_n=n)
+    return table.assign(consistent=shares, consistent_n=n)
 
 
 def moves_input(rows: pd.DataFrame) -> pd.Series:
@@ -170,11 +176,6 @@ def summary_of(words: pd.DataFrame, readable: pd.DataFrame, mechanism: str, head
     words, readable: of the variable; mechanism, heads: what its routes say, in words.
     """
     rows = []
-    known = readable[readable["readable"].notna()]
-    flags = {
-        name: ", ".join(_where(known[known[name].astype(bool)])) if len(known) else None
-        for name in ("readable", "read")
-    }
     for row in verdicts.by_variable(words).to_dict("records"):
         mine = words[words["stratum"] == row["stratum"]]
         drawn = int(mine["candidates"].max())
@@ -195,7 +196,7 @@ def summary_of(words: pd.DataFrame, readable: pd.DataFrame, mechanism: str, head
             {
                 "variable": row["variable"],
                 "stratum": row["stratum"],
-                **flags,
+                **_claims(readable[readable["stratum"] == row["stratum"]]),
                 "used": "undecided" if only_input else row["verdict"],
                 "where": row["best"],
                 **{name: row[name] for name in ("accuracy", "d", "d_low", "d_high")},
@@ -207,6 +208,15 @@ def summary_of(words: pd.DataFrame, readable: pd.DataFrame, mechanism: str, head
             }
         )
     return pd.DataFrame(rows)
+
+
+def _claims(readable: pd.DataFrame) -> dict[str, str | None]:
+    """Where a stratum's values are readable and read, in words."""
+    known = readable[readable["readable"].notna()]
+    return {
+        name: ", ".join(_where(known[known[name].astype(bool)])) if len(known) else None
+        for name in ("readable", "read")
+    }
 
 
 def _where(rows: pd.DataFrame) -> list[str]:

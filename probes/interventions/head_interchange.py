@@ -18,13 +18,12 @@ from torch import Tensor
 from cadmus.machine import oracle, tokens
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
-from probes.interventions import engine, verdicts
+from probes.interventions import changes, engine, verdicts
 from probes.interventions.answering import Bases, Judge, Patch, answers, judged, truth
 from probes.interventions.effects import THRESHOLD, Outcomes, effects
 from probes.interventions.pairs import Pairs
 
 ROLES = ("arose", "stored", "loaded", "consumed", "decision")
-CONTROLS = ("third_value", "random")
 _READ = 128
 
 
@@ -107,9 +106,10 @@ def heads_by_interchange(
         model, exchange, [_patch(model, exchange, *c, positions, values["source"]) for c in cells]
     )
     tested = np.flatnonzero(success.sum(1) > THRESHOLD * masks.sum(1))
-    random = _random(own, values["source"], generator("head interchange", seed))
+    noise = generator("head interchange", seed).standard_normal(tuple(own.shape), np.float32)
+    random = changes.as_far(own, values["source"], torch.from_numpy(noise).to(own))
     third = np.where(exchange.sources["third_value"][1] >= 0, positions, -1)
-    controls = {name: np.zeros(success.shape) for name in CONTROLS}
+    controls = {name: np.zeros(success.shape) for name in ("third_value", "random")}
     controls["third_value"][:, ~(third >= 0).any(1)] = np.nan
     for name, array, where in (("third_value", values["third_value"], third), ("random", random, positions)):
         arms = [_patch(model, exchange, *cells[k], where, array) for k in tested.tolist()]
@@ -144,12 +144,6 @@ def _read(model: Any, sequences: np.ndarray, positions: np.ndarray) -> Tensor:
         number = torch.arange(len(index), device=index.device)[:, None]
         parts.append(torch.stack([read[site][number, index] for site in sites], 2))
     return torch.cat(parts)
-
-
-def _random(own: Tensor, source: Tensor, rng: np.random.Generator) -> Tensor:
-    """As far from the base's activations [..., d_head] as the source's are, in a random direction."""
-    noise = torch.from_numpy(rng.standard_normal(tuple(own.shape), np.float32)).to(own)
-    return own + noise * ((source - own).norm(dim=-1) / noise.norm(dim=-1))[..., None]
 
 
 def _patch(model: Any, exchange: Exchange, layer: int, head: int, positions: np.ndarray, values: Tensor) -> Patch:

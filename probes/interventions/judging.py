@@ -12,7 +12,14 @@ from cadmus.runtime.seeds import generator
 from probes.interventions.pair_roles import JointEdit
 from probes.interventions.pairs import Pairs
 
+ENDS = "=<>"  # tokens that end an answer: they leave a truth value, which no family's program takes again
 COLUMNS = ("present", "has_form", "true_original", "true_edited", "canonical", "success")
+
+
+def through_answer(text: str, cut: int, ends: str = ENDS) -> str:
+    """A completion through the end of its first answer: the first of the tokens `ends` behind the cut, or its `.`."""
+    places = [place for end in ends + vm.END if (place := text.find(end, cut)) >= 0]
+    return text[: min(places) + 1] if places else text
 
 
 def judge(pairs: Pairs, role: str | None, completions: Sequence[str]) -> pd.DataFrame:
@@ -43,12 +50,19 @@ def counting(pairs: Pairs, role: str | None, completions: Sequence[str]) -> np.n
 
 
 def chance(
-    pairs: Pairs, completions: Sequence[str], role: str | None = None, *, others: int = 16, seed: int = 0
+    pairs: Pairs,
+    completions: Sequence[str],
+    role: str | None = None,
+    *,
+    others: int = 16,
+    seed: int = 0,
+    edits: list[JointEdit] | None = None,
 ) -> pd.DataFrame:
     """How often other pairs' completions would do: float columns of `judge`'s names, one row a pair.
 
     What stands behind the base in `others` completions of other pairs of its family (all of them where there are fewer)
-    is put behind its own; each share is of these. NaN where a pair is its family's only one.
+    is put behind its own; each share is of these. NaN where a pair is its family's only one. edits:
+    `pairs.edits(role)`, where they are known.
     """
     continuations = [text[cut:] for text, cut in zip(_checked(pairs, completions), pairs.cuts.tolist())]
     rng = generator("chance", seed)
@@ -61,7 +75,7 @@ def chance(
             programs += [
                 pairs.pairs["base"][row] + continuations[k] for k in mine[(place + steps) % len(mine)].tolist()
             ]
-    table = judge_rows(pairs, role, np.array(index, np.int64), programs)
+    table = judge_rows(pairs, role, np.array(index, np.int64), programs, edits)
     return table.astype(float).groupby(index).mean().reindex(range(len(pairs)))
 
 

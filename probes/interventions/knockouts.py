@@ -23,7 +23,7 @@ from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg
 from probes.interventions.answering import Bases, EdgeSet, Judge, Texts, answers, judged
 from probes.interventions.attention_flow import data_flow, patterns
 from probes.interventions.effects import THRESHOLD
-from probes.interventions.mass_controls import CONTROLS, TOLERANCE, Finder, Prompt
+from probes.interventions.mass_controls import MASS_CONTROLS, TOLERANCE, Finder, Prompt
 from probes.interventions.verdicts import LEVEL
 
 LOAD = "load"  # the edges from a load to the store and to where the value arose, together; of layers alone
@@ -71,7 +71,7 @@ class _Cell:
 
     def usable_controls(self) -> tuple[str, ...]:
         """The control elsewhere, and the other one where enough prompts have it."""
-        return CONTROLS if self.matched_share("no_flow") >= MIN_MATCHED else CONTROLS[:1]
+        return MASS_CONTROLS if self.matched_share("no_flow") >= MIN_MATCHED else MASS_CONTROLS[:1]
 
     def matched(self) -> np.ndarray:
         """Which prompts have all usable controls: bool [n]."""
@@ -86,6 +86,7 @@ def knockouts(
     kinds: Sequence[str] = DEFAULT_KINDS,
     move: Move | None = None,
     heads: bool = True,
+    layers: bool = True,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
@@ -116,6 +117,7 @@ def knockouts(
         kinds: which of them; "load" stands for the edges from loads to stores and origins together.
         move: where they could lead instead; None: nothing is moved.
         heads: whether heads are tested one by one.
+        layers: whether layers are; else all heads of all layers are blocked at once, and nothing else.
         seed: of the controls that are drawn, and of the bootstrap.
         progress: follows the stage "knock-outs".
     """
@@ -123,9 +125,9 @@ def knockouts(
     loads = edges[edges["kind"].isin(["load_store", "load_origin"])].drop_duplicates(["row", "query", "key"])
     edges = pd.concat([edges, loads.assign(kind=LOAD)], ignore_index=True)
     edges = edges[edges["kind"].isin(kinds) & right[edges["row"].to_numpy()]]
-    cells = _cells(
-        model, bases, edges, [kind for kind in kinds if (edges["kind"] == kind).any()], heads, seed, progress
-    )
+    present = [kind for kind in kinds if (edges["kind"] == kind).any()]
+    finder, masses = _found(model, bases, edges, present, seed, progress)
+    cells = _assembled(present, masses, finder, heads and layers, layers)
     blocked = _broken(model, bases, [cell.edges for cell in cells], right, progress)
     rates = [result[1][cell.rows()].mean() for result, cell in zip(blocked, cells)]
     open_cells = [number for number, rate in enumerate(rates) if rate > THRESHOLD]
@@ -159,10 +161,10 @@ def _broken(
 # --- edges and their controls ----------------------------------------------------------------------------------------
 
 
-def _cells(
-    model: Any, bases: Bases, edges: pd.DataFrame, kinds: Sequence[str], heads: bool, seed: int, progress: Progress
-) -> list[_Cell]:
-    """What is blocked together, with its controls."""
+def _found(
+    model: Any, bases: Bases, edges: pd.DataFrame, kinds: Sequence[str], seed: int, progress: Progress
+) -> tuple[Finder, dict[str, np.ndarray]]:
+    """The edges of every head with their controls, and by kind the attention on them: float [head, n]."""
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     finder = Finder(n_layers, n_heads)
     masses = {kind: np.zeros((n_layers * n_heads, len(bases))) for kind in kinds}
@@ -181,15 +183,17 @@ def _cells(
             for kind in kinds:
                 if (row, kind) in by_row:
                     finder.find(prompt, kind, by_row[row, kind], masses[kind], rng)
-    return _assembled(kinds, masses, finder, heads)
+    return finder, masses
 
 
-def _assembled(kinds: Sequence[str], masses: dict[str, np.ndarray], finder: Finder, heads: bool) -> list[_Cell]:
+def _assembled(
+    kinds: Sequence[str], masses: dict[str, np.ndarray], finder: Finder, heads: bool, layers: bool
+) -> list[_Cell]:
     """The cells: heads, layers and all layers of each kind in which some prompt has mass."""
     cells = []
     n_layers, n_heads = finder.n_layers, finder.n_heads
     for kind in kinds:
-        for layer in range(n_layers):
+        for layer in range(n_layers if layers else 0):
             block = range(layer * n_heads, (layer + 1) * n_heads)
             if heads and kind != LOAD:
                 cells += [_cell(kind, layer, h % n_heads, [h], masses, finder) for h in block]
@@ -217,7 +221,7 @@ def _cell(
     edges = np.concatenate(own) if own else np.zeros((0, 5), np.int64)
     edges = edges[rows[edges[:, 0]]]
     controls = {}
-    for name in CONTROLS:
+    for name in MASS_CONTROLS:
         keys = [(kind, h, name) for h in group if (kind, h, name) in finder.matches]
         if not keys:
             controls[name] = np.zeros((0, 5), np.int64)
@@ -263,7 +267,7 @@ def _with_differences(
         simultaneous.share_columns(name, np.stack(blocked), rows, bases.skeletons, bases.skeletons)
         for name in ("broken", "d")
     ]
-    table = table.assign(**columns[0], **dict.fromkeys(CONTROLS, np.nan), controls="", **columns[1], p_alone=1.0)
+    table = table.assign(**columns[0], **dict.fromkeys(MASS_CONTROLS, np.nan), controls="", **columns[1], p_alone=1.0)
     n_matched, n_skeletons = table["pairs"].to_numpy().copy(), np.full(len(table), len(bases))
     for number in sorted({number for number, _ in controls}):
         cell = cells[number]

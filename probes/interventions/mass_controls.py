@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-CONTROLS = ("elsewhere", "no_flow")
+MASS_CONTROLS = ("elsewhere", "no_flow")
 TOLERANCE = 0.1  # how far a control's mass may lie from the edges'
 SMALL = 0.01  # heads with less attention on some edges are left as they are, and edges with less are no control
 
@@ -77,7 +77,7 @@ class Finder:
             layer, number = divmod(head, self.n_heads)
             edges = own[reaches] if head >= last_layer else own
             self.parts.setdefault((kind, head), []).append(_edge_rows(prompt.row, layer, number, edges))
-        for name in CONTROLS:
+        for name in MASS_CONTROLS:
             free = prompt.attention * prompt.candidates(name)  # [head, query, key], 0 for what may not be taken
             free[last_layer:, np.arange(free.shape[1]) != prompt.cut] = 0
             for layer in np.unique(heads // self.n_heads).tolist():

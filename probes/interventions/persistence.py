@@ -25,8 +25,9 @@ from cadmus.statistics import simultaneous
 from cadmus.statistics.clustered import interval_columns
 from probes.interventions import changes, engine
 from probes.interventions.cells import INPUT_LAYER, site_of
-from probes.interventions.conditions import ENDS, INTERCHANGE, Laboratory, Measured, through_answer
+from probes.interventions.conditions import INTERCHANGE, Laboratory, Measured
 from probes.interventions.edits import Edit
+from probes.interventions.judging import ENDS, through_answer
 from probes.interventions.pair_variables import PairVariable
 from probes.interventions.pairs import STRATA
 

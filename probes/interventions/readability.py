@@ -30,6 +30,7 @@ from probes.interventions import engine
 from probes.interventions.cells import site_of
 from probes.interventions.effects import THRESHOLD
 from probes.interventions.pair_variables import PairVariable, options
+from probes.interventions.pairs import STRATA
 from probes.solvers import linear
 from probes.solvers.moments import Moments
 
@@ -54,6 +55,8 @@ class Values:
     """By role, int64 [n]: the model's position, -1 where the value lacks it; one of them where there are several."""
     skeletons: np.ndarray
     """[n]: what intervals are clustered by."""
+    strata: np.ndarray
+    """[n]: "literal" where a digit made the value, else "computed"."""
     fold: np.ndarray
     """int64 [n]: 0 fits, 1 chooses, 2 scores."""
 
@@ -91,7 +94,8 @@ def values_of(variable: PairVariable, mixture: Mixture, n: int, seed: int) -> Va
     names = np.array([text.rstrip(vm.END) for text in tokens.decode(skeletons(prompts))])
     distinct, label = np.unique(names, return_inverse=True)
     fold = np.searchsorted(np.cumsum(_SHARES), rng.random(len(distinct)), side="right")[label]
-    return Values(tokens.sequences(prompts), every.v, positions, names, fold)
+    strata = np.where(every.literal, "literal", "computed")
+    return Values(tokens.sequences(prompts), every.v, positions, names, strata, fold)
 
 
 def readability(
@@ -102,16 +106,22 @@ def readability(
     layers: Sequence[int],
     *,
     programs: int = 3000,
+    steps: int = 2000,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """How well the value is read at every layer and role: a row each.
+    """How well the value is read at every layer and role: a row each, and for each stratum.
 
-    Columns: `layer`, `role`, `programs` (that score), `classes`; the share of values that are read right, with
-    intervals: `accuracy` (of the model), `untrained` (of the twin), `input_linear` and `input_network` (of the position
-    and the last 8 tokens); `beyond_low`, `beyond_all_low`: the least simultaneous lower bound of the accuracy minus
-    that of the probe's own controls, and of all; `beyond_high`, `beyond_all_high`: the least upper bound of the same;
-    `readable`, `read`: whether the lower bounds are above 0.05, None where there are too few programs; `note`.
+    Probes are fitted to values of both strata, and scored on each: a digit that stands in the program is read by
+    anything that looks there, and says nothing of values that are computed. programs: that are drawn; steps: of the
+    network on the input, at most.
+
+    Columns: `stratum`, `layer`, `role`, `programs` (that score), `classes`; the share of values that are read right,
+    with intervals: `accuracy` (of the model), `untrained` (of the twin), `input_linear` and `input_network` (of the
+    position and the last 8 tokens); `beyond_low`, `beyond_all_low`: the least simultaneous lower bound of the accuracy
+    minus that of the probe's own controls, and of all; `beyond_high`, `beyond_all_high`: the least upper bound of the
+    same (all simultaneous over a stratum's cells); `readable`, `read`: whether the lower bounds are above 0.05, None
+    where there are too few programs; `note`.
     """
     progress("readability", 0.0, "programs")
     data = values_of(variable, mixture, programs, seed)
@@ -128,18 +138,19 @@ def readability(
     progress("readability", 0.7, "input")
     testable = [role for role in roles if not _problem(data, role)]
     input_linear = {role: _probe(_one_hot(data, role), data, role) for role in testable}
-    input_network = _network(data, testable, seed) if testable else {}
+    input_network = _network(data, testable, steps, seed) if testable else {}
     for cell, (_, role) in enumerate(cells):
         if role in testable:
             correct["input_linear"][cell], correct["input_network"][cell] = input_linear[role], input_network[role]
     progress("readability", 1.0, "")
-    return _table(cells, correct, problems, data, seed)
+    present = [stratum for stratum in STRATA if (data.strata == stratum).any()]
+    return pd.concat([_table(cells, correct, data, stratum, seed) for stratum in present], ignore_index=True)
 
 
-def _problem(data: Values, role: str) -> str:
-    """Why nothing can be said of a role; empty where something can."""
+def _problem(data: Values, role: str, strata: Sequence[str] = STRATA) -> str:
+    """Why nothing can be said of a role in these strata; empty where something can."""
     has = data.positions[role] >= 0
-    scoring = has & (data.fold == _SCORING)
+    scoring = has & (data.fold == _SCORING) & np.isin(data.strata, strata)
     n = len(np.unique(data.skeletons[scoring]))
     if n < MIN_CLUSTERS:
         return f"the role is in programs of {n} skeletons that score; {MIN_CLUSTERS} are needed"
@@ -200,7 +211,7 @@ def _probe(x: np.ndarray, data: Values, role: str) -> np.ndarray:
     return correct
 
 
-def _network(data: Values, roles: list[str], seed: int) -> dict[str, np.ndarray]:
+def _network(data: Values, roles: list[str], steps: int, seed: int) -> dict[str, np.ndarray]:
     """The same of a network on the input, one for all roles, which is told the role by a column of its own."""
     features = np.concatenate(
         [np.concatenate([_features(data, role), np.full((len(data.v), 1), k)], 1) for k, role in enumerate(roles)]
@@ -213,7 +224,8 @@ def _network(data: Values, roles: list[str], seed: int) -> dict[str, np.ndarray]
     def output(rows: np.ndarray) -> dict[str, Output]:
         return {"value": Output(v[rows], np.ones(int(rows.sum()), bool), "category")}
 
-    network = TokenBaseline(hidden=256, batch_size=256, epochs=max(3, round(2000 * 256 / fitting.sum())), seed=seed)
+    epochs = max(3, round(steps * 256 / fitting.sum()))
+    network = TokenBaseline(hidden=256, batch_size=256, epochs=epochs, seed=seed)
     network.fit(features[fitting], output(fitting), (features[choosing], output(choosing)))
     correct = np.zeros(len(v), bool)
     correct[scoring] = network.predict(features[scoring])["value"] == v[scoring]
@@ -221,12 +233,15 @@ def _network(data: Values, roles: list[str], seed: int) -> dict[str, np.ndarray]
 
 
 def _table(
-    cells: list[tuple[int, str]], correct: dict[str, np.ndarray], problems: list[str], data: Values, seed: int
+    cells: list[tuple[int, str]], correct: dict[str, np.ndarray], data: Values, stratum: str, seed: int
 ) -> pd.DataFrame:
-    """The rows, with intervals and flags."""
-    mask = np.stack([(data.positions[role] >= 0) & (data.fold == _SCORING) for _, role in cells])
+    """The rows of a stratum, with intervals and flags."""
+    problems = [_problem(data, role, [stratum]) for _, role in cells]
+    scores = (data.fold == _SCORING) & (data.strata == stratum)
+    mask = np.stack([(data.positions[role] >= 0) & scores for _, role in cells])
     mask[[bool(problem) for problem in problems]] = False
     columns: dict[str, Any] = {
+        "stratum": stratum,
         "layer": [layer for layer, _ in cells],
         "role": [role for _, role in cells],
         "programs": mask.sum(1),

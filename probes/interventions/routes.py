@@ -135,7 +135,7 @@ def routes(
         untrained: the twin, for its attention.
         kinds: of edges that are blocked; None: `knockouts.DEFAULT_KINDS`.
         max_bases: on how many bases heads and edges are tested; None: all.
-        quick: attention and whole layers alone, on 40 bases and three kinds of edges.
+        quick: attention, and the edges of four kinds blocked in all heads at once, on 40 bases.
         full: all bases, all kinds of edges, and the paths between heads that stand out.
         seed: of everything that is drawn.
         progress: follows the stages.
@@ -157,6 +157,7 @@ def routes(
             kinds=kinds,
             move=moves(part, seed),
             heads=not quick,
+            layers=not quick,
             seed=seed,
             progress=progress,
         )

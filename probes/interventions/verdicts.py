@@ -183,7 +183,8 @@ def _obstacle_to_unused(part: pd.DataFrame, low_here: np.ndarray, p_unused: floa
     fewest_pairs, fewest_clusters = (int(part[name].to_numpy()[claimed].min()) for name in ("pairs", "clusters"))
     few = []
     if fewest_pairs < MIN_PAIRS_UNUSED:
-        few.append(f"some cell has {fewest_pairs} pairs of the {MIN_PAIRS_UNUSED} that unused asks for")
+        more = f"; {MIN_PAIRS_UNUSED / fewest_pairs:.1f} times as many would do" if fewest_pairs else ""
+        few.append(f"some cell has {fewest_pairs} pairs of the {MIN_PAIRS_UNUSED} that unused asks for{more}")
     if fewest_clusters < MIN_CLUSTERS:
         few.append(f"some cell has {fewest_clusters} skeletons of the {MIN_CLUSTERS} that a claim asks for")
     if not low_here[claimed].all() or not p_unused <= LEVEL:

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, theme
 from analyses.studies.interventions import words
-from analyses.studies.interventions.tables import headline_cells, with_beyond
+from analyses.studies.interventions.tables import headline_cells, of_headline, stratum, with_beyond
 from cadmus.states.provenance import ROLES
 
 YES, NO, UNDECIDED = "●", "○", "–"
@@ -118,6 +118,7 @@ def maps(readable: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
     beyond its best control, with a mark where a word is claimed; tables: `Tables.readable` and `Tables.verdicts` of the
     variable."""
     cells = headline_cells(verdicts)
+    readable = of_headline(readable, stratum(verdicts))
     read_at = set(readable["role"][readable["accuracy"].notna()]) if len(readable) else set()
     roles = [role for role in ROLES if role in read_at | set(cells["role"][cells["candidates"] > 0])]
     layers = sorted(cells["layer"].unique())

@@ -12,17 +12,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import pandas as pd
 
 import cadmus
 from analyses.studies.interventions import tables
 from cadmus import DEFAULT_MODEL
+from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts
 from cadmus.runtime.checks import check_at_least, check_seed
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
+from cadmus.runtime.threads import on_threads
 from cadmus.training import checkpoint
 from probes.controls.untrained import untrained_twin
 from probes.interventions import experiment
@@ -31,6 +34,7 @@ from probes.interventions.pair_variables import named
 
 VARIABLES = ("reg", "stack.0", "stack.1", "compare.first", "compare.second", "sequence", "argument")
 STAGES = ("pairs", "interchange", "controls", "readability", "dead values", "attention", "knock-outs", "edits")
+DONE = "done"  # the stage of an experiment that is finished
 NOT_TRAINED = "the model was trained on no programs that have it"
 MIN_PAIRS = 20
 EXPERIMENTS = "experiments"  # the folder beside the page in which they are saved
@@ -130,46 +134,78 @@ def _test(
     label: str,
     folder: Path | str | None,
 ) -> ModelResults:
-    """Test every variable in one model."""
+    """Test every variable in one model: on a CPU several side by side, each on a thread of its own."""
     model = trained.model.to(resolve_device(config.device)).eval()
     twin = untrained_twin(model, trained.seed)
     present = _present(trained.mixture)
     untested = {} if config.variables else {v: NOT_TRAINED for v in VARIABLES if v not in present}
-    experiments = {}
-    for variable in config.variables or present:
+    progress = _in_turn(progress)
+
+    def test(variable: str) -> Experiment | TooFewPairs:
+        bar = _one_bar(progress, f"{label}{variable}")
         place = None if folder is None else Path(folder) / EXPERIMENTS / f"{variable}-{key(config, trained, variable)}"
-        stage = f"{label}{variable}"
-        result = _load(place)
-        start = time.monotonic()
-        if result is None:
-            try:
-                result = experiment.test(
-                    model,
-                    variable,
-                    mixture=trained.mixture,
-                    pairs=config.pairs,
-                    seed=config.seed,
-                    untrained=twin,
-                    quick=config.quick,
-                    full=config.full,
-                    progress=_one_bar(progress, stage),
-                )
-            except TooFewPairs as error:
-                if config.variables:
-                    raise
-                untested[variable] = str(error)
-                progress(stage, 1.0, "too few pairs")
-                continue
-            if place is not None:
-                result.save(place)
-            progress(stage, 1.0, f"{time.monotonic() - start:.0f} s")
-        else:
-            progress(stage, 1.0, "read from an earlier run")
-        experiments[variable] = result
+        return _experiment(config, trained, twin, variable, place, bar)
+
+    variables = config.variables or present
+    is_on_cpu = next(model.parameters()).device.type == "cpu"
+    calls = [(variable,) for variable in variables]
+    several = on_threads(test, calls) if is_on_cpu and len(calls) > 1 else [test(variable) for variable in variables]
+    results = dict(zip(variables, several, strict=True))
+    untested |= {variable: str(error) for variable, error in results.items() if isinstance(error, TooFewPairs)}
+    experiments = {variable: result for variable, result in results.items() if isinstance(result, Experiment)}
     if not experiments:
         raise TooFewPairs(f"{name}: too few pairs of every variable; {next(iter(untested.values()))}")
     frames = tables.Tables.of(experiments)
     return ModelResults(name, trained, frames, tables.headlines(frames), untested)
+
+
+def _experiment(
+    config: InterventionsConfig,
+    trained: checkpoint.Checkpoint,
+    twin: Model,
+    variable: str,
+    place: Path | None,
+    progress: Progress,
+) -> Experiment | TooFewPairs:
+    """The experiment of one variable, read from its place or saved there as soon as it is finished; the error where
+    there are too few pairs of a variable that was not named. Raises TooFewPairs for one that was."""
+    found_experiment = _load(place)
+    if found_experiment is not None:
+        progress(DONE, 1.0, "read from an earlier run")
+        return found_experiment
+    start = time.monotonic()
+    try:
+        result = experiment.test(
+            trained.model,
+            variable,
+            mixture=trained.mixture,
+            pairs=config.pairs,
+            seed=config.seed,
+            untrained=twin,
+            quick=config.quick,
+            full=config.full,
+            progress=progress,
+        )
+    except TooFewPairs as error:
+        if config.variables:
+            raise
+        progress(DONE, 1.0, "too few pairs")
+        return error
+    if place is not None:
+        result.save(place)
+    progress(DONE, 1.0, f"{time.monotonic() - start:.0f} s")
+    return result
+
+
+def _in_turn(progress: Progress) -> Progress:
+    """The same, called by one thread at a time."""
+    lock = Lock()
+
+    def report(stage: str, fraction: float, note: str = "") -> None:
+        with lock:
+            progress(stage, fraction, note)
+
+    return report
 
 
 def _one_bar(progress: Progress, name: str) -> Progress:
@@ -178,6 +214,9 @@ def _one_bar(progress: Progress, name: str) -> Progress:
 
     def report(stage: str, fraction: float, note: str = "") -> None:
         nonlocal reached
+        if stage == DONE:
+            progress(name, 1.0, note)
+            return
         if stage in STAGES:  # what else there is, is part of the stage under way
             reached = max(reached, (STAGES.index(stage) + fraction) / len(STAGES))
         progress(name, min(reached, 0.99), stage)
@@ -244,7 +283,7 @@ def _sources() -> list[Path]:
     """The modules that make an experiment: interventions, and what they compute by."""
     probes, package = Path(experiment.__file__).parents[1], Path(cadmus.__file__).parent
     folders = [probes / name for name in ("interventions", "solvers", "controls")]
-    folders += [package / name for name in ("statistics", "states", "machine")]
+    folders += [package / name for name in ("corpora", "machine", "models", "programs", "states", "statistics")]
     return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 

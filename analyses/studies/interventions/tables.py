@@ -28,7 +28,7 @@ class Tables:
     effects: pd.DataFrame
     """The same of all pairs, minimal and shifted ones too: `probes.interventions.effects`."""
     readable: pd.DataFrame
-    """A row per variable, layer and role: what a probe reads there, beside its controls."""
+    """A row per variable, stratum, layer and role: what a probe reads there, beside its controls."""
     heads: pd.DataFrame
     """A row per variable and head: attention along the data flow, its knock-out, the exchange of its output."""
     edges: pd.DataFrame
@@ -128,7 +128,7 @@ def headlines(tables: Tables) -> pd.DataFrame:
 def _headline(tables: Tables) -> dict[str, Any]:
     rows = tables.verdicts
     name = stratum(rows)
-    reads = _reading(tables.readable)
+    reads = _reading(of_headline(tables.readable, name))
     uses = of_stratum(rows, name)
     own = tables.summary[tables.summary["stratum"] == name] if len(tables.summary) else tables.summary
     summary = own.iloc[0] if len(own) else pd.Series(dtype=object)
@@ -140,6 +140,11 @@ def _headline(tables: Tables) -> dict[str, Any]:
         "mechanism": words.mechanism(_text(summary, "mechanism"), is_loaded(tables.mechanism)),
         "notes": _text(summary, "notes"),
     }
+
+
+def of_headline(readable: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of the probes of one variable that are scored on its headline's stratum."""
+    return readable[readable["stratum"] == name] if len(readable) else readable
 
 
 def _only_input(cells: pd.DataFrame) -> pd.Series:

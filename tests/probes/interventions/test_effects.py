@@ -26,7 +26,6 @@ def test_every_figure_is_what_counting_gives() -> None:
         canonical=rng.random((len(CELLS), 300)) < 0.5,
         moved=rng.uniform(-1, 1, (len(CELLS), 300)),
         changed=rng.random((len(CELLS), 300)) < 0.7,
-        isolation=rng.random((len(CELLS), 300)),
         labels={"model": "tiny"},
     )
     table = effects(outcomes, resamples=200)
@@ -41,7 +40,7 @@ def test_every_figure_is_what_counting_gives() -> None:
         assert (row["candidates"], row["pairs"]) == (candidates.sum(), counted.sum())
         assert row["accuracy"] == pytest.approx(outcomes.success[i, counted].mean())
         assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"] or row["accuracy"] in (0, 1)
-        for name in ("canonical", "moved", "changed", "damage", "isolation"):
+        for name in ("canonical", "moved", "changed", "damage"):
             assert row[name] == pytest.approx(getattr(outcomes, name)[i, counted].mean()), name
         assert row["chance"] == pytest.approx(0.1)
         assert row["untrained"] == pytest.approx(outcomes.untrained[i, candidates].mean())

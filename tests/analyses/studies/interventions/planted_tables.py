@@ -58,6 +58,7 @@ def _probe(variable: str, layer: int, role: str, reads: bool, rng: np.random.Gen
     score = rng.uniform(0.8, 0.95) if reads else rng.uniform(0.3, 0.4)
     return {
         "variable": variable,
+        "stratum": "computed",
         "layer": layer,
         "role": role,
         "accuracy": score,
