@@ -20,7 +20,6 @@ version = release = cadmus.__version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "myst_nb", "project_pages"]
 root_doc = "home"
 exclude_patterns = ["index.md", "_*"]  # index.md becomes the page generated/map
-suppress_warnings = ["toc.empty_glob"]  # pages that others write may not be there yet
 
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks are run by tests/test_notebooks.py, and stored with what they gave

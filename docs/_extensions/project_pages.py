@@ -66,7 +66,11 @@ def _copied(source: Path) -> str:
             target = init if init.exists() else target.parent.resolve()
         return f"]({os.path.relpath(target, GENERATED)}{hash_sign}{anchor})"
 
-    return _LINK.sub(seen_from_here, source.read_text(encoding="utf-8"))
+    text = source.read_text(encoding="utf-8")
+    if len(re.findall(r"(?m)^# ", text)) > 1:  # a page of the site has one title
+        title, text = text.split("\n", 1)
+        text = f"{title}\n{re.sub('(?m)^#', '##', text)}"
+    return _LINK.sub(seen_from_here, text)
 
 
 def commands_page() -> str:
