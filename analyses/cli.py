@@ -15,6 +15,7 @@ from analyses.commands.doctor import doctor
 from analyses.commands.explorer import explorer
 from analyses.commands.help import PlainHelp
 from analyses.commands.machine import machine
+from analyses.commands.process import CUT_OFF, end_on_signals, interrupted_status, keep_streams, say
 from analyses.commands.studies import studies
 from analyses.commands.terminal import paragraphs
 from analyses.commands.training import training
@@ -24,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
-    epilog="Exit code: 0 done, 1 a self-test failed, 2 error (one line on standard error), 130 interrupted.",
+    epilog="Exit code: 0 done, 1 a self-test failed, 2 error (one line on standard error), 130 interrupted (143 by "
+    "SIGTERM), 141 the reader of its output is gone.",
 )
 app.add_typer(machine)
 app.add_typer(doctor)
@@ -61,7 +63,8 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 2 after an error, with one line on standard error; 130 after Ctrl-C."""
+    """Run the command and return its exit code: 2 after an error, with one line on standard error; 130 after Ctrl-C,
+    143 after SIGTERM."""
     # Read when torch loads: threads that wait for each other spin only briefly, then sleep. With libgomp's own setting
     # training took 10 times as long beside another busy process; alone it is as fast either way.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -72,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail("standard output is closed, so that nothing could be told; redirect it to a file, or /dev/null")
     try:
         code = app(arguments, prog_name="cadmus-probe", standalone_mode=False)
+        sys.stdout.flush()  # here, where it can be told that the disk is full
     except typer.exceptions.TyperException as error:  # usage: unknown options, bad values
         if debug:
             raise
@@ -92,8 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"{type(error).__name__}: {error} (this is a bug in cadmus-probe; --debug shows where)")
     except KeyboardInterrupt:
         code = 130
+    except SystemExit as end:  # typer's own, after a pipe was cut off; and of a shell that asks for completions
+        if end.code != 1:
+            raise
+        return CUT_OFF
     if code == 130:
-        print("cadmus-probe: interrupted; nothing unfinished has a final name, run the command again", file=sys.stderr)
+        code = interrupted_status()
+        say("cadmus-probe: interrupted; nothing unfinished has a final name, run the command again")
     return code if isinstance(code, int) else 0
 
 
@@ -133,12 +142,14 @@ def _describe(error: ValueError | OSError | FloatingPointError) -> str:
 def _fail(message: str) -> int:
     """Print an error on one line and return its exit code."""
     line = " ".join(message.split())
-    print(f"cadmus-probe: error: {line}", file=sys.stderr)
+    say(f"cadmus-probe: error: {line}")
     return 2
 
 
 def script() -> None:
     """The console script's entry point."""
+    keep_streams()
+    end_on_signals()
     sys.exit(main())
 
 

@@ -26,7 +26,7 @@ data = typer.Typer(
 
 Source = Annotated[str, typer.Argument(help="A mixture (a name or a TOML file) or the folder of a corpus.")]
 Seed = Annotated[int, typer.Option(help="Seed of the programs drawn.", min=0)]
-PerFamily = Annotated[int, typer.Option(help="Programs measured of each family.", min=1)]
+PerFamily = Annotated[int, typer.Option(help="Programs measured of each family.", min=1000)]
 
 
 @data.command(
@@ -194,6 +194,8 @@ def compare(
         first, second = map(open_source, configs)
         progress("draw", 1.0, f"{a}, {b}")
         table = measure(first, second, families=family or None, seed=seed, progress=progress)
+    if out is not None:  # first: what is printed may find no reader
+        save_table(table, out)
     print_table(comparison_rows(table), table.to_dict("records"), as_json)
     if out is not None:
-        print_beside(str(save_table(table, out)), as_json)
+        print_beside(str(out), as_json)

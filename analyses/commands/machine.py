@@ -49,8 +49,7 @@ def vm(
     else:
         raise ValueError("give one program: as an argument, as --file PATH, or - for standard input")
     text = "".join(text.split())
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
+    text = text.removeprefix("[").removesuffix("]")  # one alone, too: what is given may be a prefix
     print(to_json(map(_record, steps(text))) if as_json else explain(text))
 
 

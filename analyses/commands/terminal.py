@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from analyses.commands.process import say
 from cadmus.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _progress_lines(interval: float = 60.0) -> Progress:
         last = now
         if fraction >= 1:
             ended_stages.add(stage)
-        print(f"{now - start:7.1f} s  {stage} {fraction:.0%}  {note}".rstrip(), file=sys.stderr, flush=True)
+        say(f"{now - start:7.1f} s  {stage} {fraction:.0%}  {note}".rstrip())
 
     return progress
 
@@ -123,6 +124,8 @@ def check_table_path(path: Path | None) -> None:
         return
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path} ends neither in .csv nor in .parquet; name one of these")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file for the table")
     check_writable(path.parent)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from math import isnan
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.options import Device, Run, Seed
+from analyses.commands.process import say
 from analyses.commands.tables import Json, print_beside, print_table
 from analyses.commands.terminal import check_table_path, check_writable, paragraphs, progress_bars, save_table
 from cadmus import DEFAULT_MODEL
@@ -38,9 +38,9 @@ TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: s
 
         A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
         what it says. Recipes that ship: first (two to five minutes on two cores), micro and mini (the models that ship
-        with the package), mini-gpu (as mini, in large batches on a GPU), ordinary (as micro, on programs whose truth is
-        destroyed, for comparison), dynamics (small, with snapshots, for cadmus-probe dynamics) and base (25 M
-        parameters, a GPU). Interrupted or killed, the same command goes on from its last state (one a minute, at
+        with the package), mini-gpu (as mini, in large batches on a GPU), mini-cooldown (the end of such a run),
+        ordinary (as micro, on programs whose truth is destroyed, for comparison), dynamics (small, with snapshots, for
+        cadmus-probe dynamics) and base (25 M parameters, a GPU). Interrupted or killed, the same command goes on from its last state (one a minute, at
         least); of a finished model it says what that completes. Writes model.safetensors (HookedTransformer's names and
         shapes), training.json and manifest.json to the folder, and prints the completion accuracy on held-out programs,
         decided by the machine.
@@ -93,7 +93,7 @@ def train(
     resolve_device(device)  # ValueError, before any work, where it does not exist
     check_writable(out, "model")
     with processes(device) as place, progress_bars(visible=rank() == 0) as progress:
-        note = _print_note if rank() == 0 else (lambda text: None)
+        note = say if rank() == 0 else (lambda text: None)
         trained = train_recipe(recipe, out, corpus=stored, device=place, workers=workers, progress=progress, note=note)
     if trained is None:  # one of several processes, and not the first
         return
@@ -137,15 +137,11 @@ def evaluate_run(
     trained.model.to(resolve_device(device))
     with progress_bars() as progress:
         rows = evaluate(trained.model, trained.mixture, programs=programs, seed=seed, progress=progress)
+    if out is not None:  # first: what is printed may find no reader
+        save_table(pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint), out)
     _print_accuracies(rows, as_json)
     if out is not None:
-        table = pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint)
-        print_beside(str(save_table(table, out)), as_json)
-
-
-def _print_note(text: str) -> None:
-    """Print a line on standard error, above the progress bars."""
-    print(text, file=sys.stderr, flush=True)
+        print_beside(str(out), as_json)
 
 
 def _print_accuracies(rows: list, as_json: bool) -> None:

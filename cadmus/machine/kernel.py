@@ -258,6 +258,8 @@ def _empty_values(shape: int | tuple[int, ...]) -> Values:
 
 def check(tokens: np.ndarray) -> np.ndarray:
     """`tokens` as a C-contiguous uint8 [n, length] array. Raises ValueError for another array or an unknown id."""
+    if isinstance(tokens, np.ma.MaskedArray):
+        raise ValueError("programs are a masked array, whose mask no machine sees; leave the masked programs out")
     tokens = np.asarray(tokens)
     if tokens.ndim != 2 or tokens.dtype != np.uint8:
         raise ValueError(

@@ -7,7 +7,7 @@ sequence that a model reads has the marker in front: position 0 holds `.`, posit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -20,11 +20,20 @@ _BYTE_TO_ID[[ord(character) for character in vm.VOCAB]] = np.arange(len(vm.VOCAB
 _ID_TO_BYTE = np.array([ord(character) for character in vm.VOCAB], np.uint8)
 
 
-def encode(texts: Sequence[str], width: int | None = None) -> np.ndarray:
+def text_list(texts: Iterable[str]) -> list[str]:
+    """The texts as a list. Raises ValueError for a single text, whose characters would pass for programs."""
+    if isinstance(texts, str):
+        raise ValueError(f"one text is given, {texts!r}, where a list of them is expected; pass [{texts!r}]")
+    return list(texts)
+
+
+def encode(texts: Iterable[str], width: int | None = None) -> np.ndarray:
     """Program texts as uint8 [n, width], padded with `.`; width defaults to the longest text.
 
-    Raises ValueError for a character outside the vocabulary (naming it) and for a text longer than `width`.
+    Raises ValueError for a character outside the vocabulary (naming it), for a text longer than `width`, and for a
+    single text in place of a list.
     """
+    texts = text_list(texts)
     longest = max(map(len, texts), default=0)
     width = longest if width is None else width
     if longest > width:
@@ -38,7 +47,7 @@ def encode(texts: Sequence[str], width: int | None = None) -> np.ndarray:
 
 def check(programs: np.ndarray) -> None:
     """Raise ValueError for what is not an array of programs."""
-    is_array = isinstance(programs, np.ndarray)
+    is_array = isinstance(programs, np.ndarray) and not isinstance(programs, np.ma.MaskedArray)
     if not is_array or programs.dtype != np.uint8 or programs.ndim != 2:
         description = f"{programs.dtype} {programs.shape}" if is_array else f"a {type(programs).__name__}"
         raise ValueError(

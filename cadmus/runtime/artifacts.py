@@ -45,13 +45,14 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.parent / f"{_PARTIAL}{secrets.token_hex(8)}"
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)  # less umask
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with _file_named_in_errors(path), os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
+        with _file_named_in_errors(path, hidden=name):
+            with os.fdopen(os.open(name, flags, 0o666), "wb") as file:  # less the umask
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
@@ -60,11 +61,14 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
 
 
 @contextlib.contextmanager
-def _file_named_in_errors(path: Path) -> Iterator[None]:
-    """Let a write that fails (a full disk) say where: such an OSError does not name the file by itself."""
+def _file_named_in_errors(path: Path, hidden: Path | None = None) -> Iterator[None]:
+    """Let a write that fails (a full disk) say where: such an OSError does not name the file by itself, or names the
+    hidden one beside it that a user never saw."""
     try:
         yield
     except OSError as error:
+        if error.filename in (hidden, str(hidden)) and hidden is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         if error.errno is not None:
             error.filename = error.filename or str(path)
         raise
@@ -293,14 +297,25 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
         raise ArtifactError(f"{path} is damaged (wrong checksum); make the {kind} again")
     for name, expected in manifest["files"].items():
-        description = describe_file(folder / name)
-        if description is None:
-            raise ArtifactError(f"{folder / name} is missing; make the {kind} again")
-        if description != expected:
-            same_size = isinstance(expected, dict) and expected.get("bytes") == description["bytes"]
-            difference = "checksum" if same_size else "size"
-            raise ArtifactError(f"{folder / name} is damaged (wrong {difference}); make the {kind} again")
+        _check_file(folder, name, expected, kind)
     return manifest
+
+
+def check_file(folder: Path, name: str) -> None:
+    """Raise ArtifactError where a file of a folder that was read before is not what its manifest says now."""
+    manifest = _earlier_manifest(folder)
+    if name in manifest.get("files", {}):
+        _check_file(folder, name, manifest["files"][name], manifest["kind"])
+
+
+def _check_file(folder: Path, name: str, expected: Any, kind: str) -> None:
+    description = describe_file(folder / name)
+    if description is None:
+        raise ArtifactError(f"{folder / name} is missing; make the {kind} again")
+    if description != expected:
+        same_size = isinstance(expected, dict) and expected.get("bytes") == description["bytes"]
+        difference = "checksum" if same_size else "size"
+        raise ArtifactError(f"{folder / name} is damaged (wrong {difference}); make the {kind} again")
 
 
 def _earlier_manifest(folder: Path) -> dict[str, Any]:

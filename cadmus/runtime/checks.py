@@ -15,6 +15,10 @@ def check_at_least(config: object, minimum: float, *names: str) -> None:
 
 def check_seed(config: object) -> None:
     """ValueError unless the config's `seed` lies in 0..`MAX_SEED`."""
-    seed = config.seed  # type: ignore[attr-defined]
+    check_seed_value(config.seed)  # type: ignore[attr-defined]
+
+
+def check_seed_value(seed: int) -> None:
+    """ValueError unless a seed lies in 0..`MAX_SEED`."""
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed = {seed} must lie in 0..{MAX_SEED}")

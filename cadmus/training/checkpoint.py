@@ -22,6 +22,7 @@ from cadmus.runtime import artifacts
 
 STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
 _SNAPSHOTS = "snapshots/step-*.safetensors"
+_SECOND = "2:"  # before the checksum of a state or snapshot, in its second form
 _FILES = (artifacts.MANIFEST, "model.safetensors", "training.json", STATE, _SNAPSHOTS)  # of a model, or a part of one
 
 
@@ -64,6 +65,7 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
         artifacts.write_json(partial / "training.json", record)
         for step in record.get("snapshots", ()):  # written on the way: part of the folder from now on
             path = snapshots(folder)[step]
+            _read_snapshot(path)
             artifacts.write_bytes(partial / path.relative_to(folder), path.read_bytes())
     return load(folder)
 
@@ -155,6 +157,12 @@ def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
         weights = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise artifacts.ArtifactError(f"{path} is not a safetensors file ({error}); make the model again") from error
+    _check_shapes(path, weights, model)
+    return weights
+
+
+def _check_shapes(path: Path, weights: dict[str, torch.Tensor], model: Model) -> None:
+    """ArtifactError unless the tensors are the model's by name and shape."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in {**expected, **shapes}:
@@ -163,7 +171,6 @@ def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
                 f"{path}: {name} has shape {shapes.get(name, 'none')}, its config asks for "
                 f"{expected.get(name, 'none')}; make the model again"
             )
-    return weights
 
 
 # --- a run in progress -----------------------------------------------------------------------------------------------
@@ -181,18 +188,34 @@ def save_state(
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{i}.{name}": tensor for name, tensor in state.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(progress)
-    data = safetensors.torch.save(tensors, {"progress": text, "sha256": _digest(tensors, text)})
-    artifacts.write_bytes(folder / STATE, data)
+    artifacts.write_bytes(folder / STATE, _with_checksum(tensors, progress=json.dumps(progress)))
 
 
-def _digest(tensors: dict[str, torch.Tensor], text: str) -> str:
-    """A checksum of all that a state holds: safetensors has none."""
-    digest = hashlib.sha256(text.encode())
+def _with_checksum(tensors: dict[str, torch.Tensor], **texts: str) -> bytes:
+    """A safetensors file with a checksum of all that it holds: the format has none."""
+    return safetensors.torch.save(tensors, {**texts, "sha256": _SECOND + _digest(tensors, texts)})
+
+
+def _digest(tensors: dict[str, torch.Tensor], texts: dict[str, str], form: str = _SECOND) -> str:
+    """The checksum of a file's tensors and texts; the first form left out dtypes and shapes."""
+    digest = hashlib.sha256((json.dumps(texts, sort_keys=True) if form == _SECOND else texts["progress"]).encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+        tensor = tensors[name]
+        digest.update((f"{name} {tensor.dtype} {tuple(tensor.shape)}" if form == _SECOND else name).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _read_checked(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The texts and tensors of a file that `_with_checksum` made; ValueError and the like where it is damaged."""
+    with safetensors.safe_open(path, "pt") as file:
+        texts = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    expected = texts.pop("sha256", "")
+    form = _SECOND if expected.startswith(_SECOND) else ""
+    if expected != form + _digest(tensors, texts, form):
+        raise ValueError("wrong checksum")
+    return texts, tensors
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
@@ -204,12 +227,8 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] |
     if not path.is_file():
         return None
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            text, expected = (file.metadata()[name] for name in ("progress", "sha256"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        if _digest(tensors, text) != expected:
-            raise ValueError("wrong checksum")
-        return json.loads(text), tensors
+        texts, tensors = _read_checked(path)
+        return json.loads(texts["progress"]), tensors
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise artifacts.ArtifactError(f"{path} is damaged ({error}); delete it to start anew") from error
 
@@ -270,7 +289,8 @@ def drop_state(folder: Path | str) -> None:
 
 def save_snapshot(folder: Path, step: int, model: Model) -> Path:
     """Write the weights after a step; `load_snapshot` reads them."""
-    return artifacts.write_bytes(folder / "snapshots" / f"step-{step:07d}.safetensors", _serialize(model))
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return artifacts.write_bytes(folder / "snapshots" / f"step-{step:07d}.safetensors", _with_checksum(tensors))
 
 
 def snapshots(source: Path | str) -> dict[int, Path]:
@@ -280,7 +300,27 @@ def snapshots(source: Path | str) -> dict[int, Path]:
 
 
 def load_snapshot(checkpoint: Checkpoint, path: Path) -> Model:
-    """The model of a run as it was at one of its snapshots."""
+    """The model of a run as it was at one of its snapshots.
+
+    Raises ArtifactError for a snapshot that is damaged, or has other shapes.
+    """
+    weights = _read_snapshot(path)
     model = Model(checkpoint.model.cfg)
-    model.load_state_dict(_weights(path, model))
+    _check_shapes(path, weights, model)
+    model.load_state_dict(weights)
     return model
+
+
+def _read_snapshot(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a snapshot, by its own checksum; one of an earlier version has none, but stands in a manifest."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            has_checksum = bool(file.metadata())
+        if has_checksum:
+            return _read_checked(path)[1]
+        folder = path.parents[1]
+        if (folder / artifacts.MANIFEST).exists():
+            artifacts.check_file(folder, path.relative_to(folder).as_posix())
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise artifacts.ArtifactError(f"{path} is damaged ({error}); make the run again") from error

@@ -171,8 +171,9 @@ def complete(
 
     model: of any backend (`cadmus.models.backends`). `max_new_tokens` defaults to what the model's context leaves room
     for behind the longest prefix; `logits_mask` constrains what is written, as in `generation.generate`. Raises
-    ValueError for a prefix with a `.`, or one that leaves no room.
+    ValueError for a prefix with a `.`, one that leaves no room, and a single prefix in place of a list.
     """
+    prefixes = tokens.text_list(prefixes)
     longest = max(map(len, prefixes), default=0)
     if longest + 1 + (1 if max_new_tokens is None else max_new_tokens) > model.cfg.n_ctx:
         raise ValueError(

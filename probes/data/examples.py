@@ -105,8 +105,10 @@ def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = (
     """Draw about `n` programs of a mixture, of skeletons that no training saw.
 
     Each family has its share of the mixture, and `MIN_PROGRAMS` at least. families: the names of those that are drawn,
-    by default all. Raises ValueError for an unknown family, and for one that has too few such programs.
+    by default all. Raises ValueError for an unknown family, for one that has too few such programs, and for no `n`.
     """
+    if n < 1:
+        raise ValueError(f"{n} programs are asked for; give 1 or more")
     for name in families:
         mixture.family(name)  # ValueError for an unknown one
     members = [family for family in mixture.families if not families or family.name in families]

@@ -70,7 +70,7 @@ def test_vm_reads_files_and_standard_input(capsys, monkeypatch, tmp_path):
 COMMANDS = ("vm", "train", "eval", "report", "paper", "probe", "alternatives", "dynamics", "calibration", "selftest")
 
 
-@pytest.mark.parametrize("program", ["-34+.", "3 4 +", "[ 3 4 + . ]", "~~-34+."])
+@pytest.mark.parametrize("program", ["-34+.", "3 4 +", "[ 3 4 + . ]", "~~-34+.", "[34+", "34+.]", "["])
 def test_vm_takes_programs_as_people_write_them(capsys, program):
     main(["vm", program])
     assert "\noutputs: " in capsys.readouterr().out
@@ -88,6 +88,26 @@ def test_what_ships_wins_unless_the_path_holds_the_kind_of_thing(capsys, monkeyp
     capsys.readouterr()
     main(["data", "sample", "paper", "-n", "1"])  # a corpus of that name is one
     assert "sequence" not in capsys.readouterr().out  # which the mixture paper has, and first has not
+
+
+def test_a_file_of_the_name_of_what_ships_is_meant_where_it_is_toml(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "mini"):
+        (tmp_path / name).write_bytes(b"\x00 notes, not TOML")
+    assert main(["data", "sample", "first", "-n", "1"]) == 0
+    assert main(["data", "sample", "mini", "-n", "1", "--family", "arith"]) == 0
+    assert main(["train", "--recipe", "first", "--steps", "1", "--corpus", "none"]) == 2
+    assert "corpus folder none does not exist" in capsys.readouterr().err  # behind the recipe
+    (tmp_path / "mini").write_text('name = "own"\n[[family]]\nname = "compare"')
+    assert main(["data", "sample", "mini", "-n", "1", "--family", "arith"]) == 2
+    assert "mixture 'own' has no family 'arith'" in capsys.readouterr().err
+
+
+def test_a_table_cannot_take_the_place_of_a_folder(errors, tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    for arguments in (["eval", "--programs", "1"], ["data", "compare", "first", "paper"]):
+        line = errors(*arguments, "--out", str(tmp_path / "table.csv"))
+        assert line.endswith("table.csv is a folder; name a file for the table")
 
 
 def test_two_sources_never_share_a_page():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cadmus.machine import tokens, vm
+from cadmus.machine import kernel, tokens, vm
 from tests import programs
 from tests.fuzzing import examples
 from tests.program_arrays import LAYOUTS, SHAPES, plain_hash, random_array, texts_of, with_other_padding
@@ -33,6 +33,20 @@ def test_encode_pads_with_the_end() -> None:
     assert tokens.encode([], 4).shape == (0, 4)
     assert tokens.encode([]).shape == (0, 0)
     assert tokens.encode([""]).shape == (1, 0)
+
+
+def test_texts_may_come_one_by_one_but_one_text_is_no_list_of_its_characters() -> None:
+    assert tokens.encode(text for text in ("34", "7")).tolist() == [[3, 4], [7, 10]]
+    with pytest.raises(ValueError, match=r"one text is given, '34\+', where a list of them is expected"):
+        tokens.encode("34+")
+
+
+def test_a_mask_over_programs_is_refused() -> None:
+    masked = np.ma.masked_array(tokens.encode(["34+"]), mask=True)
+    with pytest.raises(ValueError, match="programs are a MaskedArray"):
+        tokens.check(masked)
+    with pytest.raises(ValueError, match="programs are a masked array"):
+        kernel.verdicts(masked)
 
 
 @relaxed

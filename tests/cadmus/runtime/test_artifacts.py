@@ -75,6 +75,19 @@ def test_the_mode_of_a_file_is_by_the_umask(tmp_path: Path, mask: int) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    """And not the hidden one beside it that takes its name at the end."""
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.touch()
+    (folder / "inside").touch()
+    for path, named in ((folder, folder), (file / "table.csv", file)):
+        with pytest.raises(OSError, match=re.escape(str(named))) as raised:
+            artifacts.write_bytes(path, b"1")
+        assert ".partial-" not in str(raised.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbfname = 1")
     assert artifacts.read_text(tmp_path / "x.toml") == "name = 1"
