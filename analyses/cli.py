@@ -17,6 +17,7 @@ from analyses.commands.help import PlainHelp
 from analyses.commands.machine import machine
 from analyses.commands.process import CUT_OFF, end_on_signals, interrupted_status, keep_streams, say
 from analyses.commands.studies import studies
+from analyses.commands.sweeps import sweeps
 from analyses.commands.terminal import paragraphs
 from analyses.commands.training import training
 
@@ -33,6 +34,7 @@ app.add_typer(doctor)
 app.add_typer(training)
 app.add_typer(studies)
 app.add_typer(explorer)
+app.add_typer(sweeps)
 app.add_typer(data, name="data")
 
 

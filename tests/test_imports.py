@@ -70,6 +70,19 @@ ALLOWED = {
     },
     "analyses": set(),
     "analyses.reporting": {"cadmus.runtime", "cadmus.statistics", "cadmus.training", "probes.data"},
+    "analyses.sweeps": {
+        "cadmus.corpora",
+        "cadmus.machine",
+        "cadmus.models",
+        "cadmus.programs",
+        "cadmus.properties",
+        "cadmus.runtime",
+        "cadmus.shipped",
+        "cadmus.statistics",
+        "cadmus.training",
+        "probes.controls",
+        "probes.interventions",
+    },
     "analyses.studies": set(),
     "analyses.studies.paper": {
         *STUDY,
@@ -165,6 +178,7 @@ ALLOWED = {
         "analyses.studies.model_report",
         "analyses.studies.paper",
         "analyses.studies.state",
+        "analyses.sweeps",
     },
     "analyses.cli": {"analyses.commands"},
 }
@@ -218,6 +232,9 @@ TORCH = {  # the rooms and modules that may load torch; nothing loads transforme
     "probes.interventions.erasure",
     "analyses.studies.calibration",
     "analyses.studies.paper.study",
+    "analyses.sweeps.engines",
+    "analyses.sweeps.plan",
+    "analyses.sweeps.runs",
 }
 TRANSFORMER_LENS = {  # the modules that may load it, inside functions only
     "cadmus.models.lens",

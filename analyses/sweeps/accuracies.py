@@ -1,0 +1,114 @@
+"""What a run's model completes, and what its corpus is like: the responses accuracy.NAME and the measured properties.
+
+Every cell is measured on the same programs' distribution: the families of the base mixture, and its out-of-distribution
+sets. The accuracy in distribution alone is that of the cell's own mixture. Nothing that is completed was in the corpus:
+in distribution and on families it is of the split `test`, on unseen skeletons of `test_skeleton`, and of an
+out-of-distribution set what the corpus has is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analyses.sweeps.sweep import ACCURACY, Sweep
+from cadmus.corpora.corpus import Corpus, sample
+from cadmus.corpora.held_out import held_out, out_of_distribution
+from cadmus.corpora.shards import stack_programs
+from cadmus.machine import tokens
+from cadmus.models.model import Model
+from cadmus.programs.families import Family
+from cadmus.programs.mixture import Mixture
+from cadmus.properties.divergence import divergence
+from cadmus.properties.structure import measure
+from cadmus.statistics.proportions import wilson
+from cadmus.training.completion import score_family
+
+
+@dataclass(frozen=True)
+class Response:
+    """One measured response of a run."""
+
+    response: str
+    """Its dotted name."""
+
+    value: float
+    """What was measured; NaN where nothing could be."""
+
+    low: float
+    """The lower end of the 95 % interval; NaN where it has none."""
+
+    high: float
+    """The upper end."""
+
+    n: int
+    """What it rests on: prompts, pairs or programs."""
+
+    why: str = ""
+    """Why there is no value; a mechanism in words."""
+
+
+def nothing(response: str, why: str, n: int = 0) -> Response:
+    """A response that could not be measured."""
+    return Response(response, np.nan, np.nan, np.nan, n, why)
+
+
+def accuracies(sweep: Sweep, mixture: Mixture, corpus: Corpus, model: Model, seed: int) -> list[Response]:
+    """The responses accuracy.NAME of a model that was trained on this corpus of the cell's mixture."""
+    out = []
+    for response in sweep.responses:
+        kind, _, name = response.partition(".")
+        if kind == ACCURACY:
+            out.append(_accuracy(response, _tasks(sweep, mixture, corpus, name, seed), model, seed))
+    return out
+
+
+def _accuracy(response: str, tasks: Iterable[tuple[Family, np.ndarray]] | None, model: Model, seed: int) -> Response:
+    """The share of all prompts of these families' programs that are completed right, with Wilson's interval."""
+    if tasks is None:
+        return nothing(response, "the cell has no such set")
+    correct = n = 0
+    for family, programs in tasks:
+        texts = [text for text in tokens.decode(programs) if len(text) < model.cfg.n_ctx] if len(programs) else []
+        row = score_family(model, family, response, texts, seed)
+        correct += round(row.accuracy * row.n) if row.n else 0
+        n += row.n
+    if not n:
+        return nothing(response, "the corpus has all programs of the set that were drawn")
+    (low,), (high,) = wilson([correct], [n])
+    return Response(response, correct / n, float(low), float(high), n)
+
+
+def _tasks(
+    sweep: Sweep, mixture: Mixture, corpus: Corpus, name: str, seed: int
+) -> list[tuple[Family, np.ndarray]] | None:
+    """Families and the programs, uint8 [n, width], that an accuracy is measured on; None for a set that the cell
+    lacks."""
+    n, base = sweep.measure.programs, sweep.recipe.mixture
+    if name == "in_distribution":
+        return [(family, held_out(family, "test", n, seed, mixture.hold_out)) for family in mixture.families]
+    if name == "unseen_skeletons":
+        return [(family, held_out(family, "test_skeleton", n, seed, base.hold_out)) for family in base.families]
+    if name in base.family_names:
+        family = base.family(name)
+        return [(family, held_out(family, "test", n, seed, base.hold_out))]
+    for owner in (base, mixture):
+        for ood in owner.out_of_distribution:
+            if ood.name == name:
+                programs = out_of_distribution(owner, ood, n, seed)
+                return [(ood.family, programs[~corpus.contains_programs(programs)])]
+    return None
+
+
+def properties(sweep: Sweep, corpus: Corpus, seed: int) -> dict[str, dict[str, Any]]:
+    """Measured properties of the corpus by name, each `value`, `low`, `high`: those of `cadmus.properties.structure`,
+    and how far the base mixture's test programs lie from it (`atom_divergence`, `compound_divergence`)."""
+    n, base = sweep.measure.property_programs, sweep.recipe.mixture
+    programs = sample(corpus, n, seed)
+    share = -(-n // len(base.families))
+    test = stack_programs([held_out(family, "test", share, seed, base.hold_out) for family in base.families])
+    rows = [*measure(programs, seed=seed).itertuples(), *divergence(programs, test, seed=seed).itertuples()]
+    return {row.property: {"value": row.value, "low": row.low, "high": row.high} for row in rows}

@@ -1,0 +1,108 @@
+"""The engine `ray`: runs as tasks of a Ray cluster, one CPU each and, on GPUs, one GPU each.
+
+The sweep's folder must lie where all machines see it under the same path. A worker that dies is tried again once, by
+Ray; a cluster that goes away ends the sweep with an error, and what was finished stays: the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+from analyses.sweeps.folder import FAILED, read_status, write_status
+from analyses.sweeps.runs import DIED, Outcome, Task, work
+
+_RETRIES = 1  # of a run whose worker died
+_POLL = 5.0  # seconds after which the cluster is looked at, while nothing ends
+
+
+class ClusterGone(OSError):
+    """The cluster does not answer any more."""
+
+
+def check_installed() -> None:
+    """Raise ValueError where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise ValueError("--engine ray needs Ray, which is not installed: pip install 'cadmus-probe[ray]'")
+
+
+def on_cluster(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outcome]:
+    """Work on tasks on a cluster; address: of a running one (empty: the one that RAY_ADDRESS names, else one that is
+    started on this machine and ends with the sweep); jobs: at once, 0: as many as there are CPUs.
+
+    Raises ClusterGone, an OSError, where the cluster cannot be reached or goes away.
+    """
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        try:
+            ray.init(address=address or None, log_to_driver=False, **({} if address else _local_options(jobs)))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterGone(
+                f"no Ray cluster at {address or 'RAY_ADDRESS'}: {error}; start one: ray start --head"
+            ) from None
+    try:
+        yield from _collect(ray, tasks, jobs)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _local_options(jobs: int) -> dict[str, Any]:
+    """What a cluster of this machine alone is started with."""
+    import os
+
+    return {"include_dashboard": False} | ({} if os.environ.get("RAY_ADDRESS") or not jobs else {"num_cpus": jobs})
+
+
+def _collect(ray: Any, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
+    on_gpu = tasks[0].device.startswith("cuda")
+    remote = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=_RETRIES)(work)
+    waiting = list(tasks)
+    pending: dict[Any, Task] = {}
+    limit = jobs or len(waiting)
+    try:
+        while waiting or pending:
+            while waiting and len(pending) < limit:
+                task = waiting.pop(0)
+                task = replace(task, device="cuda") if on_gpu else task  # Ray shows a worker its own GPU alone
+                pending[remote.remote(task)] = task
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL)
+            if not ready:
+                _check_alive(ray)
+            for reference in ready:
+                yield _outcome(ray, reference, pending.pop(reference))
+    except ray.exceptions.RaySystemError as error:
+        raise _gone(error) from None
+
+
+def _outcome(ray: Any, reference: Any, task: Task) -> Outcome:
+    try:
+        return ray.get(reference)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        why = f"{DIED.replace(', the second time with no other beside it', '')} ({type(error).__name__})"
+        status = read_status(task.folder, task.run)
+        write_status(task.folder, task.run, replace(status, state=FAILED, why=why))
+        return Outcome(task.run.name, why)
+    except (ray.exceptions.NodeDiedError, ray.exceptions.RaySystemError) as error:
+        raise _gone(error) from None
+
+
+def _check_alive(ray: Any) -> None:
+    """Raise ClusterGone where no machine of the cluster is alive."""
+    try:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+    except Exception as error:
+        raise _gone(error) from None
+    if not alive:
+        raise _gone("no machine of it is alive")
+
+
+def _gone(why: object) -> ClusterGone:
+    text = " ".join(str(why).split())[:200]
+    return ClusterGone(
+        f"the Ray cluster went away ({text}); what was finished is kept: start the cluster and run the command again"
+    )

@@ -1,0 +1,145 @@
+"""What lies in the folder of a sweep, and how far every run is.
+
+sweep.json        what is asked for, and the cells with their recipes
+corpus/ model/ evaluation/ probing/ interventions/    finished stages, by fingerprint
+runs/NAME.json    how far a run is: its journal, not part of any result
+table.parquet, table.csv, runs.csv
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analyses.sweeps.cells import Cell, Run, cell_from_dict, cells_of, runs_of
+from analyses.sweeps.sweep import Sweep
+from analyses.sweeps.sweep_files import sweep_from_stored
+from cadmus.runtime import artifacts
+from cadmus.runtime.progress import Progress, no_progress
+
+SWEEP = "sweep.json"
+WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is."""
+
+    state: str = WAITING
+    """waiting, running, done or failed."""
+
+    stage: str = ""
+    """The stage it is in, or failed in."""
+
+    fraction: float = 0.0
+    """How much of the stage is done."""
+
+    note: str = ""
+    """What the stage says of itself."""
+
+    why: str = ""
+    """Why it failed."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds by stage, over all attempts."""
+
+    began: int = 0
+    """How often it was begun."""
+
+    host: str = ""
+    """The machine where it runs, or ran."""
+
+    pid: int = 0
+    """The process there."""
+
+    at: float = 0.0
+    """When this was written, in seconds since 1970."""
+
+
+def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> list[Cell]:
+    """The cells of a sweep in its folder, which is begun where there is none.
+
+    Raises ArtifactError where the folder holds another sweep, or this one as it was before it was changed: it says what
+    differs. Nothing is overwritten.
+    """
+    request = json.loads(json.dumps(sweep.to_dict()))
+    path = folder / SWEEP
+    if path.is_file():
+        stored = artifacts.read_json(path)
+        differing = _differences(stored["sweep"], request)
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise artifacts.ArtifactError(
+                f"{folder} holds the sweep {stored['sweep']['name']!r} as it was before it was changed "
+                f"({'; '.join(differing[:3])}{more}); name another --out, or undo the change"
+            )
+        return [cell_from_dict(cell, sweep.recipe) for cell in stored["cells"]]
+    artifacts.check_free(folder, "sweep")
+    if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise artifacts.ArtifactError(
+            f"{folder} holds files that are of no sweep; choose another --out, or an empty folder"
+        )
+    cells = cells_of(sweep, progress)
+    content = {"sweep": request, "cells": [cell.to_dict() for cell in cells], **artifacts.provenance()}
+    artifacts.write_json(path, content)
+    return cells
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """What sweep.json says. Raises ArtifactError where the folder holds no sweep."""
+    if not (folder / SWEEP).is_file():
+        raise artifacts.ArtifactError(f"{folder} holds no sweep (it has no {SWEEP}); name the folder of one")
+    return artifacts.read_json(folder / SWEEP)
+
+
+def _differences(stored: Any, request: Any, place: str = "") -> list[str]:
+    """What differs between two plain values: `seeds: [0, 1], now [0, 1, 2]`."""
+    if isinstance(stored, dict) and isinstance(request, dict):
+        out = []
+        for key in {**stored, **request}:
+            out += _differences(stored.get(key), request.get(key), f"{place}.{key}" if place else str(key))
+        return out
+    if isinstance(stored, list) and isinstance(request, list) and len(stored) == len(request):
+        nested = [_differences(a, b, f"{place}[{k}]") for k, (a, b) in enumerate(zip(stored, request))]
+        return [entry for entries in nested for entry in entries]
+    return [] if stored == request else [f"{place}: {_short(stored)}, now {_short(request)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --- the journals of runs --------------------------------------------------------------------------------------------
+
+
+def read_status(folder: Path, run: Run | str) -> Status:
+    """How far a run is; waiting where it was never begun."""
+    name = run if isinstance(run, str) else run.name
+    path = folder / "runs" / f"{name}.json"
+    if not path.is_file():
+        return Status()
+    return Status(**artifacts.read_json(path))
+
+
+def write_status(folder: Path, run: Run | str, status: Status) -> None:
+    """Write a run's journal, with the time."""
+    name = run if isinstance(run, str) else run.name
+    artifacts.write_json(folder / "runs" / f"{name}.json", asdict(status) | {"at": time.time()})
+
+
+def statuses(folder: Path, runs: Sequence[Run]) -> Iterator[tuple[Run, Status]]:
+    """How far every run is."""
+    for run in runs:
+        yield run, read_status(folder, run)
+
+
+def stored_runs(folder: Path) -> tuple[Sweep, list[Run]]:
+    """The sweep that lies in a folder, without its file, and all its runs. Raises ArtifactError where there is none."""
+    stored = read_sweep(folder)
+    sweep = sweep_from_stored(stored["sweep"])
+    return sweep, runs_of(sweep, [cell_from_dict(cell, sweep.recipe) for cell in stored["cells"]])

@@ -1,0 +1,209 @@
+"""The stages of a run: corpus, model, evaluation, probing, interventions, each an artifact that is made once.
+
+A stage's folder is `STAGE/FINGERPRINT` in the folder of the sweep; the fingerprint is of all that it is made of. A
+stage that is there already is read. The corpus is dropped when nothing needs it any more.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from analyses.sweeps import state_responses
+from analyses.sweeps.accuracies import Response, accuracies, nothing, properties
+from analyses.sweeps.cells import Run
+from analyses.sweeps.sweep import ACCURACY, INTERCHANGE, MECHANISM, READ, Sweep, variable_and_role
+from cadmus.corpora.build import build
+from cadmus.corpora.corpus import Corpus
+from cadmus.programs import mixture as mixtures
+from cadmus.runtime import artifacts
+from cadmus.runtime.progress import Progress
+from cadmus.training.recipe import train_recipe
+
+STAGES = ("corpus", "model", "evaluation", "probing", "interventions")
+_KIND = "sweep stage"
+_RESULT = "result.json"
+_VERSIONS = {"evaluation": 1, "probing": 1, "interventions": 1}  # of what a stage computes: another one is made anew
+
+
+@dataclass
+class Bench:
+    """What the stages of one run work on."""
+
+    sweep: Sweep
+    """The sweep."""
+
+    run: Run
+    """The run."""
+
+    folder: Path
+    """The folder of the sweep."""
+
+    device: str
+    """Where the model is trained and measured: cpu, cuda, cuda:1."""
+
+    progress: Progress
+    """Follows the stages."""
+
+    seconds: dict[str, float]
+    """Wall-clock seconds by stage, of what was not there already; `run_stages` adds to them."""
+
+    stage: str = ""
+    """The stage that is at work."""
+
+    def place(self, stage: str) -> Path:
+        """The folder of a stage."""
+        return self.folder / stage / self.fingerprint(stage)
+
+    def fingerprint(self, stage: str) -> str:
+        """The fingerprint of a stage: of the run's recipe and, behind the model, of what is measured."""
+        if stage == "corpus":
+            return self.run.corpus
+        recipe = self.run.recipe
+        made_of: list[Any] = [self.run.corpus, recipe.cfg.to_dict(), asdict(recipe.train), recipe.start]
+        if stage != "model":
+            base = mixtures.to_dict(self.sweep.recipe.mixture)
+            made_of += [stage, _VERSIONS[stage], base, asdict(self.sweep.measure), list(self.sweep.responses)]
+        return artifacts.fingerprint(made_of)
+
+
+def finished(bench: Bench, stage: str) -> bool:
+    """Whether a stage is there. Whether its files are whole is seen when it is read."""
+    return (bench.place(stage) / artifacts.MANIFEST).is_file()
+
+
+def run_stages(bench: Bench) -> None:
+    """Make whatever is missing of a run, stage by stage."""
+    stages = stages_of(bench.sweep)
+    if all(finished(bench, stage) for stage in stages if stage != "corpus"):
+        _drop_corpus(bench)
+        return
+    for stage in stages:
+        if stage == "corpus" and all(finished(bench, name) for name in ("model", "evaluation")):
+            continue
+        bench.stage = stage
+        bench.progress(stage, 0.0, "")
+        begin = time.perf_counter()
+        _MAKERS[stage](bench)
+        bench.seconds[stage] = bench.seconds.get(stage, 0.0) + time.perf_counter() - begin
+        if stage == "evaluation":
+            _drop_corpus(bench)
+
+
+def stages_of(sweep: Sweep) -> tuple[str, ...]:
+    """The stages that the responses need."""
+    kinds = sweep.kinds()
+    probed, patched = READ in kinds, bool(kinds & {INTERCHANGE, MECHANISM})
+    return (*STAGES[:3], *(["probing"] if probed else []), *(["interventions"] if patched else []))
+
+
+def _corpus(bench: Bench) -> Corpus:
+    """The run's corpus, opened where it is there already."""
+    recipe = bench.run.recipe
+    return build(
+        recipe.mixture, recipe.size, bench.run.corpus_seed, folder=bench.place("corpus"), progress=bench.progress
+    )
+
+
+def _drop_corpus(bench: Bench) -> None:
+    shutil.rmtree(bench.place("corpus"), ignore_errors=True)
+
+
+def _model(bench: Bench) -> None:
+    if not finished(bench, "model"):
+        train_recipe(
+            bench.run.recipe,
+            bench.place("model"),
+            corpus=_corpus(bench),
+            device=bench.device,
+            progress=bench.progress,
+        )
+
+
+def trained_model(bench: Bench) -> Any:
+    """The run's model, on its device, in evaluation mode."""
+    from cadmus.training import checkpoint
+
+    model = checkpoint.load(bench.place("model")).model.to(bench.device)
+    model.eval()
+    return model
+
+
+def _evaluation(bench: Bench) -> None:
+    def make() -> dict[str, Any]:
+        corpus, seed = _corpus(bench), bench.run.seed
+        bench.progress("evaluation", 0.0, "properties")
+        measured = properties(bench.sweep, corpus, seed)
+        bench.progress("evaluation", 0.3, "accuracies")
+        rows = accuracies(bench.sweep, bench.run.recipe.mixture, corpus, trained_model(bench), seed)
+        return {"responses": [asdict(row) for row in rows], "properties": measured}
+
+    _keep(bench, "evaluation", make)
+
+
+def _probing(bench: Bench) -> None:
+    def make() -> dict[str, Any]:
+        tables = state_responses.readings(bench.sweep, trained_model(bench), bench.run.seed, bench.progress)
+        rows = state_responses.read_responses(bench.sweep, tables)
+        records = {name: table.to_dict("records") for name, table in tables.items()}
+        return {"responses": [asdict(row) for row in rows], "tables": records}
+
+    _keep(bench, "probing", make)
+
+
+def _interventions(bench: Bench) -> None:
+    def make() -> dict[str, Any]:
+        model, accuracy = trained_model(bench), _own_accuracy(bench)
+        rows: list[Response] = []
+        tables = {}
+        for name in bench.sweep.variables:
+            try:
+                result = state_responses.interchanges(bench.sweep, model, name, bench.run.seed, bench.progress)
+            except ValueError as error:  # too few pairs: nothing is known of this variable
+                rows += [nothing(response, str(error)) for response in _of_variable(bench.sweep, name)]
+                continue
+            rows += state_responses.interchange_responses(bench.sweep, name, result, accuracy)
+            tables[name] = result.mechanism.to_dict("records")
+        return {"responses": [asdict(row) for row in rows], "tables": tables}
+
+    _keep(bench, "interventions", make)
+
+
+def _own_accuracy(bench: Bench) -> float:
+    """The accuracy in distribution; 1 where it is not measured."""
+    rows = result_of(bench, "evaluation")["responses"]
+    return next((row["value"] for row in rows if row["response"] == f"{ACCURACY}.in_distribution"), 1.0)
+
+
+def _of_variable(sweep: Sweep, name: str) -> list[str]:
+    kinds = (INTERCHANGE, MECHANISM)
+    return [r for r in sweep.responses if r.partition(".")[0] in kinds and variable_and_role(r)[0] == name]
+
+
+_MAKERS: dict[str, Callable[[Bench], Any]] = {
+    "corpus": _corpus,
+    "model": _model,
+    "evaluation": _evaluation,
+    "probing": _probing,
+    "interventions": _interventions,
+}
+
+
+def _keep(bench: Bench, stage: str, make: Callable[[], dict[str, Any]]) -> None:
+    """Write what a stage makes, unless it is there."""
+    place = bench.place(stage)
+    if finished(bench, stage):
+        return
+    result = make()
+    with artifacts.new_folder(place, _KIND, stage=stage, fingerprint=place.name, run=bench.run.name) as partial:
+        artifacts.write_json(partial / _RESULT, result)
+
+
+def result_of(bench: Bench, stage: str) -> dict[str, Any]:
+    """What a finished stage holds. Raises ArtifactError for one that is missing or damaged."""
+    artifacts.read_manifest(bench.place(stage), _KIND)
+    return artifacts.read_json(bench.place(stage) / _RESULT)

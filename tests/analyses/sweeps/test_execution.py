@@ -1,0 +1,218 @@
+"""A sweep of real tiny models: its table, what it finds again, what it refuses, what fails."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses.sweeps import folder as folders
+from analyses.sweeps.execution import PilotFailure, run_sweep
+from analyses.sweeps.runs import Task, work
+from cadmus.runtime.artifacts import ArtifactError
+from cadmus.runtime.folder_lock import sole_writer
+from tests.analyses.sweeps.tiny import ACCURACIES, STATE, serial, tables, tiny
+
+HEAD = ["sweep", "cell", "seed", "skeletons"]
+TAIL = ["response", "value", "low", "high", "n", "status", "why"]
+
+
+def nothing_runs(tasks):
+    raise AssertionError(f"{[task.run.label for task in tasks]} are run again")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished sweep, and its table."""
+    folder = tmp_path_factory.mktemp("sweeps") / "tiny"
+    return folder, run_sweep(tiny(), folder, serial).table
+
+
+def test_the_table_has_a_row_per_cell_seed_and_response(finished):
+    folder, table = finished
+    assert list(table.columns[:4]) == HEAD
+    assert list(table.columns[-7:]) == TAIL
+    properties = [name for name in table.columns if name.startswith("property.")]
+    assert {"property.skeletons", "property.read_distance", "property.compound_divergence"} <= set(properties)
+    assert set(table.columns) == {*HEAD, *properties, *TAIL}
+    keys = table[["skeletons", "seed", "response"]].apply(tuple, axis=1).tolist()
+    assert keys == [(n, seed, response) for n in (40, 400) for seed in (0, 1) for response in ACCURACIES]
+    assert (table["status"] == "ok").all()
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+    assert (table["n"] >= 20).all()
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "table.parquet"), table)
+    assert len(pd.read_csv(folder / "table.csv")) == len(table)
+
+
+def test_properties_are_those_of_the_runs_own_corpus(finished):
+    _, table = finished
+    measured = table.groupby(["skeletons", "seed"])["property.skeletons"].first()
+    assert measured[40].max() <= 40 < measured[400].min()
+    assert measured.nunique() > 2
+
+
+def test_stages_are_kept_and_the_corpora_are_not(finished):
+    folder, _ = finished
+    assert len(list((folder / "model").iterdir())) == 4
+    assert len(list((folder / "evaluation").iterdir())) == 4
+    assert not list((folder / "corpus").iterdir())
+    runs = pd.read_csv(folder / "runs.csv")
+    assert (runs["state"] == "done").all()
+    assert (runs["model_seconds"] > 0).all()
+
+
+def test_a_finished_sweep_runs_nothing_again(finished):
+    folder, table = finished
+    again = run_sweep(tiny(), folder, nothing_runs).table
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_what_was_lost_is_made_again_and_is_the_same(finished, tmp_path):
+    folder, table = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for stage in ("evaluation", "runs"):
+        shutil.rmtree(copy / stage)
+    models = {path: path.stat().st_mtime_ns for path in (copy / "model").rglob("*.safetensors")}
+    again = run_sweep(tiny(), copy, serial).table
+    pd.testing.assert_frame_equal(again, table)
+    assert {path: path.stat().st_mtime_ns for path in (copy / "model").rglob("*.safetensors")} == models
+
+
+def test_a_changed_sweep_in_the_same_folder_is_refused_with_what_changed(finished):
+    folder, _ = finished
+    before = (folder / folders.SWEEP).read_bytes()
+    with pytest.raises(ArtifactError, match=r"as it was before it was changed \(seeds: \[0, 1\], now \[0, 1, 2\]\)"):
+        run_sweep(tiny(seeds=[0, 1, 2]), folder, nothing_runs)
+    recipe = tables()["recipe"]
+    longer = tiny(recipe=recipe | {"train": recipe["train"] | {"steps": 9}})
+    with pytest.raises(ArtifactError, match=r"train\.steps: 8, now 9"):
+        run_sweep(longer, folder, nothing_runs)
+    hypothesis = tables()["hypothesis"][0] | {"expected": "none"}
+    with pytest.raises(ArtifactError, match=r"hypotheses\[0\]\.expected: \"positive\", now \"none\""):
+        run_sweep(tiny(hypothesis=[hypothesis]), folder, nothing_runs)
+    assert (folder / folders.SWEEP).read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="holds files that are of no sweep"):
+        run_sweep(tiny(), tmp_path, nothing_runs)
+    with pytest.raises(ArtifactError, match="holds no sweep"):
+        folders.stored_runs(tmp_path)
+
+
+def test_a_folder_is_one_processs_at_a_time(finished):
+    folder, _ = finished
+    import threading
+
+    errors = []
+
+    def try_it():
+        try:
+            run_sweep(tiny(), folder, nothing_runs)
+        except ArtifactError as error:
+            errors.append(str(error))
+
+    with sole_writer(folder):
+        thread = threading.Thread(target=try_it)
+        thread.start()
+        thread.join()
+    assert "is being written by another run" in errors[0]
+
+
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tmp_path):
+    family = {"name": "register", "assertions": 1, "min_stores": 1, "max_stores": 1, "dependent_share": 0.0}
+    sweep = tiny(
+        mixture={"name": "m", "family": [family | {"pair_share": 0.0}]},
+        responses=["accuracy.in_distribution", "accuracy.register"],
+        recipe=tables()["recipe"] | {"programs": 30},
+        measure=tables()["measure"] | {"programs": 2, "property_programs": 40},
+        factor=[{"name": "programs", "knob": "recipe.programs", "levels": [20, 3000]}],
+        pilot=None,
+        hypothesis=None,
+        seeds=[0],
+    )
+    result = run_sweep(sweep, tmp_path / "s", serial)
+    by_level = result.table.groupby("programs")["status"].agg(set)
+    assert by_level[3000] == {"failed"}
+    why = result.table[result.table["programs"] == 3000]["why"].iloc[0]
+    assert "corpus: family register runs out of new programs" in why
+    assert result.table[result.table["status"] == "failed"]["value"].isna().all()
+    assert len(result.failed) >= 1
+    run_sweep(sweep, tmp_path / "s", nothing_runs if by_level[20] == {"ok"} else serial)  # not begun again
+    seen = []
+
+    def watched(tasks):
+        seen.extend(task.run.cell.levels["programs"] for task in tasks)
+        return serial(tasks)
+
+    run_sweep(sweep, tmp_path / "s", watched, retry=True)
+    assert 3000 in seen
+
+
+def test_a_pilot_that_does_not_learn_stops_the_sweep(tmp_path):
+    sweep = tiny(pilot={"accuracy": 0.99, "cell": {"skeletons": 400}})
+    seen = []
+
+    def watched(tasks):
+        seen.extend((task.run.cell.levels["skeletons"], task.run.seed) for task in tasks)
+        return serial(tasks)
+
+    with pytest.raises(
+        PilotFailure, match=r"the pilot \(skeletons = 400\) reached an accuracy of 0\.\d\d .* Train longer"
+    ):
+        run_sweep(sweep, tmp_path / "s", watched)
+    assert seen == [(400, 0)]
+    table = pd.read_parquet(tmp_path / "s" / "table.parquet")
+    assert set(table["status"]) == {"ok", "missing"}
+    assert table[table["status"] == "missing"]["why"].unique().tolist() == ["the run is waiting"]
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path, finished):
+    folder, _ = finished
+    sweep, runs = folders.stored_runs(folder)
+    outcome = work(Task(sweep, runs[0], tmp_path / "elsewhere"))
+    assert "does not see the folder" in outcome.failure
+
+
+def test_a_set_that_overlaps_the_corpus_is_measured_on_what_is_left(tmp_path):
+    near = [{"name": "near", "family": "register", "overwrite_share": 0.26}]
+    mixture = {
+        "name": "m",
+        "family": [{"name": "register", "assertions": 2, "max_stores": 2}],
+        "out_of_distribution": near,
+    }
+    sweep = tiny(
+        mixture=mixture, responses=["accuracy.near"], pilot=None, hypothesis=None, seeds=[0],
+        measure=tables()["measure"] | {"programs": 300},
+    )  # fmt: skip
+    table = run_sweep(sweep, tmp_path / "s", serial).table
+    assert (table["n"] < 600).any()
+    assert (table["n"] > 0).all()
+
+
+@pytest.mark.slow
+def test_the_state_is_read_and_used_or_said_to_be_missing(tmp_path):
+    recipe = tables()["recipe"]
+    two_layers = recipe | {"model": recipe["model"] | {"n_layers": 2}}
+    sweep = tiny(responses=[*ACCURACIES, *STATE], recipe=two_layers, seeds=[0])
+    table = run_sweep(sweep, tmp_path / "s", serial).table.set_index(["skeletons", "response"])
+    assert (table.xs("read.reg", level="response")["status"] == "ok").all()
+    mechanism = table.xs("mechanism.reg", level="response")
+    assert (mechanism["status"] == "missing").all()  # such a model completes next to nothing
+    assert mechanism["why"].str.contains("below 0.8").all()
+    interchange = table.xs("interchange.reg", level="response")
+    assert ((interchange["status"] == "ok") | interchange["why"].str.contains("no pair counts")).all()
+
+
+def test_the_journal_of_a_damaged_stage_tells(finished, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    path = next((copy / "evaluation").rglob("result.json"))
+    path.write_text(json.dumps({}))
+    with pytest.raises(ArtifactError, match="is damaged"):
+        run_sweep(tiny(), copy, nothing_runs)
+    assert np.isfinite(folders.read_status(copy, folders.stored_runs(copy)[1][0]).at)

@@ -1,0 +1,107 @@
+"""What a sweep asks for: read from TOML, checked at construction, errors of one line."""
+
+import re
+
+import pytest
+
+from analyses.sweeps.sweep import Factor
+from analyses.sweeps.sweep_files import load, sweep_from_stored
+from cadmus import shipped
+from tests.analyses.sweeps.tiny import tables, tiny, write
+
+
+def refuses(message: str, **changes):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        tiny(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_and_its_tables_are_one(tmp_path):
+    assert load(write(tmp_path)) == tiny()
+
+
+def test_what_a_folder_stores_needs_no_other_file():
+    sweep = tiny()
+    stored = sweep_from_stored(sweep.to_dict())
+    assert stored.to_dict() == sweep.to_dict()
+    assert stored.fingerprint == sweep.fingerprint
+
+
+@pytest.mark.parametrize("name", shipped.names("sweeps"))
+def test_shipped_sweeps_load_and_keep_to_their_budget(name):
+    sweep = load(name)
+    assert sweep.name == name
+    assert len(sweep.seeds) >= 5
+    assert sweep.pilot is not None
+    assert sweep.hypotheses
+    assert {hypothesis.predictor for hypothesis in sweep.hypotheses}
+
+
+def test_the_shipped_studies_are_at_most_a_hundred_models():
+    total = 0
+    for name in shipped.names("sweeps"):
+        sweep = load(name)
+        n = len(sweep.seeds)
+        for factor in sweep.factors:
+            n *= len(factor.levels)
+        total += n
+    assert total <= 100
+
+
+def test_unknown_keys_are_refused_with_what_may_have_been_meant():
+    refuses("sweep: unknown key 'respnses' (did you mean 'responses'?)", respnses=[])
+    refuses("pilot: unknown key 'acuracy' (did you mean 'accuracy'?)", pilot={"acuracy": 1.0})
+    refuses("measure: unknown field 'pair' (did you mean 'pairs'?)", measure={"pair": 1})
+    refuses("factor: unknown key 'level' (did you mean 'levels'?)", factor=[{"name": "x", "level": [1, 2]}])
+    refuses("recipe: unknown key 'trian' (did you mean 'train'?)", recipe={"trian": {}})
+    refuses("a sweep needs mixture", mixture=None)
+
+
+def test_values_out_of_bounds_are_refused():
+    refuses("varies nothing; add a [[factor]]", factor=[])
+    refuses("levels = [1] must be two or more different ones", factor=[{"name": "skeletons", "levels": [1]}])
+    refuses("the table has a column of that name", factor=[{"name": "seed", "levels": [1, 2]}])
+    refuses("seeds = [0, 0] must be different whole numbers from 0", seeds=[0, 0])
+    refuses("measure: pairs = 3 must be 10 or more", measure={"pairs": 3})
+    twice = [{"name": "skeletons", "levels": [1, 2]}, {"name": "pool", "knob": "skeletons", "levels": [1, 2]}]
+    refuses("knob of a factor 'skeletons' stands there twice; neither could vary alone", factor=twice)
+
+
+def test_responses_must_be_measurable():
+    refuses("unknown accuracy 'longr' (did you mean 'longer'?)", responses=["accuracy.longr"])
+    refuses("unknown response 'red.reg'", responses=["red.reg"])
+    refuses("unknown response 'read.reg.e'", responses=["read.reg.e"])
+    family = {"name": "m", "family": [{"name": "arith"}]}
+    arith = {"mixture": family, "pilot": None, "hypothesis": None}
+    refuses("read.reg needs the family register, which the mixture lacks", responses=["read.reg"], **arith)
+    assert tiny(responses=["accuracy.arith"], **arith).variables == ()
+
+
+def test_variables_of_responses():
+    responses = ["interchange.reg.a.stored", "interchange.reg.stored", "mechanism.reg", "read.reg.a"]
+    sweep = tiny(responses=responses, pilot=None, hypothesis=None)
+    assert sweep.variables == ("reg.a", "reg")
+    assert sweep.kinds() == {"interchange", "mechanism", "read"}
+
+
+def test_the_pilot_and_hypotheses_are_about_what_the_sweep_has():
+    refuses("pilot: skeletons = 7 must be one of [40, 400]", pilot={"accuracy": 0.5, "cell": {"skeletons": 7}})
+    refuses("pilot: accuracy = 2.0 must lie in [0, 1]", pilot={"accuracy": 2.0})
+    refuses("unknown factor 'skeleton' (did you mean", pilot={"accuracy": 0.5, "cell": {"skeleton": 40}})
+    hypothesis = tables()["hypothesis"][0]
+    refuses("expected = 'up' must be one of positive", hypothesis=[hypothesis | {"expected": "up"}])
+    refuses("unknown response 'accuracy.x'", hypothesis=[hypothesis | {"response": "accuracy.x"}])
+    refuses("unknown predictor 'zipf'", hypothesis=[hypothesis | {"predictor": "zipf"}])
+    refuses("a [[hypothesis]] needs expected", hypothesis=[{k: v for k, v in hypothesis.items() if k != "expected"}])
+
+
+def test_an_unknown_sweep_is_refused_with_those_that_ship():
+    with pytest.raises(ValueError, match=r"no sweep 'diversty'; name a TOML file or one of .*diversity"):
+        load("diversty")
+
+
+def test_a_factor_of_mixtures_has_their_content():
+    sweep = tiny(factor=[{"name": "arm", "knob": "mixture", "levels": ["first", "paper"]}], pilot=None)
+    assert [value["name"] for value in sweep.factors[0].values] == ["first", "paper"]
+    with pytest.raises(ValueError, match="has 1 values for 2 levels"):
+        Factor("arm", ("a", "b"), "mixture", ({},))
