@@ -16,6 +16,7 @@ from analyses.commands.explorer import explorer
 from analyses.commands.help import PlainHelp
 from analyses.commands.machine import machine
 from analyses.commands.process import CUT_OFF, end_on_signals, interrupted_status, keep_streams, say
+from analyses.commands.prompts import prompts
 from analyses.commands.studies import studies
 from analyses.commands.sweeps import sweeps
 from analyses.commands.terminal import paragraphs
@@ -36,6 +37,7 @@ app.add_typer(studies)
 app.add_typer(explorer)
 app.add_typer(sweeps)
 app.add_typer(data, name="data")
+app.add_typer(prompts, name="prompts")
 
 
 def _print_version(asked_for: bool) -> None:

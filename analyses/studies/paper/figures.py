@@ -69,9 +69,11 @@ def _best_layer(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def plane(table: pd.DataFrame, low: int, high: int) -> Figure:
-    """Draw Figure 1 of the paper; table: as `study.figure1` gives it; low..high is the trained square."""
-    cells = table.pivot(index="y", columns="x", values="accuracy")
-    reach = int(table.x.max())
+    """Draw Figure 1 of the paper; table: as `study.figure1` gives it, perhaps with cells missing; low..high is the
+    trained square."""
+    reach = int(table[["x", "y"]].abs().max().max())
+    values = np.arange(-reach, reach + 1)
+    cells = table.pivot(index="y", columns="x", values="accuracy").reindex(index=values, columns=values)
     with theme():
         figure = Figure(figsize=(FIGURE_WIDTH, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 0.85))

@@ -161,7 +161,7 @@ def figure1(
     Raises:
         ValueError: a cell has no program, or the programs do not fit the model.
     """
-    drawn_programs, cells = _plane(family, reach, hold_out, programs, seed)
+    drawn_programs, cells = draw_plane(family, reach, hold_out, programs, seed)
     answers = _answers(model, drawn_programs, progress)
     relations = np.array([vm.VOCAB.index(token) for token in RELATIONS])
     correct = answers == relations[np.sign(cells[:, 0] - cells[:, 1]) + 1]
@@ -171,9 +171,12 @@ def figure1(
     table = table.groupby(["x", "y"], as_index=False).agg(
         {"accuracy": "mean", "n": "sum", **dict.fromkeys(counts, "sum")}
     )
-    inside = _inside(table.x, table.y, family)
-    outside = np.where(table.x == table.y, REGIONS[1], REGIONS[2])
-    return table.assign(region=np.where(inside, REGIONS[0], outside), seed=seed)
+    return table.assign(region=region_of(table.x.to_numpy(), table.y.to_numpy(), family), seed=seed)
+
+
+def region_of(x: np.ndarray, y: np.ndarray, family: Compare) -> np.ndarray:
+    """The region of each pair of values, one of `REGIONS`: text [n]."""
+    return np.where(_inside(x, y, family), REGIONS[0], np.where(x == y, REGIONS[1], REGIONS[2]))
 
 
 def _answers(model: Model, programs: np.ndarray, progress: Progress) -> np.ndarray:
@@ -196,7 +199,7 @@ def _inside(x: np.ndarray | pd.Series, y: np.ndarray | pd.Series, family: Compar
     return (np.minimum(x, y) >= family.low) & (np.maximum(x, y) <= family.high)
 
 
-def _plane(
+def draw_plane(
     trained_family: Compare, reach: int, hold_out: HoldOut | None, n_per_cell: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """`n_per_cell` distinct unseen programs, fewer where there are not as many, for every pair of values: uint8

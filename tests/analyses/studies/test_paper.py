@@ -62,7 +62,7 @@ def test_regions_are_of_the_trained_square() -> None:
 
 
 def test_programs_lie_in_their_cells_and_were_never_trained_on() -> None:
-    programs, cells = study._plane(FAMILY, 5, HOLD_OUT, 4, seed=1)
+    programs, cells = study.draw_plane(FAMILY, 5, HOLD_OUT, 4, seed=1)
     texts = tokens.decode(programs)
     assert len(set(texts)) == len(texts)
     for text, (x, y) in zip(texts, cells.tolist(), strict=True):
@@ -83,7 +83,7 @@ def test_answers_are_those_of_one_program_at_a_time() -> None:
         for parameter in model.parameters():
             parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
     family = replace(FAMILY, min_length=1)  # of several lengths
-    programs, cells = study._plane(family, 4, None, 2, seed=0)
+    programs, cells = study.draw_plane(family, 4, None, 2, seed=0)
     right = {}
     for text, (x, y) in zip(tokens.decode(programs), cells.tolist(), strict=True):
         sequence = torch.from_numpy(tokens.sequences(tokens.encode([text[:-2]])))[:, : len(text) - 1]
