@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 LENS4 ?= .venv-lens4
+OUT ?= reports
 
 .PHONY: report test test-all test-lens4 lint format coverage agreement fuzz docs clean
 
-report: $(VENV)/installed  ## all about the model that ships: reports/index.html (six minutes on two cores)
-	$(BIN)/cadmus-probe report --out reports
+report: $(VENV)/installed  ## all about the model that ships, in place of the example that is committed: OUT=my-report leaves it
+	@echo "writing $(OUT)/index.html; make report OUT=my-report writes elsewhere"
+	$(BIN)/cadmus-probe report --out $(OUT)
 
 test: $(VENV)/installed  ## what one runs before each commit: no training, no processes, no pages
 	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow" --durations=10

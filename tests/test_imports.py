@@ -69,7 +69,7 @@ ALLOWED = {
         "probes.solvers",
     },
     "analyses": set(),
-    "analyses.reporting": {"cadmus.runtime", "cadmus.statistics", "cadmus.training", "probes.data"},
+    "analyses.reporting": {"cadmus", "cadmus.runtime", "cadmus.statistics", "cadmus.training", "probes", "probes.data"},
     "analyses.sweeps": {
         "cadmus.corpora",
         "cadmus.machine",
@@ -144,7 +144,11 @@ ALLOWED = {
     "analyses.studies.model_report": {
         *STUDY,
         "cadmus",
+        "cadmus.programs",
         "cadmus.training",
+        "probes.interventions",
+        "probes.measurement",
+        "analyses.studies.interventions",
         "analyses.studies.paper",
         "analyses.studies.state",
     },
@@ -170,6 +174,7 @@ ALLOWED = {
         "cadmus.training",
         "probes.selftest",
         "analyses.explorer",
+        "analyses.reporting",
         "analyses.studies.alternatives",
         "analyses.studies.calibration",
         "analyses.studies.distribution",

@@ -19,29 +19,90 @@ studies = typer.Typer()
 @studies.command(
     help=paragraphs(
         """
-        Everything about a trained model on one HTML page: what it completes, the paper's figures, and which of the
-        machine's state can be read out of it (five minutes on two cores).
+        Everything about a trained model on one HTML page: what it completes, which of the machine's state can be read
+        out of it, what of that it uses, and the paper's figures (ten minutes on two cores; --quick one minute).
 
-        Example: cadmus-probe report (of the model that ships), or cadmus-probe report runs/first --out my-report
+        Example: cadmus-probe report --quick (of the model that ships), or cadmus-probe report runs/first
 
-        Beside index.html lie report.md, figures/ (PNG) and tables/ (CSV, Parquet). The parts alone are made by
-        cadmus-probe eval, paper and probe.
+        The page opens with one sentence, one picture and four numbers; it appears as soon as anything is measured and
+        grows with every part. Beside index.html lie report.md, figures/ (SVG, PNG), tables/ (CSV, Parquet), and parts/,
+        from which finished parts are read when the report is made again. The parts alone are made by cadmus-probe
+        eval, probe, intervene and paper.
         """
     )
 )
 def report(
-    run: Run = DEFAULT_MODEL,
-    out: Out = Path("reports"),
-    programs: Programs = 20_000,
-    eval_programs: Annotated[int, typer.Option(help="Held-out programs completed per family and split.", min=1)] = 500,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A folder that cadmus-probe train wrote, or a model that ships with the package. None: "
+            f"{DEFAULT_MODEL}.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for the page, its figures and tables. None: report-RUN.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small samples and few cells, for a first look.")] = False,
+    programs: Annotated[
+        int | None, typer.Option(help="Programs probed, of skeletons that no training saw (20,000).", min=200)
+    ] = None,
+    eval_programs: Annotated[
+        int | None, typer.Option(help="Held-out programs completed per family and split (500).", min=1)
+    ] = None,
+    reach: Annotated[int | None, typer.Option(help="X and Y of Figure 1 lie in -REACH..REACH (40).", min=1)] = None,
+    cell_programs: Annotated[int | None, typer.Option(help="Programs of Figure 1 for each X and Y (5).", min=1)] = None,
+    number_programs: Annotated[int | None, typer.Option(help="Programs of Figure 2 (4,000).", min=100)] = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs of programs per variable that is exchanged (200).", min=20)
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure only this: completion, state, interventions or paper; repeat for more."),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
+    from analyses.reporting import library
     from analyses.studies.model_report.page import make
-    from analyses.studies.model_report.study import ModelReportConfig
+    from analyses.studies.model_report.study import PARTS, QUICK, ModelReportConfig
 
-    config = ModelReportConfig(run=run, programs=programs, eval_programs=eval_programs, seed=seed, device=device)
-    write_page(make, config, out)
+    sizes = {
+        "programs": programs,
+        "eval_programs": eval_programs,
+        "reach": reach,
+        "cell_programs": cell_programs,
+        "number_programs": number_programs,
+        "pairs": pairs,
+    }
+    given = {name: size for name, size in sizes.items() if size is not None}
+    fields = {**(QUICK if quick else {}), **given, "parts": tuple(part or PARTS), "seed": seed, "device": device}
+    names = runs or [DEFAULT_MODEL]
+    if len(names) > 1:
+        raise ValueError(f"{len(names)} runs are named; name one")
+    config = ModelReportConfig(names[0], **fields)
+    folder = out or Path(f"report-{config.name}")
+    write_page(make, config, folder)
+    library.refresh(folder)
+
+
+@studies.command(
+    help=paragraphs(
+        """
+        List all reports of a folder on one page, all-reports.html, and link their pages to one another.
+
+        Example: cadmus-probe reports reports
+
+        Reports are looked for in the folder and two levels beneath it. Those that are made in it later are added.
+        """
+    )
+)
+def reports(
+    folder: Annotated[Path, typer.Argument(help="A folder of reports.")] = Path(),
+) -> None:
+    from analyses.reporting import library
+
+    print(library.link(folder))
 
 
 @studies.command(

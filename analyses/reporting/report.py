@@ -1,20 +1,27 @@
-"""Results as something to read: one self-contained HTML page, the same as Markdown, PNG figures, CSV and Parquet."""
+"""Results as something to read: one self-contained HTML page, the same as Markdown, figures, CSV and Parquet.
+
+A page opens with its finding: one sentence, perhaps one picture and four cards. Its contents and its sections follow,
+folded until they are asked for. Numbers with an interval are linked to the table rows that hold them.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analyses.reporting import images, links
+from analyses.reporting.grids import LONG, Grid, cell_html, text_cells
+from analyses.reporting.images import Image
 from cadmus.runtime import artifacts
 from cadmus.statistics import clustered
 
-_DPI = 160
+NAVIGATION = ("<!-- reports -->", "<!-- end of reports -->")  # between these `library` writes links to other reports
 
 
 @dataclass(frozen=True)
@@ -22,19 +29,39 @@ class Section:
     """A part of a report."""
 
     name: str
-    """What its figure and table are called in figures/ and tables/."""
+    """What its figure and table are called in figures/ and tables/, and its anchor on the page."""
     title: str
     """The heading."""
     paragraphs: tuple[str, ...] = ()
     """The text beneath the heading."""
-    figure: Figure | None = None
-    """Saved as PNG, and part of the page."""
+    figure: Figure | Image | None = None
+    """Saved as SVG and PNG, and part of the page."""
     caption: str = ""
     """The text beneath the figure."""
     table: pd.DataFrame | None = None
     """Saved whole, as CSV and Parquet."""
     display_table: pd.DataFrame | None = None
     """What stands on the page of the table, formatted for reading."""
+    alt: str = ""
+    """What is seen in the figure, for those who do not see it; empty: the caption says so."""
+    columns: tuple[str, ...] = ()
+    """The columns of `display_table` that matter; the others are folded until they are asked for. None: all."""
+    lead: str = ""
+    """What the section finds, in a few words, for the contents."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One of a page's few numbers."""
+
+    title: str
+    """What is asked, in a word."""
+    number: str
+    """The answer, in a few letters: `10 of 11`."""
+    text: str
+    """What the number counts, in a sentence or two."""
+    section: str = ""
+    """The section that it rests on; empty while that is still to come."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +76,35 @@ class Report:
     """What the statements rest on."""
     about: dict[str, str] = field(default_factory=dict)
     """How the page was made: name -> text. Stored in the manifest too."""
+    finding: str = ""
+    """The page in one sentence; empty: the first statement."""
+    overview: Section | None = None
+    """The page in one picture, above everything else."""
+    cards: tuple[Card, ...] = ()
+    """The page in a few numbers."""
+    coming: tuple[str, ...] = ()
+    """What is still being measured; a later page has it."""
+
+    def __post_init__(self) -> None:
+        names = [section.name for section in (*self.sections, *filter(None, [self.overview]))]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"two sections are called {', '.join(repeated)}; give each a name of its own")
+
+    @property
+    def first(self) -> str:
+        """The sentence that the page opens with."""
+        return self.finding or next(iter(self.summary), "")
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """The other statements."""
+        return self.summary if self.finding else self.summary[1:]
+
+
+def drawn(section: Section) -> Section:
+    """The section with its figure drawn, so that pages written one after another draw it once."""
+    return replace(section, figure=images.draw(section.figure)) if isinstance(section.figure, Figure) else section
 
 
 def write(report: Report, folder: Path | str) -> Path:
@@ -56,46 +112,71 @@ def write(report: Report, folder: Path | str) -> Path:
 
     Raises ArtifactError where `folder` holds files of these names that do not belong to an earlier report.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("analyses.reporting"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.globals["markdown"] = _markdown
-    environment.globals["cells"] = _cells
-    images = {section.name: _png(section.figure) for section in report.sections if section.figure is not None}
-    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-    with artifacts.new_folder(folder, "report", title=report.title, about=report.about) as partial:
-        for name, image in images.items():
-            artifacts.write_bytes(partial / "figures" / f"{name}.png", image)
-        for section in report.sections:
+    sections = [drawn(section) for section in (*filter(None, [report.overview]), *report.sections)]
+    pictures = {section.name: section.figure for section in sections if isinstance(section.figure, Image)}
+    about: dict[str, Any] = {"title": report.title, "finding": plain(report.first), "about": report.about}
+    with artifacts.new_folder(folder, "report", resume=None, **about) as partial:
+        for name, image in pictures.items():
+            artifacts.write_bytes(partial / "figures" / f"{name}.png", image.png)
+            artifacts.write_bytes(partial / "figures" / f"{name}.svg", image.svg)
+        for section in sections:
             if section.table is not None:
                 tables = partial / "tables"
                 tables.mkdir(exist_ok=True)
                 section.table.to_csv(tables / f"{section.name}.csv", index=False)
                 section.table.to_parquet(tables / f"{section.name}.parquet", index=False)
         for template, name in (("report.html.j2", "index.html"), ("report.md.j2", "report.md")):
-            text = environment.get_template(template).render(report=report, images=encoded)
+            text = _rendered(template, report, pictures)
             artifacts.write_bytes(partial / name, text.encode())
     return Path(folder) / "index.html"
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
-    return buffer.getvalue()
+def environment() -> jinja2.Environment:
+    """Where templates are found and how they are filled in: HTML is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("analyses.reporting"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
 
 
-def _cells(table: pd.DataFrame) -> list[list[str]]:
-    """The rows of a table as text, empty where a value is missing."""
-    return [["" if pd.isna(value) else str(value) for value in row] for row in table.itertuples(index=False)]
+def _rendered(template: str, report: Report, pictures: dict[str, Image]) -> str:
+    """The page by one of the two templates."""
+    grids = {
+        section.name: Grid.of(section.name, section.display_table, section.columns)
+        for section in report.sections
+        if section.display_table is not None
+    }
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            report=report,
+            images=pictures,
+            grids=grids,
+            titles={section.name: section.title for section in report.sections},
+            rich=links.Book.of(list(grids.values())).linked,
+            cell_html=cell_html,
+            long=LONG,
+            markdown=_markdown,
+            navigation=NAVIGATION,
+        )
+    )
+
+
+def plain(text: str) -> str:
+    """A sentence as plain text: code without its backticks."""
+    return text.replace("`", "")
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *_cells(table)]
+    rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *text_cells(table)]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows)
+
+
+# --- numbers in tables and sentences ---------------------------------------------------------------------------------
 
 
 def number(value: float) -> str:
@@ -111,3 +192,8 @@ def with_interval(score: float, low: float, high: float) -> str:
 def intervals(table: pd.DataFrame, name: str) -> list[str]:
     """Format each row's `name` with the interval `name`_low .. `name`_high."""
     return [with_interval(*row) for row in table[list(clustered.interval_names(name))].itertuples(index=False)]
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}" if phrases else ""

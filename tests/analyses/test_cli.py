@@ -160,7 +160,7 @@ def test_help_teaches_every_command(capsys, name):
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"Usage: cadmus-probe {name}" in out
     assert f"Example: cadmus-probe {name}" in out or f"cadmus-probe {name} runs/" in out or name == "selftest"
-    for option in {"report": ["[run]", "--eval-programs"], "probe": ["--full", "--variable"]}.get(name, []):
+    for option in {"report": ["[RUN]", "--eval-programs"], "probe": ["--full", "--variable"]}.get(name, []):
         assert option in out
 
 

@@ -101,7 +101,16 @@ def run(config: PaperConfig, progress: Progress = no_progress) -> PaperResults:
     family = trained.mixture.family("compare")
     assert isinstance(family, Compare), "the class of that name"
     trained.model.to(resolve_device(config.device)).eval()
-    accuracies = completion_table(trained, config.eval_programs, config.seed, progress)
+    accuracies = completion_table(trained, config.eval_programs, config.seed, progress).assign(**identity(trained))
+    return PaperResults(config, trained, family, accuracies, **measure(config, trained, progress))
+
+
+def measure(
+    config: PaperConfig, trained: checkpoint.Checkpoint, progress: Progress = no_progress
+) -> dict[str, pd.DataFrame]:
+    """Figures 1 and 2 of a model that is on its device: the tables `plane` and `numbers` of `PaperResults`."""
+    family = trained.mixture.family("compare")
+    assert isinstance(family, Compare), "the class of that name"
     plane = figure1(
         trained.model,
         family,
@@ -118,15 +127,12 @@ def run(config: PaperConfig, progress: Progress = no_progress) -> PaperResults:
         seed=config.seed,
         progress=progress,
     )
-    identity = {"run": trained.fingerprint, "corpus": trained.record["corpus"]["fingerprint"]}
-    return PaperResults(
-        config,
-        trained,
-        family,
-        accuracies=accuracies.assign(**identity),
-        plane=plane.assign(**identity),
-        numbers=numbers.assign(**identity),
-    )
+    return {"plane": plane.assign(**identity(trained)), "numbers": numbers.assign(**identity(trained))}
+
+
+def identity(trained: checkpoint.Checkpoint) -> dict[str, str]:
+    """Which model and corpus a table is of, as its columns `run` and `corpus`."""
+    return {"run": trained.fingerprint, "corpus": trained.record["corpus"]["fingerprint"]}
 
 
 # --- Figure 1 --------------------------------------------------------------------------------------------------------

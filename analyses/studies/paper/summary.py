@@ -12,11 +12,12 @@ from analyses.studies.paper.tables import by_region
 
 def summary(results: PaperResults) -> tuple[str, ...]:
     """What the model completes, where it tells the relation of two numbers, and how well the first can be read."""
-    return (
-        behaviour.completion_sentence(results.accuracies),
-        _relation(by_region(results.plane)),
-        _first_number(results.numbers),
-    )
+    return (behaviour.completion_sentence(results.accuracies), *of_figures(results))
+
+
+def of_figures(results: PaperResults) -> tuple[str, ...]:
+    """The sentences of Figures 1 and 2."""
+    return _relation(by_region(results.plane)), _first_number(results.numbers)
 
 
 def _relation(regions: pd.DataFrame) -> str:

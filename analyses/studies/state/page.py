@@ -374,7 +374,7 @@ def _dimensions(results: StateResults) -> report.Section | None:
 
 def _neuron_list(neurons: Any) -> str:
     """The neurons of a row in a cell that CSV and Parquet hold; empty where the row is not about neurons."""
-    return " ".join(map(str, neurons)) if isinstance(neurons, tuple) else ""
+    return " ".join(map(str, neurons)) if pd.api.types.is_list_like(neurons) else ""
 
 
 def _problems(scores: pd.DataFrame) -> report.Section | None:

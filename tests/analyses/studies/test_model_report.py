@@ -12,6 +12,7 @@ import pytest
 from analyses.commands import terminal
 from analyses.reporting import report
 from analyses.studies.model_report import page as model_page
+from analyses.studies.model_report import study
 from analyses.studies.model_report.study import ModelReportConfig
 from analyses.studies.state.study import VARIABLES
 from cadmus.programs.families import Register
@@ -19,7 +20,8 @@ from cadmus.programs.mixture import Component, Mixture
 from cadmus.runtime import artifacts
 from tests.studies import FIRST, MICRO, save_untrained
 
-SMALL = {"programs": 300, "eval_programs": 20, "cell_programs": 1, "number_programs": 200}
+SMALL = {"programs": 300, "eval_programs": 20, "cell_programs": 1, "reach": 25, "number_programs": 200, "pairs": 20}
+NOT_EXCHANGED = ("completion", "state", "paper")  # the parts without interventions
 CONTROLS_EVERYWHERE = ["majority", "by token", "n-gram", "input, linear", "untrained"]
 PAPER = ("completion", "figure1", "figure2")
 STATE = (
@@ -44,7 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     calls = []
     page = model_page.make(
-        ModelReportConfig(MICRO, **SMALL), folder, lambda stage, fraction, note: calls.append((stage, fraction))
+        ModelReportConfig(MICRO, **SMALL, parts=NOT_EXCHANGED),
+        folder,
+        lambda stage, fraction, note: calls.append((stage, fraction)),
     )
     assert page == folder / "index.html"
     for name in {stage for stage, _ in calls}:
@@ -64,11 +68,64 @@ def test_the_page_is_self_contained_and_the_folder_is_whole(folder: Path) -> Non
     images = re.findall(r'<img [^>]*src="([^"]{25})', page)
     files = artifacts.read_manifest(folder, "report")["files"].keys()
     figures = {name for name in files if name.startswith("figures/")}
-    assert len(images) == len(figures) == len(STATE) + len(PAPER)  # the completion has none, the training has one
-    assert all(image.startswith("data:image/png;base64") for image in images)
+    count = len(STATE) + len(PAPER) + 1  # the completion has none, the training has one, the page opens with one
+    assert len(images) == count
+    assert {Path(name).suffix for name in figures} == {".svg", ".png"}
+    assert len(figures) == 2 * count
+    assert all(image.startswith("data:image/svg+xml;base64") for image in images)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
-    assert files >= {"index.html", "report.md", "figures/state.png", "figures/figure1.png", "tables/state.csv"}
+    assert files >= {"index.html", "report.md", "figures/state.png", "figures/figure1.svg", "tables/state.csv"}
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert (folder / "parts" / ".gitignore").read_text() == "*\n"
+
+
+def test_the_page_opens_with_a_sentence_a_picture_and_four_cards(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    page = (folder / "index.html").read_text()
+    places = [page.index(text) for text in ('class="finding"', "<img ", 'class="cards"', 'id="contents"', "<details")]
+    assert places == sorted(places)
+    cards = re.findall(r"<h2>(\w+)</h2><p class=\"big\">([^<]*)<", page)
+    assert [title for title, _ in cards] == ["Completes", "Reads", "Uses", "Generalizes"]
+    test = tables["completion"][tables["completion"].split == "test"]
+    assert cards[0][1] == f"{(test.accuracy >= 0.9).sum()} of {len(test)}"
+    assert "Still being measured" not in page
+
+
+def test_every_number_of_the_opening_leads_to_its_row(folder: Path) -> None:
+    page = (folder / "index.html").read_text()
+    opening = page[: page.index('id="contents"')]
+    opening = opening[: opening.index("<figure>")] + opening[opening.index("</figure>") :]
+    rows = dict(re.findall(r'<tr id="([^"]+)">(.*)</tr>', page))
+    links = re.findall(r'<a class="number" href="#([^"]+)">([^<]+)</a>', opening)
+    numbers = re.findall(r"\d\.\d\d \[-?\d\.\d\d, \d\.\d\d\]", opening)
+    assert len(numbers) == len(links) > 2
+    for anchor, text in links:
+        assert text.split(" against")[0] in re.sub("<[^>]*>", "", rows[anchor]), anchor
+
+
+def test_a_report_made_again_reads_what_is_finished_and_is_the_same(folder: Path) -> None:
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    stages = set()
+    config = ModelReportConfig(MICRO, **SMALL, parts=NOT_EXCHANGED)
+    model_page.make(config, folder, lambda stage, fraction, note: stages.add(stage))
+    assert not stages
+    assert before == {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_page_grows_with_every_part(tmp_path: Path) -> None:
+    config = ModelReportConfig(MICRO, **{**SMALL, **study.QUICK, "pairs": 20, "programs": 200, "eval_programs": 5})
+    pages = {}
+
+    def progress(stage: str, fraction: float, note: str) -> None:
+        if (tmp_path / "index.html").exists():
+            pages[stage] = (tmp_path / "index.html").read_text()
+
+    page = model_page.make(config, tmp_path, progress).read_text()
+    earlier = pages["fit probes"]
+    assert "Still being measured: what can be read in it, what it uses, the paper" in earlier
+    assert '<details class="section" id="completion"' in earlier
+    assert 'id="findings"' in page
+    assert "Still being measured" not in page
+    assert "This is a first look at small samples" in page
 
 
 def test_csv_and_parquet_hold_the_same_rows(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
@@ -102,7 +159,7 @@ def test_every_score_stands_beside_its_controls_and_interval(tables: dict[str, p
 def test_the_page_states_the_tables_numbers(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
     page, text = (folder / "index.html").read_text(), (folder / "report.md").read_text()
     for row in tables["completion"].itertuples():
-        assert f"{row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}]" in page
+        assert f"{row.accuracy:.2f} <i>[{row.low:.2f}, {row.high:.2f}]</i>" in page
     state = tables["state"]
     present = (state.probe != "ridge") & (state.probe_class != "network") & (state.by == "all") & (state.offset == 0)
     state = state[present].set_index(["variable", "layer"])
@@ -140,8 +197,8 @@ def _cells(line: str) -> int:
 def test_the_sections_stand_in_order(folder: Path) -> None:
     titles = re.findall(r"^## (.*)$", (folder / "report.md").read_text(), re.MULTILINE)
     assert titles[0] == "Completing held-out programs"
-    assert titles.index("Two computed numbers, token by token") < titles.index(
-        "Which variables are readable, and where"
+    assert titles.index("Which variables are readable, and where") < titles.index(
+        "Two computed numbers, token by token"
     )
     assert titles[-2:] == ["Training", "How this was made"]
     assert len(set(titles)) == len(titles)

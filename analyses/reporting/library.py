@@ -1,0 +1,115 @@
+"""All reports of a folder: links between their pages, and an index of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from analyses.reporting.report import NAVIGATION, environment
+from cadmus.runtime import artifacts
+
+INDEX = "all-reports.html"
+_MARK = "<!-- index of cadmus-probe -->"  # by which an index of ours is known
+_DEPTH = 2  # folders beneath the root
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A report that lies in a folder."""
+
+    folder: Path
+    """Where it lies."""
+    title: str
+    """Its heading."""
+    finding: str
+    """What it opens with."""
+    about: dict[str, str]
+    """How it was made."""
+
+    @property
+    def command(self) -> str:
+        """The command that made it; empty where the report does not say."""
+        return next((text for name, text in self.about.items() if name.endswith("command")), "")
+
+    @property
+    def short(self) -> str:
+        """Its title up to the colon, or its own folder's name where that says more."""
+        return self.title.split(":")[0]
+
+
+def entries(root: Path | str) -> list[Entry]:
+    """The reports at a folder and beneath it, the folder's own first, then by name."""
+    root = Path(root)
+    patterns = ["/".join(["*"] * depth + [artifacts.MANIFEST]) for depth in range(_DEPTH + 1)]
+    found_entries = []
+    for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
+        try:
+            manifest = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(manifest, dict) and manifest.get("kind") == "report" and (path.parent / "index.html").is_file():
+            finding, about = manifest.get("finding", ""), manifest.get("about", {})
+            found_entries.append(Entry(path.parent, manifest.get("title", path.parent.name), finding, about))
+    return sorted(found_entries, key=lambda entry: (entry.folder != root, entry.folder.as_posix()))
+
+
+def link(root: Path | str) -> Path:
+    """Link the pages of all reports in a folder to one another and write an index of them; returns the index's path.
+
+    Raises ArtifactError where the folder has no report, or a file of the index's name that is not ours.
+    """
+    root = Path(root)
+    reports = entries(root)
+    if not reports:
+        raise artifacts.ArtifactError(f"{root} holds no report; make one: cadmus-probe report --out {root / 'NAME'}")
+    index = root / INDEX
+    if index.exists() and _MARK not in index.read_text(encoding="utf-8"):
+        raise artifacts.ArtifactError(f"{index} is no index that cadmus-probe wrote; move it away")
+    for entry in reports:
+        _set_navigation(entry, _navigation(entry, reports, index))
+    rows = [{"entry": entry, "href": _relative(entry.folder / "index.html", root)} for entry in reports]
+    text = environment().get_template("index.html.j2").render(rows=rows, mark=Markup(_MARK), name=root.resolve().name)
+    return artifacts.write_bytes(index, text.encode())
+
+
+def refresh(folder: Path | str) -> None:
+    """Link anew the folder of reports that a report has just been written to, where such a folder has an index."""
+    for root in (Path(folder), *list(Path(folder).absolute().parents)[:_DEPTH]):
+        if (root / INDEX).is_file():
+            link(root)
+            return
+
+
+def _navigation(entry: Entry, reports: list[Entry], index: Path) -> str:
+    """The links of one page, as HTML on one line."""
+    items = [Markup('<li><a href="{}">All reports</a></li>').format(_relative(index, entry.folder))]
+    for other in reports:
+        if other.folder == entry.folder:
+            items.append(Markup('<li aria-current="page">{}</li>').format(other.short))
+        else:
+            target = _relative(other.folder / "index.html", entry.folder)
+            items.append(Markup('<li><a href="{}">{}</a></li>').format(target, other.short))
+    return str(Markup("<ul>{}</ul>").format(Markup("").join(items)))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _set_navigation(entry: Entry, html: str) -> None:
+    """Put links into a page, and the page's new checksum into its manifest; older pages have no place for them."""
+    page = entry.folder / "index.html"
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(NAVIGATION[0])}.*?{re.escape(NAVIGATION[1])}")
+    linked = pattern.sub(lambda _: f"{NAVIGATION[0]}{html}{NAVIGATION[1]}", text, count=1)
+    if linked == text:
+        return
+    manifest = artifacts.read_json(entry.folder / artifacts.MANIFEST)
+    artifacts.write_bytes(page, linked.encode())
+    manifest["files"]["index.html"] = artifacts.describe_file(page)
+    artifacts.write_manifest(entry.folder, manifest)

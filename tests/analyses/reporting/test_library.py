@@ -1,0 +1,87 @@
+"""Reports of one folder know of each other, and what is measured once is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analyses.reporting import library, stored
+from analyses.reporting.report import Report, Section, write
+from cadmus.runtime import artifacts
+
+
+def written(folder: Path, title: str) -> Path:
+    section = Section("one", "One", table=pd.DataFrame({"x": [1]}))
+    write(Report(title, (f"{title} finds <something>.",), (section,), {"command": "cadmus-probe report"}), folder)
+    return folder
+
+
+def test_reports_are_linked_to_one_another_and_to_an_index_of_them(tmp_path: Path) -> None:
+    first, second = written(tmp_path, "First: a page"), written(tmp_path / "second", "Second & last")
+    index = library.link(tmp_path)
+    text = index.read_text()
+    assert '<a href="index.html">First: a page</a>' in text
+    assert '<a href="second/index.html">Second &amp; last</a>' in text
+    assert "First: a page finds &lt;something&gt;." in text
+    assert (
+        '<a href="../index.html">First</a></li><li aria-current="page">Second &amp; last</li>'
+        in (second / "index.html").read_text()
+    )
+    assert (
+        '<a href="all-reports.html">All reports</a></li><li aria-current="page">First</li>'
+        in (first / "index.html").read_text()
+    )
+    for folder in (first, second):
+        artifacts.read_manifest(folder, "report")  # its checksums are those of the pages as they are now
+
+
+def test_linking_again_changes_nothing_and_a_new_report_is_added(tmp_path: Path) -> None:
+    written(tmp_path / "a", "A")
+    written(tmp_path / "b", "B")
+    library.refresh(tmp_path / "b")
+    assert not (tmp_path / library.INDEX).exists(), "nobody asked for an index"
+    library.link(tmp_path)
+    before = (tmp_path / "a" / "index.html").read_bytes()
+    library.link(tmp_path)
+    assert (tmp_path / "a" / "index.html").read_bytes() == before
+    library.refresh(written(tmp_path / "c", "C"))
+    assert '<a href="../c/index.html">C</a>' in (tmp_path / "a" / "index.html").read_text()
+
+
+def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(artifacts.ArtifactError, match="holds no report; make one: cadmus-probe report --out"):
+        library.link(tmp_path)
+    written(tmp_path / "a", "A")
+    (tmp_path / library.INDEX).write_text("mine")
+    with pytest.raises(artifacts.ArtifactError, match="is no index that cadmus-probe wrote; move it away"):
+        library.link(tmp_path)
+    assert (tmp_path / library.INDEX).read_text() == "mine"
+
+
+def test_a_measurement_is_made_once_and_again_where_it_is_damaged(tmp_path: Path) -> None:
+    calls = []
+
+    def measure() -> dict[str, pd.DataFrame]:
+        calls.append(1)
+        flags = pd.DataFrame({"flag": pd.Series([True, None, False], dtype=object), "neurons": [(1, 2), (), None]})
+        return {"scores": flags, "empty": pd.DataFrame()}
+
+    for _ in range(2):
+        tables = stored.tables(tmp_path, "state", "abc", measure)
+        assert [value if value is None else bool(value) for value in tables["scores"].flag] == [True, None, False]
+        assert list(tables["scores"].neurons[0]) == [1, 2]
+        assert tables["empty"].empty
+    assert len(calls) == 1
+    stored.tables(tmp_path, "state", "other", measure)
+    (tmp_path / "state-abc" / "scores.parquet").write_bytes(b"damaged")
+    stored.tables(tmp_path, "state", "abc", measure)
+    stored.tables(None, "state", "abc", measure)
+    assert len(calls) == 4
+    assert (tmp_path / ".gitignore").read_text() == "*\n"
+
+
+def test_the_code_of_a_measurement_is_that_of_its_study_without_its_pages() -> None:
+    assert len({stored.code_fingerprint(), stored.code_fingerprint("state"), stored.code_fingerprint("paper")}) == 3
+    assert stored.code_fingerprint("state") == stored.code_fingerprint("state")
