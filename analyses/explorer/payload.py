@@ -74,7 +74,8 @@ def probe_tensors(probes: Sequence[Reading]) -> Tensors:
     arrays = []
     for reading in probes:
         name = f"probe {reading.layer} {reading.place}"
-        arrays += [(f"{name} vectors", reading.directions.vectors), (f"{name} means", reading.directions.means)]
+        vectors = reading.directions.vectors / _scale(reading.directions)
+        arrays += [(f"{name} vectors", vectors), (f"{name} means", reading.directions.means)]
     return Tensors.of(arrays)
 
 
@@ -84,6 +85,7 @@ def _description(reading: Reading) -> dict[str, Any]:
         "place": reading.place,
         "layer": reading.layer,
         "values": reading.directions.values.tolist(),
+        "scale": _scale(reading.directions),
         "intercepts": on_page(reading.directions).intercepts.tolist(),
         "accuracy": round(reading.accuracy, 4),
         "from_token": round(reading.from_token, 4),
@@ -95,10 +97,15 @@ def on_page(directions: Directions) -> Directions:
 
     The intercepts are those after which activations at the mean of all classes read what they did.
     """
-    vectors = directions.vectors.astype(np.float16).astype(float)
+    vectors = (directions.vectors / _scale(directions)).astype(np.float16).astype(float) * _scale(directions)
     vectors -= vectors.mean(0)
     means = directions.means.astype(np.float16).astype(float)
     intercepts = directions.intercepts + (directions.vectors - vectors) @ directions.means.mean(0)
     intercepts = intercepts - intercepts.mean()
     parts = (directions.site, directions.variable, directions.kind)
     return Directions(*parts, vectors, intercepts, directions.values, means)
+
+
+def _scale(directions: Directions) -> float:
+    """What the vectors are divided by, so that the largest of their numbers is 1."""
+    return float(abs(directions.vectors).max()) or 1.0

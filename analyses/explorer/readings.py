@@ -18,13 +18,15 @@ from cadmus.programs.mixture import Mixture
 from cadmus.runtime.progress import Progress, no_progress
 from probes.data.activations import token_rows
 from probes.data.examples import Examples, draw
-from probes.interventions.directions import Directions, of_classes
+from probes.interventions.directions import Directions, class_means
+from probes.solvers.linear import discriminant
 from probes.solvers.moments import Moments
 
 PLACES = ("stack.0", "stack.1", "stack.2", *(f"reg.{name}" for name in vm.REGISTERS))
 NOTHING, A_NAN, A_SEQ, OTHER = 1000, 1001, 1002, 1003  # classes that are no numbers; OTHER: a rarer number
 EMPTY = (NOTHING, A_NAN)
 MAX_VALUE = 99  # numbers beyond are OTHER, as probes are about |v| <= 99 everywhere
+SHRINKAGES = (1e-3, 1e-2, 1e-1)  # less would make vectors that half precision does not hold well
 MIN_ROWS = 25  # training tokens that have a class, or it is not among the probe's
 
 
@@ -120,10 +122,18 @@ def _reading(
     known = np.isin(values, classes)
     moments = [_moments(x, values, classes, known & fold) for fold in (train, validation)]
     has_validation = (known & validation).sum() >= 2
-    directions = of_classes(site_of(layer), place, moments[0], classes, moments[1] if has_validation else None)
+    directions = _directions(layer, place, moments[0], classes, moments[1] if has_validation else None)
     test &= filled if (filled & test).any() else test
     accuracy = float((directions.predict(x[test]) == values[test]).mean())
     return Reading(place, layer, directions, accuracy, _from_token(values, tokens, train & filled, test))
+
+
+def _directions(layer: int, place: str, train: Moments, classes: np.ndarray, validation: Moments | None) -> Directions:
+    """The discriminant as read-outs, as `probes.interventions.directions.of_classes` gives them, shrunk enough."""
+    linear = discriminant(train, SHRINKAGES if validation is not None else SHRINKAGES[-1:], validation)
+    vectors = linear.coef.T - linear.coef.mean(1)  # a part that all classes share decides nothing
+    intercepts = linear.intercept - linear.intercept.mean()
+    return Directions(site_of(layer), place, "class", vectors, intercepts, classes, class_means(train))
 
 
 def _balanced(rows: np.ndarray, filled: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ export function drawNext(view, computed, session) {
       ...marks.map((item) => item && h("td", { class: "mark" }, item)).filter(Boolean),
     );
   });
-  const titles = ["", "model", edited && "with the changes", "true", sets.edited && "true after the edit"];
+  const titles = ["token", "model", edited && "with the changes", "true", sets.edited && "true after the edit"];
   const head = h(
     "tr",
     {},
@@ -189,14 +189,14 @@ export function drawHeads(view, computed, session, roles, act) {
         style: { "--share": mass.toFixed(2) },
         onclick: () => act.head(isHere ? null : [layer, head]),
       };
-      return h("td", {}, h("button", attributes, keys.length ? Math.round(100 * mass) : "·"));
+      return h("td", {}, h("button", attributes, keys.length ? percent(mass).replace(" %", "") : "·"));
     });
     return h("tr", {}, h("th", { scope: "row" }, layer), ...cells);
   });
   const head = h(
     "tr",
     {},
-    h("th", {}, ""),
+    h("th", { scope: "col" }, "layer"),
     ...Array.from({ length: n_heads }, (_, i) => h("th", { scope: "col" }, `.${i}`)),
   );
   const told = keys.length

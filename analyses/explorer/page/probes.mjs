@@ -69,7 +69,7 @@ export class Probes {
 /** A probe whose vectors have no part that all classes share. */
 function prepared(entry, tensors, width) {
   const name = `probe ${entry.layer} ${entry.place}`;
-  const vectors = Float64Array.from(tensors.get(`${name} vectors`));
+  const vectors = Float64Array.from(tensors.get(`${name} vectors`), (value) => value * entry.scale);
   const n = entry.values.length;
   for (let i = 0; i < width; i++) {
     let mean = 0;

@@ -121,11 +121,10 @@ function stateRows(view, computed, tokens, act) {
         class: "value",
         key: `value ${place} ${i}`,
         title: words,
-        "aria-label": `${words}; change it`,
         onclick: () => act.edit(i, place),
       };
       const parts = differs
-        ? [h("s", {}, now ? short(now) : "–"), h("b", {}, then ? short(then) : "–")]
+        ? [h("s", {}, now ? short(now) : "–"), h("i", {}, " → "), h("b", {}, then ? short(then) : "–")]
         : [now ? short(now) : "–"];
       return h("td", { class: `${column(view, i)}${differs ? " changed" : ""}` }, h("button", attributes, ...parts));
     });

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.explorer import build, payload, weights
+from analyses.explorer import build, payload, presets, weights
 from analyses.explorer.readings import Reading, site_of
 from cadmus.machine import oracle, tokens
 from cadmus.models.config import ModelConfig
@@ -268,3 +268,23 @@ def test_a_key_and_an_edit_take_no_longer_than_they_may(
     best = {name: min(values) for name, values in times.items()}
     print(best)
     assert all(best[name] <= limits[name] for name in best), best
+
+
+def test_presets_show_what_they_say(chromium: Any, shipped_model: Model, tmp_path: Path) -> None:
+    """Each view says of itself, in the page, what Python found of it."""
+    mixture = checkpoint.load("cadmus-mini").mixture
+    found_presets = presets.find(shipped_model, mixture)
+    assert len(found_presets) >= 3
+    sentences = {
+        "It answers by": "The model now answers as the machine does after the edit",
+        "Without these arcs": "The model answers something else",
+        "It completes": "The model's answer makes the program true",
+        "It gets one wrong": "The model's answer does not make the program true",
+    }
+    with browser.tab(chromium) as tab:
+        path = _page(shipped_model, tmp_path)
+        for preset in found_presets:
+            tab.open(path, preset["hash"].removeprefix("#"))
+            expected = [words for title, words in sentences.items() if preset["title"].startswith(title)]
+            assert all(words in tab.text(".finding") for words in expected), preset
+        tab.check()

@@ -73,7 +73,7 @@ def test_a_value_is_set_by_clicking_it(tab: Tab) -> None:
     tab.page.select_option('[data-key="how"]', "machine")
     tab.page.click('[data-key="set"]')
     assert "After the edit: 0 — false" in tab.text("#verdict")
-    assert _row(tab, "stack top")[3].split() == ["7", "8"]
+    assert _row(tab, "stack top")[3].split() == ["7", "→", "8"]
     assert tab.text(".acts").startswith("top of the stack at “+” (2): 7 → 8, machine only")
     tab.page.click('[data-key="remove 0"]')
     assert "After the edit" not in tab.text("#verdict")
