@@ -90,10 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         return _fail(_describe(error))
-    except MemoryError:
+    except (MemoryError, OverflowError) as error:
         if debug:
             raise
-        return _fail("out of memory; ask for fewer programs, or free some")
+        cause = "out of memory" if isinstance(error, MemoryError) else f"a number is too large ({error})"
+        return _fail(f"{cause}; ask for fewer programs, or free some memory")
     except Exception as error:
         if debug:
             raise

@@ -30,6 +30,7 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
 from cadmus.runtime.workers import UNGUARDED, WorkerPool, check_guard
 
+MAX_PROGRAMS = 10**12
 OUT_OF_DISTRIBUTION = 2000  # programs per out-of-distribution set
 DIVERGENCE_PROGRAMS = 20_000  # of a family, from which the divergence of such a set is measured, where it is
 _STAGE = "build the corpus"  # of the progress
@@ -72,6 +73,8 @@ def build(
     size = mixture.programs if size is None else size
     if size < 1:
         raise ValueError(f"a corpus of {size} programs is empty; ask for one or more")
+    if size > MAX_PROGRAMS:
+        raise ValueError(f"a corpus of {size} programs is more than any disk holds; ask for {MAX_PROGRAMS:,} at most")
     plan = sections(mixture, size)
     if folder is None:
         return _assemble(mixture, seed, list(_finish_shards(plan, seed, workers, size, _Memory(), progress)))

@@ -331,9 +331,9 @@ def _earlier_manifest(folder: Path) -> dict[str, Any]:
 def _listed_files(place: Path, folder: Path) -> set[str]:
     """The files inside the folder that the manifest at `place` lists."""
     files = _earlier_manifest(place).get("files")
-    inside = folder.resolve()
+    inside = os.path.realpath(folder)
     names = files if isinstance(files, dict) else {}
-    return {name for name in names if (folder / name).resolve().is_relative_to(inside)}
+    return {name for name in names if Path(os.path.realpath(folder / name)).is_relative_to(inside)}
 
 
 def describe_file(path: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def sole_writer(folder: Path | str) -> Iterator[None]:
     the folder that the operating system frees when its process ends, however it ends. Raises ArtifactError where
     another run holds the folder, OSError where nothing can be written there.
     """
-    place = Path(folder).resolve()
+    place = Path(os.path.realpath(folder))  # unlike resolve(), no RuntimeError of its own for a loop of links
     if place in _of_thread.folders:
         yield
         return

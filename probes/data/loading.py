@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -30,7 +31,7 @@ def load(source: str, option: str, example: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where a class of the file is looked for when it is copied
-    folder = str(Path(path).resolve().parent)
+    folder = str(Path(os.path.realpath(path)).parent)
     if folder not in sys.path:
         sys.path.append(folder)  # not in front, where it would shadow what is installed
     try:

@@ -103,6 +103,15 @@ def test_a_file_of_the_name_of_what_ships_is_meant_where_it_is_toml(capsys, monk
     assert "mixture 'own' has no family 'arith'" in capsys.readouterr().err
 
 
+def test_numbers_that_are_too_large_and_loops_of_links_are_no_bugs(errors, tmp_path):
+    line = errors("data", "build", "first", "--programs", "9" * 20, "--out", str(tmp_path / "out"))
+    assert "programs is more than any disk holds; ask for 1,000,000,000,000 at most" in line
+    (tmp_path / "loop").symlink_to("loop")
+    for arguments in (["paper"], ["data", "build", "first", "--programs", "9"], ["train", "--steps", "1"]):
+        assert "loop" in errors(*arguments, "--out", str(tmp_path / "loop"))
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
 def test_a_table_cannot_take_the_place_of_a_folder(errors, tmp_path):
     (tmp_path / "table.csv").mkdir()
     for arguments in (["eval", "--programs", "1"], ["data", "compare", "first", "paper"]):
