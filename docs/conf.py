@@ -19,6 +19,7 @@ version = release = cadmus.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "myst_nb", "project_pages"]
 root_doc = "home"
+smartquotes = False  # they would join the two hyphens of an option
 exclude_patterns = ["index.md", "_*"]  # index.md becomes the page generated/map
 
 myst_heading_anchors = 3

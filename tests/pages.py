@@ -41,7 +41,7 @@ def execute(block: str, names: dict) -> int:
 
 
 def commands(page: str) -> list[list[str]]:
-    """The lines of a page that call the command: shell words without its name and the comment. The number of a job,
-    $TASK, is 1."""
-    lines = re.findall(r"^(?:    )?cadmus-probe .*", page, re.MULTILINE)
+    """The lines of a page that call the command: shell words without its name and the comment. A line goes on behind a
+    backslash at its end. The number of a job, $TASK, is 1."""
+    lines = re.findall(r"^(?:    )?cadmus-probe .*", page.replace("\\\n", ""), re.MULTILINE)
     return [shlex.split(line.replace("$TASK", "1"), comments=True)[1:] for line in lines]

@@ -45,9 +45,10 @@ def test_every_command_is_on_its_page():
     for name in ("vm", "probe", "intervene", "data knobs"):
         assert f"\n## {name}\n" in text
     assert "| `--where` |" in text
+    assert "\n    cadmus-probe vm '[3A4Bab+7=.]'\n" in text
 
 
 def test_every_module_has_a_page():
     pages = project_pages._reference("cadmus")
     assert "api/cadmus.machine.vm.rst" in pages
-    assert "cadmus.machine.vm\n" in pages["api/cadmus.machine.rst"]
+    assert "   vm <cadmus.machine.vm>\n" in pages["api/cadmus.machine.rst"]

@@ -28,7 +28,7 @@ DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
 _SKLEARN = ", ".join(f"set_{method}_request" for method in ("fit", "partial_fit", "predict", "score", "transform"))
-_MEMBERS = f":members:\n   :show-inheritance:\n   :exclude-members: {_SKLEARN}"  # requests are no part of a probe
+_MEMBERS = f":members:\n   :exclude-members: {_SKLEARN}"  # requests are no part of a probe
 PACKAGES = ("cadmus", "probes", "analyses")
 COPIES = {"docs/index.md": "map", "CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog"}
 PAGES = {"README.md": "/home", "analyses/commands/__init__.py": "/generated/commands"}
@@ -116,7 +116,13 @@ def _parameter_row(parameter: Any) -> str:
 def _prose(text: str) -> str:
     """Help as Markdown: paragraphs on one line each, nothing in it read as markup."""
     paragraphs = (" ".join(paragraph.split()) for paragraph in text.replace("\b", "").split("\n\n"))
-    return "\n\n".join(re.sub(r"([*_|<>\[\]`])", r"\\\1", paragraph) for paragraph in paragraphs)
+    escaped = (re.sub(r"([*_|<>\[\]`])", r"\\\1", paragraph) for paragraph in paragraphs)
+    return "\n\n".join(re.sub(r"^Example: (cadmus-probe [^(,]*)$", _as_code, paragraph) for paragraph in escaped)
+
+
+def _as_code(match: re.Match[str]) -> str:
+    """An example of the help, which stands there as one line, as code."""
+    return "    " + re.sub(r"\\(.)", r"\1", match[1])
 
 
 def _reference(package: str) -> dict[str, str]:
@@ -133,7 +139,8 @@ def _reference(package: str) -> dict[str, str]:
         else:
             continue
         inside.append(_dotted(name))
-    contents = ".. toctree::\n   :maxdepth: 1\n\n" + "".join(f"   {name}\n" for name in inside)
+    entries = "".join(f"   {name.rpartition('.')[2]} <{name}>\n" for name in inside)
+    contents = f".. toctree::\n   :maxdepth: 1\n\n{entries}"
     pages[f"api/{_dotted(package)}.rst"] = _module_page(_dotted(package), "") + (f"\n{contents}" if inside else "")
     return pages
 
