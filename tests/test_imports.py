@@ -222,6 +222,8 @@ TORCH = {  # the rooms and modules that may load torch; nothing loads transforme
     "probes.interventions.paths",
     "probes.interventions.plain",
     "probes.interventions.attribution",
+    "probes.interventions.attribution_tables",
+    "probes.interventions.searches",
     "probes.interventions.circuits",
     "probes.interventions.continuations",
     "probes.interventions.contrasts",

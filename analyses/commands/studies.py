@@ -215,7 +215,7 @@ def probe(
     help=paragraphs(
         """
         What does a model use of the machine's state? Exchange values inside it and see whether it answers as the
-        machine does then (five minutes on two cores; --quick 45 seconds).
+        machine does then (five minutes on two cores; --quick one minute).
 
         Example: cadmus-probe intervene --out my-interventions, or of one variable: cadmus-probe intervene --variable
         compare.first --quick
@@ -247,14 +247,23 @@ def intervene(
             "sequence, argument; repeat for more. None: all that the model was trained on."
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Pairs of programs per variable.", min=20)] = 300,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs and cells, for a look: 45 seconds.")] = False,
+    pairs: Annotated[
+        int,
+        typer.Option(
+            help="Pairs of programs per variable; that a variable is not used can only be said of 200 that count, and "
+            "of computed and literal values each for themselves.",
+            min=20,
+        ),
+    ] = 300,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer pairs, cells and probes, for a look: one minute.")
+    ] = False,
     full: Annotated[
         bool,
         typer.Option(
             "--full",
-            help="All spans of roles, controls in every cell, all kinds of edges on all pairs, and paths between "
-            "heads: about six times as long.",
+            help="All spans of roles, controls in every cell, all kinds of edges on all pairs, paths between heads, "
+            "the subspace of each variable, and attribution beside patching: an hour or more.",
         ),
     ] = False,
     seed: Seed = 0,

@@ -9,6 +9,8 @@
         .dead         what patching a dead value does
         .heads, .edges, .mechanism    by which heads, along which edges of the data flow, tracked or looked up
         .attention, .knockouts, .paths    the tables beneath these, and paths between heads (`full`)
+        .subspaces    the variable's subspace in its best cell, beside its controls (`full`)
+        .attribution, .components    attribution of nodes and edges, held against patching them (`full`)
 
 The state is patched in the residual stream after each layer, at the tokens that the machine names.
 """
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cadmus.models import backends
@@ -29,7 +32,8 @@ from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress, no_progress
 from probes.controls.untrained import untrained_twin
 from probes.data.activation_cache import weights_digest
-from probes.interventions import counterfactuals, verdicts
+from probes.interventions import counterfactuals, searches, verdicts
+from probes.interventions.attribution_tables import attributions
 from probes.interventions.cells import INPUT_LAYER, Place, layers_of, spots_of
 from probes.interventions.conditions import Laboratory, profile_table
 from probes.interventions.experiment_tables import effects_of, outcomes_of, summary_of
@@ -41,7 +45,7 @@ from probes.interventions.routes import routes
 
 ARTIFACT = "experiment"
 _MINIMAL = 0.2  # minimal pairs for each discriminating one
-_PROBES = (3000, 2000), (600, 600)  # programs, and steps of the network, by default and where it is quick
+_PROBES = (3000, 2000), (1000, 600)  # programs, and steps of the network, by default and where it is quick
 _DEAD = 100, 40  # programs with dead values, the same
 _QUICK_PAIRS = 60
 _TABLES = (
@@ -58,6 +62,9 @@ _TABLES = (
     "attention",
     "knockouts",
     "paths",
+    "subspaces",
+    "attribution",
+    "components",
 )
 
 
@@ -108,6 +115,14 @@ class Experiment:
     """A row per kind of edges, layer and head, as `knockouts.knockouts`; -1 stands for all."""
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Paths between the heads that stand out, as `paths.path_grid`; empty unless `full`."""
+    subspaces: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per method: the subspace in the cell where the exchange does most, as `searches.subspaces`; empty unless
+    `full`."""
+    attribution: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per type of component: how near attribution comes to patching, as `attribution_tables.attributions`; empty
+    unless `full`."""
+    components: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per node and edge with what attribution says of it and what patching does; empty unless `full`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What it was made of: `model` (a digest of the weights), `architecture`, `mixture`, `machine`, `config`,
     `fingerprint`, `versions`."""
@@ -173,10 +188,10 @@ def test(
         untrained: the untrained twin; None: the model's architecture with weights drawn by `seed`.
         layers: after which the residual stream is patched (-1: before the first block); None: all.
         roles: of `cadmus.states.provenance.ROLES`; None: all that some pair has, and all of them together.
-        quick: at most 60 pairs and no minimal ones, every second layer, a fifth of the programs for probes, and of the
+        quick: at most 60 pairs and no minimal ones, every second layer, a third of the programs for probes, and of the
             edges each kind as a whole alone.
-        full: every span of roles, controls in every cell, all kinds of edges on all pairs, and paths between heads;
-            about six times the work.
+        full: every span of roles, controls in every cell, all kinds of edges on all pairs, paths between heads, a
+            search for the variable's subspace on new pairs, and attribution; ten times the work and more.
         progress: follows the stages.
 
     Raises:
@@ -216,6 +231,7 @@ def test(
         model, row, mixture, [layer for layer in chosen_layers if layer != INPUT_LAYER], pairs=_DEAD[quick], seed=seed,
         progress=progress,
     )  # fmt: skip
+    more = _full_tables(model, twin, row, mixture, drawn, words, lab, seed, progress) if full else {}
     return Experiment(
         variable=row.name,
         pairs=drawn,
@@ -232,8 +248,27 @@ def test(
         attention=found_routes.attention,
         knockouts=found_routes.knockouts,
         paths=found_routes.paths,
+        **more,
         about=about(model, mixture, config),
     )
+
+
+def _full_tables(
+    model: Any,
+    twin: Any,
+    variable: PairVariable,
+    mixture: Mixture,
+    pairs: Pairs,
+    words: pd.DataFrame,
+    lab: Laboratory,
+    seed: int,
+    progress: Progress,
+) -> dict[str, pd.DataFrame]:
+    """The tables that only `full` has."""
+    cell = searches.best_cell(words)
+    found_subspaces = searches.subspaces(model, twin, variable, mixture, cell, pairs, seed=seed, progress=progress)
+    relevance, components = attributions(model, pairs, np.asarray(lab.counts.any(0)), seed=seed, progress=progress)
+    return {"subspaces": found_subspaces, "attribution": relevance, "components": components}
 
 
 def about(model: Any, mixture: Mixture, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.studies.interventions import figures, route_sections, study, words
+from analyses.studies.interventions import figures, full_sections, route_sections, study, words
 from analyses.studies.interventions.study import InterventionsConfig, InterventionsResults, ModelResults
 from analyses.studies.interventions.summary import notes, other_stratum, reading, sentence, summary
 from analyses.studies.interventions.tables import in_models, of_stratum, untested_rows, verdict_table, with_untested
@@ -79,6 +79,7 @@ def sections(results: InterventionsResults) -> tuple[report.Section, ...]:
         *_models(results),
         *(_variable(model, row) for row in model.headlines.to_dict("records")),
         *route_sections.sections(model.tables),
+        *full_sections.sections(model.tables),
         *_whole_tables(model),
     )
 

@@ -33,7 +33,18 @@ from probes.interventions.experiment import Experiment, TooFewPairs
 from probes.interventions.pair_variables import named
 
 VARIABLES = ("reg", "stack.0", "stack.1", "compare.first", "compare.second", "sequence", "argument")
-STAGES = ("pairs", "interchange", "controls", "readability", "dead values", "attention", "knock-outs", "edits")
+STAGES = (
+    "pairs",
+    "interchange",
+    "controls",
+    "readability",
+    "attention",
+    "knock-outs",
+    "edits",
+    "dead values",
+    "subspaces",  # with `full`
+    "attribution",
+)
 DONE = "done"  # the stage of an experiment that is finished
 NOT_TRAINED = "the model was trained on no programs that have it"
 MIN_PAIRS = 20
@@ -56,7 +67,8 @@ class InterventionsConfig:
     quick: bool = False
     """Fewer pairs and cells, for a look."""
     full: bool = False
-    """All spans of roles, controls in every cell, all kinds of edges on all pairs, and paths between heads."""
+    """All spans of roles, controls in every cell, all kinds of edges on all pairs, paths between heads, subspaces and
+    attribution."""
     device: str = "auto"
     """`cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one."""
 

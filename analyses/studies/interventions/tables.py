@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,12 @@ class Tables:
     """A row per variable, layer and role: what an exchange of a dead value moves."""
     summary: pd.DataFrame
     """A row per variable and stratum: `Experiment.summary`, of the verdicts above."""
+    subspaces: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per variable and method: the subspace in its best cell, and what it stands beside; empty unless asked."""
+    attribution: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per variable, kind and type of component: attribution against patching; empty unless asked."""
+    components: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per variable and node or edge: what attribution says of it, and what patching does; empty unless asked."""
 
     @classmethod
     def of(cls, experiments: Mapping[str, Any]) -> Tables:
@@ -89,7 +95,7 @@ def _joined(name: str, experiments: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _of(table: pd.DataFrame, variable: str) -> pd.DataFrame:
-    return table[table["variable"] == variable].reset_index(drop=True)
+    return table[table["variable"] == variable].reset_index(drop=True) if "variable" in table else table
 
 
 # --- one row a variable ----------------------------------------------------------------------------------------------

@@ -289,7 +289,17 @@ def test_a_model_that_completes_nothing_has_marked_rows() -> None:
 def test_experiments_are_saved_and_loaded(tmp_path: Path) -> None:
     tables = {
         name: pd.DataFrame({"layer": [0, 1], "role": ["arose", "stored"], name: [0.5, np.nan]})
-        for name in ("persistence", "dead", "heads", "edges", "mechanism", "knockouts", "paths")
+        for name in (
+            "persistence",
+            "dead",
+            "heads",
+            "edges",
+            "mechanism",
+            "knockouts",
+            "paths",
+            "subspaces",
+            "components",
+        )
     }
     readable = pd.concat([of_nothing().readable] * 2, ignore_index=True)
     flags = readable.assign(read=[None, True, False, *readable["read"].iloc[3:]])
@@ -316,6 +326,18 @@ def test_experiments_are_saved_and_loaded(tmp_path: Path) -> None:
         Experiment.load(folder, "0" * 16)
     with pytest.raises(ArtifactError):
         Experiment.load(tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_a_full_experiment_has_its_tables_or_says_why_not() -> None:
+    result = experiment.test(untrained(), "compare.first", pairs=12, full=True, seed=1)
+    (row,) = result.subspaces.to_dict("records")
+    assert row["note"] == "no exchange at a single role moves answers beyond its controls"
+    (row,) = result.attribution.to_dict("records")
+    assert row["note"].startswith("0 pairs count and have answers that differ in a token")
+    assert result.components.empty
+    assert set(result.effects["span"]) == {"single", "from", "up_to"}
+    assert of_nothing().subspaces.empty
 
 
 def test_fingerprints_say_what_was_made_of_what() -> None:

@@ -97,10 +97,9 @@ def test_the_key_covers_what_an_experiment_computes_by() -> None:
 def test_the_help_of_full_says_what_it_does(capsys) -> None:
     assert main(["intervene", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert (
-        "All spans of roles, controls in every cell, all kinds of edges on all pairs, and paths between heads" in text
-    )
-    assert "ubspace" not in text
+    assert "All spans of roles, controls in every cell, all kinds of edges on all pairs, paths between heads" in text
+    assert "subspace" in text
+    assert "attribution" in text
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

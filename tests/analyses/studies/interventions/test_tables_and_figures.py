@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from analyses.reporting.report import with_interval
-from analyses.studies.interventions import figures, route_figures, route_sections, study, summary, tables, words
+from analyses.studies.interventions import (
+    figures,
+    full_sections,
+    route_figures,
+    route_sections,
+    study,
+    summary,
+    tables,
+    words,
+)
 from tests.analyses.studies.interventions.planted_tables import MOVES
 from tests.analyses.studies.interventions.planted_tables import tables as planted
 
@@ -311,3 +320,62 @@ def test_notes_name_the_spent_cells_of_the_map() -> None:
     for role in spent.role.unique():
         assert words.ROLES[role] in text
     assert "Only 30 of 300 pairs count" in summary.notes({**row_of("reg"), "pairs": 30}, cells)
+
+
+# --- what only a full run has ----------------------------------------------------------------------------------------
+
+
+def searched(illusion: bool = False) -> pd.DataFrame:
+    """A search that finds all in two directions, and controls that find nothing."""
+    rows = [
+        {"method": method, "rank": rank, "accuracy": accuracy, "isolation": 1.0, "beyond_whole": np.nan}
+        for method, rank, accuracy in (("search", 2, 0.9), ("whole component", 160, 0.8), ("arbitrary labels", 2, 0.1))
+    ]
+    rows[0]["beyond_whole"] = 0.1
+    table = pd.DataFrame(rows).assign(variable="reg", layer=3, role="loaded", pairs=70, illusion=False, note="")
+    for name in ("accuracy", "isolation", "beyond_whole"):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.05, table[name] + 0.05
+    table.loc[0, "illusion"] = illusion
+    return table
+
+
+def test_what_a_search_found_stands_beside_its_controls() -> None:
+    sentence = full_sections.subspace_sentence(searched())
+    assert sentence.startswith("The value of a register, after block 3, where it is loaded: exchanging two directions")
+    for share in ("0.90 [0.85, 0.95] of 70 new pairs", "0.80 [0.75, 0.85]", "0.10 [0.05, 0.15]"):
+        assert share in sentence
+    assert "illusion" not in sentence
+    assert "illusion" in full_sections.subspace_sentence(searched(illusion=True))
+    silent = pd.DataFrame([{"variable": "reg", "method": "search", "note": "3 new pairs count"}])
+    assert (
+        full_sections.subspace_sentence(silent)
+        == "Nothing was searched for of the value of a register: 3 new pairs count."
+    )
+    both = pd.concat([searched(), silent.assign(variable="sequence")], ignore_index=True)
+    (section,) = full_sections.sections(tables.replace(made(), subspaces=both))
+    assert section.display_table["what is exchanged"].tolist() == [
+        full_sections.METHODS[method] for method in searched()["method"]
+    ]
+    assert section.display_table["beyond the whole"].tolist() == ["0.10 [0.05, 0.15]", "", ""]
+    assert len(section.paragraphs) == 3
+
+
+def test_attribution_is_shown_with_its_correlations() -> None:
+    row = {
+        "variable": "reg",
+        "kind": "nodes",
+        "component": "z",
+        "pearson": 0.98,
+        "spearman": 0.9,
+        "cells": 40,
+        "rows": 64,
+    }
+    table = pd.DataFrame([row]).assign(note="")
+    for name in ("pearson", "spearman"):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.05, table[name] + 0.01
+    few = {"variable": "sequence", "kind": "nodes", "component": "all", "rows": 3, "note": "3 pairs count"}
+    both = pd.concat([table, pd.DataFrame([few])], ignore_index=True)
+    (section,) = full_sections.sections(tables.replace(made(), attribution=both))
+    assert section.display_table["Pearson"].tolist() == ["0.98 [0.93, 0.99]"]
+    assert "an element of a sequence (3 pairs count)" in section.paragraphs[1]
+    assert full_sections.sections(made()) == ()
