@@ -27,7 +27,8 @@ studies = typer.Typer()
         The page opens with one sentence, one picture and four numbers; it appears as soon as anything is measured and
         grows with every part. Beside index.html lie report.md, figures/ (SVG, PNG), tables/ (CSV, Parquet), and parts/,
         from which finished parts are read when the report is made again. The parts alone are made by cadmus-probe
-        eval, probe, intervene and paper.
+        eval, probe, intervene and paper. Several runs, or folders of reports, are set side by side on one page, and
+        reports that are missing are made beneath it: cadmus-probe report report-a runs/b.
         """
     )
 )
@@ -36,12 +37,13 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="A folder that cadmus-probe train wrote, or a model that ships with the package. None: "
-            f"{DEFAULT_MODEL}.",
+            help="A folder that cadmus-probe train wrote, or a model that ships with the package; several, or folders "
+            f"of their reports, to compare them. None: {DEFAULT_MODEL}.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder for the page, its figures and tables. None: report-RUN.")
+        Path | None,
+        typer.Option(help="The folder for the page, its figures and tables. None: report-RUN, comparison-RUN-RUN."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small samples and few cells, for a first look.")] = False,
     programs: Annotated[
@@ -64,7 +66,7 @@ def report(
     device: Device = "auto",
 ) -> None:
     from analyses.reporting import library
-    from analyses.studies.model_report.page import make
+    from analyses.studies.model_report import comparison, page
     from analyses.studies.model_report.study import PARTS, QUICK, ModelReportConfig
 
     sizes = {
@@ -77,12 +79,13 @@ def report(
     }
     given = {name: size for name, size in sizes.items() if size is not None}
     fields = {**(QUICK if quick else {}), **given, "parts": tuple(part or PARTS), "seed": seed, "device": device}
-    names = runs or [DEFAULT_MODEL]
-    if len(names) > 1:
-        raise ValueError(f"{len(names)} runs are named; name one")
-    config = ModelReportConfig(names[0], **fields)
-    folder = out or Path(f"report-{config.name}")
-    write_page(make, config, folder)
+    configs = [ModelReportConfig(run, **fields) for run in runs or [DEFAULT_MODEL]]
+    if len(configs) == 1:
+        folder = out or Path(f"report-{configs[0].name}")
+        write_page(page.make, configs[0], folder)
+    else:
+        folder = out or Path(f"comparison-{'-'.join(config.name for config in configs)}")
+        write_page(comparison.make, configs, folder)
     library.refresh(folder)
 
 

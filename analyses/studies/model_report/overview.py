@@ -23,6 +23,7 @@ from analyses.studies.state import tables as state_tables
 from probes.measurement.scores import MARGIN
 
 HIGH = 0.9  # a family's accuracy from which on the opening sentence counts it
+_HIGH_TEXT = f"{HIGH:.0%}".replace("%", " %")
 _SEEN, _UNSEEN = "test", "test_skeleton"  # splits: new programs of skeletons that training saw, and never saw
 _STATE_WORDS = (  # patterns of variables' names and what the picture calls them
     (r"stack\.0\.value", "top of the stack"),
@@ -43,18 +44,23 @@ _AT = {"arose": "where it arises", "loaded": "at its load", "consumed": "where i
 
 
 def completed(results: ModelReportResults) -> pd.DataFrame:
-    """The rows of new programs whose skeletons training saw, a family each, the best first; empty while unknown."""
-    table = results.accuracies
-    if table is None:
-        return pd.DataFrame()
+    """What is completed (`completed_rows`); empty while unknown."""
+    return pd.DataFrame() if results.accuracies is None else completed_rows(results.accuracies)
+
+
+def completed_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of new programs whose skeletons training saw, a family each, the best first; table: rows of
+    `cadmus.training.completion`."""
     return table[table.split == _SEEN].sort_values("accuracy", ascending=False, kind="stable")
 
 
 def read(results: ModelReportResults) -> pd.DataFrame:
+    """What is read (`read_rows`); empty while unknown."""
+    return pd.DataFrame() if results.state is None else read_rows(results.state.scores)
+
+
+def read_rows(scores: pd.DataFrame) -> pd.DataFrame:
     """A row per variable: where most is claimed of it, or else where the score lies farthest beyond its controls."""
-    if results.state is None:
-        return pd.DataFrame()
-    scores = results.state.scores
     everywhere = state_tables.headline(scores)
     everywhere = state_tables.at_best_sites(everywhere[everywhere.score.notna()], scores)
     parts = [part for part in (everywhere, state_tables.best_of_roles(scores)) if len(part)]
@@ -68,10 +74,13 @@ def read(results: ModelReportResults) -> pd.DataFrame:
 
 
 def used(results: ModelReportResults) -> pd.DataFrame:
+    """What is used (`used_rows`); empty while unknown."""
+    return pd.DataFrame() if results.interventions is None else used_rows(results.interventions.models[0].headlines)
+
+
+def used_rows(headlines: pd.DataFrame) -> pd.DataFrame:
     """A row per variable that was exchanged, as the study of interventions has them, the greatest effect first."""
-    if results.interventions is None:
-        return pd.DataFrame()
-    rows = results.interventions.models[0].headlines
+    rows = headlines[headlines.use != "untested"]
     return rows.sort_values("d", ascending=False, kind="stable") if "d" in rows else rows
 
 
@@ -101,10 +110,10 @@ def _completes(results: ModelReportResults) -> str:
     if rows.empty:
         return ""
     count = int((rows.accuracy >= HIGH).sum())
-    most = f"at least {HIGH:.0%} of held-out programs in {count} of {len(rows)} families"
+    most = f"at least {_HIGH_TEXT} of held-out programs in {count} of {len(rows)} families"
     worst = rows.iloc[-1]
     if count == len(rows):
-        return f"completes at least {HIGH:.0%} of held-out programs in every one of {len(rows)} families"
+        return f"completes at least {_HIGH_TEXT} of held-out programs in every one of {len(rows)} families"
     return f"completes {most} (least: {worst.family}, {_interval(worst, 'accuracy')})"
 
 
@@ -168,7 +177,7 @@ def _completes_card(results: ModelReportResults) -> report.Card:
     count = int((rows.accuracy >= HIGH).sum())
     best, worst = rows.iloc[0], rows.iloc[-1]
     text = (
-        f"families of held-out programs completed at {HIGH:.0%} or better; best {best.family}, "
+        f"families of held-out programs completed at {_HIGH_TEXT} or better; best {best.family}, "
         f"{_interval(best, 'accuracy')}, least {worst.family}, {_interval(worst, 'accuracy')}."
     )
     return report.Card("Completes", f"{count} of {len(rows)}", text, "completion")

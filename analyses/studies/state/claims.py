@@ -18,12 +18,31 @@ from probes.measurement.plan import EMBEDDING
 from probes.measurement.scores import MARGIN
 
 WORDS = {"read": "read (beyond every control)", "readable": "readable (beyond the controls of the probe's own class)"}
-LEGEND = f"a disk: claimed as read, a ring: as readable, surely by more than {MARGIN}"
+_MARKS = {"read": "a disk marks a cell that is claimed as read", "readable": "a ring one that is claimed as readable"}
 
 
 def with_claims(rows: pd.DataFrame, word: str = "") -> pd.DataFrame:
     """The rows that claim something, or one word of `WORDS`."""
     return rows[rows.claimed == word] if word else rows[rows.claimed != ""]
+
+
+def legend(rows: pd.DataFrame) -> str:
+    """What the marks in a figure of these rows mean, as the end of a sentence: of those that it has; empty for none."""
+    marks = [text for word, text in _MARKS.items() if len(with_claims(rows, word))]
+    return f"; {' and '.join(marks)}, surely by more than {MARGIN}" if marks else ""
+
+
+def described(rows: pd.DataFrame, what: str, along: str) -> str:
+    """What is seen in a map of scores beyond their controls: how many cells, the greatest, and how many are claimed."""
+    beyond = rows[rows.beyond.notna()]
+    if beyond.empty:
+        return f"A map of {what} by {along}, without a score."
+    best = beyond.loc[beyond.beyond.idxmax()]
+    return (
+        f"A map of {len(rows):,} cells, {what} by {along}: scores minus their best controls lie between "
+        f"{beyond.beyond.min():.2f} and {best.beyond:.2f}, the greatest of {best.variable}"
+        f"{of_group(best.by, best.group).rstrip(',')}; {len(with_claims(rows)):,} cells are claimed."
+    )
 
 
 def sentence(rows: pd.DataFrame) -> str:
@@ -33,7 +52,7 @@ def sentence(rows: pd.DataFrame) -> str:
     if not parts:
         return f"Nothing is claimed of these {len(rows):,} cells."
     count = len(with_claims(rows))
-    return f"Claimed of {count:,} of these {len(rows):,} cells is what follows. {'. '.join(map(_capital, parts))}."
+    return f"Something is claimed of {count:,} of these {len(rows):,} cells. {'. '.join(map(_capital, parts))}."
 
 
 def places(sites: Sequence[str]) -> str:

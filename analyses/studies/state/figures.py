@@ -44,6 +44,9 @@ def maps(scores: pd.DataFrame) -> Figure:
             ax.set_title(title, fontsize=8)
             ax.set(xlabel=sites.name, ylabel="")
         _mark_map(axes[1], rows, sites.sites, variables, ("site", "variable"))
+        if len(sites.sites) <= MAX_NAMED:  # wider maps have bars of their own
+            _bar(figure, axes[0], "share")
+            _bar(figure, axes[1:], "difference")
     return figure
 
 
@@ -72,7 +75,19 @@ def _by_group(rows: pd.DataFrame) -> Figure:
             _mark_map(ax, part, sites.sites, groups, ("site", "group"))
             ax.tick_params(labelsize=6)
             ax.xaxis.label.set_fontsize(7)
+        if len(sites.sites) <= MAX_NAMED:
+            _bar(figure, list(axes.values()), "score minus best control", aspect=40)
     return figure
+
+
+def _bar(figure: Figure, axes: Axes | Sequence[Axes], label: str, aspect: float = 24) -> None:
+    """Draw a colour bar above some maps of the same colours."""
+    first = axes if isinstance(axes, Axes) else axes[0]
+    bar = figure.colorbar(
+        first.collections[0], ax=axes, location="top", orientation="horizontal", shrink=0.6, aspect=aspect, pad=0.02
+    )
+    bar.set_label(label, fontsize=7)
+    bar.ax.tick_params(labelsize=6.5, length=2)
 
 
 def _mark(ax: Axes, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
@@ -199,6 +214,7 @@ def by_family(scores: pd.DataFrame, families: Sequence[str]) -> Figure:
         drawn = rows[rows.group.isin(families)]
         _mark_map(ax, drawn, list(families), list(table.index), ("group", "variable"))
         ax.set_xticks(ax.get_xticks(), families, rotation=30, ha="right")
+        _bar(figure, ax, "score minus best control", aspect=40)
     return figure
 
 

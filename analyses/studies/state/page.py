@@ -96,43 +96,20 @@ def _roles(results: StateResults) -> report.Section | None:
         "roles",
         "Where the machine writes, loads and uses it",
         (
-            "A register matters where it is stored, held, loaded and used, a stack entry where it arose, was loaded "
-            "and is taken. Here probes are fitted and judged at the tokens of one such role alone; at a load the "
-            "variable of a register is the value that is loaded. Each cell is the score beyond the best control of the "
-            "probe's own class at the same tokens.",
+            "A register matters where the machine stores, holds, loads and uses it, a stack entry where it arises, is "
+            "loaded and is taken. These probes are fitted and judged at the tokens of one such role alone; at a load "
+            "the variable of a register is the value that is loaded. Each cell shows the score minus that of the best "
+            "control of the probe's own class at the same tokens.",
             claims.sentence(rows),
         ),
         figure=figures.by_role(results.scores),
-        caption=f"Score minus best control of the probe's class; {claims.LEGEND}. The table has each variable and role "
-        "at the site that reads most on validation programs; what is consumed is the operand before the instruction."
-        + omitted_note(rows),
-        display_table=_role_table(results.scores),
+        caption=f"Score minus best control of the probe's class{claims.legend(rows)}. The table shows each variable "
+        "and role at the site that reads most on validation programs; what is consumed is the operand before the "
+        "instruction." + omitted_note(rows),
+        alt=claims.described(rows, "roles of each variable", "layer"),
+        display_table=tables.role_table(results.scores),
+        columns=("variable", "role", *location_column(rows), "score", "best of all controls", "beyond all", "claimed"),
     )
-
-
-def _role_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Lay out each variable and role at its site, beside the best control of its class and of all."""
-    rows = tables.best_of_roles(scores)
-    return pd.DataFrame(
-        {
-            "variable": rows.variable,
-            "role": rows.group,
-            **location_column(rows),
-            "test tokens": rows.tokens,
-            "score": [report.with_interval(row.score, row.low, row.high) for row in rows.itertuples()],
-            "best of its class": _best(rows, "best_control", "beyond"),
-            "beyond it": report.intervals(rows, "beyond"),
-            "best of all controls": _best(rows, "best_of_all", "beyond_all"),
-            "beyond all": report.intervals(rows, "beyond_all"),
-            "network (beyond networks)": tables.networks(scores, rows),
-            "claimed": rows.claimed,
-        }
-    )
-
-
-def _best(rows: pd.DataFrame, control: str, beyond: str) -> list[str]:
-    """The best control by name with its score."""
-    return [f"{name} {score:.2f}" for name, score in zip(rows[control], rows.score - rows[beyond], strict=True)]
 
 
 def _map(results: StateResults) -> report.Section:
@@ -150,50 +127,31 @@ def _map(results: StateResults) -> report.Section:
         title,
         (
             f"{probe}, reads the machine's state after the current token, at every token of programs whose skeletons "
-            "neither the model nor the probe was trained on. What is drawn is the share read exactly.",
-            "The other maps are the score minus the best of the controls on the same tokens: "
+            "neither the model nor the probe was trained on. The left map shows the share that is read exactly.",
+            "The other two maps show the score minus that of the best control on the same tokens. The controls are "
             f"{'; '.join(_CONTROLS[name] for name in names)}. "
             + (
                 _CONTROLS_OF_CUSTOM_PROBE
                 if custom
-                else "The first of them leaves out the network, which computes what no linear probe can. "
+                else "The middle map leaves out the network, which computes what no linear probe can. "
             )
-            + "Where it is not above 0 the probe reads what the input gives away, or what any random network computes.",
+            + "Where a difference is not above 0, the probe reads what the input gives away, or what any random "
+            "network computes.",
             claims.sentence(everywhere),
         ),
         figure=figures.maps(results.scores),
-        caption=f"All tokens are pooled: digits print the top of the stack, so that the other maps ask more than the "
-        f"left; {claims.LEGEND}. The table has each variable at the site that reads most on validation programs. rise: "
-        "what the best control of the probe's class would gain, had each gained as much again as the second half of "
-        "the programs brought; q: Benjamini-Hochberg over the map; selectivity: score minus that on labels permuted "
-        "within (token, previous token); bits saved: online code length per label without activations minus that with "
-        "them, and the same of the permuted labels.",
+        caption="All tokens are pooled; since digits print the top of the stack, the other maps ask more than the left"
+        f"{claims.legend(everywhere)}. The table shows each variable at the site that reads most on validation "
+        "programs. rise: what the best control of the probe's class would gain if it gained as much again as the "
+        "second half of the programs brought; q: Benjamini-Hochberg over the map; selectivity: the score minus that on "
+        "labels permuted within (token, previous token); bits saved: the online code length per label without "
+        "activations minus that with them, and the same for permuted labels.",
+        alt=claims.described(everywhere, "variables", "layer"),
         table=results.scores,
-        display_table=_scores(results.scores, rows, names),
-    )
-
-
-def _scores(scores: pd.DataFrame, rows: pd.DataFrame, controls: list[str]) -> pd.DataFrame:
-    """Lay out each variable's score at its site beside the controls."""
-    return pd.DataFrame(
-        {
-            "variable": rows.variable,
-            **location_column(rows),
-            "score": [report.with_interval(row.score, row.low, row.high) for row in rows.itertuples()],
-            **{name: rows[name].map(report.number) for name in controls},
-            "beyond the best of its class": report.intervals(rows, "beyond"),
-            "rise": rows.rise.map(report.number),
-            "beyond all": report.intervals(rows, "beyond_all"),
-            "network (beyond networks)": tables.networks(scores, rows),
-            "q": rows.q.map("{:.3f}".format),
-            "selectivity": rows.selectivity.map(report.number),
-            "bits saved (permuted)": [
-                f"{row.frequency_bits - row.bits:.2f} ({row.control_frequency_bits - row.control_bits:.2f})"
-                for row in rows.itertuples()
-            ],
-            "given away": rows.screen,
-            "claimed": rows.claimed,
-        }
+        display_table=tables.score_table(results.scores, rows, names),
+        columns=("variable", *location_column(rows), "score", "untrained", "beyond all", "claimed")
+        if "untrained" in names
+        else ("variable", *location_column(rows), "score", "beyond all", "claimed"),
     )
 
 
@@ -206,14 +164,15 @@ def _token_classes(scores: pd.DataFrame) -> report.Section | None:
         "token-classes",
         "After which tokens",
         (
-            "The same probes are judged by the class of the current token. Each cell is the score beyond the best "
-            "control of the probe's class, which is chosen for each. After an operator the top of the stack is no "
-            "token of the input: it was computed.",
+            "The same probes are judged by the class of the current token. Each cell shows the score minus that of the "
+            "best control of the probe's class, which is chosen for each cell. After an operator the top of the stack "
+            "is no token of the input: it was computed.",
             claims.sentence(rows),
         ),
         figure=figures.by_token_class(scores),
-        caption="Score minus best control of the probe's class; classes with fewer than 20 test tokens are left out; "
-        f"{claims.LEGEND}." + omitted_note(scores),
+        caption="Score minus best control of the probe's class. Classes with fewer than 20 test tokens are left out"
+        f"{claims.legend(rows)}." + omitted_note(scores),
+        alt=claims.described(rows, "classes of tokens of each variable", "layer"),
     )
 
 
@@ -221,34 +180,45 @@ def _breakdowns(scores: pd.DataFrame) -> report.Section | None:
     figure = figures.by_depth_and_distance(scores)
     if figure is None:
         return None
+    rows = figures.drawn_by_depth_and_distance(scores)
     return report.Section(
         "depth",
         "How deep, and how long ago",
         (
-            "The share read at each variable's site is drawn by stack depth, and that of registers by how soon they "
-            "are read again.",
-            claims.sentence(figures.drawn_by_depth_and_distance(scores)),
+            "How much is read at each variable's site depends on how deep the stack is and, for registers, on how soon "
+            "they are read again.",
+            claims.sentence(rows),
         ),
         figure=figure,
-        caption="Filled: the probe, with its 95 % interval; hollow: the best control of its class there; a dark point "
-        "within: claimed as read, a white one: as readable. dead: overwritten before it is read, or never read.",
+        caption="Filled: the probe, with its 95 % interval; hollow: the best control of its class"
+        f"{_point_legend(rows)}. dead: overwritten before it is read, or never read.",
+        alt=f"Points with intervals for {rows.variable.nunique()} variables by stack depth, by tokens to the next read "
+        f"and by liveness, from {rows.score.min():.2f} to {rows.score.max():.2f}, beside their best controls.",
     )
+
+
+def _point_legend(rows: pd.DataFrame) -> str:
+    """What the marks within points mean, of those that a figure of these rows has."""
+    marks = {"read": "a black centre: claimed as read", "readable": "a white centre: claimed as readable"}
+    return "".join(f"; {text}" for word, text in marks.items() if len(claims.with_claims(rows, word)))
 
 
 def _offsets(scores: pd.DataFrame) -> report.Section | None:
     if scores[scores.score.notna()].offset.nunique() < 2:
         return None
+    rows = tables.by_offset(scores)
     return report.Section(
         "offsets",
         "Past, present and future",
         (
-            "The probe reads the state some tokens back or ahead. A state ahead is not determined by the prefix; there "
+            "These probes read the state some tokens back or ahead. The prefix does not determine a state ahead; there "
             "the best control (often the trigram) is a lower estimate of what can be known.",
-            claims.sentence(tables.by_offset(scores)),
+            claims.sentence(rows),
         ),
         figure=figures.by_offset(scores),
-        caption="The site of each variable is that of its present state. A dark point within: claimed as read, a white "
-        "one: as readable.",
+        caption=f"The site of each variable is that of its present state{_point_legend(rows)}.",
+        alt=f"A panel for each of {rows.variable.nunique()} variables: the probe's score and its best control, from "
+        f"{rows.offset.min()} tokens back to {rows.offset.max()} ahead.",
     )
 
 
@@ -256,16 +226,18 @@ def _families(results: StateResults) -> report.Section | None:
     if tables.breakdown(results.scores, "family").empty:
         return None
     families = results.config.families or [family.name for family in results.trained.mixture.families]
+    rows = tables.breakdown(results.scores, "family")
     return report.Section(
         "families",
         "By family of programs",
         (
-            "Each cell is the score beyond the best control of the probe's class at the variable's site, judged on the "
-            "programs of one family.",
-            claims.sentence(tables.breakdown(results.scores, "family")),
+            "Each cell shows the score minus that of the best control of the probe's class at the variable's site, "
+            "judged on the programs of one family.",
+            claims.sentence(rows),
         ),
         figure=figures.by_family(results.scores, families),
-        caption=f"Empty: the family has fewer than 20 such test tokens; {claims.LEGEND}.",
+        caption=f"A cell is empty where the family has fewer than 20 such test tokens{claims.legend(rows)}.",
+        alt=claims.described(rows, "variables", "family of programs"),
     )
 
 
@@ -280,13 +252,15 @@ def _gaps(results: StateResults) -> report.Section | None:
         "Represented, or computed by the probe?",
         (
             "The same probe is retrained on the states that other machines have on the same programs (Jin & Rinard, "
-            "arXiv 2305.11169). They give instructions the meanings of others of their type, and their labels are "
-            "about as uncertain. A probe that computes the state itself would read theirs as well. What they "
-            f"exchange: {machines}.",
+            "arXiv 2305.11169). These machines give instructions the meanings of others of their type, and their "
+            "labels are about as uncertain. A probe that computed the state itself would read theirs equally well. "
+            f"They exchange: {machines}.",
         ),
         figure=gaps.by_layer(results.gaps),
-        caption="Selectivity: score minus that on permuted labels. Variables whose states no machine changes are left "
-        "out. Bands, or bars: 95 %." + omitted_note(results.gaps),
+        caption="Selectivity is the score minus that on permuted labels. Variables whose states no machine changes are "
+        "left out. Bands, or bars: 95 % intervals." + omitted_note(results.gaps),
+        alt=f"A panel for each of {results.gaps.variable.nunique()} variables: selectivity by layer for the machine's "
+        f"states and for those of {results.gaps.machine.nunique()} other machines.",
         table=results.gaps,
         display_table=gaps.display_table(gaps.by_distance(results)),
     )
@@ -304,10 +278,10 @@ def _probe_comparison(results: StateResults) -> report.Section | None:
         "readers",
         "By which probe",
         (
-            "The same variables at the same sites are each read by several classifiers, fitted to the same "
-            f"{probe_comparison.ROWS['train']:,} training tokens or fewer: least squares, discriminant and logistic, "
-            "all linear, and a network with one hidden layer. What the network reads beyond the logistic probe is "
-            "there, but not linearly, or is computed by the network.",
+            "Several classifiers read the same variables at the same sites, fitted to the same "
+            f"{probe_comparison.ROWS['train']:,} training tokens or fewer: least squares, discriminant and logistic "
+            "regression, which are linear, and a network with one hidden layer. What the network reads beyond the "
+            "logistic probe is either held nonlinearly or computed by the network.",
         ),
         caption="Share of test tokens read rightly, with its 95 % interval over skeletons.",
         table=results.readers,
@@ -322,16 +296,18 @@ def _numbers(results: StateResults) -> report.Section | None:
         "numbers",
         "How integers are held",
         (
-            "Functions of the value, as many of each kind, are fitted to the mean activation of most values and judged "
-            "on the values left out: polynomials; sign and magnitude; digits; a circle and its harmonics; Fourier "
-            "pairs of several periods; a helix (the number itself with circles, arXiv 2502.00873). Nine functions can "
-            "imitate one another; three tell the kinds apart. What the untrained model shows as well, training did not "
-            "bring about.",
+            "Functions of the value, equally many of each kind, are fitted to the mean activations of most values and "
+            "judged on the values left out: polynomials; sign and magnitude; digits; a circle and its harmonics; "
+            "Fourier pairs of several periods; a helix (the number itself with circles, arXiv 2502.00873). Nine "
+            "functions can imitate one another; three tell the kinds apart. Training did not bring about what the "
+            "untrained model shows too.",
         ),
         figure=figures.numbers(results.numbers),
         caption="Filled: the model; hollow: the model before its training. The sampling variance of the means is "
-        "subtracted, so that 1 is all there is; the axis is cut. Bars: 95 % over the values held out."
-        + omitted_note(results.numbers),
+        "subtracted, so that an R² of 1 explains everything else; the axis is cut. Bars: 95 % intervals over the "
+        "values held out." + omitted_note(results.numbers),
+        alt=f"R² by layer for {results.numbers.basis.nunique()} kinds of functions of "
+        f"{', '.join(results.numbers.variable.unique())}, in the model and in its untrained twin.",
         table=results.numbers,
     )
 
@@ -343,8 +319,8 @@ def _residues(results: StateResults) -> report.Section | None:
         "residues",
         "Which residues of integers can be told",
         (
-            "A linear classifier tells the residue of a value held out from its mean activation, at the site where the "
-            "variable is read best; beside it stands the same in the untrained model at that site.",
+            "A linear classifier tells the residue of a held-out value from the value's mean activation, at the site "
+            "where the variable is read best. The untrained model at the same site is its control.",
         ),
         table=results.residues,
         display_table=tables.residues(results.residues, results.scores),
@@ -359,14 +335,15 @@ def _dimensions(results: StateResults) -> report.Section | None:
         "dimensions",
         "How many dimensions, how many neurons",
         (
-            "The figure has the best probe of each rank, and the best of few coordinates of the site, chosen "
-            "greedily on training programs and judged on validation programs. What the probe without a limit "
-            "explains in the untrained model at the same site stands beside it.",
+            "The figure shows the best probe of each rank, and the best probe on few coordinates of the site, chosen "
+            "greedily on training programs and judged on validation programs. The table gives what a probe without a "
+            "limit explains, in the model and in the untrained model at the same site.",
         ),
         figure=figures.neurons(table, results.scores),
-        caption="Of the trained model: the share of the R² on validation programs that the probe without a limit has; "
-        "dotted: 95 % of it. Variables of which that explains less than "
+        caption="R² on validation programs in the trained model, as a share of what the probe without a limit "
+        "reaches; dotted: 95 % of it. Variables of which that probe explains less than "
         f"{figures.MIN_EXPLAINED:.0%} are left out.",
+        alt="A panel for each variable: the share of R² rises with the number of dimensions and of neurons to 1.",
         table=table.assign(neurons=table.neurons.map(_neuron_list)),
         display_table=tables.dimensions(table, results.scores),
     )
@@ -386,6 +363,6 @@ def _problems(scores: pd.DataFrame) -> report.Section | None:
     return report.Section(
         "problems",
         "What could not be measured",
-        ("These cells have no score; all others are unaffected.",),
+        ("These cells have no score; the others are unaffected.",),
         display_table=sites.rename(columns={"site": "sites"}).astype(str),
     )

@@ -51,9 +51,9 @@ def few_programs_warning(programs: int) -> str:
     if programs >= MIN_PROGRAMS:
         return ""
     return (
-        f"Nothing should be claimed from this run of {programs:,} programs: the controls, too, are fitted on "
-        "few tokens and still rise with more, the strongest ones most, so that what is read beyond them here may not "
-        f"be with {MIN_PROGRAMS:,} programs or more."
+        f"This run of {programs:,} programs supports no claim: the controls, too, are fitted on few tokens and still "
+        f"rise with more, the strongest ones most, so that a margin seen here may vanish at {MIN_PROGRAMS:,} programs "
+        "or more."
     )
 
 
@@ -104,7 +104,7 @@ def _phrase(part: pd.DataFrame, word: str) -> str:
 def _nowhere(everywhere: pd.DataFrame, at_roles: pd.DataFrame) -> str:
     rows = pd.concat([everywhere[everywhere.score.notna()], at_roles])
     names = [name for name in rows.variable.unique() if name not in set(claims.with_claims(rows).variable)]
-    return f"Of {', '.join(names)} nothing is claimed there." if names else ""
+    return f"Nothing is claimed of {', '.join(names)}." if names else ""
 
 
 def _rising(rows: pd.DataFrame) -> str:
@@ -117,10 +117,10 @@ def _rising(rows: pd.DataFrame) -> str:
         f"{row.variable}{claims.of_group(row.by, row.group).rstrip(',')}" for row in rising.itertuples()
     )
     return (
-        f"Nothing is claimed, although the lower bound is more than {MARGIN} above the best control of the probe's "
-        f"class, of {'; '.join(names)} at {len(rising)} cells: their controls still rise with the number of programs "
-        f"(the second half of them brought more than {MAX_RISE}, or twice as much again would leave too little). Draw "
-        "more."
+        f"At {len(rising)} cells the score's lower bound lies more than {MARGIN} above the best control of the probe's "
+        f"class, and yet nothing is claimed ({'; '.join(names)}): their controls still rise with the number of "
+        f"programs (the second half of the programs brought more than {MAX_RISE}, or twice as much again would leave "
+        "too little). More programs would decide."
     )
 
 
@@ -136,8 +136,8 @@ def _by_networks(scores: pd.DataFrame) -> str:
         for row in read.itertuples()
     ]
     return (
-        f"Networks on the activations read {len(read)} of {len(rows)} by more than {MARGIN} (lower bound) beyond "
-        f"networks on the last eight tokens and on the untrained model's activations"
+        f"Networks on the activations read {len(read)} of {len(rows)} variables and variables by role more than "
+        f"{MARGIN} (lower bound) beyond networks on the last eight tokens and on the untrained model's activations"
         f"{': ' + '; '.join(names) if names else ''}."
     )
 
@@ -151,8 +151,8 @@ def _beyond_machines(results: StateResults) -> str:
     surely = smallest[smallest.gap_low > 0]
     if surely.empty:
         return (
-            "For no variable is the probe surely more selective for the machine's states than for those of every "
-            "alternative machine."
+            "For none of the variables is the probe surely more selective for the machine's states than for those of "
+            "every alternative machine."
         )
     gaps = (
         f"{row.variable} by {report.with_interval(row.gap, row.gap_low, row.gap_high)}" for row in surely.itertuples()

@@ -80,6 +80,55 @@ def by_offset(scores: pd.DataFrame) -> pd.DataFrame:
 # --- for reading -----------------------------------------------------------------------------------------------------
 
 
+def role_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Lay out each variable and role at its site, beside the best control of its class and of all."""
+    rows = best_of_roles(scores)
+    return pd.DataFrame(
+        {
+            "variable": rows.variable,
+            "role": rows.group,
+            **location_column(rows),
+            "test tokens": rows.tokens,
+            "score": [report.with_interval(row.score, row.low, row.high) for row in rows.itertuples()],
+            "best of its class": best_controls(rows, "best_control", "beyond"),
+            "beyond it": report.intervals(rows, "beyond"),
+            "best of all controls": best_controls(rows, "best_of_all", "beyond_all"),
+            "beyond all": report.intervals(rows, "beyond_all"),
+            "network (beyond networks)": networks(scores, rows),
+            "claimed": rows.claimed,
+        }
+    )
+
+
+def best_controls(rows: pd.DataFrame, control: str, beyond: str) -> list[str]:
+    """The best control by name with its score."""
+    return [f"{name} {score:.2f}" for name, score in zip(rows[control], rows.score - rows[beyond], strict=True)]
+
+
+def score_table(scores: pd.DataFrame, rows: pd.DataFrame, controls: list[str]) -> pd.DataFrame:
+    """Lay out each variable's score at its site beside the controls."""
+    return pd.DataFrame(
+        {
+            "variable": rows.variable,
+            **location_column(rows),
+            "score": [report.with_interval(row.score, row.low, row.high) for row in rows.itertuples()],
+            **{name: rows[name].map(report.number) for name in controls},
+            "beyond the best of its class": report.intervals(rows, "beyond"),
+            "rise": rows.rise.map(report.number),
+            "beyond all": report.intervals(rows, "beyond_all"),
+            "network (beyond networks)": networks(scores, rows),
+            "q": rows.q.map("{:.3f}".format),
+            "selectivity": rows.selectivity.map(report.number),
+            "bits saved (permuted)": [
+                f"{row.frequency_bits - row.bits:.2f} ({row.control_frequency_bits - row.control_bits:.2f})"
+                for row in rows.itertuples()
+            ],
+            "given away": rows.screen,
+            "claimed": rows.claimed,
+        }
+    )
+
+
 def residues(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Lay out which residues are told apart at each variable's site, in the model and in its untrained twin."""
     rows = at_best_sites(table, scores)

@@ -279,7 +279,7 @@ def test_claims_are_the_same_in_table_figure_and_text(results: StateResults, pla
         claimed = rows[rows.claimed != ""]
         text = next(paragraph for paragraph in sections[name].paragraphs if "claimed of" in paragraph.lower())
         assert _cells_of(text) == set(zip(claimed.claimed, claimed.variable, claimed.group, strict=True))
-        assert (f"Claimed of {len(claimed):,} of these {len(rows):,} cells" in text) == bool(len(claimed))
+        assert (f"claimed of {len(claimed):,} of these {len(rows):,} cells" in text) == bool(len(claimed))
     texts = summary.summary(results)
     for rows, text in (
         (state_tables.headline(scores), texts[0]),
@@ -307,7 +307,7 @@ def test_sentences_agree_with_the_table(results: StateResults) -> None:
         "(0.91 [0.88, 0.93] against 0.71 of n-gram)."
     )
     assert texts[1].startswith("At the tokens where the machine writes, holds, loads and uses a value 0 of ")
-    assert texts[2].startswith("Of all_true, stack.0.kind")
+    assert texts[2].startswith("Nothing is claimed of all_true, stack.0.kind")
     at = state_tables.at_roles(scores)
     one = at.index[(at.variable == "stack.0.value") & (at.group == "arose") & (at.site == SITES[1])]
     scores.loc[one, ["score", "low", "high", "beyond", "best_control"]] = 0.8, 0.7, 0.9, 0.3, "untrained"
@@ -321,7 +321,7 @@ def test_sentences_agree_with_the_table(results: StateResults) -> None:
     scores.loc[planted, ["claimed", "beyond_low", "rise", "screen", "clusters"]] = "", 0.2, 0.3, "", 40
     scores.loc[planted, "readable"] = False
     text = " ".join(summary.summary(replace(results, scores=scores)))
-    assert "Nothing is claimed, although the lower bound is more than 0.05 above the best control" in text
+    assert "the score's lower bound lies more than 0.05 above the best control of the probe's class, and yet" in text
     assert "their controls still rise with the number of programs" in text
 
 
