@@ -133,6 +133,7 @@ ALLOWED = {
         "cadmus.properties",
         "cadmus.statistics",
     },
+    "analyses.studies.generalization": {*STUDY, "cadmus.statistics"},
     # put together from other studies
     "analyses.studies.alternatives": {
         *STUDY,
@@ -179,6 +180,7 @@ ALLOWED = {
         "analyses.studies.calibration",
         "analyses.studies.distribution",
         "analyses.studies.dynamics",
+        "analyses.studies.generalization",
         "analyses.studies.interventions",
         "analyses.studies.model_report",
         "analyses.studies.paper",

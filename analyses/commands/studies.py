@@ -345,6 +345,39 @@ def dynamics(
 @studies.command(
     help=paragraphs(
         """
+        Which property of the training programs made the models of a sweep generalize? Regressions of every response on
+        the measured properties of each model's own corpus, and the sweep's hypotheses, answered one by one.
+
+        Example: cadmus-probe generalization sweeps/diversity --out my-generalization
+
+        Reads the table of a sweep. Beside the mixed model stand cluster-robust errors and the wild cluster bootstrap;
+        cells that are left out are predicted, missing measurements bounded; does the inner state predict accuracy out
+        of distribution beyond accuracy in distribution? docs/generalization.md explains the page.
+        """
+    )
+)
+def generalization(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP_FOLDER", help="The folder of a sweep.")],
+    out: Out = Path("generalization"),
+    predictor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A property, factor or response to regress on, beside those of the hypotheses; repeat for more."
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Draws of the bootstrap and of permutations.", min=99)] = 4999,
+    seed: Seed = 0,
+) -> None:
+    from analyses.studies.generalization.page import make
+    from analyses.studies.generalization.study import GeneralizationConfig
+
+    config = GeneralizationConfig(sweep=sweep, predictors=tuple(predictor or ()), draws=draws, seed=seed)
+    write_page(make, config, out)
+
+
+@studies.command(
+    help=paragraphs(
+        """
         Try every instrument of intervention on planted truth: transformers made by hand, or trained to a circuit,
         of which it is known what carries a value (two minutes on two cores).
 

@@ -1,0 +1,164 @@
+"""The effect of measured properties on responses: mixed and cluster-robust regressions, the wild bootstrap beside them.
+
+Effects are in units of the response (shares) per standard deviation of the predictor over models. Seeds are blocks;
+cells are the clusters, since what a design does not control differs between cells, not models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.studies.generalization import models
+from analyses.studies.generalization.models import Design, Predictor
+from cadmus.runtime.progress import Progress, no_progress
+from cadmus.statistics import regression
+from cadmus.statistics.clustered import benjamini_hochberg
+
+MAX_INFLATION = 10.0  # of a variance, above which predictors are not told apart
+ALONE, JOINT = "alone", "joint"
+_NUMBERS = (
+    *("effect", "low", "high", "p", "q", "freedom", "between", "within"),
+    *("robust_low", "robust_high", "robust_p", "wild_low", "wild_high", "wild_p"),
+    *("partial_r2", "left_out_r2", "inflation", "condition", "bound_low", "bound_high"),
+)
+COLUMNS = ("response", "predictor", "scale", "model", "models", "missing", "cells", "seeds", *_NUMBERS, "why")
+_STAGE = "regressions"
+
+
+def effects(
+    table: pd.DataFrame,
+    predictors: Sequence[Predictor],
+    *,
+    seed: int = 0,
+    draws: int = regression.DRAWS,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """Regress every response on the predictors, each alone and, where there are several, jointly; a predictor that is
+    itself a response stays out of the joint regression, since what it explains may come of the others.
+
+    Args:
+        table: Of a sweep, as `models.check` gives it.
+        predictors: What responses are regressed on; a response is not regressed on itself.
+        seed: Of the bootstrap.
+        draws: Of the bootstrap.
+        progress: Follows the regressions.
+
+    Returns:
+        A row per (response, predictor, model `alone` or `joint`). `effect` with `low`, `high`, `p` is that of the model
+        with a random intercept for each cell; `robust_...` is least squares with errors clustered by cell (CR2),
+        `wild_...` the wild cluster bootstrap; `q` is p under Benjamini and Hochberg over the responses; `left_out_r2`
+        says how well cells that were left out are predicted, `bound_low` and `bound_high` what the effect could be
+        whatever the missing values are. NaN, and why, where nothing could be fitted.
+    """
+    rows: list[dict[str, Any]] = []
+    names = models.responses(table)
+    for k, response in enumerate(names):
+        progress(_STAGE, k / len(names), response)
+        mine = [predictor for predictor in predictors if predictor.name != response]
+        part = models.models(table, response)
+        for predictor in mine:
+            rows += _fitted(part, response, (predictor,), ALONE, seed, draws)
+        designed = tuple(predictor for predictor in mine if predictor.name not in names)
+        if len(designed) > 1:
+            rows += _fitted(part, response, designed, JOINT, seed, draws)
+    out = pd.DataFrame(rows, columns=list(COLUMNS))
+    for _, rows_of in out.groupby(["predictor", "model"]):
+        out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))
+    progress(_STAGE, 1.0, "")
+    return out
+
+
+def _fitted(
+    part: pd.DataFrame, response: str, predictors: tuple[Predictor, ...], model: str, seed: int, draws: int
+) -> list[dict[str, Any]]:
+    """The rows of one regression, a row per predictor."""
+    heads = [
+        {
+            "response": response,
+            "predictor": predictor.name,
+            "scale": "log10" if predictor.logarithmic else "linear",
+            "model": model,
+            "models": int(part["value"].notna().sum()),
+            "missing": int(part["value"].isna().sum()),
+            "cells": part.loc[part["value"].notna(), "cell"].nunique(),
+            "seeds": part.loc[part["value"].notna(), "seed"].nunique(),
+            **dict.fromkeys(_NUMBERS, np.nan),
+            "why": "",
+        }
+        for predictor in predictors
+    ]
+    try:
+        frame = models.design(part, response, predictors)
+    except ValueError as error:
+        return [{**head, "why": str(error)} for head in heads]
+    if not frame.y.std() > 1e-12:
+        return [{**head, "why": f"{response} is the same in all models"} for head in heads]
+    estimates = estimates_of(frame, seed, draws)
+    bounds = bounds_of_missing(part, response, predictors)
+    return [{**head, **row, **bound} for head, row, bound in zip(heads, estimates, bounds, strict=True)]
+
+
+def estimates_of(frame: Design, seed: int, draws: int) -> list[dict[str, float]]:
+    """What is said of each predictor."""
+    mixed = regression.random_intercepts(frame.y, frame.x, frame.cells, len(frame.predictors))
+    robust = regression.cluster_robust(frame.y, frame.x, frame.cells)
+    inflation = regression.variance_inflation(frame.standardized)
+    condition = regression.condition_number(frame.standardized)
+    left_out = regression.left_out_r_squared(frame.y, frame.x, frame.cells)
+    out = []
+    for k in range(1, 1 + len(frame.predictors)):
+        wild = regression.wild_cluster(frame.y, frame.x, k, frame.cells, seed=seed, draws=draws)
+        fixed = mixed.coefficients
+        out.append(
+            {
+                "effect": fixed.estimate[k],
+                "low": fixed.low[k],
+                "high": fixed.high[k],
+                "p": fixed.p[k],
+                "freedom": fixed.freedom[k],
+                "between": mixed.between,
+                "within": mixed.within,
+                "robust_low": robust.low[k],
+                "robust_high": robust.high[k],
+                "robust_p": robust.p[k],
+                "wild_low": wild.low,
+                "wild_high": wild.high,
+                "wild_p": wild.p,
+                "partial_r2": regression.partial_r_squared(frame.y, frame.x, k),
+                "left_out_r2": left_out,
+                "inflation": inflation[k - 1],
+                "condition": condition,
+            }
+        )
+    return out
+
+
+def bounds_of_missing(part: pd.DataFrame, response: str, predictors: tuple[Predictor, ...]) -> list[dict[str, float]]:
+    """What each effect (of least squares) could be, whatever shares in 0 ... 1 the missing values are (Manski 1990):
+    bound_low and bound_high, a dictionary per predictor; equal where nothing is missing, NaN where the properties of a
+    model without a value are unknown too and so are those of its cell."""
+    names = [predictor.name for predictor in predictors]
+    filled = part.copy()
+    for name in names:
+        means = filled.groupby("cell")[name].transform("mean")
+        filled[name] = filled[name].fillna(means)
+    if filled[names].isna().any(axis=None):
+        return [{"bound_low": np.nan, "bound_high": np.nan} for _ in predictors]
+    is_missing = filled["value"].isna().to_numpy()
+    try:
+        frame = models.design(filled.assign(value=filled["value"].fillna(0.0)), response, predictors)
+    except ValueError:
+        return [{"bound_low": np.nan, "bound_high": np.nan} for _ in predictors]
+    weights = np.linalg.pinv(frame.x)[1 : 1 + len(predictors)]  # an effect is their product with y
+    known = weights[:, ~is_missing] @ frame.y[~is_missing]
+    return [
+        {
+            "bound_low": float(known[k] + np.minimum(weights[k, is_missing], 0).sum()),
+            "bound_high": float(known[k] + np.maximum(weights[k, is_missing], 0).sum()),
+        }
+        for k in range(len(predictors))
+    ]

@@ -1,0 +1,118 @@
+"""The hypotheses of a sweep, answered one by one: supported, contradicted, undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.studies.generalization.effects import ALONE, JOINT, MAX_INFLATION
+from cadmus.statistics.clustered import benjamini_hochberg
+
+POSITIVE, NEGATIVE, NONE = "positive", "negative", "none"
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+LEVEL = 0.05
+NOTHING = 0.05  # effects (shares per standard deviation) of which it is said that there is none
+_WORDS = {"+": POSITIVE, "-": NEGATIVE, "0": NONE}
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was expected before the runs."""
+
+    response: str
+    """The response that it is about."""
+    predictor: str
+    """A property, a factor, or another response."""
+    expected: str
+    """The sign of the effect: positive, negative or none."""
+    name: str = ""
+    """A short name."""
+    statement: str = ""
+    """The sentence."""
+
+    def __post_init__(self) -> None:
+        if self.expected not in (POSITIVE, NEGATIVE, NONE):
+            raise ValueError(
+                f"hypothesis {self.name or self.response!r}: expected = {self.expected!r} must be positive, negative "
+                "or none"
+            )
+
+
+def hypothesis_of(entry: dict[str, Any]) -> Hypothesis:
+    """The hypothesis that a table of a sweep's file says; `property` and `direction` (+, -, 0) may stand for predictor
+    and expected. Raises ValueError where it lacks one of them."""
+    predictor = entry.get("predictor", entry.get("property"))
+    expected = entry.get("expected", entry.get("direction"))
+    response = entry.get("response")
+    if not (isinstance(predictor, str) and isinstance(expected, str) and isinstance(response, str)):
+        raise ValueError(f"hypothesis {entry!r} needs a response, a predictor and what is expected, each a text")
+    words = {name: str(entry.get(name, "")) for name in ("name", "statement")}
+    return Hypothesis(response, predictor, _WORDS.get(expected, expected), **words)
+
+
+def answers(hypotheses: Sequence[tuple[Hypothesis, str]], effects: pd.DataFrame) -> pd.DataFrame:
+    """A row per hypothesis: its verdict, the effect that it rests on, and why.
+
+    A sign is supported, or contradicted by the other sign, where the interval of the mixed model excludes 0, q (p under
+    Benjamini and Hochberg over the hypotheses) is at most 0.05, the wild bootstrap agrees, and no missing values could
+    turn the sign. None is supported where the interval lies within 0.05 of 0. The joint regression decides where it
+    could be fitted, else the predictor alone.
+
+    hypotheses: each with the column that its predictor is (`models.resolve`); effects: as `effects.effects` gives them.
+    """
+    rows = []
+    for hypothesis, column in hypotheses:
+        row = {
+            "name": hypothesis.name or f"{hypothesis.predictor} on {hypothesis.response}",
+            "statement": hypothesis.statement,
+            "response": hypothesis.response,
+            "predictor": column,
+            "expected": hypothesis.expected,
+        }
+        mine = effects[(effects["response"] == hypothesis.response) & (effects["predictor"] == column)]
+        fitted = mine[mine["effect"].notna()].set_index("model")
+        model = next((name for name in (JOINT, ALONE) if name in fitted.index), None)
+        numbers = ("effect", "low", "high", "p", "wild_p", "bound_low", "bound_high", "inflation", "missing")
+        values = {name: fitted.loc[model, name] if model else np.nan for name in numbers}
+        whys = [why for why in mine["why"] if why]
+        rows.append({**row, "model": model or "", **values, "why": whys[-1] if whys and not model else ""})
+    names = ("name", "statement", "response", "predictor", "expected", "model", "effect", "low", "high", "p", "wild_p")
+    out = pd.DataFrame(rows, columns=[*names, "bound_low", "bound_high", "inflation", "missing", "why"])
+    out["q"] = benjamini_hochberg(out["p"].to_numpy(np.float64))
+    judged = [_verdict(row) for row in out.to_dict("records")]
+    out["verdict"] = [verdict for verdict, _ in judged]
+    out["why"] = [why for _, why in judged]
+    return out
+
+
+def _verdict(row: dict[str, Any]) -> tuple[str, str]:
+    """The verdict of a hypothesis, and why."""
+    if np.isnan(row["effect"]):
+        return UNDECIDED, row["why"] or "no regression could be fitted"
+    doubt = _doubt(row)
+    if row["expected"] == NONE and row["low"] >= -NOTHING and row["high"] <= NOTHING:
+        return SUPPORTED, f"the interval lies within {NOTHING} of 0"
+    if doubt:
+        return UNDECIDED, doubt
+    sign = POSITIVE if row["effect"] > 0 else NEGATIVE
+    agrees = sign == row["expected"]
+    return (SUPPORTED if agrees else CONTRADICTED), f"the effect is {sign}"
+
+
+def _doubt(row: dict[str, Any]) -> str:
+    """Why no sign can be claimed; empty where one can."""
+    if row["low"] <= 0 <= row["high"]:
+        return "the interval holds 0"
+    if row["q"] > LEVEL:
+        return f"q = {row['q']:.3f}, over all hypotheses"
+    if row["wild_p"] > LEVEL:
+        return f"the wild bootstrap does not agree (p = {row['wild_p']:.3f})"
+    if row["model"] == JOINT and row["inflation"] > MAX_INFLATION:
+        return f"its predictor cannot be told from the others (variance inflation {row['inflation']:.0f})"
+    if row["missing"] and not (row["bound_low"] > 0 or row["bound_high"] < 0):
+        return f"{row['missing']:.0f} missing values could turn the sign"
+    return ""

@@ -1,0 +1,109 @@
+"""Does the inner state predict accuracy out of distribution beyond accuracy in distribution?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.studies.generalization import models
+from cadmus.statistics import regression
+from cadmus.statistics.clustered import benjamini_hochberg
+
+IN_DISTRIBUTION = "accuracy.in_distribution"
+INNER = ("read.", "interchange.")
+ACROSS, WITHIN = "across cells", "within cells"
+_NUMBERS = ("effect", "low", "high", "p", "q", "wild_p", "partial_r2", "left_out_r2_without", "left_out_r2")
+
+
+def inner_state(table: pd.DataFrame, *, seed: int = 0, draws: int = regression.DRAWS) -> pd.DataFrame:
+    """For each accuracy out of distribution and each measure of the inner state: what the state adds to accuracy in
+    distribution.
+
+    `across cells` compares all models; `within cells`, those of one training distribution, which differ by seed alone.
+    Columns response, state, comparison, models, cells; effect (shares per standard deviation of the state) with low,
+    high, p (errors clustered by cell, CR2) and q (over the rows of a comparison), wild_p; partial_r2; and how well left
+    out cells are predicted without and with the state (left_out_r2_without, left_out_r2; across cells only); why.
+    """
+    names = models.responses(table)
+    states = [name for name in names if name.startswith(INNER)]
+    outside = [name for name in names if name.startswith("accuracy.") and name != IN_DISTRIBUTION]
+    rows = []
+    if IN_DISTRIBUTION in names:
+        for response in outside:
+            part = models.models(table, response)
+            for state in states:
+                rows += [_compared(part, response, state, how, seed, draws) for how in (ACROSS, WITHIN)]
+    columns = ["response", "state", "comparison", "models", "cells", *_NUMBERS, "why"]
+    out = pd.DataFrame(rows, columns=columns)
+    for _, rows_of in out.groupby("comparison"):
+        out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))
+    return out
+
+
+def _compared(part: pd.DataFrame, response: str, state: str, comparison: str, seed: int, draws: int) -> dict[str, Any]:
+    complete = part[part[["value", IN_DISTRIBUTION, state]].notna().all(axis=1)]
+    head = {
+        "response": response,
+        "state": state,
+        "comparison": comparison,
+        "models": len(complete),
+        "cells": complete["cell"].nunique(),
+        **dict.fromkeys(_NUMBERS, np.nan),
+        "why": "",
+    }
+    y, inside, inner = (complete[name].to_numpy(np.float64) for name in ("value", IN_DISTRIBUTION, state))
+    cells = complete["cell"].to_numpy()
+    parts = [np.ones((len(y), 1))]
+    if comparison == WITHIN:
+        parts = [(cells[:, None] == np.unique(cells)).astype(np.float64)]
+    if _varies(inside, parts[0]):
+        parts.append(_standardized(inside)[:, None])
+    rest = np.concatenate(parts, axis=1)
+    if len(y) <= rest.shape[1] + 2 or head["cells"] < 3:
+        return {**head, "why": f"{len(y)} models in {head['cells']} cells have all three measured: too few"}
+    if not (_varies(inner, rest) and _varies(y, parts[0])):
+        return {**head, "why": f"{state} or {response} does not vary beyond accuracy in distribution"}
+    x = np.column_stack([rest, _standardized(inner)])
+    robust = regression.cluster_robust(y, x, cells)
+    wild = regression.wild_cluster(y, x, x.shape[1] - 1, cells, seed=seed, draws=draws)
+    across = comparison == ACROSS
+    return {
+        **head,
+        "effect": robust.estimate[-1],
+        "low": robust.low[-1],
+        "high": robust.high[-1],
+        "p": robust.p[-1],
+        "wild_p": wild.p,
+        "partial_r2": regression.partial_r_squared(y, x, x.shape[1] - 1),
+        "left_out_r2_without": regression.left_out_r_squared(y, rest, cells) if across else np.nan,
+        "left_out_r2": regression.left_out_r_squared(y, x, cells) if across else np.nan,
+    }
+
+
+def remainders(table: pd.DataFrame, response: str, state: str) -> pd.DataFrame:
+    """What accuracy in distribution leaves of the response and of the state, model by model: columns cell, seed,
+    response_left, state_left; empty where too few models have all three."""
+    part = models.models(table, response)
+    complete = part[part[["value", IN_DISTRIBUTION, state]].notna().all(axis=1)]
+    columns = ["cell", "seed", "response_left", "state_left"]
+    if len(complete) < 4:
+        return pd.DataFrame(columns=columns)
+    inside = complete[IN_DISTRIBUTION].to_numpy(np.float64)
+    x = np.column_stack([np.ones(len(inside)), inside - inside.mean()])
+    left = {}
+    for name, column in (("response_left", "value"), ("state_left", state)):
+        values = complete[column].to_numpy(np.float64)
+        left[name] = values - x @ np.linalg.lstsq(x, values, rcond=None)[0]
+    return complete[["cell", "seed"]].assign(**left)[columns]
+
+
+def _standardized(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / values.std()
+
+
+def _varies(values: np.ndarray, rest: np.ndarray) -> bool:
+    """Whether the other columns, [n, k], leave anything of the values."""
+    left = values - rest @ np.linalg.lstsq(rest, values, rcond=None)[0]
+    return bool((left**2).sum() > 1e-9 * max(float(((values - values.mean()) ** 2).sum()), 1e-12))

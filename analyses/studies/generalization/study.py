@@ -1,0 +1,133 @@
+"""Which property of the training programs made the models of a sweep generalize?
+
+Reads the tidy table of a sweep (`cadmus-probe sweep`) and the hypotheses that its file states, and answers them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analyses.studies.generalization import models
+from analyses.studies.generalization.effects import effects
+from analyses.studies.generalization.hypotheses import Hypothesis, answers, hypothesis_of
+from analyses.studies.generalization.inner_state import inner_state
+from analyses.studies.generalization.missing import missingness, rank_correlations
+from analyses.studies.generalization.models import Predictor
+from cadmus.runtime.artifacts import read_json
+from cadmus.runtime.checks import check_at_least, check_seed
+from cadmus.runtime.progress import Progress, no_progress
+
+TABLE, SWEEP = "table.parquet", "sweep.json"
+MAX_PREDICTORS = 4  # taken where neither hypotheses nor the config name any
+
+
+@dataclass(frozen=True)
+class GeneralizationConfig:
+    """Which sweep, and what its responses are regressed on."""
+
+    sweep: str
+    """The folder that `cadmus-probe sweep` wrote."""
+    predictors: tuple[str, ...] = ()
+    """Properties, factors or responses to regress on, beside those of the hypotheses; where there are none, the factors
+    that are numbers."""
+    draws: int = 4999
+    """Draws of the wild bootstrap, and permutations of the rank correlations."""
+    seed: int = 0
+    """Seed of both."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 99, "draws")
+        check_seed(self)
+
+
+@dataclass(frozen=True)
+class GeneralizationResults:
+    """The tables of the study."""
+
+    config: GeneralizationConfig
+    """What was asked."""
+    name: str
+    """What the sweep is called."""
+    table: pd.DataFrame
+    """The sweep's own table, values of failed and missing rows NaN."""
+    properties: pd.DataFrame
+    """Which properties the design moved, as `models.moved_properties`."""
+    effects: pd.DataFrame
+    """As `effects.effects`."""
+    hypotheses: pd.DataFrame
+    """As `hypotheses.answers`; empty where the sweep states none."""
+    ranks: pd.DataFrame
+    """As `missing.rank_correlations`."""
+    inner_state: pd.DataFrame
+    """As `inner_state.inner_state`; empty where it was not measured."""
+    missing: pd.DataFrame
+    """As `missing.missingness`."""
+
+
+def run(config: GeneralizationConfig, progress: Progress = no_progress) -> GeneralizationResults:
+    """Read the sweep's folder and regress. Raises ValueError where it holds no sweep, or too little of one."""
+    table, stored = read(Path(config.sweep))
+    return analyze(table, stored, config, progress)
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The tidy table of a sweep's folder, and what the sweep asked for. Raises ValueError where there is none."""
+    if not (folder / TABLE).is_file():
+        raise ValueError(f"{folder} holds no table of a sweep ({TABLE}); name the folder of cadmus-probe sweep")
+    stored = read_json(folder / SWEEP).get("sweep", {}) if (folder / SWEEP).is_file() else {}
+    return pd.read_parquet(folder / TABLE), stored
+
+
+def analyze(
+    table: pd.DataFrame, stored: dict[str, Any], config: GeneralizationConfig, progress: Progress = no_progress
+) -> GeneralizationResults:
+    """The study of a tidy table; `stored` may have `name` and `hypotheses`. Raises ValueError for a table that is none,
+    and for a hypothesis about what is not in it."""
+    table = models.check(table)
+    hypotheses = [hypothesis_of(entry) for entry in stored.get("hypotheses", [])]
+    for hypothesis in hypotheses:
+        if hypothesis.response not in models.responses(table):
+            raise ValueError(
+                f"hypothesis about {hypothesis.response!r}: the sweep has no such response; it has "
+                f"{', '.join(models.responses(table))}"
+            )
+    resolved = [(hypothesis, models.resolve(table, hypothesis.predictor)) for hypothesis in hypotheses]
+    predictors = _predictors(table, config, resolved)
+    fitted = effects(table, predictors, seed=config.seed, draws=config.draws, progress=progress)
+    return GeneralizationResults(
+        config=config,
+        name=str(stored.get("name") or table.get("sweep", pd.Series(["sweep"])).iloc[0]),
+        table=table,
+        properties=models.moved_properties(table),
+        effects=fitted,
+        hypotheses=answers([(hypothesis, predictor.name) for hypothesis, predictor in resolved], fitted),
+        ranks=rank_correlations(table, seed=config.seed, draws=config.draws),
+        inner_state=inner_state(table, seed=config.seed, draws=config.draws),
+        missing=missingness(table),
+    )
+
+
+def _predictors(
+    table: pd.DataFrame, config: GeneralizationConfig, resolved: list[tuple[Hypothesis, Predictor]]
+) -> list[Predictor]:
+    """What responses are regressed on: what hypotheses and config name; else the factors that are numbers, else the
+    properties that the design moved most."""
+    named = [predictor for _, predictor in resolved]
+    named += [models.resolve(table, name) for name in config.predictors]
+    if not named:
+        candidates = [name for name in models.factors(table) if pd.api.types.is_numeric_dtype(table[name])]
+        if not candidates:
+            moved = models.moved_properties(table)
+            candidates = list(moved[moved["moved"]].sort_values("between", ascending=False)["property"])
+        for name in candidates[:MAX_PREDICTORS]:
+            try:
+                named.append(models.resolve(table, name))
+            except ValueError:  # the same in all models
+                continue
+    if not named:
+        raise ValueError("the sweep varies no number: name predictors, properties of the corpora, to regress on")
+    return list(dict.fromkeys(named))

@@ -1,0 +1,82 @@
+"""The first sentences of the page about a sweep, in statements that its tables support."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analyses.reporting import report
+from analyses.studies.generalization.figures import best_models, shown
+from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, UNDECIDED
+from analyses.studies.generalization.inner_state import ACROSS, WITHIN
+from analyses.studies.generalization.study import GeneralizationResults
+
+MAX_Q = 0.05
+MIN_SEEDS = 5  # per cell, below which the page says so
+_NAMED = 3  # effects in a sentence
+
+
+def summary(results: GeneralizationResults) -> tuple[str, ...]:
+    """What was answered, what goes with what, whether the inner state adds to it, and what is missing."""
+    return tuple(
+        sentence
+        for sentence in (
+            _hypotheses(results.hypotheses),
+            _effects(results.effects),
+            _inner_state(results.inner_state),
+            _size(results.table),
+        )
+        if sentence
+    )
+
+
+def _hypotheses(table: pd.DataFrame) -> str:
+    if table.empty:
+        return "The sweep states no hypotheses: what follows was not expected beforehand."
+    counts = [f"{(table.verdict == verdict).sum()} {verdict}" for verdict in (SUPPORTED, CONTRADICTED, UNDECIDED)]
+    decided = [
+        f"{row.name}: {row.verdict} ({report.with_interval(row.effect, row.low, row.high)} per standard deviation)"
+        for row in table[table.verdict != UNDECIDED].set_index("name", drop=False).itertuples(index=False)
+    ]
+    return f"Of {len(table)} hypotheses {', '.join(counts)}{_listed(decided)}."
+
+
+def _effects(table: pd.DataFrame) -> str:
+    fitted = best_models(table)
+    claimed = fitted[(fitted["q"] <= MAX_Q) & (fitted["wild_p"] <= MAX_Q)]
+    largest = claimed.reindex(claimed["effect"].abs().sort_values(ascending=False).index)[:_NAMED]
+    phrases = [
+        f"{row.response} by {report.with_interval(row.effect, row.low, row.high)} with {shown(row.predictor)}"
+        for row in largest.itertuples()
+    ]
+    start = f"{len(claimed)} of {len(fitted)} effects are claimed (q at most {MAX_Q}, the wild bootstrap agreeing)"
+    return f"{start}{_listed(phrases, 'the largest: ' if len(claimed) > _NAMED else '')}."
+
+
+def _inner_state(table: pd.DataFrame) -> str:
+    if table.empty:
+        return ""
+    parts = []
+    for comparison, whose in ((ACROSS, "over all models"), (WITHIN, "between seeds of one distribution")):
+        fitted = table[(table["comparison"] == comparison) & table["effect"].notna()]
+        claimed = fitted[(fitted["q"] <= MAX_Q) & (fitted["wild_p"] <= MAX_Q)]
+        parts.append(f"in {len(claimed)} of {len(fitted)} pairs {whose}")
+    return (
+        "The inner state predicts accuracy out of distribution beyond accuracy in distribution "
+        f"{' and '.join(parts)} (q at most {MAX_Q}, the wild bootstrap agreeing)."
+    )
+
+
+def _size(table: pd.DataFrame) -> str:
+    once = table.drop_duplicates(["cell", "seed"])
+    counts = once.groupby("cell")["seed"].nunique()
+    n_missing = int((table["status"] != "ok").sum())
+    seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    few = f"; fewer than {MIN_SEEDS} seeds a cell tell little" if counts.min() < MIN_SEEDS else ""
+    return (
+        f"{len(once)} models in {len(counts)} cells, {seeds} seeds each{few}; {n_missing} of {len(table)} measurements "
+        "failed or are missing."
+    )
+
+
+def _listed(phrases: list[str], start: str = "") -> str:
+    return f": {start}{'; '.join(phrases)}" if phrases else ""

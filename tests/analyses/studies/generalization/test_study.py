@@ -1,0 +1,259 @@
+"""The study of generalization on planted sweeps: effects, hypotheses, what is missing, the inner state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+
+from analyses.studies.generalization import models, study
+from analyses.studies.generalization.effects import ALONE, JOINT, bounds_of_missing, effects
+from analyses.studies.generalization.inner_state import ACROSS, WITHIN, inner_state, remainders
+from analyses.studies.generalization.missing import missingness, rank_correlations
+from analyses.studies.generalization.study import GeneralizationConfig, GeneralizationResults
+from tests.sweep_tables import RESPONSE, STATE, Planted, covered, covered_state, table_of
+
+LARGE = Planted((4, 3), effect=0.1, spread=0.02)
+CONFIG = GeneralizationConfig("nowhere", draws=399)
+
+
+def hypothesis(predictor: str = "p0", expected: str = "positive", **words: str) -> dict[str, str]:
+    return {"response": RESPONSE, "predictor": predictor, "expected": expected, **words}
+
+
+def analyze(table: pd.DataFrame, *hypotheses: dict[str, str]) -> GeneralizationResults:
+    return study.analyze(table, {"name": "planted", "hypotheses": list(hypotheses)}, CONFIG)
+
+
+@cache
+def large() -> GeneralizationResults:
+    return analyze(
+        table_of(LARGE, 0),
+        hypothesis(name="there"),
+        hypothesis(expected="negative", name="the other way"),
+        hypothesis("p1", name="nothing"),
+        {"response": RESPONSE, "property": "property.p0", "direction": "+"},
+        hypothesis("p1", "none", name="none"),
+    )
+
+
+def row_of(table: pd.DataFrame, **where: str) -> pd.Series:
+    (row,) = table[np.all([table[name] == value for name, value in where.items()], axis=0)].to_dict("records")
+    return pd.Series(row)
+
+
+# --- effects ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_planted_effect_is_found_and_the_absent_one_is_not() -> None:
+    there = row_of(large().effects, response=RESPONSE, predictor="property.p0", model=JOINT)
+    assert there.low < 0.1 < there.high
+    assert 0 < there.robust_low < there.robust_high
+    assert 0 < there.wild_low < there.wild_high
+    assert max(there.p, there.robust_p, there.wild_p, there.q) < 0.01
+    assert there.partial_r2 > 0.5
+    assert there.left_out_r2 > 0.3
+    assert 1 <= there.inflation < 1.5
+    absent = row_of(large().effects, response=RESPONSE, predictor="property.p1", model=JOINT)
+    assert absent.low < 0 < absent.high
+    assert (there.models, there.missing, there.cells, there.seeds) == (60, 0, 12, 5)
+
+
+def test_an_effect_is_that_of_least_squares_with_seeds_as_blocks() -> None:
+    table = table_of(LARGE, 1)
+    part = table[table.response == RESPONSE]
+    fitted = effects(models.check(part), [models.resolve(part, "p0")], draws=99)
+    p0 = part["property.p0"]
+    frame = pd.DataFrame({"y": part.value, "z": (p0 - p0.mean()) / p0.std(ddof=0), "seed": part.seed})
+    assert fitted.effect.iloc[0] == pytest.approx(smf.ols("y ~ z + C(seed)", frame).fit().params["z"], rel=0.02)
+
+
+def test_wide_ranges_count_in_powers_of_ten() -> None:
+    table = table_of(LARGE, 0).assign(**{"property.wide": lambda t: 10.0 ** t["property.p0"]})
+    predictor = models.resolve(table, "wide")
+    assert predictor.logarithmic
+    by_log = effects(models.check(table), [predictor], draws=99)
+    plain = effects(models.check(table), [models.resolve(table, "p0")], draws=99)
+    assert np.allclose(by_log.effect, plain.effect)
+    assert set(by_log.scale) == {"log10"}
+
+
+def test_predictors_that_go_together_are_not_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    table = table_of(LARGE, 0)
+    table["property.p1"] = table["property.p0"] + 0.02 * rng.normal(size=len(table))
+    fitted = effects(models.check(table), [models.resolve(table, name) for name in ("p0", "p1")], draws=99)
+    assert (fitted.loc[fitted.model == JOINT, "inflation"] > 100).all()
+    assert (fitted.loc[fitted.model == JOINT, "condition"] > 10).all()
+    (answer,) = analyze(table, hypothesis(), hypothesis("p1")).hypotheses.iloc[:1].itertuples()
+    assert answer.verdict == "undecided"
+    table["property.p1"] = 2 * table["property.p0"]
+    fitted = effects(models.check(table), [models.resolve(table, name) for name in ("p0", "p1")], draws=99)
+    assert fitted.loc[fitted.model == JOINT, "why"].str.contains("cannot be told apart").all()
+    assert fitted.loc[fitted.model == ALONE, "effect"].notna().all()
+
+
+def test_a_response_that_never_varies_says_so() -> None:
+    table = table_of(LARGE, 0)
+    table.loc[table.response == RESPONSE, "value"] = 1.0
+    row = row_of(analyze(table, hypothesis()).effects, response=RESPONSE, predictor="property.p0")
+    assert row.why == f"{RESPONSE} is the same in all models"
+
+
+def test_too_few_cells_for_the_predictors() -> None:
+    table = table_of(Planted((3,), 0.1, 0.0), 0).assign(**{"property.p1": lambda t: np.sin(40 * t["property.p0"])})
+    fitted = effects(models.check(table), [models.resolve(table, name) for name in ("p0", "p1")], draws=99)
+    assert fitted.loc[fitted.model == JOINT, "why"].str.contains("3 cells have .* needs 4 or more").all()
+
+
+# --- hypotheses ------------------------------------------------------------------------------------------------------
+
+
+def test_hypotheses_are_answered_one_by_one() -> None:
+    verdicts = large().hypotheses.set_index("name").verdict
+    assert verdicts["there"] == "supported"
+    assert verdicts["the other way"] == "contradicted"
+    assert verdicts["nothing"] == "undecided"
+    assert verdicts[f"property.p0 on {RESPONSE}"] == "supported", "the other way of writing one"
+    assert verdicts["none"] in ("supported", "undecided")
+    assert large().hypotheses.why.str.len().gt(0).all()
+
+
+def test_none_is_supported_where_the_interval_is_narrow() -> None:
+    table = table_of(replace(LARGE, spread=0.0), 0)
+    answer = analyze(table, hypothesis(), hypothesis("p1", "none")).hypotheses.iloc[1]
+    assert answer.verdict == "supported"
+    (answer,) = analyze(table_of(LARGE, 0), hypothesis("p0", "none")).hypotheses.itertuples()
+    assert answer.verdict == "contradicted"
+
+
+def test_missing_values_that_could_turn_the_sign_leave_it_undecided() -> None:
+    table = table_of(LARGE, 0)
+    chosen_rows = (table.response == RESPONSE) & (table.factor0 == 0)
+    table.loc[chosen_rows, ["status", "why"]] = ["missing", "completion below 0.8"]
+    results = analyze(table, hypothesis())
+    (answer,) = results.hypotheses.itertuples()
+    assert answer.missing == 15
+    assert answer.bound_low < 0 < answer.bound_high
+    assert answer.verdict == "undecided"
+    assert "15 missing values could turn the sign" in answer.why or "the interval holds 0" in answer.why
+    counts = row_of(missingness(results.table), response=RESPONSE, cell="cell00")
+    assert (counts.models, counts.ok, counts.missing, counts.why) == (5, 0, 5, "completion below 0.8")
+
+
+def test_bounds_are_the_least_and_greatest_effects_of_all_that_could_be_missing() -> None:
+    table = table_of(LARGE, 3)
+    part = models.models(models.check(table), RESPONSE)
+    part.loc[[2, 17, 40], "value"] = np.nan
+    predictor = models.resolve(table, "p0")
+    (bounds,) = bounds_of_missing(part, RESPONSE, (predictor,))
+    slopes = []
+    for code in range(8):
+        values = part.value.copy()
+        values[[2, 17, 40]] = [float(code >> k & 1) for k in range(3)]
+        frame = models.design(part.assign(value=values), RESPONSE, (predictor,))
+        slopes.append(np.linalg.lstsq(frame.x, frame.y, rcond=None)[0][1])
+    assert bounds["bound_low"] == pytest.approx(min(slopes))
+    assert bounds["bound_high"] == pytest.approx(max(slopes))
+
+
+# --- levels, properties, the inner state -----------------------------------------------------------------------------
+
+
+def test_rank_correlations_are_within_blocks() -> None:
+    ranks = rank_correlations(models.check(table_of(LARGE, 0)), draws=199)
+    row = row_of(ranks, factor="factor0", response=RESPONSE)
+    assert row.rho > 0.8
+    assert row.blocks == 15
+    assert row.p <= 0.01
+    assert set(ranks.factor) == {"factor0", "factor1"}
+
+
+def test_which_properties_the_design_moved() -> None:
+    table = table_of(LARGE, 0)
+    once = table.drop_duplicates(["cell", "seed"]).index
+    noise = pd.Series(np.random.default_rng(0).normal(size=len(once)), once)
+    keys = table.cell + table.seed.astype(str)
+    table["property.chance"] = keys.map(dict(zip(keys[once], noise, strict=True)))
+    properties = models.moved_properties(table).set_index("property")
+    assert properties.moved.to_dict() == {"property.p0": True, "property.p1": True, "property.chance": False}
+
+
+def test_the_inner_state_is_found_where_it_is_planted_and_not_where_it_is_not() -> None:
+    planted = inner_state(models.check(table_of(replace(LARGE, state_effect=0.08), 0)), draws=199)
+    assert list(planted.comparison) == [ACROSS, WITHIN]
+    assert (planted.low > 0).all()
+    assert (planted.left_out_r2[:1] > planted.left_out_r2_without[:1]).all()
+    absent = inner_state(models.check(table_of(LARGE, 0)), draws=199)
+    assert (absent.p > 0.01).all()
+    left = remainders(models.check(table_of(LARGE, 0)), RESPONSE, STATE)
+    assert len(left) == 60
+    assert left.response_left.mean() == pytest.approx(0)
+
+
+def test_a_sweep_without_an_inner_state_has_no_rows_of_it() -> None:
+    table = table_of(LARGE, 0)
+    assert inner_state(models.check(table[table.response != STATE])).empty
+
+
+# --- planted truth, in small; `make coverage-of-generalization` is the large one --------------------------------------
+
+
+def test_intervals_hold_the_truth() -> None:
+    """24 tables: 95 % are 23, with a standard deviation of 1.1."""
+    shares = covered(Planted((5,), 0.0, 0.03), 24, (0.0, 0.1), draws=199)
+    assert all(shares[f"covered_{key}"] >= 0.8 for key in ("mixed", "robust", "wild"))
+    assert shares["positive_mixed_0.1"] > 0.7
+    assert shares["claimed_0"] <= 0.15
+    assert covered_state(Planted((5,), 0.05, 0.03), 8, draws=99)["covered_across"] >= 0.6
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="why"), "the sweep's table has no column why; it is written by cadmus-probe sweep"),
+        (lambda t: pd.concat([t, t[:1]]), f"the sweep's table has {RESPONSE} of cell cell00, seed 0, twice"),
+        (lambda t: t[t.seed == 1], "the sweep has 1 seeds; nothing can be told from fewer than two"),
+        (lambda t: t[t.cell == "cell00"], "the sweep has 1 cells; nothing can be told from fewer than two"),
+    ],
+)
+def test_tables_that_are_none(change, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        analyze(change(table_of(LARGE, 0)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            hypothesis("p7"),
+            "predictor 'p7' is no factor, property or response; there are factor0, factor1, words, ",
+        ),
+        (hypothesis(expected="up"), "expected = 'up' must be positive, negative or none"),
+        ({"response": RESPONSE}, "needs a response, a predictor and what is expected, each a text"),
+        ({**hypothesis(), "response": "accuracy.x"}, "the sweep has no such response; it has accuracy.unseen_values, "),
+        (hypothesis("same"), "predictor 'property.same' is the same in all models: the sweep does not vary it"),
+        (hypothesis("words"), "predictor 'words' is no number: name the property that its levels move"),
+    ],
+)
+def test_hypotheses_about_what_is_not_there(entry: dict, message: str) -> None:
+    table = table_of(LARGE, 0).assign(**{"property.same": 1.0, "words": "many"})
+    with pytest.raises(ValueError, match=message):
+        analyze(table, entry)
+
+
+def test_failed_runs_are_counted_and_left_out() -> None:
+    table = table_of(LARGE, 0)
+    failed = (table.cell == "cell03") & (table.seed == 2)
+    table.loc[failed, ["status", "why"]] = ["failed", "killed"]
+    table.loc[failed, ["property.p0", "property.p1"]] = np.nan
+    row = row_of(analyze(table, hypothesis()).effects, response=RESPONSE, predictor="property.p0")
+    assert (row.models, row.missing) == (59, 1)
+    assert np.isfinite(row.bound_low)
