@@ -1,10 +1,11 @@
 """What a sweep asks for: read from TOML, checked at construction, errors of one line."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from analyses.sweeps.sweep import Factor
+from analyses.sweeps.sweep import Factor, Measurements
 from analyses.sweeps.sweep_files import load, sweep_from_stored
 from cadmus import shipped
 from tests.analyses.sweeps.tiny import tables, tiny, write
@@ -105,3 +106,12 @@ def test_a_factor_of_mixtures_has_their_content():
     assert [value["name"] for value in sweep.factors[0].values] == ["first", "paper"]
     with pytest.raises(ValueError, match="has 1 values for 2 levels"):
         Factor("arm", ("a", "b"), "mixture", ({},))
+
+
+def test_the_file_of_the_documentation_is_a_sweep(tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    sweep = load(tmp_path / "mine.toml")
+    assert [factor.sets for factor in sweep.factors] == ["skeletons", "recipe.model.n_layers"]
+    assert sweep.measure == Measurements()
