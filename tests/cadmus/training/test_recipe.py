@@ -43,7 +43,6 @@ def test_what_ships_is_what_the_commands_name(capsys) -> None:
         "first",
         "micro",
         "mini",
-        "mini-cooldown",
         "mini-gpu",
         "ordinary",
     ]
