@@ -118,8 +118,8 @@ def _compared(model: Model, family: Family, mixture: Mixture, seed: int) -> dict
 
 
 def _used(model: Model, prompts: list[str], role: str, title: str, words: str) -> dict[str, Any] | None:
-    """The first exchange, at the first layer, after which the model answers as the machine does then, and not before;
-    exchanges before the first layer, where only the token lies, do not count."""
+    """The first exchange, at the first layer, after which the model's answer is true then, and only then, while its own
+    answer is not; exchanges before the first layer, where only the token lies, do not count."""
     for exchange in _exchanges(prompts, role):
         layers = list(range(model.cfg.n_layers))
         arms = [_arm(model, exchange, layer) for layer in layers]
@@ -127,7 +127,7 @@ def _used(model: Model, prompts: list[str], role: str, title: str, words: str) -
         if not _judged(exchange, own, edited=False) or _judged(exchange, own, edited=True):
             continue
         for layer, text in zip(layers, texts, strict=True):
-            if _judged(exchange, text, edited=True):
+            if _judged(exchange, text, edited=True) and not _judged(exchange, text, edited=False):
                 fields = {"old": exchange.old, "new": exchange.new, "after": f"after layer {layer}"}
                 written = _answer(text, exchange.prompt)
                 return _preset(title, words.format(**fields, written=written), exchange.prompt, exchange, layer)

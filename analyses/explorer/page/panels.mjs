@@ -124,6 +124,8 @@ function verdict(view, computed, asIs, edited) {
   if (edited.written === asIs.written)
     return "The model answers as before: what was changed is not what it answers by here.";
   if (edited.isTrueEdited === null) return "The model answers something else.";
+  if (edited.isTrueEdited && edited.isTrue)
+    return "The model answers something else that is true before the edit and after it: this tells nothing.";
   if (edited.isTrueEdited && !asIs.isTrueEdited)
     return "The model now answers as the machine does after the edit: it uses what was changed here.";
   return edited.isTrueEdited
