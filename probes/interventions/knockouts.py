@@ -126,7 +126,7 @@ def knockouts(
     edges = pd.concat([edges, loads.assign(kind=LOAD)], ignore_index=True)
     edges = edges[edges["kind"].isin(kinds) & right[edges["row"].to_numpy()]]
     present = [kind for kind in kinds if (edges["kind"] == kind).any()]
-    finder, masses = _found(model, bases, edges, present, seed, progress)
+    finder, masses = _edges_of_heads(model, bases, edges, present, seed, progress)
     cells = _assembled(present, masses, finder, heads and layers, layers)
     blocked = _broken(model, bases, [cell.edges for cell in cells], right, progress)
     rates = [result[1][cell.rows()].mean() for result, cell in zip(blocked, cells)]
@@ -161,7 +161,7 @@ def _broken(
 # --- edges and their controls ----------------------------------------------------------------------------------------
 
 
-def _found(
+def _edges_of_heads(
     model: Any, bases: Bases, edges: pd.DataFrame, kinds: Sequence[str], seed: int, progress: Progress
 ) -> tuple[Finder, dict[str, np.ndarray]]:
     """The edges of every head with their controls, and by kind the attention on them: float [head, n]."""

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import pandas as pd
 
 import cadmus
 from analyses.studies.interventions import tables
 from cadmus import DEFAULT_MODEL
-from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts
 from cadmus.runtime.checks import check_at_least, check_seed
@@ -174,7 +174,7 @@ def _test(
 def _experiment(
     config: InterventionsConfig,
     trained: checkpoint.Checkpoint,
-    twin: Model,
+    twin: Any,
     variable: str,
     place: Path | None,
     progress: Progress,

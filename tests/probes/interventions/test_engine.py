@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cadmus.models.model import Model
 from cadmus.training.completion import complete as plain_completion
-from probes.interventions import changes, engine, partial_passes
+from probes.interventions import changes, continuations, engine, partial_passes
 from probes.interventions.edits import EdgeEdit, Edit
 from tests.fuzzing import examples
 from tests.probes.interventions.models import AT, MODEL, MODELS, PROMPTS, ROWS, WIDTH, sequences
@@ -195,6 +195,16 @@ def test_completions_without_edits_are_those_of_the_model():
     zero = Edit("blocks.1.hook_attn_out", None, changes.zero())
     assert engine.complete(MODEL, PROMPTS, {"ablated": zero}, 6) != [plain]
     assert engine.complete(MODEL, [], [zero]) == [[]]
+
+
+def test_copies_that_are_continued_in_parts_write_the_same(monkeypatch):
+    sites = [f"blocks.{layer}.{name}" for layer in (0, 1) for name in ("hook_attn_out", "hook_mlp_out")]
+    arms = [Edit(site, None, changes.zero()) for site in sites]
+    together = engine.complete(MODEL, PROMPTS, arms, 6)
+    assert len({tuple(texts) for texts in together}) > 1
+    monkeypatch.setattr(continuations, "_MAX_CONTINUED", 3)
+    assert engine.complete(MODEL, PROMPTS, arms, 6) == together
+    assert engine.complete(MODEL, PROMPTS, arms, 6, fast=False) == together
 
 
 def test_gradients_pass_through_what_is_applied():

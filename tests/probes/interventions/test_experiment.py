@@ -160,6 +160,8 @@ def test_stages_give_what_whole_completions_give() -> None:
                 assert (measured.success[name][layer, number, rows] == table["success"].to_numpy()).all()
     assert measured.success["interchange"][1, 0].mean() > 0.7  # after layer 3, where it arose
     assert not measured.success["interchange"][~wanted].any()
+    assert measured.moved[1, 0][measured.success["interchange"][1, 0]].mean() > 0.3  # probability of the edited answer
+    assert not measured.moved[~wanted].any()
 
 
 @cache
@@ -258,6 +260,19 @@ def test_probes_read_what_is_planted_and_nothing_else() -> None:
     assert not planted[~scoring].any()
 
 
+def test_digits_that_are_read_do_not_make_computed_values_readable() -> None:
+    data = values_of(named("reg"), MIXTURE, 800, seed=2)
+    is_literal = (data.strata == "literal")[None]
+    nothing = np.zeros_like(is_literal)
+    correct = {"accuracy": is_literal, **dict.fromkeys(readability_module.COLUMNS[1:], nothing)}
+    for stratum in ("literal", "computed"):
+        (row,) = readability_module._table([(0, "arose")], correct, data, stratum, 0).to_dict("records")
+        assert row["stratum"] == stratum
+        assert row["programs"] == ((data.fold == 2) & (data.strata == stratum) & (data.positions["arose"] >= 0)).sum()
+        assert row["readable"] == row["read"] == (stratum == "literal")
+        assert row["accuracy"] == (stratum == "literal")
+
+
 @pytest.mark.slow
 def test_an_untrained_model_reads_nothing_beyond_its_twin() -> None:
     table = readability(untrained(3), untrained(4), named("compare.first"), MIXTURE, [0, 1], programs=500)
@@ -336,7 +351,7 @@ def test_a_full_experiment_has_its_tables_or_says_why_not() -> None:
     (row,) = result.attribution.to_dict("records")
     assert row["note"].startswith("0 pairs count and have answers that differ in a token")
     assert result.components.empty
-    assert set(result.effects["span"]) == {"single", "from", "up_to"}
+    assert result.effects["has_controls"].all()
     assert of_nothing().subspaces.empty
 
 

@@ -11,6 +11,7 @@ from analyses.studies.calibration.planted import Planted, plant
 from cadmus.machine import tokens, vm
 from cadmus.runtime.seeds import generator
 from probes.interventions.answering import Bases, EdgeSet, Judge, answers, judged
+from probes.interventions.attention_flow import _table as attention_table
 from probes.interventions.attention_flow import attention_flow, data_flow
 from probes.interventions.head_interchange import Exchange, heads_by_interchange
 from probes.interventions.knockouts import LOAD, Move, _cell, knockouts
@@ -182,6 +183,18 @@ def test_interchange_finds_the_heads_that_carry_the_value() -> None:
     assert (used["third_value"] < 0.1).all()
     assert not table[~table["controlled"]]["used"].any()
     assert len(table) == 25
+
+
+@pytest.mark.parametrize("n_skeletons", [29, 30])
+def test_attention_in_programs_of_few_skeletons_claims_nothing(n_skeletons: int) -> None:
+    sums = np.zeros((60, 1, 2, 4))
+    sums[..., 3] = 1  # a query each
+    sums[:, 0, 0, 0] = 0.9  # of which the first head gives this much to the edge
+    sums[..., 1] = 0.1
+    table = attention_table(sums, np.arange(60) % n_skeletons, ["store"], 2, False, 0)
+    assert (table["clusters"] == n_skeletons).all()
+    assert table["attends"].tolist() == [n_skeletons == 30, False]
+    assert (table["note"] == ("" if n_skeletons == 30 else "fewer than 30 skeletons (29)")).all()
 
 
 @pytest.mark.parametrize("n_without", [N // 2, N])
