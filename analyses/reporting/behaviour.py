@@ -37,15 +37,17 @@ def completion_section(table: pd.DataFrame) -> report.Section:
         "completion",
         "Completing held-out programs",
         (
-            "A program is cut where the model must decide, and completed greedily. A completion counts when the "
-            "machine finds the whole program true and it has its family's form. Both splits hold programs that were "
-            "never trained on: test holds new programs of skeletons (digits replaced by 0) that training saw, "
-            "test_skeleton holds skeletons that it never saw. Beside it, how often the program is true at all, and how "
-            "often the completion begins with the family's own answer; for induce, how often the algorithm found holds "
-            "on fresh inputs. Other names are sets unlike what was trained on. Intervals are 95 % (Wilson).",
+            "Each program is cut where the model must decide, and the model completes it greedily. A completion counts "
+            "if the machine finds the whole program true and the program has its family's form. Training saw none of "
+            "these programs: `test` holds new programs of skeletons (digits replaced by 0) that training saw, "
+            "`test_skeleton` holds skeletons that it never saw, and the other names are sets unlike anything trained "
+            "on. The further columns say how often the program is true at all, how often the completion begins with "
+            "the family's own answer and, for induce, how often the algorithm that the model gives holds on fresh "
+            "inputs. Intervals are 95 % (Wilson).",
         ),
         table=table,
         display_table=display_table,
+        columns=("family", "programs", "completion accuracy", "true at all", "prompts"),
     )
 
 
@@ -54,7 +56,7 @@ def completion_sentence(table: pd.DataFrame) -> str:
     first."""
     test = table[table.split == "test"].sort_values("accuracy", ascending=False)
     accuracies = (f"{row.family} {report.with_interval(row.accuracy, row.low, row.high)}" for row in test.itertuples())
-    return f"The model completes held-out programs rightly (share by family, 95 % interval): {', '.join(accuracies)}."
+    return f"The model completes these shares of held-out programs (95 % intervals): {', '.join(accuracies)}."
 
 
 def training_section(trained: checkpoint.Checkpoint) -> report.Section:
@@ -70,9 +72,18 @@ def training_section(trained: checkpoint.Checkpoint) -> report.Section:
         "Training",
         (f"The model has {record['parameters']:,} parameters and was trained on {total}{'; then '.join(parts)}.",),
         figure=figures.learning_curve(log, evaluations),
-        caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0, since most "
+        caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0, because most "
         "tokens of a program are free."
         + ("" if evaluations.empty else " Right: completion accuracy on held-out programs of the split validation."),
+        alt=f"The training loss falls from {log.loss.iloc[0]:.2f} to {log.loss.iloc[-1]:.2f} nats per token over "
+        f"{log.tokens.iloc[-1] / 1e6:,.0f} million tokens"
+        + (
+            "."
+            if evaluations.empty
+            else f"; completion accuracy of {evaluations.family.nunique()} families ends between "
+            f"{evaluations.groupby('family').accuracy.last().min():.2f} and "
+            f"{evaluations.groupby('family').accuracy.last().max():.2f}."
+        ),
         table=log,
     )
 

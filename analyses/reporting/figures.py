@@ -39,7 +39,7 @@ def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
             for k, (family, part) in enumerate(families):
                 style = {"color": colors[k], "marker": MARKERS[k % len(MARKERS)]}
                 axes[1].plot(part.tokens / 1e6, part.accuracy, lw=1.2, ms=4, label=family, **style)
-            axes[1].set(xlabel="tokens trained on (millions)", ylabel="completed rightly (share)", ylim=(-0.03, 1.03))
+            axes[1].set(xlabel="tokens trained on (millions)", ylabel="completion accuracy (share)", ylim=(-0.03, 1.03))
             axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 

@@ -41,15 +41,19 @@ def _gaps(results: AlternativesResults) -> report.Section:
         "gaps",
         "Selectivity gap by distance",
         (
-            "The gap is the probe's selectivity for the machine's states minus that for an alternative machine's. "
-            "Selectivity is the score minus that on labels permuted within (token, previous token), at the site where "
-            "the variable is read best on validation programs.",
+            "The gap is the probe's selectivity for the machine's states minus its selectivity for an alternative "
+            "machine's states. Selectivity is the score minus that on labels permuted within (token, previous token), "
+            "at the site where the variable is read best on validation programs.",
         ),
         figure=figures.by_distance(table) if len(table) else None,
         caption="Blue: the machine's own states, with the 95 % interval over skeletons. Points: the probes retrained "
         "on each alternative machine's states. Machines that change less than 1 % of a variable's labels are left out.",
+        alt=f"A panel for each of {table.variable.nunique()} variables: the selectivity for the machine's states as a "
+        f"band, and points for {results.machines.name.nunique()} alternative machines by their distance; "
+        f"{int((table.gap_low > 0).sum())} of {len(table)} points lie surely below the band.",
         table=results.gaps,
         display_table=gaps.display_table(table),
+        columns=("variable", "machine", "distance", "selectivity", "of the alternative", "gap"),
     )
 
 
@@ -60,8 +64,8 @@ def _machines(results: AlternativesResults) -> report.Section:
         "The machines",
         (
             "Each machine gives some instructions the meanings of others of the same type. Its distance is the share "
-            "of executed instructions whose meaning is another. The entropy of every label stays within 0.5 bit of the "
-            "true machine's, and at most a tenth of the states has NAN on top where the true machine has none.",
+            "of executed instructions whose meaning differs. The entropy of every label stays within 0.5 bits of the "
+            "true machine's, and at most a tenth of the states have NAN on top where the true machine has none.",
         ),
         table=results.machines,
         display_table=results.machines[columns].round(3),

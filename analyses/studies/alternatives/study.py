@@ -2,7 +2,7 @@
 
 After Jin & Rinard (arXiv 2305.11169): the same probe is retrained on the states that alternative machines
 (`cadmus.states.alternatives`) have on the same programs. What a probe computes from the tokens it computes as well for
-them; what the model represents serves the true machine better, and the more so the farther the other machine is.
+them; what the model represents serves the true machine better, by a margin that grows with the distance.
 """
 
 from __future__ import annotations

@@ -28,11 +28,16 @@ def summary(results: AlternativesResults) -> tuple[str, ...]:
         f"{_listed(_gaps(smallest.loc[every.index]))}."
     ]
     if len(some):
-        sentences.append(f"It is so for some of the machines only for {len(some)}{_listed(some_phrases)}.")
+        sentences.append(f"For {_variables(some)} this holds against some of the machines only{_listed(some_phrases)}.")
     if len(none):
-        sentences.append(f"It is so for none (greatest gap) for {len(none)}{_listed(_gaps(greatest.loc[none.index]))}.")
+        names = _listed(_gaps(greatest.loc[none.index]))
+        sentences.append(f"For {_variables(none)} it holds against none of them (greatest gap){names}.")
     warning = few_programs_warning(results.config.programs)
     return (*sentences, warning) if warning else tuple(sentences)
+
+
+def _variables(rows: pd.DataFrame) -> str:
+    return f"{len(rows)} variable{'s' * (len(rows) != 1)}"
 
 
 def _gaps(rows: pd.DataFrame) -> list[str]:

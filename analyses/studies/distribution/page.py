@@ -94,7 +94,7 @@ def _families(source: Source) -> report.Section:
             row["draws per program"] = f"{source.corpus.repetition[name]:.2f}"
         rows.append({**row, "examples": " ".join(f"[{text}]" for text in texts)})
     table = pd.DataFrame(rows)
-    text = "The table has each family with its share and a few short programs of the sample."
+    text = "The table gives each family's share and a few short programs of the sample."
     if source.corpus is not None:
         text += " Draws per program: how many eligible draws each kept program took; duplicates were taken out."
     return report.Section("families", "Families", (text,), table=table, display_table=table)
@@ -105,12 +105,14 @@ def _distributions(table: pd.DataFrame) -> report.Section:
         "distributions",
         "How programs are spread, family by family",
         (
-            "The panels have, from left to right, the number of tokens; the integers that computing instructions "
-            f"leave on top of the stack (out to -{MAX_VALUE} and {MAX_VALUE}); the greatest stack depth; and how "
-            "often the k-th most frequent skeleton (digits written as 0) occurs.",
+            "The panels show, from left to right, the number of tokens; the integers that computing instructions "
+            f"leave on top of the stack (from -{MAX_VALUE} to {MAX_VALUE}); the greatest stack depth; and how often "
+            "the k-th most frequent skeleton (digits written as 0) occurs.",
         ),
         figure=figures.distributions(table),
         caption="Shares are of the family's programs (values: of the values). Both axes on the right are logarithmic.",
+        alt=f"Four panels for each of {table.family.nunique()} families: histograms of length, values and stack depth, "
+        "and the falling curve of skeleton frequencies by rank.",
         table=table,
     )
 
@@ -157,7 +159,8 @@ def _instructions(table: pd.DataFrame) -> report.Section:
         "Instructions in use",
         ("Each cell is the share that one of the 65 instructions has of the tokens of a family's programs.",),
         figure=figures.instructions(table),
-        caption="Logarithmic shades; white: never.",
+        caption="Logarithmic shades; empty: never.",
+        alt=f"A map of {table.token.nunique()} instructions by {table.family.nunique()} families, coloured by share.",
         table=table,
     )
 
@@ -228,9 +231,9 @@ def _out_of_distribution(table: pd.DataFrame) -> report.Section | None:
         "out_of_distribution",
         "Out-of-distribution sets",
         (
-            "Training never sees these sets. Atom divergence says how differently instructions are used, compound "
-            "divergence how differently they are combined (arXiv 1912.09713), both from the family's training programs "
-            "and beside the floor that two halves of one sample reach.",
+            "Training never sees these sets. Atom divergence measures how differently instructions are used, compound "
+            "divergence how differently they are combined (arXiv 1912.09713), both relative to the family's training "
+            "programs; the floor is what two halves of one sample reach.",
         ),
         table=table,
         display_table=pd.DataFrame([_ood_row(part) for _, part in table.groupby("set", sort=False)]),

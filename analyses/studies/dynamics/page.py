@@ -46,12 +46,14 @@ def _trajectories(table: pd.DataFrame) -> report.Section:
         "Behaviour and readability over training",
         (
             f"{table.run.nunique()} runs that differ in their seeds were measured at {table.step.nunique()} snapshots. "
-            "Left: how many held-out programs of a family are completed rightly. Middle: how often the probe reads a "
-            "variable, at the site that is best on validation programs of that snapshot; the same programs throughout. "
-            "Right: the same for the states that an alternative machine has on them.",
+            "Left: the share of a family's held-out programs that is completed. Middle: the share of tokens at which "
+            "the probe reads a variable, at the site that is best on validation programs of that snapshot; the "
+            "programs are the same throughout. Right: the same for the states that an alternative machine has on them.",
         ),
         figure=figures.trajectories(table),
         caption="Thin: each run; thick: their mean.",
+        alt=f"Curves over {table.step.nunique()} snapshots of {table.run.nunique()} runs: completion accuracy by "
+        "family, the score of each variable, and the same for an alternative machine.",
         table=table,
     )
 
@@ -63,9 +65,10 @@ def _correlations(results: DynamicsResults) -> report.Section:
         "correlations",
         "Together, within a snapshot",
         (
-            "Do the runs whose probe reads more complete more, at one and the same snapshot? Scores and accuracies are "
-            "taken minus their means at that snapshot, all snapshots pooled; p is exact, by permuting the runs' whole "
-            "trajectories against each other. Beside it stands the same for the states of an alternative machine.",
+            "At a given snapshot, do the runs whose probe reads more also complete more? Scores and accuracies are "
+            "taken minus their means at that snapshot and pooled over all snapshots; p is exact, by permuting the "
+            "runs' whole trajectories against each other. The last column gives the same for an alternative machine's "
+            "states.",
         ),
         figure=figures.correlations(table) if table.r.notna().any() else None,
         caption=f"With {runs} runs the least p that is possible is "
@@ -80,11 +83,12 @@ def _leads(table: pd.DataFrame) -> report.Section:
         "lead",
         "Which comes first",
         (
-            "Each curve has a step at which it has come half of its way from its first to its greatest value. The "
-            "lead is how many doublings of training the variable is before the family's behaviour, mean over runs "
-            f"with a 95 % t interval. A curve that rises by less than {MIN_RISE} in any run has none. A lead may only "
-            "say that what any state needs is learned early: the last column is by how many doublings the machine's "
-            "states are readable before those of the alternative machine in the same runs.",
+            "Each curve reaches half of the way from its first to its greatest value at some step. The lead is the "
+            "number of doublings of training by which the variable reaches it before the family's behaviour does, "
+            f"mean over runs with a 95 % t interval. A curve that rises by less than {MIN_RISE} in any run has none. A "
+            "lead may merely say that what every state needs is learned early; the last column therefore gives the "
+            "number of doublings by which the machine's states become readable before those of the alternative "
+            "machine in the same runs.",
         ),
         figure=figures.leads(table) if table.lead.notna().any() else None,
         caption="Right of 0: readable before the behaviour is right.",

@@ -22,13 +22,14 @@ def summary(results: DynamicsResults) -> tuple[str, ...]:
     correlations = results.correlations
     related = correlations[(correlations.kind == "probe") & (correlations.p < MAX_P)]
     return (
-        f"A variable is readable before a family's behaviour is right (q < {MAX_Q}) in {len(before)} of {len(own)} "
-        f"pairs{_pairs(before)}.",
-        f"It is readable only after it in {len(after)} of {len(own)} pairs{_pairs(after)}.",
-        f"{len(earlier)} of {own.variable.nunique()} variables come earlier than the same of an alternative machine in "
-        f"the same runs, so that the order is of this state and not of what any state needs{_earlier(earlier)}.",
-        f"A variable goes with a family's behaviour within snapshots over the runs (p < {MAX_P}, uncorrected) in "
-        f"{len(related)} of {(correlations.kind == 'probe').sum()} pairs{_related(related)}.",
+        f"A variable becomes readable before a family's behaviour is right (q < {MAX_Q}) in {len(before)} of "
+        f"{len(own)} pairs{_pairs(before)}.",
+        f"It becomes readable only afterwards in {len(after)} of {len(own)} pairs{_pairs(after)}.",
+        f"{len(earlier)} of {own.variable.nunique()} variables become readable earlier than the same variable of an "
+        "alternative machine in the same runs, so that the order concerns this state and not what every state "
+        f"needs{_earlier(earlier)}.",
+        f"Within snapshots, a variable's score correlates with a family's accuracy over the runs (p < {MAX_P}, "
+        f"uncorrected) in {len(related)} of {(correlations.kind == 'probe').sum()} pairs{_related(related)}.",
     )
 
 

@@ -57,16 +57,20 @@ def _plane(results: PaperResults) -> report.Section:
         "figure1",
         "Comparing two computed numbers over the plane",
         (
-            f"Programs of compare compute X in {_lengths(family)} instructions, Y in as many, and state the relation. "
-            "After X and Y the model's next token is right where it is the one of `<`, `=`, `>` that holds; any other "
-            f"counts as wrong. Training drew X and Y from {family.low}..{family.high} (the dashed square). Within it "
-            "every program is of a held-out split; beyond it every program is unlike any that was trained on.",
-            "Off the diagonal a model may be right without knowing X and Y exactly; on the diagonal beyond the square "
-            "it must find two numbers equal that it never saw in a comparison.",
+            f"A program of the family `compare` computes X in {_lengths(family)} instructions and Y in as many, and "
+            "states their relation. After X and Y the model's next token is right if it is the one of `<`, `=`, `>` "
+            f"that holds; any other token counts as wrong. Training drew X and Y from {family.low}..{family.high} (the "
+            "dashed square). Within the square every program is from a held-out split; beyond it every program is "
+            "unlike any that was trained on.",
+            "Off the diagonal a model can be right without knowing X and Y exactly; on the diagonal beyond the square "
+            "it has to find two numbers equal that it never saw in a comparison.",
         ),
         figure=figures.plane(results.plane, family.low, family.high),
         caption=f"Left: each cell is the share of right answers over {results.config.programs} programs. Right: the "
         "same by the distance of X and Y; bands: 95 % (Wilson).",
+        alt=f"A map of right answers over X and Y from {results.plane.x.min()} to {results.plane.x.max()}: "
+        + "; ".join(f"{row.region} {row.accuracy:.2f}" for row in by_region(results.plane).itertuples())
+        + ". Beside it the share of right answers by the distance of X and Y.",
         table=results.plane,
         display_table=_regions(by_region(results.plane)),
     )
@@ -82,20 +86,26 @@ def _numbers(results: PaperResults) -> report.Section:
         "figure2",
         "Two computed numbers, token by token",
         (
-            "The same programs are read instead of asked (Figure 2 of arXiv 2602.09112). At each token and each "
-            f"depth of the residual stream, two probes read each number, computed in {family.length} instructions: "
-            "logistic regression over the values as classes, as in the paper, and ridge regression, which knows that "
-            "they are ordered. Probes are trained and tested on programs of skeletons that the model never saw, "
-            "split by skeleton.",
+            "Probes read both numbers of the same kind of programs (Figure 2 of arXiv 2602.09112). At each token and "
+            f"each depth of the residual stream, two probes read each number, computed in {family.length} "
+            "instructions: logistic regression over the values as classes, as in the paper, and ridge regression, "
+            "which knows that the values are ordered. The probes are trained and tested on programs whose skeletons "
+            "the model never saw, split by skeleton.",
             "The dotted line is the best guess from the instructions seen so far, computed exactly by enumerating the "
             "generator (held-out skeletons are a sample of it); the dashed grey line is the same probe on the same "
-            "architecture before training, at its best layer. Where a probe is no better than that, it reads what the "
+            "architecture before training, at its best layer. A probe that is no better than these reads what the "
             "tokens give away, not what the model computed.",
         ),
         figure=figures.numbers_by_token(table, names),
         caption="X1, X2, ...: the first expression; Y1, ...: the second; rel: the relation. Bands: 95 % bootstrap over "
-        "skeletons (a few hold many programs, hence their width). The classifier must learn each of the values apart, "
-        "from few programs; R² says how well their order is held. The table: after the last layer.",
+        "skeletons (they are wide because a few skeletons hold many programs). The classifier has to learn each value "
+        "separately, from few programs; R² says how well the order of the values is held. The table shows the last "
+        "layer.",
+        alt="Four panels by token, two probes of two numbers: each line is a layer, from the embedding to the last. "
+        + " ".join(
+            f"R² of the {row.variable} at {row.token}, last layer: {row.score:.2f}."
+            for row in last[last.model == "trained"].itertuples()
+        ),
         table=table,
         display_table=_wide(last.sort_values(["variable", "position"]), ["variable", "token", "layer"], "R²"),
     )

@@ -24,7 +24,7 @@ def _relation(regions: pd.DataFrame) -> str:
     """Say in how many programs the model tells the relation, inside the trained square and beyond it."""
     accuracies = {row.region: report.with_interval(row.accuracy, row.low, row.high) for row in regions.itertuples()}
     inside, diagonal, elsewhere = study.REGIONS
-    sentence = f"Inside the trained square the model tells the relation in {accuracies[inside]} of the programs"
+    sentence = f"Inside the trained square the model states the right relation in {accuracies[inside]} of the programs"
     if diagonal not in accuracies:
         return f"{sentence}."
     return (

@@ -68,6 +68,6 @@ def test_the_first_sentence_has_the_accuracy_of_each_family_with_its_interval() 
     ]
     table = pd.DataFrame(rows, columns=["family", "split", "accuracy", "low", "high"])
     assert behaviour.completion_sentence(table) == (
-        "The model completes held-out programs rightly (share by family, 95 % interval): register 0.75 [0.70, 0.80], "
-        "compare 0.50 [0.40, 0.60]."
+        "The model completes these shares of held-out programs (95 % intervals): register 0.75 [0.70, 0.80], compare "
+        "0.50 [0.40, 0.60]."
     )

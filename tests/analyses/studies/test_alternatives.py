@@ -34,8 +34,8 @@ def test_the_sentences_say_which_machines_are_read_worse_and_by_how_much() -> No
     )
     assert sentences(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]) == (
         f"{every}2 of 4 variables: a 0.20 [0.10, 0.30], d 0.40 [0.30, 0.50].",
-        "It is so for some of the machines only for 1: b (1 of 2).",
-        "It is so for none (greatest gap) for 1: c 0.10 [0.00, 0.20].",
+        "For 1 variable this holds against some of the machines only: b (1 of 2).",
+        "For 1 variable it holds against none of them (greatest gap): c 0.10 [0.00, 0.20].",
     )
     assert sentences(c=[-0.1])[0] == f"{every}0 of 1 variables."
     assert sentences() == ("No alternative machine changes the states of any variable enough to tell.",)

@@ -122,12 +122,12 @@ def test_a_lead_is_the_number_of_doublings_between_two_curves() -> None:
     assert np.isnan(early.earlier), "no alternative of it was read"
     before, after, sooner, _ = texts = sentences(table)
     assert before.startswith(
-        "A variable is readable before a family's behaviour is right (q < 0.05) in 1 of 1 pairs: early before family "
-        "by 2.00"
+        "A variable becomes readable before a family's behaviour is right (q < 0.05) in 1 of 1 pairs: early before "
+        "family by 2.00"
     )
-    assert after == "It is readable only after it in 0 of 1 pairs."
-    assert sooner.startswith("0 of 1 variables come earlier than")
-    assert sooner.endswith(" what any state needs.")
+    assert after == "It becomes readable only afterwards in 0 of 1 pairs."
+    assert sooner.startswith("0 of 1 variables become readable earlier than")
+    assert sooner.endswith(" what every state needs.")
     assert "behind" not in " ".join(texts), "of the machine itself only"
 
 

@@ -235,5 +235,5 @@ def test_a_mixture_without_compare_has_a_page_of_completion_and_state(tmp_path: 
     names = {path.stem for path in (out / "tables").glob("*.csv")}
     assert {"completion", "state", "training"} <= names
     assert not names & {"figure1", "figure2"}
-    assert "The model completes held-out programs rightly (share by family, 95 % interval): register" in page
+    assert "The model completes these shares of held-out programs (95 % intervals): register" in page
     assert re.search(rf"\d of {len(VARIABLES)} variables (is|are) claimed over all tokens", page)

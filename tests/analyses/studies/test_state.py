@@ -384,7 +384,7 @@ def test_figures_hold_all_variables_and_sites(results: StateResults) -> None:
     FigureCanvasAgg(maps).draw()
     assert len(maps.axes) == 6, "too many sites for numbers in the cells: colours are explained"
     assert not any(ax.texts for ax in maps.axes)
-    assert len(figures.maps(one).axes) == 3
+    assert len(figures.maps(one).axes) == 5, "three maps and two bars"
     scores, dimensions = (
         pd.concat([table.assign(variable=table.variable + suffix) for suffix in ("", " 2", " 3")], ignore_index=True)
         for table in (scores, results.dimensions)
