@@ -142,9 +142,9 @@ def _balanced(rows: np.ndarray, filled: np.ndarray) -> np.ndarray:
     n = max(int((rows & filled).sum()), 2 * MIN_ROWS)
     if len(empty) <= n:
         return rows
-    kept = rows & filled
-    kept[empty[np.linspace(0, len(empty) - 1, n).astype(int)]] = True
-    return kept
+    balanced = rows & filled
+    balanced[empty[np.linspace(0, len(empty) - 1, n).astype(int)]] = True
+    return balanced
 
 
 def _moments(x: np.ndarray, values: np.ndarray, classes: np.ndarray, rows: np.ndarray) -> Moments:
