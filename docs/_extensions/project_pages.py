@@ -67,9 +67,8 @@ def _copied(source: Path) -> str:
         return f"]({os.path.relpath(target, GENERATED)}{hash_sign}{anchor})"
 
     text = source.read_text(encoding="utf-8")
-    if len(re.findall(r"(?m)^# ", text)) > 1:  # a page of the site has one title
-        title, text = text.split("\n", 1)
-        text = f"{title}\n{re.sub('(?m)^#', '##', text)}"
+    page, *parts = re.split(r"(?m)^(?=# )", text)[1:]  # a page of the site has one title: parts are beneath it
+    text = page + "".join(re.sub("(?m)^#", "##", part) for part in parts)
     return _LINK.sub(seen_from_here, text)
 
 
