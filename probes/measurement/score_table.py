@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from probes.measurement.tally import ALL
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MAX_ROWS = 30  # that a notebook shows
 
@@ -39,6 +45,63 @@ class ScoreTable(pd.DataFrame):
                 ],
             }
         )
+
+    def summary(self) -> str:
+        """A line per variable: the score of the present state over all tokens at the site that is best on validation
+        programs, what is beyond the best control there, and what is claimed; or why there is no score."""
+        lines = []
+        for variable, rows in self._main().groupby("variable", sort=False):
+            measured = rows.dropna(subset="score")
+            if measured.empty:
+                lines.append(f"{variable}: {rows.problem.iloc[0] or 'no score'}")
+                continue
+            best = measured.loc[[measured.validation.fillna(measured.score).idxmax()]]
+            row = best.iloc[0]
+            score, beyond = (
+                _with_interval(best, name, low, high).iloc[0]
+                for name, low, high in (("score", "low", "high"), ("beyond", "beyond_low", "beyond_high"))
+            )
+            control = f", {beyond} beyond {row.best_control}" if beyond else ""
+            lines.append(
+                f"{variable}: {row.metric} {score} at {row.site}{control}; {row.claimed or 'nothing'} is claimed"
+            )
+        return "\n".join(lines)
+
+    def plot(self, variables: Sequence[str] = ()) -> Figure:
+        """Scores of present states over all tokens by layer, a line per variable with its interval, the best control
+        dotted, and a mark where something is claimed. variables: those that are drawn; none: all.
+
+        Raises ValueError for a variable that the table does not have.
+        """
+        from matplotlib.figure import Figure
+
+        main = self._main()
+        for name in variables:
+            if name not in set(main.variable):
+                raise ValueError(f"variable {name!r} is not in the table; it has {', '.join(main.variable.unique())}")
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        for k, name in enumerate(variables or main.variable.unique()):
+            rows = main[main.variable == name].dropna(subset="score").sort_values("layer", kind="stable")
+            if rows.empty:
+                continue
+            axes.fill_between(rows.layer, rows.low, rows.high, color=f"C{k % 10}", alpha=0.2, lw=0)
+            axes.plot(rows.layer, rows.score, color=f"C{k % 10}", label=name)
+            axes.plot(rows.layer, rows.score - rows.beyond, ":", color=f"C{k % 10}")
+            claims = rows[rows.claimed.astype(bool)]
+            axes.plot(claims.layer, claims.score, "o", color=f"C{k % 10}")
+        axes.plot([], [], "k:", label="best control")
+        axes.plot([], [], "ko", label="claimed")
+        axes.set(xlabel="layers that have run", ylabel="score", xticks=sorted(main.layer.unique()))
+        figure.legend(loc="outside right upper", frameon=False)
+        return figure
+
+    def _main(self) -> pd.DataFrame:
+        """The rows of present states over all tokens, of one probe per variable: a classifier where there is one."""
+        rows = pd.DataFrame(self)
+        rows = rows[(rows.by == ALL) & (rows.offset == 0) & (rows.metric != "R2") & (rows.probe != "network")]
+        has_classifier = rows.variable.isin(rows.variable[~rows.as_number.astype(bool)])
+        return rows[~rows.as_number.astype(bool) | ~has_classifier]
 
     def _repr_html_(self) -> str:
         brief = self.brief()
