@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 LENS4 ?= .venv-lens4
+NEWEST ?= .venv-newest
 OUT ?= reports
 
-.PHONY: report test test-all test-lens4 lint format coverage agreement fuzz docs clean
+.PHONY: report test test-all test-lens4 test-newest lint format coverage agreement fuzz docs clean
 
 report: $(VENV)/installed  ## all about the model that ships, in place of the example that is committed: OUT=my-report leaves it
 	@echo "writing $(OUT)/index.html; make report OUT=my-report writes elsewhere"
@@ -24,6 +25,11 @@ coverage: $(VENV)/installed  ## every test, and the statements that they reach (
 test-lens4: $(LENS4)/installed  ## conversions to transformer-lens 4, which needs an environment of its own
 	EXPECTED_TRANSFORMER_LENS=4 $(LENS4)/bin/python -m pytest tests/cadmus/models/test_lens.py tests/cadmus/models/test_hooks.py
 
+test-newest: $(NEWEST)/installed  ## a smoke test with the newest releases of what is pinned, but torch and transformer-lens
+	$(NEWEST)/bin/python -m pytest -m "not slow" tests/cadmus/machine/test_vm.py tests/cadmus/machine/test_tokens.py \
+		tests/cadmus/corpora/test_corpus.py tests/cadmus/models/test_model.py tests/cadmus/training/test_checkpoint.py \
+		tests/probes/solvers/test_estimators.py tests/analyses/test_cli.py
+
 lint: $(VENV)/installed  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,7 +43,7 @@ agreement: $(VENV)/installed  ## interpreter and compiled machine on a million p
 	$(BIN)/python -m tests.agreement 1000000
 	$(BIN)/python -m tests.oracle_agreement 1000000
 
-fuzz: $(VENV)/installed  ## the properties that hypothesis looks for, with ten times the examples (a few minutes)
+fuzz: $(VENV)/installed  ## hypothesis with ten times the examples, random commands, damaged files (ten minutes)
 	EXAMPLES=10 $(BIN)/python -m pytest -n auto -m hypothesis
 
 docs: $(VENV)/installed  ## the documentation as a site, build/docs/html/index.html; a broken link fails (a few minutes at first)
@@ -58,5 +64,13 @@ $(LENS4)/installed: constraints.txt constraints-lens4.txt
 		--constraint $(LENS4)/constraints.txt einops lazy-loader numba pytest transformer-lens
 	touch $@
 
+# torch as pinned: newer ones bring gigabytes of CUDA; transformer-lens 4 is test-lens4's
+$(NEWEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(NEWEST)
+	grep -E '^(torch|transformer-lens)==' constraints.txt > $(NEWEST)/constraints.txt
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint $(NEWEST)/constraints.txt hypothesis pytest --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(LENS4) build dist
+	rm -rf $(VENV) $(LENS4) $(NEWEST) build dist
