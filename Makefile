@@ -6,7 +6,7 @@ LENS4 ?= .venv-lens4
 NEWEST ?= .venv-newest
 OUT ?= reports
 
-.PHONY: report test test-all test-lens4 test-newest lint format coverage agreement fuzz docs clean
+.PHONY: report test test-all test-lens4 test-newest lint format coverage agreement coverage-of-generalization fuzz docs clean
 
 report: $(VENV)/installed  ## all about the model that ships, in place of the example that is committed: OUT=my-report leaves it
 	@echo "writing $(OUT)/index.html; make report OUT=my-report writes elsewhere"
@@ -42,6 +42,9 @@ format: $(VENV)/installed
 agreement: $(VENV)/installed  ## interpreter and compiled machine on a million programs, and on a million edited states
 	$(BIN)/python -m tests.agreement 1000000
 	$(BIN)/python -m tests.oracle_agreement 1000000
+
+coverage-of-generalization: $(VENV)/installed  ## how often the study of generalization is right: 10,000 planted tables (five minutes)
+	$(BIN)/python -m tests.sweep_tables 1000 docs/generalization_coverage.csv
 
 fuzz: $(VENV)/installed  ## hypothesis with ten times the examples, random commands, damaged files (ten minutes)
 	EXAMPLES=10 $(BIN)/python -m pytest -n auto -m hypothesis

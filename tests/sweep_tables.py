@@ -91,8 +91,11 @@ def covered(planted: Planted, tables: int, shifts: tuple[float, ...], draws: int
             _count(out, f"claimed_{shift:g}", all(both), tables)
         levels, blocks = frame.rows["factor0"], frame.rows[["seed", *(f"factor{k}" for k in range(1, len(predictors)))]]
         codes = np.unique(blocks.to_numpy(), axis=0, return_inverse=True)[1].ravel()
-        ranks = block_spearman(levels.to_numpy(), frame.y, codes, draws=199)
-        _count(out, "positive_ranks", ranks.p <= 0.05, tables)
+        others = blocks.to_numpy()[:, 1:]
+        strata = np.unique(others, axis=0, return_inverse=True)[1].ravel() if others.size else np.zeros_like(codes)
+        for name, grouped in (("positive_ranks", None), ("positive_ranks_cells", strata)):
+            ranks = block_spearman(levels.to_numpy(), frame.y, codes, strata=grouped, draws=199)
+            _count(out, name, ranks.p <= 0.05, tables)
     return out
 
 

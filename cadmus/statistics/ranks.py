@@ -30,43 +30,58 @@ class RankCorrelation:
 
 
 def block_spearman(
-    levels: np.ndarray, values: np.ndarray, blocks: np.ndarray, *, seed: int = 0, draws: int = DRAWS
+    levels: np.ndarray,
+    values: np.ndarray,
+    blocks: np.ndarray,
+    *,
+    strata: np.ndarray | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> RankCorrelation:
     """The mean over blocks of the rank correlation of levels and values, [n] each; a block in which all values are
     alike counts as 0, one with a single level not at all.
 
     The interval is Student's over the blocks, cut at -1 and 1. Where every block says the same there is nothing to tell
     the spread from: it then reaches as far as Wilson's does, (1 + rho) / 2 taken as a share of that many trials. The
-    p-value is (1 + permutations as far from 0) / (1 + permutations). Raises ValueError for arrays of other lengths.
+    p-value is (1 + permutations as far from 0) / (1 + permutations).
+
+    strata: [n]; levels are then permuted alike in all blocks of a stratum, which holds also where all values of a level
+    are alike for another reason than its rank. Left out, each block is permuted by itself: a small p then says that the
+    values differ between levels as these are ordered, not that the order is why.
+
+    Raises ValueError for arrays of other lengths.
     """
     levels, values = np.asarray(levels, np.float64), np.asarray(values, np.float64)
     blocks = np.asarray(blocks)
-    if not levels.shape == values.shape == blocks.shape or levels.ndim != 1:
+    strata = blocks if strata is None else np.asarray(strata)
+    if not strata.shape == blocks.shape or not levels.shape == values.shape == blocks.shape or levels.ndim != 1:
         raise ValueError(f"levels, values and blocks are {levels.shape}, {values.shape}, {blocks.shape}; expected [n]")
-    parts = []
-    for block in np.unique(blocks):
-        rows = blocks == block
-        ranks = _standard(levels[rows])
-        if len(ranks) > 1 and ranks.any():
-            parts.append((ranks, _standard(values[rows])))
-    if not parts:
-        return RankCorrelation(np.nan, np.nan, np.nan, np.nan, 0)
-    by_block = np.array([a @ b for a, b in parts])
-    rho = float(by_block.mean())
     rng = np.random.default_rng([seed, 17])
-    drawn = np.zeros(draws)
-    for a, b in parts:
-        drawn += rng.permuted(np.broadcast_to(a, (draws, len(a))), axis=1) @ b
-    n_as_far = int((abs(drawn / len(parts)) >= abs(rho) - 1e-9).sum())
-    low, high = _interval(by_block)
-    return RankCorrelation(rho, low, high, (1 + n_as_far) / (1 + draws), len(parts))
+    by_block, drawn = [], np.zeros(draws)
+    for stratum in np.unique(strata):
+        in_stratum = strata == stratum
+        names = np.unique(levels[in_stratum])
+        permuted = rng.permuted(np.broadcast_to(names, (draws, len(names))), axis=1)  # the level that each name gets
+        for block in np.unique(blocks[in_stratum]):
+            rows = in_stratum & (blocks == block)
+            ranks, by_value = _standard(levels[rows]), _standard(values[rows])
+            if len(ranks) > 1 and ranks.any():
+                by_block.append(ranks @ by_value)
+                drawn += _standard(permuted[:, np.searchsorted(names, levels[rows])]) @ by_value
+    if not by_block:
+        return RankCorrelation(np.nan, np.nan, np.nan, np.nan, 0)
+    rho = float(np.mean(by_block))
+    n_as_far = int((abs(drawn / len(by_block)) >= abs(rho) - 1e-9).sum())
+    low, high = _interval(np.array(by_block))
+    return RankCorrelation(rho, low, high, (1 + n_as_far) / (1 + draws), len(by_block))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
-    """The ranks of values, their mean 0 and the sum of their squares 1; zeros where all are alike."""
-    ranks = rankdata(values) - (len(values) + 1) / 2
-    length = np.sqrt((ranks**2).sum())
-    return ranks / length if length > 0 else ranks
+    """The ranks of values [.., n] along the last axis, their mean 0 and the sum of their squares 1; zeros where all are
+    alike."""
+    ranks = rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
+    length = np.sqrt((ranks**2).sum(-1, keepdims=True))
+    return ranks / np.where(length > 0, length, 1.0)
 
 
 def _interval(by_block: np.ndarray) -> tuple[float, float]:

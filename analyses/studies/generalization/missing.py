@@ -34,7 +34,8 @@ def missingness(table: pd.DataFrame) -> pd.DataFrame:
 def rank_correlations(table: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
     """Spearman's rho of every response with the levels of every numeric factor: within blocks of one seed and the same
     levels of the other factors, by permuting levels within them. Columns factor, response, rho, low, high, p, q (over
-    the responses), blocks, models."""
+    the responses), blocks, models; and p_cells, by permuting levels alike for all seeds, which holds where cells differ
+    for other reasons too."""
     numeric = [
         name
         for name in models.factors(table)
@@ -49,10 +50,14 @@ def rank_correlations(table: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS)
                 continue
             blocks = part[["seed", *others]].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)
             levels, values = (part[name].to_numpy(np.float64) for name in (factor, "value"))
+            strata = part[others].astype(str).agg("/".join, axis=1).to_numpy(dtype=str) if others else blocks.copy()
+            if not others:
+                strata[:] = ""
             ranks = block_spearman(levels, values, blocks, seed=seed, draws=draws)
+            alike = block_spearman(levels, values, blocks, strata=strata, seed=seed, draws=draws)
             row = {"factor": factor, "response": response, "rho": ranks.rho, "low": ranks.low, "high": ranks.high}
-            rows.append({**row, "p": ranks.p, "blocks": ranks.blocks, "models": len(part)})
-    out = pd.DataFrame(rows, columns=["factor", "response", "rho", "low", "high", "p", "blocks", "models"])
+            rows.append({**row, "p": ranks.p, "p_cells": alike.p, "blocks": ranks.blocks, "models": len(part)})
+    out = pd.DataFrame(rows, columns=["factor", "response", "rho", "low", "high", "p", "p_cells", "blocks", "models"])
     out["q"] = np.nan
     for _, rows_of in out.groupby("factor"):
         out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))

@@ -137,12 +137,15 @@ def _ranks(table: pd.DataFrame) -> report.Section | None:
     display["rho"] = [report.with_interval(row.rho, row.low, row.high) for row in table.itertuples()]
     display["p"] = [_p(value) for value in table["p"]]
     display["q"] = [_p(value) for value in table["q"]]
+    display["p, cells"] = [_p(value) for value in table["p_cells"]]
     return report.Section(
         "levels",
         "By level",
         (
             "Spearman's ρ of a response with the levels of a factor, within blocks of one seed and the same levels of "
-            "the other factors; the mean over blocks, p by permuting levels within them.",
+            "the other factors; the mean over blocks, p by permuting levels within them: small where cells "
+            "differ in the order of their levels, for whatever reason. The last column permutes levels alike for all "
+            "seeds, so that cells may differ for reasons of their own; with few levels it cannot be small.",
         ),
         table=table,
         display_table=display,

@@ -1,4 +1,4 @@
-"""The out-of-distribution sets of the mixture `suites`: each is what its name says, and none of it can be trained on."""
+"""The out-of-distribution sets of the mixture `suites`: each is what its name says, none of it is trained on."""
 
 from __future__ import annotations
 

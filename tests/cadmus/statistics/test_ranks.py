@@ -40,6 +40,18 @@ def test_a_perfect_order_has_an_interval_and_a_p_value() -> None:
     assert perfect.p < 0.001
 
 
+def test_levels_that_differ_for_reasons_of_their_own_are_no_order_where_they_are_permuted_alike() -> None:
+    """200 tables: 5 % within 4 standard errors; permuted block by block, far more are positive."""
+    n_positive = np.zeros(2)
+    for seed in range(200):
+        level, value, block = planted(seed, 0.0)
+        value = value + 2 * np.random.default_rng([seed, 1]).normal(size=5)[level]
+        for k, strata in enumerate((np.zeros(len(level)), None)):
+            n_positive[k] += block_spearman(level, value, block, strata=strata, draws=199).p <= 0.05
+    assert n_positive[0] <= 23
+    assert n_positive[1] > 40
+
+
 def test_nothing_to_order() -> None:
     level, value, block = planted(2, 1)
     assert np.isnan(block_spearman(level * 0, value, block).rho)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -170,6 +171,7 @@ def test_rank_correlations_are_within_blocks() -> None:
     assert row.rho > 0.8
     assert row.blocks == 15
     assert row.p <= 0.01
+    assert 0.005 <= row.p_cells <= 0.05, "levels permuted alike for all seeds, in each of three strata"
     assert set(ranks.factor) == {"factor0", "factor1"}
 
 
@@ -201,6 +203,17 @@ def test_a_sweep_without_an_inner_state_has_no_rows_of_it() -> None:
 
 
 # --- planted truth, in small; `make coverage-of-generalization` is the large one --------------------------------------
+
+
+def test_the_large_simulation_held_what_the_page_says() -> None:
+    table = pd.read_csv(Path(__file__).parents[4] / "docs" / "generalization_coverage.csv")
+    assert (table.tables >= 1000).all()
+    covers = table[table.quantity.str.startswith("covered")]
+    assert covers.share.between(0.92, 0.98).all()
+    false = table[table.quantity.str.fullmatch(r"positive_(mixed|robust|wild)_0|claimed_0|positive_ranks_cells")]
+    assert (false.share <= 0.08).all()
+    power = table[(table.quantity == "claimed_0.1") & (table.spread_of_cells <= 0.03)]
+    assert (power.share > 0.5).all()
 
 
 def test_intervals_hold_the_truth() -> None:
