@@ -113,7 +113,10 @@ class _Journal:
 
     def write(self, state: str, why: str = "") -> None:
         """Write the journal, with the stage that is at work."""
-        stage = "" if self.bench is None or state == DONE else self.bench.stage
-        self.status = replace(self.status, state=state, stage=stage, why=why, seconds=dict(self.seconds))
+        stage, seconds = "", dict(self.seconds)
+        if self.bench is not None and self.bench.stage and state != DONE:
+            stage = self.bench.stage
+            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - self.bench.began  # so far
+        self.status = replace(self.status, state=state, stage=stage, why=why, seconds=seconds)
         write_status(self.task.folder, self.task.run, self.status)
         self.last = time.monotonic()

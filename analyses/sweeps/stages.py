@@ -53,7 +53,10 @@ class Bench:
     """Wall-clock seconds by stage, of what was not there already; `run_stages` adds to them."""
 
     stage: str = ""
-    """The stage that is at work."""
+    """The stage that is at work; empty between two."""
+
+    began: float = 0.0
+    """When it began, by the performance counter."""
 
     def place(self, stage: str) -> Path:
         """The folder of a stage."""
@@ -85,11 +88,10 @@ def run_stages(bench: Bench) -> None:
     for stage in stages:
         if stage == "corpus" and all(finished(bench, name) for name in ("model", "evaluation")):
             continue
-        bench.stage = stage
+        bench.stage, bench.began = stage, time.perf_counter()
         bench.progress(stage, 0.0, "")
-        begin = time.perf_counter()
         _MAKERS[stage](bench)
-        bench.seconds[stage] = bench.seconds.get(stage, 0.0) + time.perf_counter() - begin
+        bench.seconds[stage] = bench.seconds.get(stage, 0.0) + time.perf_counter() - bench.began
         if stage == "evaluation":
             _drop_corpus(bench)
 
