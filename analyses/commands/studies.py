@@ -65,7 +65,6 @@ def report(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    from analyses.reporting import library
     from analyses.studies.model_report import comparison, page
     from analyses.studies.model_report.study import PARTS, QUICK, ModelReportConfig
 
@@ -86,7 +85,6 @@ def report(
     else:
         folder = out or Path(f"comparison-{'-'.join(config.name for config in configs)}")
         write_page(comparison.make, configs, folder)
-    library.refresh(folder)
 
 
 @studies.command(

@@ -98,15 +98,18 @@ def _progress_lines(interval: float = 60.0) -> Progress:
 
 
 def write_page(make: Callable[[C, Path, Progress], Path], config: C, out: Path) -> None:
-    """Have a study make its page in `out`, with progress bars, and print where the page is.
+    """Have a study make its page in `out`, with progress bars, link it in the index of reports around it, if there is
+    one, and print where the page is.
 
     make: a study's `page.make`; config: its config.
     """
+    from analyses.reporting import library
     from cadmus.runtime.folder_lock import sole_writer
 
     check_writable(out, "report")
     with sole_writer(out), progress_bars() as progress:
         page = make(config, out, progress)
+    library.refresh(out)
     print(page)
 
 
