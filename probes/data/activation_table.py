@@ -45,12 +45,12 @@ def activation_table(
         ValueError: as `token_rows` and `variables.read` raise it; for targets of alternative machines, roles and
             permuted labels, and for two columns of one name.
     """
-    asked = [target if isinstance(target, Target) else Target(target) for target in targets]
-    for target in asked:
+    states = [target if isinstance(target, Target) else Target(target) for target in targets]
+    for target in states:
         if target != Target(target.variable, target.offset):
             raise ValueError(f"{target} is no plain state; name a variable, and an offset if you like")
     names = check_sites(model, sites, token_map)
-    headings = [_heading(target) for target in asked]
+    headings = [_heading(target) for target in states]
     repeated = {name for name in headings if headings.count(name) > 1}
     if repeated:
         raise ValueError(f"two columns would be called {', '.join(sorted(repeated))}; name each variable once")
@@ -66,7 +66,7 @@ def activation_table(
         "program": rows,
         "position": positions,
         "token": characters[tokens.sequences(programs)[rows, positions]],
-        **_states(programs, asked, headings, rows, positions),
+        **_states(programs, states, headings, rows, positions),
     }
     for site in names:
         x = np.concatenate([batch.activations[site] for batch in batches] or [np.zeros((0, 0), np.float32)])[order]

@@ -108,13 +108,13 @@ def _json(text: str, symbols: str, program: str) -> list[str]:
     return [symbol for inner in given for symbol in _bare(inner, symbols)]
 
 
-def _said(text: str, symbols: str, program: str) -> list[str]:
+def _declared_answers(text: str, symbols: str, program: str) -> list[str]:
     """The symbols that are said to be the answer; where a final one is named, those alone."""
     symbol = rf"{_QUOTES}([{symbols}])(?![{symbols}\w])(?!\s*-?\d)"  # `result = 5` is none
     others = rf"(?:[`'\"*_)\]]*\s*(?:or|and|/|,)\s*{symbol})*"
     for marker in (rf"final\s+{_MARKERS[0]}", *_MARKERS):
         matches = re.finditer(marker + symbol + others, text, re.IGNORECASE)
-        found_symbols = [found for match in matches for found in match.groups() if found]
+        found_symbols = [group for match in matches for group in match.groups() if group]
         if found_symbols:
             return found_symbols
     return []
@@ -143,4 +143,4 @@ def _alone(text: str, symbols: str, program: str) -> list[str]:
     return re.findall(rf"(?<!\S)[`'\"*(\[]*([{symbols}])(?=[`'\"*)\].,;:!]*(?:\s|$))", text)
 
 
-_FINDERS: tuple[Finder, ...] = (_whole, _json, _said, _last_line, _set_apart, _behind_the_program, _alone)
+_FINDERS: tuple[Finder, ...] = (_whole, _json, _declared_answers, _last_line, _set_apart, _behind_the_program, _alone)

@@ -121,12 +121,12 @@ def prompts(config: PromptsConfig) -> list[Prompt]:
     rows = _limited(regions, config.limit, config.seed)
     texts = tokens.decode(programs[rows])
     square = (family.low, family.high)
-    made = []
+    result = []
     for name in config.alphabets:
         for number, (text, (x, y), region) in enumerate(zip(texts, cells[rows].tolist(), regions[rows], strict=True)):
             written = rewritten(text.rstrip(vm.END), name)
-            made.append(Prompt(f"{name}-{number:05d}", name, x, y, str(region), written[:-1], written[-1], square))
-    return made
+            result.append(Prompt(f"{name}-{number:05d}", name, x, y, str(region), written[:-1], written[-1], square))
+    return result
 
 
 def _limited(regions: np.ndarray, limit: int, seed: int) -> np.ndarray:

@@ -47,10 +47,10 @@ def summary(scores: Scores) -> tuple[str, ...]:
 
 def sections(prompts: list[Prompt], scores: Scores) -> tuple[report.Section, ...]:
     """The plane of each alphabet that has a reply, the counts, and every reply as it was read."""
-    made = []
+    planes = []
     for alphabet in dict.fromkeys(scores.replies.alphabet):
         plane = scores.plane(alphabet)
-        made.append(
+        planes.append(
             report.Section(
                 f"plane-{alphabet}",
                 f"The plane of X and Y in {alphabet} symbols",
@@ -77,7 +77,7 @@ def sections(prompts: list[Prompt], scores: Scores) -> tuple[report.Section, ...
         ("The table holds each reply as it came, beside what was read in it: look there before you cite a number.",),
         table=scores.replies,
     )
-    return (*made, counts, each)
+    return (*planes, counts, each)
 
 
 def _display_table(counts: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,7 @@ _ID_KEYS = ("id", "custom_id")
 
 def read_prompts(path: Path | str) -> list[Prompt]:
     """The prompts of a file that `export` wrote. Raises ValueError, naming the line, for what is none."""
-    made = []
+    prompts = []
     for number, row in _rows(path):
         missing = [field.name for field in fields(Prompt) if field.name not in row]
         if missing:
@@ -46,10 +46,10 @@ def read_prompts(path: Path | str) -> list[Prompt]:
         if row["answer"] not in symbols or row["region"] not in REGIONS or not has_square:
             raise ValueError(f"{path}, line {number} is no prompt: its alphabet, region and answer do not fit")
         prompt = Prompt(**{field.name: row[field.name] for field in fields(Prompt)})
-        made.append(replace(prompt, trained=(square[0], square[1])))
-    if len({prompt.id for prompt in made}) < len(made):
+        prompts.append(replace(prompt, trained=(square[0], square[1])))
+    if len({prompt.id for prompt in prompts}) < len(prompts):
         raise ValueError(f"{path} has an id twice; export the prompts anew")
-    return made
+    return prompts
 
 
 def read_replies(path: Path | str) -> list[tuple[str, str]]:
@@ -144,8 +144,8 @@ def score(prompts: list[Prompt], replies: list[tuple[str, str]]) -> Scores:
 
 
 def _row(prompt: Prompt, texts: list[str]) -> dict[str, Any]:
-    said = {answers.read(text, prompt) for text in texts}
-    (what,) = said if len(said) == 1 else (DUPLICATES,)
+    readings = {answers.read(text, prompt) for text in texts}
+    (what,) = readings if len(readings) == 1 else (DUPLICATES,)
     return {
         "id": prompt.id,
         "alphabet": prompt.alphabet,
@@ -162,12 +162,12 @@ def _row(prompt: Prompt, texts: list[str]) -> dict[str, Any]:
 
 def _counts(prompts: list[Prompt], table: pd.DataFrame) -> pd.DataFrame:
     """The table `Scores.counts`; regions without a prompt have no row."""
-    asked = pd.DataFrame([(prompt.alphabet, prompt.region) for prompt in prompts], columns=["alphabet", "region"])
+    questions = pd.DataFrame([(prompt.alphabet, prompt.region) for prompt in prompts], columns=["alphabet", "region"])
     rows = []
     for alphabet in ALPHABETS:
         for region in REGIONS:
             part = table[(table.alphabet == alphabet) & (table.region == region)]
-            n_asked = int(((asked.alphabet == alphabet) & (asked.region == region)).sum())
+            n_asked = int(((questions.alphabet == alphabet) & (questions.region == region)).sum())
             if not n_asked:
                 continue
             n, n_right = len(part), int(part.correct.sum())
