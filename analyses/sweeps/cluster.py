@@ -6,6 +6,8 @@ Ray; a cluster that goes away ends the sweep with an error, and what was finishe
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -15,6 +17,7 @@ from analyses.sweeps.folder import FAILED, read_status, write_status
 from analyses.sweeps.runs import DIED, Outcome, Task, work
 
 _RETRIES = 1  # of a run whose worker died
+_CONNECTION_TIMEOUT = 10.0  # seconds until an address counts as dead
 _POLL = 5.0  # seconds after which the cluster is looked at, while nothing ends
 
 
@@ -38,12 +41,11 @@ def on_cluster(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outco
 
     mine = not ray.is_initialized()
     if mine:
+        _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
         try:
             ray.init(address=address or None, log_to_driver=False, **({} if address else _local_options(jobs)))
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ClusterGone(
-                f"no Ray cluster at {address or 'RAY_ADDRESS'}: {error}; start one: ray start --head"
-            ) from None
+            raise _absent(address or "RAY_ADDRESS", error) from None
     try:
         yield from _collect(ray, tasks, jobs)
     finally:
@@ -51,10 +53,23 @@ def on_cluster(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outco
             ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Raise ClusterGone where nothing answers at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECTION_TIMEOUT).close()
+    except OSError as error:
+        raise _absent(address, error) from None
+
+
+def _absent(address: str, why: Exception) -> ClusterGone:
+    return ClusterGone(f"no Ray cluster at {address}: {why}; start one: ray start --head")
+
+
 def _local_options(jobs: int) -> dict[str, Any]:
     """What a cluster of this machine alone is started with."""
-    import os
-
     return {"include_dashboard": False} | ({} if os.environ.get("RAY_ADDRESS") or not jobs else {"num_cpus": jobs})
 
 

@@ -1,0 +1,156 @@
+"""Engines that are killed: workers, the sweep itself, a cluster; nothing is repeated and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analyses.sweeps.engines import engine_of, n_jobs, placed
+from analyses.sweeps.execution import run_sweep
+from analyses.sweeps.folder import RUNNING
+from tests.analyses.sweeps.tiny import serial, tables, tiny, write
+
+ROOT = Path(__file__).parents[3]
+LONG = tables()["recipe"] | {"train": tables()["recipe"]["train"] | {"steps": 1500, "checkpoint_every": 20}}
+
+
+def command(*arguments: str, **options) -> subprocess.Popen:
+    """The command line in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "analyses.cli", "sweep", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def journals(folder: Path) -> list[dict]:
+    out = []
+    for path in sorted((folder / "runs").glob("[!.]*.json")):
+        try:
+            out.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return out
+
+
+def until(condition: Callable[[], object], seconds: float = 400.0) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.1)
+
+
+def in_training(folder: Path) -> list[dict]:
+    return [j for j in journals(folder) if j["state"] == RUNNING and j["stage"] == "model" and j["fraction"] > 0.05]
+
+
+def test_engines_are_checked():
+    with pytest.raises(ValueError, match="unknown engine 'dask'; there are local, ray"):
+        engine_of("dask")
+    with pytest.raises(ValueError, match="--address is of a Ray cluster; add --engine ray"):
+        engine_of("local", address="auto")
+    assert n_jobs("cpu", 3) == 3
+    assert n_jobs("cpu") >= 1
+    assert n_jobs("cuda") >= 1
+    assert placed("cpu", 5) == "cpu"
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(tmp_path):
+    expected = run_sweep(tiny(), tmp_path / "one", serial).table
+    seen = []
+    table = run_sweep(
+        tiny(), tmp_path / "two", engine_of("local", 2), on_outcome=lambda run, outcome: seen.append(run.name)
+    ).table
+    pd.testing.assert_frame_equal(table, expected)
+    assert len(seen) == 4
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_within_seconds_and_repeats_nothing(tmp_path):
+    path, folder = write(tmp_path, recipe=LONG), tmp_path / "out"
+    process = command(str(path), "--out", str(folder), "--jobs", "2")
+    until(lambda: in_training(folder))
+    until(lambda: any(folder.rglob("state.safetensors")))
+    pids = [journal["pid"] for journal in journals(folder)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not any(map(_alive, pids)), 60)  # the workers end with it
+    process = command(str(path), "--out", str(folder), "--jobs", "2")
+    until(lambda: any(journal["began"] > 1 and journal["fraction"] > 0 for journal in journals(folder)))
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    table = pd.read_parquet(folder / "table.parquet")
+    assert (table["status"] == "ok").all()
+    expected = run_sweep(tiny(recipe=LONG), tmp_path / "whole", engine_of("local", 2)).table
+    pd.testing.assert_frame_equal(table, expected)  # resumed runs come to the same weights
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_the_command_plans_runs_and_tells_how_far_it_is(tmp_path):
+    path, folder = write(tmp_path), tmp_path / "out"
+    process = command(str(path), "--plan", "--out", str(folder), "--jobs", "2")
+    out, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert "4 (4 to do)" in out
+    assert "measured on a few steps of training" in out
+    assert not folder.exists()
+    process = command(str(path), "--out", str(folder), "--jobs", "2")
+    out, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert out.strip() == str(folder / "table.csv")
+    assert "4 of 4" in errors
+    out, _ = command("status", str(folder)).communicate(timeout=400)
+    assert "tiny: 4 of 4 runs done, 0 at work, 0 failed" in out
+    out, _ = command(str(path), "--plan", "--out", str(folder)).communicate(timeout=400)
+    assert "4 (0 to do)" in out
+    assert "measured on 4 runs" in out
+    process = command("status", str(tmp_path))
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 2
+    assert "holds no sweep" in errors
+
+
+# --- Ray -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A real Ray of this machine, with two CPUs, in a process of its own; yields its address."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    place = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield place
+    ray.shutdown()
+    place.shutdown()
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_what_one_process_gives(tmp_path, cluster):
+    expected = run_sweep(tiny(), tmp_path / "one", serial).table
+    table = run_sweep(tiny(), tmp_path / "two", engine_of("ray", 2, cluster.address)).table
+    pd.testing.assert_frame_equal(table, expected)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_says_so(tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(OSError, match=r"no Ray cluster at 127\.0\.0\.1:1: .*start one: ray start --head"):
+        run_sweep(tiny(), tmp_path / "out", engine_of("ray", 2, "127.0.0.1:1"))
