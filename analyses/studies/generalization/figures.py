@@ -33,7 +33,7 @@ def effects(table: pd.DataFrame) -> Figure:
             spread = error(part["effect"], part["low"], part["high"])
             ax.errorbar(part["effect"], y + 0.05, xerr=spread, fmt="o", color="C0", ms=4.5, lw=1.4, label="mixed model")
             ax.axvline(0, color="0.6", lw=0.8)
-            ax.set_yticks(range(len(predictors)), [shown(predictor) for predictor in predictors])
+            ax.set_yticks(range(len(predictors)), [display_name(predictor) for predictor in predictors])
             ax.set_ylim(-0.6, len(predictors) - 0.4)
         legend(figure, axes.values(), columns=2)
     return figure
@@ -54,7 +54,7 @@ def distributions(table: pd.DataFrame, predictor: Predictor) -> Figure:
     names = [name for name in responses(table) if table.loc[table["response"] == name, "value"].notna().any()]
     seeds = sorted(table["seed"].unique())
     with theme():
-        figure, axes = panels(names, 1.9, xlabel=shown(predictor.name), ylabel="share", sharey=False)
+        figure, axes = panels(names, 1.9, xlabel=display_name(predictor.name), ylabel="share", sharey=False)
         for name, ax in axes.items():
             rows = models(table, name)
             for k, seed in enumerate(seeds):
@@ -88,6 +88,6 @@ def inner_state(table: pd.DataFrame, answers: pd.DataFrame) -> Figure:
     return figure
 
 
-def shown(name: str) -> str:
+def display_name(name: str) -> str:
     """A predictor's name without its prefix."""
     return name.removeprefix(PROPERTY)

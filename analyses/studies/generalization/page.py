@@ -96,7 +96,7 @@ def _models(results: GeneralizationResults) -> report.Section | None:
     return report.Section(
         "models",
         "Every model",
-        (f"Each response by {figures.shown(predictor.name)}: a point is a model, a colour a seed.",),
+        (f"Each response by {figures.display_name(predictor.name)}: a point is a model, a colour a seed.",),
         figure=figures.distributions(results.table, predictor),
         caption="Where the seeds of one level disagree, a mean would say little.",
         table=results.table,

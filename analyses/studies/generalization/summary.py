@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.studies.generalization.figures import best_models, shown
+from analyses.studies.generalization.figures import best_models, display_name
 from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, UNDECIDED
 from analyses.studies.generalization.inner_state import ACROSS, WITHIN
 from analyses.studies.generalization.study import GeneralizationResults
@@ -45,7 +45,7 @@ def _effects(table: pd.DataFrame) -> str:
     claimed = fitted[(fitted["q"] <= MAX_Q) & (fitted["wild_p"] <= MAX_Q)]
     largest = claimed.reindex(claimed["effect"].abs().sort_values(ascending=False).index)[:_NAMED]
     phrases = [
-        f"{row.response} by {report.with_interval(row.effect, row.low, row.high)} with {shown(row.predictor)}"
+        f"{row.response} by {report.with_interval(row.effect, row.low, row.high)} with {display_name(row.predictor)}"
         for row in largest.itertuples()
     ]
     start = f"{len(claimed)} of {len(fitted)} effects are claimed (q at most {MAX_Q}, the wild bootstrap agreeing)"
