@@ -20,7 +20,7 @@ studies = typer.Typer()
     help=paragraphs(
         """
         Everything about a trained model on one HTML page: what it completes, which of the machine's state can be read
-        out of it, what of that it uses, and the paper's figures (ten minutes on two cores; --quick one minute).
+        out of it, what of that it uses, and the paper's figures. With --quick a first page is there within a minute.
 
         Example: cadmus-probe report --quick (of the model that ships), or cadmus-probe report runs/first
 
