@@ -9,6 +9,7 @@ are small or far too large, so that each command takes a moment; what would take
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -118,6 +119,7 @@ _TABLES = [
 def template() -> Path:
     """A folder with a corpus, a model, a page, and what is left of such."""
     home = Path(tempfile.mkdtemp(prefix="fuzz-template-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     with contextlib.chdir(home), _quiet():
         assert main(["data", "build", "first", "--programs", "600", "--out", "corpus", "--workers", "1"]) == 0
         assert (
