@@ -14,6 +14,7 @@ from analyses.commands.data import data
 from analyses.commands.doctor import doctor
 from analyses.commands.explorer import explorer
 from analyses.commands.help import PlainHelp
+from analyses.commands.instruments import instruments
 from analyses.commands.machine import machine
 from analyses.commands.process import CUT_OFF, end_on_signals, interrupted_status, keep_streams, say
 from analyses.commands.prompts import prompts
@@ -34,6 +35,7 @@ app.add_typer(machine)
 app.add_typer(doctor)
 app.add_typer(training)
 app.add_typer(studies)
+app.add_typer(instruments)
 app.add_typer(explorer)
 app.add_typer(sweeps)
 app.add_typer(data, name="data")
@@ -52,8 +54,8 @@ def _print_version(asked_for: bool) -> None:
         """
         Train small transformers on programs of the Cadmus machine, and read the machine's state out of them.
 
-        Start with cadmus-probe report: all that is known of the model that ships, on one HTML page (five
-        minutes on two cores).
+        Start with cadmus-probe report: all that is known of the model that ships, on one HTML page (ten
+        minutes on two cores; with --quick a first look).
         """
     )
 )

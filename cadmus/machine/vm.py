@@ -2,12 +2,10 @@
 
 A postfix integer machine of 65 one-character instructions (Webb & Ramapuram, arXiv 2602.09112; `docs/machine.md`). Any
 text over `VOCAB` runs and nothing raises: what cannot be computed is `NAN`. This module has the states, the machine,
-and the four ways to use it: `run`, `verdict`, `resume`, `explain`. `cadmus.machine.kernel` is the same machine
-compiled.
+and the ways to use it: `run`, `verdict`, `resume`, `explain`. `cadmus.machine.kernel` is the same machine, compiled.
 
-`vm` is the machine's one public name: it re-exports the values (`vm.Int`, `vm.NAN`, ...; `cadmus.machine.values`) and
-the instruction table (`vm.VOCAB`, `vm.INSTRUCTIONS`, ...; `cadmus.machine.instructions`), which lie in modules of their
-own only so that each is one page.
+It re-exports the values (`vm.Int`, `vm.NAN`, ...; `cadmus.machine.values`) and the instruction table (`vm.VOCAB`,
+`vm.INSTRUCTIONS`, ...; `cadmus.machine.instructions`): each is one page of its own.
 """
 
 from __future__ import annotations
