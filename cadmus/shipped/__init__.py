@@ -16,7 +16,7 @@ def names(kind: str) -> list[str]:
 
 
 def path(kind: str, name: str) -> Path:
-    """The TOML file of a mixture, recipe or sweep, or the folder of a model. Raises ValueError where no such name ships."""
+    """The TOML file of a mixture, recipe or sweep, or the folder of a model. ValueError where no such name ships."""
     for entry in (_ROOT / kind / f"{name}.toml", _ROOT / kind / name):
         if _is_item(entry):
             return entry

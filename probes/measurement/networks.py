@@ -120,6 +120,8 @@ def _rows(plan: Plan, model: str, sites: dict[int, str], folds: tuple[str, ...],
 
     A program is run only where some target still lacks tokens.
     """
+    if not sites:
+        return {}
     plan = replace(plan, sites=tuple(dict.fromkeys(sites.values())), progress=lambda *_: None)
     targets = plan.targets.own
     n_rows = dict.fromkeys(sites, 0)

@@ -79,9 +79,11 @@ def used(results: ModelReportResults) -> pd.DataFrame:
 
 
 def used_rows(headlines: pd.DataFrame) -> pd.DataFrame:
-    """A row per variable that was exchanged, as the study of interventions has them, the greatest effect first."""
-    rows = headlines[headlines.use != "untested"]
-    return rows.sort_values("d", ascending=False, kind="stable") if "d" in rows else rows
+    """A row per variable that was exchanged, as the study of interventions has them, the greatest effect first; empty
+    where no pair counts, as of a model that completes nothing."""
+    if "accuracy" not in headlines:
+        return pd.DataFrame()
+    return headlines[headlines.use != "untested"].sort_values("d", ascending=False, kind="stable")
 
 
 def state_words(row: Any) -> str:

@@ -172,7 +172,9 @@ def test_the_page_states_the_tables_numbers(folder: Path, tables: dict[str, pd.D
     assert f"{gap.machine}: " in page
     for name in ("nan", "None", "-0.00"):
         assert f"| {name} |" not in text
-    assert f"--programs {SMALL['programs']} --eval-programs {SMALL['eval_programs']} --seed 0" in text
+    command = next(line for line in text.splitlines() if "cadmus-probe report" in line)
+    for name, value in {**SMALL, "seed": 0}.items():
+        assert f"--{name.replace('_', '-')} {value}" in command
 
 
 def _rows(text: str, *head: str) -> list[list[str]]:

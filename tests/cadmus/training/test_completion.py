@@ -51,7 +51,7 @@ def test_completion_goes_to_the_end_of_the_context() -> None:
     assert complete(model, ["34"]) == ["34" + "1" * 9]
     assert complete(model, ["34"], max_new_tokens=3) == ["34111"]
     assert complete(model, []) == []
-    with pytest.raises(ValueError, match="one text is given, .34., where a list"):
+    with pytest.raises(ValueError, match=r"one text is given, .34., where a list"):
         complete(model, "34")
 
 
