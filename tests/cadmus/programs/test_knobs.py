@@ -17,7 +17,7 @@ import pytest
 from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
 from cadmus.machine import tokens, vm
-from cadmus.programs.families import FAMILIES, Compare, Equality, Family, Register, Sequence
+from cadmus.programs.families import FAMILIES, Compare, Equality, Family, Register, Sequence, Stack
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, Phase
 from cadmus.programs.parts.family import knobs
@@ -376,6 +376,32 @@ MIXTURE_TURNS = (
         "skeletons",
         "down",
         "FORMS",
+    ),
+    MixtureTurn(
+        "compounds",
+        Component(Compare()),
+        HoldOut(compounds=("operand 3+", "operand +-", "operand +*", "operand n-")),
+        "skeletons",
+        "down",
+    ),
+    MixtureTurn(
+        "max_depth",
+        Component(Stack()),
+        HoldOut(max_depth=3),
+        "depth",
+        "down",
+        "LENGTH FORMS trigram_entropy instruction_pairs value_coverage",
+    ),
+    MixtureTurn(
+        "max_read_distance", Component(Register()), HoldOut(max_read_distance=6), "read_distance", "down", "FORMS READS"
+    ),
+    MixtureTurn(
+        "max_live",
+        Component(Register()),
+        HoldOut(max_live=1),
+        "live_share",
+        "down",
+        "LENGTH FORMS READS instruction_pairs",
     ),
 )
 
