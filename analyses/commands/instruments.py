@@ -160,7 +160,7 @@ def intervene(
     help=paragraphs(
         """
         Try every instrument of intervention on planted truth: transformers made by hand, or trained to a circuit,
-        of which it is known what carries a value (two minutes on two cores).
+        of which it is known what carries a value (four minutes on two cores).
 
         Example: cadmus-probe calibration --out my-calibration, or with fewer models: cadmus-probe calibration --quick
 
