@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,16 @@ class Tab:
 @contextmanager
 def browser() -> Iterator[Any]:
     """A browser that runs, as a module's tests share it."""
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (it is in the extra dev)")
-    with driver.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed (it is in the extra dev)")
+    yield _chromium()
+
+
+@cache
+def _chromium() -> Any:
+    """The one browser of this process: playwright runs once in a thread, whichever modules ask for it."""
+    from playwright.sync_api import sync_playwright
+
+    return sync_playwright().start().chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
 @contextmanager
