@@ -39,10 +39,9 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-agreement: $(VENV)/installed  ## interpreter and compiled machine on a million programs and edits; the explorer's on 100,000
+agreement: $(VENV)/installed  ## interpreter and compiled machine on a million programs, and on a million edited states
 	$(BIN)/python -m tests.agreement 1000000
 	$(BIN)/python -m tests.oracle_agreement 1000000
-	EXAMPLES=20 $(BIN)/python -m pytest tests/analyses/explorer/test_machine.py -k on_many_programs
 
 coverage-of-generalization: $(VENV)/installed  ## how often the study of generalization is right: 10,000 planted tables (five minutes)
 	$(BIN)/python -m tests.sweep_tables 1000 docs/generalization_coverage.csv

@@ -43,8 +43,8 @@ class Image:
 def draw(figure: Figure) -> Image:
     """Draw a figure as PNG and SVG; the same figure gives the same bytes. Its ground becomes transparent."""
     with mpl.rc_context(_SVG):
+        _settle_layout(figure)
         png = _saved(figure, "png", dpi=_DPI, facecolor="white")
-        figure.set_layout_engine("none")  # as it was laid out for the PNG
         figure.patch.set_alpha(0.0)
         for axes in figure.axes:
             if mpl.colors.same_color(axes.get_facecolor(), _PAPER_WHITE):
@@ -53,6 +53,16 @@ def draw(figure: Figure) -> Image:
     text = svg.decode()
     head = text.index(">", text.index("<svg")) + 1
     return Image(png, (text[:head] + _DARK_STYLE + text[head:]).encode())
+
+
+def _settle_layout(figure: Figure) -> None:
+    """Lay the figure out for good, at round places: the last bits of what the solver finds depend on where its objects
+    lie in memory, and an SVG names its clips by them."""
+    figure.set_dpi(_DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(place, 6) for place in axes.get_position(original=True).bounds])
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
