@@ -46,7 +46,8 @@ def tables(page: str, section: str) -> Tables:
         return Tables(reports, np.concatenate([shares, 100 * shares]))  # its table is in percent without saying so
     if page == "docs/training.md":
         of_the_model = [path for path in reports if path.parent.parent == ROOT / "reports"]
-        return Tables([ROOT / "benchmarks" / "trials.csv", *of_the_model], records())
+        trials = [ROOT / "benchmarks" / name for name in ("trials.csv", "more_tokens.csv")]
+        return Tables([*trials, *of_the_model], records())
     if page == "docs/speed.md":
         cells = " ; ".join(row[name] for row in benchmark_rows() for name in CELLS)
         return Tables([], [float(text) for text in re.findall(r"\d+\.\d+|\d+", cells)])
