@@ -6,6 +6,7 @@ it is cut. On a GPU torch compiles the blocks, which fuses what lies between the
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -32,8 +33,11 @@ _MULTIPLE = 256  # that the tokens of a part are filled up to
 
 @cache
 def _through_block(device_type: str) -> ThroughBlock:
-    """How packed programs go through a block: on a GPU compiled, once for all blocks and any number of tokens."""
-    return torch.compile(Block.on_packed, dynamic=True) if device_type == "cuda" else Block.on_packed
+    """How packed programs go through a block: on a GPU compiled, once for all blocks and any number of tokens (half a
+    minute at the first step), where triton is there to do it."""
+    if device_type != "cuda" or importlib.util.find_spec("triton") is None:
+        return Block.on_packed
+    return torch.compile(Block.on_packed, dynamic=True)
 
 
 def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> tuple[Tensor, int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cadmus.machine import tokens
+from cadmus.models.layers import Block
 from cadmus.models.model import Model, loss_mask, next_token_loss
 from cadmus.models.packed import pack
 from cadmus.training import gradient
@@ -121,3 +122,14 @@ def test_no_number_that_is_not_finite_is_lost_on_its_way(precision: str) -> None
             loss, _ = gradient.accumulate_gradient(model, batch, precision)
             finite = math.isfinite(loss) and all(bool(p.grad.isfinite().all()) for p in model.parameters())
             assert not finite, (name, value)
+
+
+def test_blocks_are_compiled_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only where there is what compiles them; nothing is compiled before the first step."""
+    choose = gradient._through_block.__wrapped__
+    assert choose("cpu") is choose("mps") is Block.on_packed
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose("cuda") is Block.on_packed
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: (function, dynamic))
+    assert choose("cuda") == (Block.on_packed, True)
