@@ -16,6 +16,7 @@ from torch import Tensor
 from cadmus.machine import tokens
 from cadmus.models import fused
 from cadmus.models.config import ModelConfig
+from cadmus.models.layers import Block
 from cadmus.models.packed import pack
 from cadmus.training.gradient import accumulate_gradient
 from tests.fuzzing import examples
@@ -150,6 +151,24 @@ def test_other_devices_have_the_gradients_of_a_cpu(
     for name, parameter in compiled.items():
         if not name.endswith("b_K"):  # 0 but for rounding
             check(other[name].grad, parameter.grad, tolerance, name)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_have_the_gradients_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, one compiled function serves all blocks and all sizes of batches: here on a CPU that passes for one."""
+    monkeypatch.setattr(fused, "compiled", lambda tensor: False)
+    through = torch.compile(Block.on_packed, dynamic=True)
+    model = far_from_trivial(CFG)
+    for n in (8, 32, 20):
+        batch = programs().programs(np.arange(n))
+        gradients = []
+        for chosen in (Block.on_packed, through):
+            monkeypatch.setattr("cadmus.training.gradient._through_block", lambda device_type, chosen=chosen: chosen)
+            accumulate_gradient(model, batch, "fp32")
+            gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+        for name, expected in gradients[0].items():
+            if not name.endswith("b_K"):  # 0 but for rounding
+                check(gradients[1][name], expected, 1e-4, name)
 
 
 def test_bf16_has_about_the_gradient_of_fp32() -> None:
