@@ -155,7 +155,7 @@ def test_other_devices_have_the_gradients_of_a_cpu(
 
 @pytest.mark.slow
 def test_compiled_blocks_have_the_gradients_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU one compiled function serves all blocks and batches of any size: here on a CPU that passes for one."""
+    """As on a GPU, where one compiled function serves all blocks and batches of any size."""
     monkeypatch.setattr(fused, "compiled", lambda tensor: False)
     through = torch.compile(Block.on_packed, dynamic=True)
     model = far_from_trivial(CFG)
