@@ -16,6 +16,7 @@ from analyses.commands.explorer import explorer
 from analyses.commands.help import PlainHelp
 from analyses.commands.instruments import instruments
 from analyses.commands.machine import machine
+from analyses.commands.options import NoEmptyValues
 from analyses.commands.process import CUT_OFF, end_on_signals, interrupted_status, keep_streams, say
 from analyses.commands.prompts import prompts
 from analyses.commands.studies import studies
@@ -23,8 +24,13 @@ from analyses.commands.sweeps import sweeps
 from analyses.commands.terminal import paragraphs
 from analyses.commands.training import training
 
+
+class Commands(PlainHelp, NoEmptyValues):
+    """All commands: their help is shown as it is written, and no value is empty."""
+
+
 app = typer.Typer(
-    cls=PlainHelp,
+    cls=Commands,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",

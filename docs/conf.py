@@ -1,4 +1,5 @@
-"""How the documentation is built: `make docs` writes `site/`, which opens from disk and asks nothing of the network.
+"""How the documentation is built: `make docs` writes build/docs/html, which opens from disk and asks nothing of the
+network.
 
 Pages are Markdown (MyST) and notebooks that are shown as they are stored; the reference of the library is made of its
 docstrings. `project_pages` makes the pages that lie outside of this folder part of the site, and its links resolve.

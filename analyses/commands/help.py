@@ -1,16 +1,20 @@
-"""Help as it is written: programs stand in square brackets, which rich would take for its markup, and lose."""
+"""Help as it is written: rich would take what stands in square brackets, programs for instance, for its markup, and
+lose it, and what stands between two colons for the name of a picture."""
 
 from __future__ import annotations
 
 import copy
+import re
 from functools import partial
 from typing import Any
 
 from typer.core import TyperGroup
 
+_NOTHING = "[none][/none]"  # markup without effect: `:x:`, which rich makes a cross of, is no longer one word
+
 
 class PlainHelp(TyperGroup):
-    """A group whose help, and that of all commands beneath it, shows what stands in square brackets."""
+    """A group whose help, and that of all commands beneath it, shows every character as it is."""
 
     def __init__(self, **options: Any):
         super().__init__(**options)
@@ -42,5 +46,5 @@ def _escaped(described: Any) -> Any:
     for name in ("help", "short_help", "epilog"):
         text = getattr(described, name, None)
         if isinstance(text, str):
-            setattr(duplicate, name, escape(text))
+            setattr(duplicate, name, re.sub(r":(?=\S+:)", f":{_NOTHING}", escape(text)))
     return duplicate

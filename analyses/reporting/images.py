@@ -62,7 +62,8 @@ def _settle_layout(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(place, 6) for place in axes.get_position(original=True).bounds])
+        left, bottom, width, height = (round(place, 6) for place in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:

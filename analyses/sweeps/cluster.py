@@ -13,8 +13,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
-from analyses.sweeps.folder import FAILED, read_status, write_status
-from analyses.sweeps.runs import DIED, Outcome, Task, work
+from analyses.sweeps.runs import Outcome, Task, work
 
 _RETRIES = 1  # of a run whose worker died
 _CONNECTION_TIMEOUT = 10.0  # seconds until an address counts as dead
@@ -45,7 +44,7 @@ def on_cluster(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outco
         try:
             ray.init(address=address or None, log_to_driver=False, **({} if address else _local_options(jobs)))
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _absent(address or "RAY_ADDRESS", error) from None
+            raise _absent(address or os.environ.get("RAY_ADDRESS") or "this machine", error) from None
     try:
         yield from _collect(ray, tasks, jobs)
     finally:
@@ -98,10 +97,7 @@ def _outcome(ray: Any, reference: Any, task: Task) -> Outcome:
     try:
         return ray.get(reference)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        why = f"{DIED.replace(', the second time with no other beside it', '')} ({type(error).__name__})"
-        status = read_status(task.folder, task.run)
-        write_status(task.folder, task.run, replace(status, state=FAILED, why=why))
-        return Outcome(task.run.name, why)
+        return Outcome(task.run.name, f"its worker died twice (out of memory?) ({type(error).__name__})")
     except (ray.exceptions.NodeDiedError, ray.exceptions.RaySystemError) as error:
         raise _gone(error) from None
 

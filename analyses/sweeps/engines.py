@@ -14,7 +14,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from analyses.sweeps.folder import FAILED, RUNNING, read_status, write_status
+from analyses.sweeps.folder import RUNNING, read_status
 from analyses.sweeps.runs import DIED, Outcome, Task, work
 from cadmus.runtime import devices
 
@@ -66,16 +66,18 @@ def check_device(device: str) -> str:
 def _on_processes(tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
     """Work on tasks in processes of one thread each, which end with this one."""
     waiting = [replace(task, device=placed(task.device, number)) for number, task in enumerate(tasks)]
+    at_once = n_jobs(tasks[0].device, jobs) if tasks else 0
     while waiting:
         ended: set[str] = set()
         try:
-            for outcome in _pool(waiting, n_jobs(waiting[0].device, jobs)):
+            for outcome in _pool(waiting, at_once):
                 ended.add(outcome.run)
                 yield outcome
             return
         except TerminatedWorkerError:
             waiting = [task for task in waiting if task.run.name not in ended]
-            suspects = [task for task in waiting if read_status(task.folder, task.run).state == RUNNING]
+            begun = [task for task in waiting if read_status(task.folder, task.run).state == RUNNING]
+            suspects = begun or waiting[:at_once]  # a worker may die before its run has a journal
             for task in suspects:
                 yield from _alone(task)
             waiting = [task for task in waiting if task not in suspects]
@@ -98,6 +100,4 @@ def _alone(task: Task) -> Iterator[Outcome]:
     try:
         yield from _pool([task], 1)
     except TerminatedWorkerError:
-        status = read_status(task.folder, task.run)
-        write_status(task.folder, task.run, replace(status, state=FAILED, why=DIED))
         yield Outcome(task.run.name, DIED)

@@ -123,11 +123,19 @@ class _Outcomes:
             return
         try:
             for outcome in engine(tasks):
+                self._record(outcome)
                 self.on_outcome(self.by_name[outcome.run], outcome)
                 if time.monotonic() - self.written >= _TABLE_INTERVAL:
                     self._write()
         finally:
             self._write()
+
+    def _record(self, outcome: Outcome) -> None:
+        """Write a failure into the run's journal where its worker could not: it died, or sees no folder."""
+        run = self.by_name[outcome.run]
+        status = read_status(self.folder, run)
+        if outcome.failure and status.state != FAILED:
+            write_status(self.folder, run, replace(status, state=FAILED, why=outcome.failure))
 
     def _write(self) -> None:
         write_tables(self.sweep, self.cells, self.folder)
@@ -142,7 +150,10 @@ def _check_pilot(sweep: Sweep, cells: Sequence[Cell], folder: Path, runs: Sequen
     for run in runs:
         status = read_status(folder, run)
         if status.state == FAILED:
-            raise PilotFailure(f"the pilot ({run.label}) failed in {status.stage or 'its start'}: {status.why}")
+            raise PilotFailure(
+                f"the pilot ({run.label}) failed in {status.stage or 'its start'}: {status.why}; mend that and add "
+                "--retry, or change the sweep under another --out"
+            )
     table = tidy_table(replace(sweep, pilot=None, seeds=tuple(run.seed for run in runs)), [cell], folder)
     rows = table[(table["response"] == "accuracy.in_distribution") & (table["status"] == OK)]
     accuracy = float(np.median(rows["value"])) if len(rows) else float("nan")
@@ -159,5 +170,5 @@ def _failures(folder: Path, runs: Sequence[Run]) -> list[str]:
     for run in runs:
         status = read_status(folder, run)
         if status.state == FAILED:
-            out.append(f"{run.label}: {status.stage}: {status.why}")
+            out.append(f"{run.label}: {status.failure}")
     return out

@@ -42,7 +42,10 @@ class Status:
     """What the stage says of itself."""
 
     why: str = ""
-    """Why it failed."""
+    """Why it failed, in one line."""
+
+    traceback: str = ""
+    """Where it failed, of an error that is a fault of this program or of its machine rather than of the sweep."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by stage, over all attempts."""
@@ -58,6 +61,11 @@ class Status:
 
     at: float = 0.0
     """When this was written, in seconds since 1970."""
+
+    @property
+    def failure(self) -> str:
+        """The stage that failed, where one had begun, and why."""
+        return f"{self.stage}: {self.why}" if self.stage else self.why
 
 
 def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> list[Cell]:

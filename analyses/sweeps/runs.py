@@ -7,7 +7,9 @@ import platform
 import signal
 import threading
 import time
+import traceback
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -60,7 +62,7 @@ def work(task: Task, parent: int | None = None) -> Outcome:
     """
     if parent is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        _watch(parent)
     if not (task.folder / SWEEP).is_file():
         return Outcome(
             task.run.name,
@@ -69,6 +71,11 @@ def work(task: Task, parent: int | None = None) -> Outcome:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         return _work(task)
+
+
+@cache  # once per worker, however many runs it works on
+def _watch(parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
@@ -83,10 +90,10 @@ def _work(task: Task) -> Outcome:
     journal.bench = bench
     try:
         run_stages(bench)
-    except Exception as error:  # a run that fails is a result
-        why = f"{type(error).__name__}: {error}" if not isinstance(error, (ValueError, OSError)) else str(error)
-        journal.write(FAILED, why=" ".join(why.split()))
-        return Outcome(task.run.name, why)
+    except (ValueError, OSError) as error:  # what a sweep asks for cannot be had: its words say all
+        return journal.fail(str(error))
+    except Exception as error:  # a fault of ours, or of the machine, such as too little memory: recorded with its place
+        return journal.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
     journal.write(DONE)
     return Outcome(task.run.name)
 
@@ -111,12 +118,19 @@ class _Journal:
         if time.monotonic() - self.last >= _INTERVAL:
             self.write(RUNNING)
 
-    def write(self, state: str, why: str = "") -> None:
+    def fail(self, why: str, where: str = "") -> Outcome:
+        """Record that the run failed, why, and where in the program."""
+        why = " ".join(why.split()).rstrip(":")
+        self.status = replace(self.status, why=why, traceback=where)
+        self.write(FAILED)
+        return Outcome(self.task.run.name, why)
+
+    def write(self, state: str) -> None:
         """Write the journal, with the stage that is at work."""
         stage, seconds = "", dict(self.seconds)
         if self.bench is not None and self.bench.stage and state != DONE:
             stage = self.bench.stage
             seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - self.bench.began  # so far
-        self.status = replace(self.status, state=state, stage=stage, why=why, seconds=seconds)
+        self.status = replace(self.status, state=state, stage=stage, seconds=seconds)
         write_status(self.task.folder, self.task.run, self.status)
         self.last = time.monotonic()

@@ -73,7 +73,7 @@ def _word(status: Status) -> str:
 
 def _why(status: Status) -> str:
     if status.state == FAILED:
-        return f"{status.stage}: {status.why}" if status.stage else status.why
+        return status.failure
     return "not measured" if status.state == DONE else f"the run is {status.state}"
 
 

@@ -68,23 +68,13 @@ class TokenMap:
         """What the model reads for programs uint8 [n, width].
 
         Raises ValueError, naming the program, for ids that are not whole numbers from 0 on, for none, and for positions
-        that are not one per character, each within the tokens.
+        that are not one per character, each a whole number within the tokens.
         """
         positions = np.full((len(programs), programs.shape[1] + 1), NOWHERE, np.int64)
         ids = []
         for i, text in enumerate(machine_tokens.decode(programs)):
             ids.append(_ids(self.tokens(text), text))
-            places = [NOWHERE if place is None else int(place) for place in self.positions(text)]
-            if len(places) != len(text):
-                raise ValueError(
-                    f"positions gave {len(places)} for the {len(text)} characters of {text!r}; give one for each"
-                )
-            if any(place != NOWHERE and not 0 <= place < len(ids[-1]) for place in places):
-                raise ValueError(
-                    f"positions gave {places} for {text!r}, whose tokens are at 0 ... {len(ids[-1]) - 1}; "
-                    "give None where there is no position"
-                )
-            positions[i, 1 : len(text) + 1] = places
+            positions[i, 1 : len(text) + 1] = _places(self.positions(text), text, len(ids[-1]))
         return ModelInputs(ids, positions)
 
 
@@ -94,6 +84,19 @@ def _ids(ids: Sequence[int], text: str) -> np.ndarray:
     if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
         raise ValueError(f"tokens gave {ids!r} for {text!r}; expected a list of ids, whole numbers from 0 on")
     return array.astype(np.int64)
+
+
+def _places(positions: Sequence[int | None], text: str, n_tokens: int) -> list[int]:
+    """The position of each character of a text among its `n_tokens`, NOWHERE for None."""
+    given = np.asarray(positions).tolist()
+    if len(given) != len(text):
+        raise ValueError(f"positions gave {len(given)} for the {len(text)} characters of {text!r}; give one for each")
+    if not all(place is None or (isinstance(place, int) and 0 <= place < n_tokens) for place in given):
+        raise ValueError(
+            f"positions gave {given} for {text!r}, whose tokens are at 0 ... {n_tokens - 1}; "
+            "give None where there is no position"
+        )
+    return [NOWHERE if place is None else place for place in given]
 
 
 @dataclass(frozen=True, repr=False)

@@ -163,13 +163,41 @@ def test_help_lists_every_command(capsys):
             assert re.search(rf"^\W*{name} ", out, re.MULTILINE), name
 
 
+@pytest.mark.parametrize(
+    ("words", "parameter"),
+    [
+        ("report --out", "--out"),
+        ("report", "RUN"),
+        ("train --start", "--start"),
+        ("probe --probe", "--probe"),
+        ("train --corpus", "--corpus"),
+        ("eval --out", "--out"),
+        ("data build first --out", "--out"),
+        ("data sample first --family", "--family"),
+        ("prompts export --out", "--out"),
+        ("explore --run", "--run"),
+        ("data compare first", "b"),
+    ],
+)
+def test_a_value_that_is_empty_is_told(errors, tmp_path, monkeypatch, words, parameter):
+    """As of a shell's variable that is not set: it would mean this folder, or nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert f"Invalid value for '{parameter}': it is empty; give a value, or leave it out" in errors(*words.split(), "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_program_is_a_program(capsys):
+    assert main(["vm", ""]) == 0
+    assert "verdict" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_teaches_every_command(capsys, name):
     assert main([name, "--help"]) == 0
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"Usage: cadmus-probe {name}" in out
     assert f"Example: cadmus-probe {name}" in out or f"cadmus-probe {name} runs/" in out or name == "selftest"
-    for option in {"report": ["[RUN]", "--eval-programs"], "probe": ["--full", "--variable"]}.get(name, []):
+    for option in {"report": ["RUN", "--eval-programs"], "probe": ["--full", "--variable"]}.get(name, []):
         assert option in out
 
 

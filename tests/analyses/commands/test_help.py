@@ -61,7 +61,7 @@ def test_help_shows_every_word(
         assert letters(member.help.partition("\n\n")[0]) in shown
 
 
-PROGRAM = "[a+b=.] [/b] [bold]x[/bold] [#1>] [@;] \\[c] [34+7=.]"
+PROGRAM = "[a+b=.] [/b] [bold]x[/bold] [#1>] [@;] \\[c] [34+7=.] 3:x:= :x:: ::x: [:x:] :[x]:"
 
 
 def bracketed(value: Annotated[str, typer.Option(help=f"A program, {PROGRAM}")] = "") -> None:

@@ -7,20 +7,32 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from analyses.sweeps.cells import runs_of
 from analyses.sweeps.engines import engine_of, n_jobs, placed
 from analyses.sweeps.execution import run_sweep
-from analyses.sweeps.folder import RUNNING
+from analyses.sweeps.folder import RUNNING, open_sweep
+from analyses.sweeps.runs import DIED, Task
 from tests.analyses.sweeps.tiny import serial, tables, tiny, write
 
 ROOT = Path(__file__).parents[3]
-LONG = tables()["recipe"] | {"train": tables()["recipe"]["train"] | {"steps": 1500, "checkpoint_every": 20}}
+
+
+def recipe(steps: int) -> dict:
+    base = tables()["recipe"]
+    return base | {"train": base["train"] | {"steps": steps, "checkpoint_every": 20}}
+
+
+LONG, SHORT = recipe(1500), recipe(200)
 
 
 def command(*arguments: str, **options) -> subprocess.Popen:
@@ -102,6 +114,68 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@contextmanager
+def killed_twice(folder: Path, skeletons: int) -> Iterator[None]:
+    """Kill the worker of the run of this cell, and the one that is given the run then."""
+    pids: list[int] = []
+
+    def kill() -> None:
+        for _ in range(2):
+            until(lambda: set(_workers(folder, skeletons)) - set(pids))
+            pids.append((set(_workers(folder, skeletons)) - set(pids)).pop())
+            os.kill(pids[-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    thread.join()
+    assert len(pids) == 2
+
+
+def _workers(folder: Path, skeletons: int) -> list[int]:
+    """The process that works on the run of a cell."""
+    if not (folder / "sweep.json").is_file():
+        return []
+    cells = json.loads((folder / "sweep.json").read_text())["cells"]
+    key = next(cell["cell"] for cell in cells if cell["levels"]["skeletons"] == skeletons)
+    try:
+        journal = json.loads((folder / "runs" / f"{key}-0.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return [journal["pid"]] if journal["state"] == RUNNING else []
+
+
+ONE_SEED = {"seeds": [0], "pilot": None}
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_dies_twice_fails_alone_and_can_be_begun_again(tmp_path):
+    with killed_twice(tmp_path / "s", 40):
+        result = run_sweep(tiny(recipe=SHORT, **ONE_SEED), tmp_path / "s", engine_of("local", 2))
+    assert result.table.groupby("skeletons")["status"].first().to_dict() == {40: "failed", 400: "ok"}
+    assert len(result.failed) == 1
+    assert DIED in result.failed[0]
+    assert result.table[result.table["status"] == "failed"]["why"].str.contains(DIED, regex=False).all()
+    again = run_sweep(tiny(recipe=SHORT, **ONE_SEED), tmp_path / "s", engine_of("local", 2), retry=True)
+    assert (again.table["status"] == "ok").all()
+
+
+class EndsItsReader:
+    """What unpickles it ends."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_before_its_run_has_begun_ends_no_other_and_not_the_sweep(tmp_path):
+    sweep = tiny(**ONE_SEED)
+    tasks = [Task(sweep, run, tmp_path) for run in runs_of(sweep, open_sweep(tmp_path, sweep))]
+    tasks[1] = replace(tasks[1], sweep=EndsItsReader())
+    failures = {outcome.run: outcome.failure for outcome in engine_of("local", 2)(tasks)}
+    assert failures == {tasks[0].run.name: "", tasks[1].run.name: DIED}
+
+
 @pytest.mark.slow
 def test_the_command_plans_runs_and_tells_how_far_it_is(tmp_path):
     path, folder = write(tmp_path), tmp_path / "out"
@@ -133,7 +207,7 @@ def test_the_command_plans_runs_and_tells_how_far_it_is(tmp_path):
 @pytest.fixture(scope="module")
 def cluster():
     """A real Ray of this machine, with two CPUs, in a process of its own; yields its address."""
-    ray = pytest.importorskip("ray")
+    import ray
     from ray.cluster_utils import Cluster
 
     place = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
@@ -150,7 +224,14 @@ def test_a_cluster_gives_what_one_process_gives(tmp_path, cluster):
 
 
 @pytest.mark.slow
+def test_a_run_whose_worker_of_a_cluster_dies_twice_fails_alone(tmp_path, cluster):
+    with killed_twice(tmp_path / "s", 40):
+        result = run_sweep(tiny(recipe=SHORT, **ONE_SEED), tmp_path / "s", engine_of("ray", 2, cluster.address))
+    assert result.table.groupby("skeletons")["status"].first().to_dict() == {40: "failed", 400: "ok"}
+    assert "its worker died twice" in result.failed[0]
+
+
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_says_so(tmp_path):
-    pytest.importorskip("ray")
     with pytest.raises(OSError, match=r"no Ray cluster at 127\.0\.0\.1:1: .*start one: ray start --head"):
         run_sweep(tiny(), tmp_path / "out", engine_of("ray", 2, "127.0.0.1:1"))

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from analyses.sweeps import folder as folders
+from analyses.sweeps.cells import runs_of
 from analyses.sweeps.execution import PilotFailure, run_sweep
 from analyses.sweeps.runs import Task, work
 from cadmus.runtime.artifacts import ArtifactError
@@ -175,6 +177,33 @@ def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path, finished):
     sweep, runs = folders.stored_runs(folder)
     outcome = work(Task(sweep, runs[0], tmp_path / "elsewhere"))
     assert "does not see the folder" in outcome.failure
+
+
+def test_what_a_worker_cannot_record_is_recorded_for_it(tmp_path):
+    def elsewhere(tasks):
+        return serial([replace(task, folder=tmp_path / "elsewhere") for task in tasks])
+
+    with pytest.raises(
+        PilotFailure, match=r"the pilot \(skeletons = 400, seed 0\) failed .* does not see .*; mend that"
+    ):
+        run_sweep(tiny(), tmp_path / "s", elsewhere)
+    result = run_sweep(tiny(pilot=None), tmp_path / "t", elsewhere)
+    assert set(result.table["status"]) == {"failed"}
+    assert result.table["why"].str.contains("does not see the folder").all()
+    assert len(result.failed) == 4
+
+
+def test_an_error_of_no_sweeps_making_is_recorded_with_its_place(tmp_path):
+    sweep = tiny(pilot=None, seeds=[0])
+    runs = runs_of(sweep, folders.open_sweep(tmp_path, sweep))
+    outcome = work(Task(sweep, runs[0], tmp_path, device="abacus"))
+    status = folders.read_status(tmp_path, runs[0])
+    assert status.state == "failed"
+    assert status.why == outcome.failure
+    assert "\n" not in status.why
+    assert status.why.startswith("RuntimeError: ")
+    assert status.traceback.startswith("Traceback")
+    assert "in run_stages" in status.traceback
 
 
 def test_a_set_that_overlaps_the_corpus_is_measured_on_what_is_left(tmp_path):

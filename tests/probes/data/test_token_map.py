@@ -137,6 +137,14 @@ def test_a_character_inside_a_token_has_no_position() -> None:
             TokenMap(lambda text: [1, 2], lambda text: [0, 1, 2]),
             r"positions gave \[0, 1, 2\] for '12.', whose tokens are at 0 ... 1; give None",
         ),
+        (
+            TokenMap(lambda text: [1, 2, 3], lambda text: [0, 1, -1]),  # Python's last, and no position of the model
+            r"positions gave \[0, 1, -1\] for '12.', whose tokens are at 0 ... 2; give None",
+        ),
+        (
+            TokenMap(lambda text: [1, 2, 3], lambda text: [0, 0.5, 1]),
+            r"positions gave \[0.0, 0.5, 1.0\] for '12.', whose tokens are at 0 ... 2; give None",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_with_the_program(token_map: TokenMap, message: str) -> None:
