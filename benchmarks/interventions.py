@@ -21,7 +21,7 @@ from cadmus.models import lens
 from cadmus.models.model import Model
 from cadmus.programs import mixture
 from cadmus.runtime import devices
-from probes.interventions import patching
+from probes.interventions.editing import patching
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PAIRS = (1, 64)

@@ -47,9 +47,42 @@ ALLOWED = {
         "probes.data",
         "probes.solvers",
     },
-    "probes.interventions": {
+    "probes.interventions": set(),
+    "probes.interventions.editing": MACHINE | {"cadmus.models", "cadmus.runtime"},
+    "probes.interventions.counterfactuals": MACHINE
+    | {"cadmus.corpora", "cadmus.programs", "cadmus.runtime", "cadmus.states"},
+    "probes.interventions.subspaces": MACHINE
+    | {
+        "cadmus.runtime",
+        "cadmus.statistics",
+        "probes.data",
+        "probes.solvers",
+        "probes.interventions.editing",
+        "probes.interventions.counterfactuals",
+    },
+    "probes.interventions.attribution": MACHINE
+    | {
+        "cadmus.models",
+        "cadmus.runtime",
+        "cadmus.states",
+        "cadmus.statistics",
+        "probes.interventions.editing",
+        "probes.interventions.counterfactuals",
+    },
+    "probes.interventions.effects": {"cadmus.states", "cadmus.statistics", "probes.interventions.counterfactuals"},
+    "probes.interventions.attention": MACHINE
+    | {
+        "cadmus.programs",
+        "cadmus.runtime",
+        "cadmus.states",
+        "cadmus.statistics",
+        "probes.interventions.editing",
+        "probes.interventions.counterfactuals",
+        "probes.interventions.effects",
+    },
+    "probes.interventions.experiment": MACHINE
+    | {
         "cadmus.corpora",
-        "cadmus.machine",
         "cadmus.models",
         "cadmus.programs",
         "cadmus.runtime",
@@ -58,6 +91,12 @@ ALLOWED = {
         "probes.controls",
         "probes.data",
         "probes.solvers",
+        "probes.interventions.editing",
+        "probes.interventions.counterfactuals",
+        "probes.interventions.subspaces",
+        "probes.interventions.attribution",
+        "probes.interventions.effects",
+        "probes.interventions.attention",
     },
     "probes.selftest": {
         "cadmus.machine",
@@ -81,7 +120,9 @@ ALLOWED = {
         "cadmus.statistics",
         "cadmus.training",
         "probes.controls",
-        "probes.interventions",
+        "probes.interventions.counterfactuals",
+        "probes.interventions.effects",
+        "probes.interventions.experiment",
     },
     "analyses.studies": set(),
     "analyses.studies.paper": {
@@ -112,7 +153,9 @@ ALLOWED = {
         "cadmus.machine",
         "cadmus.models",
         "cadmus.statistics",
-        "probes.interventions",
+        "probes.interventions.editing",
+        "probes.interventions.effects",
+        "probes.interventions.subspaces",
         "probes.solvers",
     },
     "analyses.studies.interventions": {
@@ -123,7 +166,9 @@ ALLOWED = {
         "cadmus.statistics",
         "cadmus.training",
         "probes.controls",
-        "probes.interventions",
+        "probes.interventions.counterfactuals",
+        "probes.interventions.effects",
+        "probes.interventions.experiment",
     },
     "analyses.studies.distribution": {
         *STUDY,
@@ -147,7 +192,8 @@ ALLOWED = {
         "cadmus",
         "cadmus.programs",
         "cadmus.training",
-        "probes.interventions",
+        "probes.interventions.counterfactuals",
+        "probes.interventions.experiment",
         "probes.measurement",
         "analyses.studies.interventions",
         "analyses.studies.paper",
@@ -163,7 +209,9 @@ ALLOWED = {
         "cadmus.states",
         "cadmus.training",
         "probes.data",
-        "probes.interventions",
+        "probes.interventions.attention",
+        "probes.interventions.editing",
+        "probes.interventions.subspaces",
         "probes.solvers",
     },
     "analyses.commands": {
@@ -202,43 +250,12 @@ TORCH = {  # the rooms and modules that may load torch; nothing loads transforme
     "probes.solvers.logistic_solver",
     "probes.solvers.mlp",
     "probes.controls.input_network",
-    "probes.interventions.application",
-    "probes.interventions.answering",
-    "probes.interventions.attention_flow",
-    "probes.interventions.head_interchange",
-    "probes.interventions.knockouts",
-    "probes.interventions.routes",
-    "probes.interventions.value_edges",
-    "analyses.explorer.weights",
-    "probes.interventions.changes",
-    "probes.interventions.edits",
-    "probes.interventions.engine",
-    "probes.interventions.readability",
-    "probes.interventions.persistence",
-    "probes.interventions.experiment",
-    "probes.interventions.cells",
-    "probes.interventions.experiment_tables",
-    "probes.interventions.conditions",
-    "probes.interventions.partial_passes",
-    "probes.interventions.patching",
-    "probes.interventions.paths",
-    "probes.interventions.plain",
+    "probes.interventions.editing",
+    "probes.interventions.subspaces",
     "probes.interventions.attribution",
-    "probes.interventions.attribution_tables",
-    "probes.interventions.searches",
-    "probes.interventions.circuits",
-    "probes.interventions.continuations",
-    "probes.interventions.contrasts",
-    "probes.interventions.edge_attribution",
-    "probes.interventions.gradients",
-    "probes.interventions.lenses",
-    "probes.interventions.relevance",
-    "probes.interventions.exchanges",
-    "probes.interventions.masks",
-    "probes.interventions.subspace",
-    "probes.interventions.subspace_controls",
-    "probes.interventions.directions",
-    "probes.interventions.erasure",
+    "probes.interventions.attention",
+    "probes.interventions.experiment",
+    "analyses.explorer.weights",
     "analyses.studies.calibration",
     "analyses.studies.paper.study",
     "analyses.sweeps.engines",
@@ -288,9 +305,9 @@ def imports(path: Path, on_load: bool = False) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The room of a module: a package's folder, a study's folder, or a module that lies in none."""
+    """The room of a module: a package's folder, a folder of studies or interventions, or a module that lies in none."""
     parts = module.split(".")
-    return ".".join(parts[: 3 if parts[:2] == ["analyses", "studies"] else 2])
+    return ".".join(parts[: 3 if parts[:2] in (["analyses", "studies"], ["probes", "interventions"]) else 2])
 
 
 def of_project(names: set[str]) -> set[str]:

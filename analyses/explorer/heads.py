@@ -11,7 +11,7 @@ from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime.progress import Progress, no_progress
 from probes.data.examples import draw
-from probes.interventions.attention_flow import attention_flow
+from probes.interventions.attention.flow import attention_flow
 
 PROGRAMS = 400
 MAX_ROLES = 2  # of a head that are told, the strongest
@@ -21,7 +21,7 @@ def along_data_flow(
     model: Model, mixture: Mixture, *, programs: int = PROGRAMS, seed: int = 0, progress: Progress = no_progress
 ) -> list[dict[str, Any]]:
     """The heads that attend along a kind of data flow beyond what tokens and distances predict: `layer`, `head`,
-    `kind`, `mass`, `baseline`, the strongest first (`probes.interventions.attention_flow`, without a twin)."""
+    `kind`, `mass`, `baseline`, the strongest first (`probes.interventions.attention.flow`, without a twin)."""
     drawn = draw(mixture, programs, seed).programs
     longest = int(tokens.lengths(drawn).max())
     prompts = np.where(np.arange(longest) < tokens.lengths(drawn)[:, None], drawn[:, :longest], tokens.PAD)

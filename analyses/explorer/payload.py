@@ -14,7 +14,7 @@ from analyses.explorer.weights import Tensors, check_fits, config_of, rounded, t
 from cadmus.models.model import Model
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training.checkpoint import Checkpoint
-from probes.interventions.directions import Directions
+from probes.interventions.subspaces.directions import Directions
 
 VERSION = 1  # of what the page reads
 

@@ -20,8 +20,8 @@ from cadmus.programs.mixture import Mixture
 from cadmus.programs.parts.family import Family
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states.provenance_plain import provenance_of
-from probes.interventions import changes, engine
-from probes.interventions.edits import EdgeEdit, Edit
+from probes.interventions.editing import changes, engine
+from probes.interventions.editing.edits import EdgeEdit, Edit
 
 PROGRAMS = 60  # of a family that are tried
 MAX_SOURCES = 6  # of a program's value that are tried

@@ -18,7 +18,7 @@ from cadmus.programs.mixture import Mixture
 from cadmus.runtime.progress import Progress, no_progress
 from probes.data.activations import token_rows
 from probes.data.examples import Examples, draw
-from probes.interventions.directions import Directions, class_means
+from probes.interventions.subspaces.directions import Directions, class_means
 from probes.solvers.linear import discriminant
 from probes.solvers.moments import Moments
 
@@ -129,7 +129,8 @@ def _reading(
 
 
 def _directions(layer: int, place: str, train: Moments, classes: np.ndarray, validation: Moments | None) -> Directions:
-    """The discriminant as read-outs, as `probes.interventions.directions.of_classes` gives them, shrunk enough."""
+    """The discriminant as read-outs, as `probes.interventions.subspaces.directions.of_classes` gives them, shrunk
+    enough."""
     linear = discriminant(train, SHRINKAGES if validation is not None else SHRINKAGES[-1:], validation)
     vectors = linear.coef.T - linear.coef.mean(1)  # a part that all classes share decides nothing
     intercepts = linear.intercept - linear.intercept.mean()

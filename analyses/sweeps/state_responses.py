@@ -18,14 +18,14 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.statistics.proportions import wilson
 from cadmus.statistics.simultaneous import shares
 from probes.controls.untrained import untrained_twin
-from probes.interventions import counterfactuals
-from probes.interventions.cells import Place, first_attending, is_input_change, layers_of, spots_of
-from probes.interventions.conditions import CONTROLS, Laboratory, Measured
-from probes.interventions.conditions import INTERCHANGE as INTERCHANGED
-from probes.interventions.effects import UNTRAINED, Outcomes
-from probes.interventions.mechanism import mechanism
-from probes.interventions.pair_variables import named
-from probes.interventions.readability import readability
+from probes.interventions.counterfactuals import drawing
+from probes.interventions.counterfactuals.variables import named
+from probes.interventions.effects.effects import UNTRAINED, Outcomes
+from probes.interventions.effects.mechanism import mechanism
+from probes.interventions.experiment.cells import Place, first_attending, is_input_change, layers_of, spots_of
+from probes.interventions.experiment.conditions import CONTROLS, Laboratory, Measured
+from probes.interventions.experiment.conditions import INTERCHANGE as INTERCHANGED
+from probes.interventions.experiment.readability import readability
 
 CODES = {"tracked at the store": 1.0, "both": 0.5, "looked up at the load": 0.0}
 """The value of mechanism.VARIABLE by its word, which stands in the column `why`; undecided is missing."""
@@ -34,7 +34,7 @@ _PROBE_ROLES = ("loaded", "decision")  # where a probe's score is taken: at the 
 
 
 def readings(sweep: Sweep, model: Model, seed: int, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
-    """How well each variable is read: by name, the table of `probes.interventions.readability`."""
+    """How well each variable is read: by name, the table of `probes.interventions.experiment.readability`."""
     twin = untrained_twin(model, seed)
     layers = layers_of(model, None, False)
     return {
@@ -73,10 +73,10 @@ class Interchanges:
     """What exchanging a variable's value does, cell by cell."""
 
     outcomes: Outcomes
-    """As `probes.interventions.effects` takes them."""
+    """As `probes.interventions.effects.effects` takes them."""
 
     mechanism: pd.DataFrame
-    """As `probes.interventions.mechanism` makes it."""
+    """As `probes.interventions.effects.mechanism` makes it."""
 
 
 def interchanges(sweep: Sweep, model: Model, name: str, seed: int, progress: Progress = no_progress) -> Interchanges:
@@ -85,9 +85,7 @@ def interchanges(sweep: Sweep, model: Model, name: str, seed: int, progress: Pro
     Raises ValueError where the mixture has too few pairs.
     """
     variable, mixture = named(name), sweep.recipe.mixture
-    pairs = counterfactuals.draw(
-        variable, mixture, sweep.measure.pairs, seed, kinds=["discriminating"], progress=progress
-    )
+    pairs = drawing.draw(variable, mixture, sweep.measure.pairs, seed, kinds=["discriminating"], progress=progress)
     places = [Place.of(pairs, spot) for spot in spots_of(pairs, None, False)]
     layers = layers_of(model, None, False)
     lab = Laboratory(model, untrained_twin(model, seed), pairs, places, layers, seed)

@@ -1,62 +1,20 @@
-"""Causal interventions: edits of a model by many arms at once (`engine`; `edits`, `changes`), patching and ablations as
-tables (`patching`, `paths`), directions that a variable is read along and set by (`directions`), and maps that erase it
-(`erasure`)."""
+"""Causal interventions, judged by the machine: edits at work in a model (`editing`), pairs of programs that differ in
+one value (`counterfactuals`), the directions and subspaces that hold it (`subspaces`), what each component does for the
+answer (`attribution`), the table of effects and its verdicts (`effects`), the heads along which a value comes
+(`attention`), and all of it in one call (`experiment`; `test` is its name here, too)."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "answering",
-        "application",
-        "attention_flow",
+        "attention",
         "attribution",
-        "attribution_tables",
-        "cells",
-        "changes",
-        "circuits",
-        "conditions",
-        "continuations",
-        "contrasts",
         "counterfactuals",
-        "directions",
-        "edge_attribution",
-        "edits",
+        "editing",
         "effects",
-        "engine",
-        "erasure",
-        "exchanges",
         "experiment",
-        "experiment_tables",
-        "gradients",
-        "head_interchange",
-        "interchanges",
-        "judging",
-        "knockouts",
-        "lenses",
-        "masks",
-        "mass_controls",
-        "mechanism",
-        "own_programs",
-        "pair_choice",
-        "pair_prompts",
-        "pair_roles",
-        "pair_substitutes",
-        "pair_tables",
-        "pair_variables",
-        "pairs",
-        "partial_passes",
-        "patching",
-        "paths",
-        "persistence",
-        "plain",
-        "readability",
-        "relevance",
-        "routes",
-        "searches",
-        "subspace",
-        "subspace_controls",
-        "value_edges",
-        "verdicts",
+        "subspaces",
     ],
+    submod_attrs={"experiment": ["test"]},
 )

@@ -21,10 +21,10 @@ import torch
 from analyses.studies.calibration import equality
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.threads import on_threads
-from probes.interventions import masks, subspace_controls
-from probes.interventions.exchanges import correct, exchanges
-from probes.interventions.interchanges import Interchanges
-from probes.interventions.subspace import SearchConfig, block_gates
+from probes.interventions.subspaces import controls, masks
+from probes.interventions.subspaces.exchanges import correct, exchanges
+from probes.interventions.subspaces.interchanges import Interchanges
+from probes.interventions.subspaces.subspace import SearchConfig, block_gates
 
 SITE = "hook_layer_2"
 HAND, TRAINED = "equality, made by hand", "equality, trained"
@@ -69,7 +69,7 @@ def _networks(count: int, seed: int) -> list[_Network]:
 def search(count: int, seed: int = 0, progress: Progress = no_progress) -> pd.DataFrame:
     """Search in `count` networks of either kind.
 
-    Returns the rows of `subspace_controls.compare` and those of masks ("mask of neurons", "boundless search"), with
+    Returns the rows of `controls.compare` and those of masks ("mask of neurons", "boundless search"), with
     `condition`, `seed` and the network's `task` accuracy, and the score's interval `score_low`, `score_high`.
     """
     jobs = [(network,) for network in _networks(count, seed)]
@@ -86,7 +86,7 @@ def _search_one(network: _Network) -> pd.DataFrame:
         equality.interchanges(n_chosen, 3),
         equality.interchanges(n_test, 2, held_out=True),
     )
-    _, table = subspace_controls.compare(model, parts, SITE, network.ranks, network.twin, network.config)
+    _, table = controls.compare(model, parts, SITE, network.ranks, network.twin, network.config)
     others = pd.DataFrame(_mask_rows(model, parts[0], parts[2], network.config))
     table = pd.concat([table, others], ignore_index=True)
     low, high = _mean_interval(table[["accuracy", "isolation"]].to_numpy(), *_bounds(table))
@@ -105,7 +105,7 @@ def _mask_rows(model: Any, train: Interchanges, test: Interchanges, config: Sear
         ("mask of neurons", mask.units.sum(1), (None, mask.gates)),
         ("boundless search", found_subspace.ranks, of_subspace),
     ):
-        scores = subspace_controls.score_rows(test, part, correct(model, part, basis, gates))
+        scores = controls.score_rows(test, part, correct(model, part, basis, gates))
         rows += [{"method": method, "rank": int(rank), **row} for rank, row in zip(ranks, scores, strict=True)]
     return rows
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cadmus.models.hooks import HookRegistry
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
-from probes.interventions.interchanges import Interchanges
+from probes.interventions.subspaces.interchanges import Interchanges
 
 VARIABLES = ("left", "right")  # a = b, c = d
 SITES = ("hook_layer_1", "hook_layer_2", "hook_layer_3")

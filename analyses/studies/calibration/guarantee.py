@@ -16,8 +16,8 @@ from analyses.studies.calibration.instruments import Programs
 from analyses.studies.calibration.planted import Planted
 from cadmus.machine import tokens
 from cadmus.runtime.seeds import generator
-from probes.interventions import engine
-from probes.interventions.erasure import Eraser, inlp, leace, mean_projection, random_projection
+from probes.interventions.editing import engine
+from probes.interventions.subspaces.erasure import Eraser, inlp, leace, mean_projection, random_projection
 from probes.solvers.estimators import LeastSquaresProbe
 from probes.solvers.logistic import LogisticProbe
 from probes.solvers.moments import Moments

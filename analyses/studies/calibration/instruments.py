@@ -22,11 +22,11 @@ from analyses.studies.calibration.planted import CONDITIONS, Cell, Edge, Planted
 from cadmus.machine import tokens
 from cadmus.runtime.seeds import generator
 from cadmus.statistics import clustered
-from probes.interventions import engine
-from probes.interventions.changes import patch
-from probes.interventions.directions import Directions, Steering, of_classes
-from probes.interventions.edits import EdgeEdit, Edit
-from probes.interventions.erasure import leace, random_projection
+from probes.interventions.editing import engine
+from probes.interventions.editing.changes import patch
+from probes.interventions.editing.edits import EdgeEdit, Edit
+from probes.interventions.subspaces.directions import Directions, Steering, of_classes
+from probes.interventions.subspaces.erasure import leace, random_projection
 from probes.solvers.moments import Moments
 
 MARGIN = 0.05  # an effect is claimed where its lower bound exceeds this

@@ -18,10 +18,10 @@ from torch import Tensor
 from analyses.studies.calibration.instruments import activations, logits, truth
 from analyses.studies.calibration.planted import Cell, Planted
 from cadmus.runtime.seeds import generator
-from probes.interventions.changes import patch
-from probes.interventions.edits import Edit
-from probes.interventions.effects import Outcomes, effects
-from probes.interventions.verdicts import MIN_PAIRS_UNUSED, by_variable, verdicts
+from probes.interventions.editing.changes import patch
+from probes.interventions.editing.edits import Edit
+from probes.interventions.effects.effects import Outcomes, effects
+from probes.interventions.effects.verdicts import MIN_PAIRS_UNUSED, by_variable, verdicts
 
 PAIRS = MIN_PAIRS_UNUSED  # below it nothing is called unused
 RESAMPLES = 1000

@@ -7,7 +7,6 @@ is saved as soon as it is finished, and one of the same model, pairs and code is
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-import cadmus
+from analyses.reporting.stored import code_fingerprint
 from analyses.studies.interventions import tables
 from cadmus import DEFAULT_MODEL
 from cadmus.programs.mixture import Mixture
@@ -28,9 +27,9 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.threads import on_threads
 from cadmus.training import checkpoint
 from probes.controls.untrained import untrained_twin
-from probes.interventions import experiment
-from probes.interventions.experiment import Experiment, TooFewPairs
-from probes.interventions.pair_variables import named
+from probes.interventions.counterfactuals.variables import named
+from probes.interventions.experiment import experiment
+from probes.interventions.experiment.experiment import Experiment, TooFewPairs
 
 VARIABLES = ("reg", "stack.0", "stack.1", "compare.first", "compare.second", "sequence", "argument")
 STAGES = (
@@ -278,25 +277,9 @@ def key(config: InterventionsConfig, trained: checkpoint.Checkpoint, variable: s
             "machine": artifacts.machine_fingerprint(),
             "variable": variable,
             "settings": [config.pairs, config.seed, config.quick, config.full],
-            "code": _code(),
+            "code": code_fingerprint(),
         }
     )
-
-
-def _code() -> str:
-    """The SHA-256 of the modules that make an experiment."""
-    digest = hashlib.sha256()
-    for path in _sources():
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _sources() -> list[Path]:
-    """The modules that make an experiment: interventions, and what they compute by."""
-    probes, package = Path(experiment.__file__).parents[1], Path(cadmus.__file__).parent
-    folders = [probes / name for name in ("interventions", "solvers", "controls")]
-    folders += [package / name for name in ("corpora", "machine", "models", "programs", "states", "statistics")]
-    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
 def _load(place: Path | None) -> Experiment | None:

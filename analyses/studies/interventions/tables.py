@@ -12,9 +12,9 @@ import pandas as pd
 from analyses.reporting import report
 from analyses.studies.interventions import words
 from cadmus.statistics.clustered import MIN_CLUSTERS
-from probes.interventions.effects import THRESHOLD
-from probes.interventions.experiment_tables import moves_input, summary_of
-from probes.interventions.verdicts import by_variable, verdicts
+from probes.interventions.effects.effects import THRESHOLD
+from probes.interventions.effects.verdicts import by_variable, verdicts
+from probes.interventions.experiment.tables import moves_input, summary_of
 
 _FLAGS = {"readable", "read"}  # True, False, or None where nothing can be said
 
@@ -24,9 +24,9 @@ class Tables:
     """What was measured in one model: tidy tables, the column `variable` first."""
 
     verdicts: pd.DataFrame
-    """A row per variable, stratum, layer, role and span, as `probes.interventions.verdicts` gives them."""
+    """A row per variable, stratum, layer, role and span, as `probes.interventions.effects.verdicts` gives them."""
     effects: pd.DataFrame
-    """The same of all pairs, minimal and shifted ones too: `probes.interventions.effects`."""
+    """The same of all pairs, minimal and shifted ones too: `probes.interventions.effects.effects`."""
     readable: pd.DataFrame
     """A row per variable, stratum, layer and role: what a probe reads there, beside its controls."""
     heads: pd.DataFrame

@@ -59,7 +59,8 @@ def control(name: str) -> str:
 
 
 def mechanism(word: str, is_loaded: bool) -> str:
-    """A word of `probes.interventions.mechanism`; what is never loaded is looked up where an instruction takes it."""
+    """A word of `probes.interventions.effects.mechanism`; what is never loaded is looked up where an instruction takes
+    it."""
     return word if is_loaded else word.replace("looked up at the load", "looked up where it is taken")
 
 

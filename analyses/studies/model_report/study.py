@@ -25,8 +25,8 @@ from cadmus.runtime import artifacts
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training import checkpoint
-from probes.interventions.experiment import TooFewPairs
-from probes.interventions.pair_variables import named
+from probes.interventions.counterfactuals.variables import named
+from probes.interventions.experiment.experiment import TooFewPairs
 
 PARTS = {
     "completion": "what the model completes",

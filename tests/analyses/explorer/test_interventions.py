@@ -16,9 +16,9 @@ from cadmus.machine import oracle, tokens
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.training import checkpoint
-from probes.interventions import changes, engine
-from probes.interventions.directions import Steering
-from probes.interventions.edits import EdgeEdit, Edit
+from probes.interventions.editing import changes, engine
+from probes.interventions.editing.edits import EdgeEdit, Edit
+from probes.interventions.subspaces.directions import Steering
 from tests.analyses.explorer import browser
 from tests.analyses.explorer.browser import Tab
 

@@ -85,3 +85,16 @@ def test_a_measurement_is_made_once_and_again_where_it_is_damaged(tmp_path: Path
 def test_the_code_of_a_measurement_is_that_of_its_study_without_its_pages() -> None:
     assert len({stored.code_fingerprint(), stored.code_fingerprint("state"), stored.code_fingerprint("paper")}) == 3
     assert stored.code_fingerprint("state") == stored.code_fingerprint("state")
+
+
+def test_a_change_of_the_code_anywhere_is_a_change_but_of_what_only_makes_pages(tmp_path, monkeypatch) -> None:
+    for package in (stored.cadmus, stored.probes):
+        home = tmp_path / package.__name__
+        (home / "room").mkdir(parents=True)
+        monkeypatch.setattr(package, "__file__", str(home / "__init__.py"))
+    fingerprints = [stored.code_fingerprint()]
+    for place in ("cadmus/room/a.py", "probes/room/b.py", "probes/room/page.py"):
+        (tmp_path / place).write_text("a = 1\n")
+        fingerprints.append(stored.code_fingerprint())
+    assert len(set(fingerprints)) == 3
+    assert fingerprints[2] == fingerprints[3]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.interventions.tables import Tables
-from probes.interventions.effects import effects
-from probes.interventions.verdicts import verdicts
-from tests.probes.interventions.planted_outcomes import planted
+from probes.interventions.effects.effects import effects
+from probes.interventions.effects.verdicts import verdicts
+from tests.probes.interventions.effects.planted_outcomes import planted
 
 ROLES = ("arose", "stored", "loaded", "decision")
 CELLS = pd.DataFrame(

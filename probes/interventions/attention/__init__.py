@@ -1,0 +1,17 @@
+"""Along which heads and data-flow edges a value comes to the answer: attention on the data flow (`flow`), heads
+exchanged, edges knocked out beside edges of equal mass, and the four instruments as one (`routes`)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "answering",
+        "flow",
+        "head_interchange",
+        "knockouts",
+        "mass_controls",
+        "routes",
+        "value_edges",
+    ],
+)

@@ -1,0 +1,92 @@
+"""Gradients of a metric by activations at sites of a model of any backend, in passes in which some are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cadmus.models import backends
+from cadmus.models.hooks import Hook, HookFn, never_writes
+from probes.interventions.attribution.contrasts import RowMetric, evaluate
+
+_INPUT = "blocks.0.hook_resid_pre"
+Replacement = Callable[[Tensor], Tensor]
+"""An activation [rows, pos, ...] -> what stands in its place."""
+
+
+class Logits:
+    """A metric over some of its rows: what it makes of their logits where those of the others are the base's.
+
+    Metrics are functions of all rows' logits; passes are of a few.
+    """
+
+    def __init__(self, metric: RowMetric, base: Tensor) -> None:
+        """base: the unedited model's logits [rows, d_vocab] of all rows."""
+        self.metric = metric
+        self.base = base
+
+    def __call__(self, logits: Tensor, rows: slice) -> Tensor:
+        """logits [some, d_vocab] of these rows -> the metric of each, [some]."""
+        every = self.base.to(logits.dtype).clone()
+        every[rows] = logits
+        return evaluate(self.metric, every)[rows]
+
+
+def gradients(
+    model: Any,
+    tokens: Tensor,
+    at: Tensor,
+    sites: Sequence[str],
+    measure: Callable[[Tensor], Tensor],
+    replacements: Mapping[str, Replacement] | None = None,
+) -> dict[str, Tensor]:
+    """The gradient of each row's metric by the activations at sites: {site: [rows, pos, ...]}.
+
+    Args:
+        model: of any backend that edits at these sites. Its parameters' own gradients are left alone.
+        tokens: int64 [rows, pos] on the model's device.
+        at: int64 [rows]: the positions of whose logits [rows, d_vocab] the metric is.
+        sites: each by itself: where several show one activation (the inputs of queries, keys and values), the gradient
+            at one is by way of that one alone.
+        measure: logits [rows, d_vocab] -> [rows].
+        replacements: what is put in place of activations, by site; gradients at a site are by what is put in.
+    """
+    taken: dict[str, Tensor] = {}
+    changes = dict(replacements or {})
+    changes.setdefault(_INPUT, lambda x: x)
+
+    def hook_of(site: str) -> HookFn:
+        @never_writes
+        def take(x: Tensor, hook: Hook) -> Tensor:
+            y = changes[site](x) if site in changes else x
+            y = y.detach().requires_grad_() if site == _INPUT else y.view_as(y)  # a node of its own
+            taken[site] = y
+            return y
+
+        return take
+
+    hooked = dict.fromkeys([*changes, *sites])
+    with torch.enable_grad(), backends.hooks(model, [(site, hook_of(site)) for site in hooked]):
+        logits = model(tokens)[torch.arange(len(tokens), device=tokens.device), at]
+        total = measure(logits).sum()
+    found_gradients = torch.autograd.grad(total, [taken[site] for site in sites], allow_unused=True)
+    return {
+        site: torch.zeros_like(taken[site]) if gradient is None else gradient
+        for site, gradient in zip(sites, found_gradients, strict=True)
+    }
+
+
+def towards(source: Tensor, share: float) -> Replacement:
+    """Move an activation by a share of the way to the source's, [rows, pos, ...]."""
+    return lambda x: x + share * (source.to(x.dtype) - x)
+
+
+def midpoints(steps: int) -> list[float]:
+    """Where the integrand is evaluated: the middles of `steps` equal stretches of 0 ... 1 (the error falls as their
+    square). Raises ValueError for less than one."""
+    if steps < 1:
+        raise ValueError(f"{steps} steps; integrated gradients take 1 or more")
+    return [(step + 0.5) / steps for step in range(steps)]

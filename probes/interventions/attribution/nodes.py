@@ -1,0 +1,263 @@
+"""Attribution patching: what patching each component would do, estimated for all of them at once from gradients.
+
+Where a component's activation is x in the base and y in the source, patching it moves the metric by about
+(y - x) . d metric / d x (Nanda 2023, "Attribution patching"; Syed, Rager & Conmy 2023, arXiv 2310.10348). With
+integrated gradients (Hanna, Pezzelle & Belinkov 2024, arXiv 2403.17806, EAP-IG) the gradient is its mean along a way
+from base to source. Edges are in `edge_attribution`, how near all this comes to patching itself in `relevance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cadmus.machine.tokens import PAD
+from cadmus.runtime.progress import Progress, no_progress
+from cadmus.runtime.tables import did_you_mean
+from probes.interventions.attribution.contrasts import Contrast, RowMetric, means
+from probes.interventions.attribution.gradients import Logits, gradients, midpoints, towards
+from probes.interventions.editing import engine
+from probes.interventions.editing.patching import Roles, site_of
+
+METHODS = ("gradient", "inputs", "activations")
+OF_HEADS = ("z", "q", "k", "v", "pattern")
+_INPUT = "blocks.0.hook_resid_pre"
+_ROWS = 64  # that are run at once
+_STAGE = "attribution"  # of the progress
+
+
+@dataclass(frozen=True, repr=False)
+class Scores:
+    """What patching each cell does to the metric of each row: the patched one minus the base's, estimated or exact."""
+
+    cells: pd.DataFrame
+    """A row per cell: `component`, and of nodes `layer`, `head` (-1: no single one) and `position`; of edges `sender`,
+    `receiver` and `position`."""
+    values: np.ndarray
+    """float64 [cells, rows], NaN where a row has no such position."""
+    clusters: np.ndarray
+    """Those of the contrast's rows: int64 [rows]."""
+    method: str
+    """One of `METHODS`, or "patching"."""
+
+    def __repr__(self) -> str:
+        return f"Scores({len(self.cells):,} cells, {self.values.shape[1]:,} rows, by {self.method})"
+
+    def frame(self, seed: int = 0) -> pd.DataFrame:
+        """The cells with `method`, `value` (the mean over rows), `low`, `high` (95 %, by cluster) and `n` rows."""
+        columns = means(self.values, self.clusters, seed)
+        return self.cells.assign(method=self.method, **columns)
+
+    @property
+    def totals(self) -> np.ndarray:
+        """The mean over the rows that have the position, float64 [cells]; 0 where no row has."""
+        counts = ~np.isnan(self.values)
+        return np.where(counts, self.values, 0).sum(1) / np.maximum(counts.sum(1), 1)
+
+
+def attribute(
+    model: Any,
+    contrast: Contrast,
+    components: str | Sequence[str] = ("z", "mlp_out", "resid_post"),
+    positions: str | Roles = "each",
+    metric: str | RowMetric = "logit_difference",
+    *,
+    method: str = "gradient",
+    steps: int = 8,
+    layers: Sequence[int] | None = None,
+    progress: Progress = no_progress,
+) -> Scores:
+    """Attribution of components: for the cells of `patching.patch_grid`, in its order, what it would find.
+
+    Args:
+        model: of any backend.
+        contrast: base, source and what is asked.
+        components: of `patching.COMPONENTS`; those of heads are attributed head by head.
+        positions: "each", "all" (their sum), "roles" (those of the contrast), or roles by name.
+        metric: of `contrasts.METRICS`, or logits [rows, d_vocab] -> [rows], differentiable.
+        method: "gradient": at the base. "inputs": its mean while the stream before the first block moves from base to
+            source, one way for all components (EAP-IG); complete there: the scores of `resid_pre` of layer 0 sum to the
+            metric's difference between source and base. "activations": its mean while the component itself moves,
+            all heads and all positions of a layer (or those of a role) together, a way of its own for each layer
+            and component (MIB's EAP-IG-activations); complete everywhere: the scores of a site sum to what patching the
+            whole site does. Both are complete as steps grow.
+        steps: gradients of a mean; "activations" takes as many for every layer and component (and role).
+        layers: None is all of them.
+        progress: follows the stage "attribution".
+
+    Raises:
+        ValueError: an unknown name, base and source of other lengths where positions are not roles or the inputs are
+            moved, and what `engine.activations` and the backends refuse.
+    """
+    names = [components] if isinstance(components, str) else list(components)
+    check_method(method)
+    blocks = list(range(model.cfg.n_layers) if layers is None else layers)
+    sites = [site_of(model, name, layer) for name in names for layer in blocks]
+    roles = as_roles(contrast, positions)
+    if roles is None or method == "inputs":
+        check_aligned(contrast, roles)
+    places = list(roles) if roles is not None else place_names(contrast, positions)
+    heads = [model.cfg.n_heads if name in OF_HEADS else 1 for name in names for _ in blocks]
+    values = [np.full((count, len(places), len(contrast)), np.nan) for count in heads]
+    of_metric = metric_of(model, contrast, metric)
+    for begin in range(0, len(contrast), _ROWS):
+        progress(_STAGE, begin / len(contrast), f"{begin:,} of {len(contrast):,} rows")
+        rows = slice(begin, begin + _ROWS)
+        part = _Part(model, contrast, rows, sites, of_metric, method, steps)
+        for site, out in zip(sites, values, strict=True):
+            if roles is None:
+                score = part.scores(site)  # [head, pos, rows]
+                out[:, :, rows] = score[:, : len(places)] if positions == "each" else score.sum(1, keepdims=True)
+                continue
+            for number, (here, there) in enumerate(roles.values()):
+                score = part.scores(site, (here[rows], there[rows])).sum(1)
+                out[:, number, rows] = np.where((here[rows] >= 0).any(1), score, np.nan)
+    progress(_STAGE, 1.0, "")
+    cells = [
+        {"component": name, "layer": layer, "head": head if name in OF_HEADS else -1, "position": place}
+        for name in names
+        for layer in blocks
+        for head in range(model.cfg.n_heads if name in OF_HEADS else 1)
+        for place in places
+    ]
+    flat = np.concatenate([out.reshape(-1, len(contrast)) for out in values])
+    return Scores(pd.DataFrame(cells), flat, contrast.clusters, method)
+
+
+class _Part:
+    """Some rows: their activations in base and source, and gradients."""
+
+    def __init__(
+        self,
+        model: Any,
+        contrast: Contrast,
+        rows: slice,
+        sites: Sequence[str],
+        metric: Logits,
+        method: str,
+        steps: int,
+    ) -> None:
+        self.model, self.method, self.steps = model, method, steps
+        self.tokens, self.at = tokens_of(model, contrast, rows)
+        self.measure = lambda logits: metric(logits, rows)
+        distinct = list(dict.fromkeys([*sites, _INPUT]))
+        self.base = engine.activations(model, contrast.base[rows], distinct)
+        self.source = engine.activations(model, contrast.source[rows], distinct)
+        self.gradients: dict[str, Tensor] = {}
+        if method != "activations":
+            wanted_sites = list(dict.fromkeys(sites))
+            way = self.source[_INPUT] if method == "inputs" else None
+            self.gradients = mean_gradients(model, self.tokens, self.at, wanted_sites, self.measure, way, steps)
+
+    def scores(self, site: str, role: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+        """What moving a site to the source's, everywhere or at a role, adds: float64 [head, pos, rows]."""
+        base, source = self.base[site], self.source[site]
+        target = source if role is None else self._placed(site, role)
+        if self.method == "activations":
+            gradient = torch.zeros_like(base)
+            for share in midpoints(self.steps):
+                way = {site: towards(target, share)}
+                gradient += gradients(self.model, self.tokens, self.at, [site], self.measure, way)[site] / self.steps
+        else:
+            gradient = self.gradients[site]
+        score = ((target - base) * gradient).double().sum(-1)  # [rows, pos], or with heads behind (before: patterns)
+        if site.endswith("hook_pattern"):
+            score = score.transpose(1, 2)
+        score = score.unsqueeze(-1) if score.ndim == 2 else score  # [rows, pos, head]
+        return score.permute(2, 1, 0).cpu().numpy()
+
+    def _placed(self, site: str, role: tuple[np.ndarray, np.ndarray]) -> Tensor:
+        """The base's activations with the source's at the positions of a role."""
+        axis = 2 if site.endswith("hook_pattern") else 1
+        base, source = (x[site].transpose(1, axis) for x in (self.base, self.source))  # [rows, pos, ...]
+        row, column = np.nonzero(role[0] >= 0)
+        here, there = (torch.from_numpy(positions[row, column]).to(base.device) for positions in role)
+        index = torch.from_numpy(row).to(base.device)
+        out = base.clone()
+        out[index, here] = source[index, there]
+        return out.transpose(1, axis)
+
+
+def mean_gradients(
+    model: Any,
+    tokens: Tensor,
+    at: Tensor,
+    sites: Sequence[str],
+    measure: Any,
+    way: Tensor | None,
+    steps: int,
+) -> dict[str, Tensor]:
+    """`gradients` at the base, or their mean while the stream before the first block moves to `way` [rows, pos, d]."""
+    if way is None:
+        return gradients(model, tokens, at, sites, measure)
+    total: dict[str, Tensor] = {}
+    for share in midpoints(steps):
+        for site, gradient in gradients(model, tokens, at, sites, measure, {_INPUT: towards(way, share)}).items():
+            total[site] = total[site] + gradient / steps if site in total else gradient / steps
+    return total
+
+
+# --- what nodes and edges share --------------------------------------------------------------------------------------
+
+
+def tokens_of(model: Any, contrast: Contrast, rows: slice) -> tuple[Tensor, Tensor]:
+    """The base's rows int64 [rows, pos] and the positions asked for int64 [rows], on the model's device."""
+    device = next(model.parameters()).device
+    at = torch.from_numpy(contrast.at[rows]).to(device)
+    return torch.from_numpy(contrast.base[rows].astype(np.int64)).to(device), at
+
+
+def metric_of(model: Any, contrast: Contrast, metric: str | RowMetric) -> Logits:
+    """The metric as a function of some rows' logits."""
+    base = engine.logits(model, contrast.base, [[]], contrast.at)[0]
+    return Logits(contrast.metric(metric), base)
+
+
+def check_method(method: str, methods: Sequence[str] = METHODS) -> None:
+    """Raise ValueError for a method that is none of these."""
+    if method not in methods:
+        raise ValueError(f"method {method!r} is none of {', '.join(methods)}{did_you_mean(method, methods)}")
+
+
+def as_roles(contrast: Contrast, positions: str | Roles) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """Roles as int64 [rows, k] in base and source; None for "each" and "all". Raises ValueError for other words."""
+    if isinstance(positions, str):
+        if positions in ("each", "all"):
+            return None
+        if positions != "roles":
+            raise ValueError(f"positions {positions!r} is none of 'each', 'all', 'roles', nor roles by name")
+        positions = contrast.roles
+    out = {}
+    for name, places in positions.items():
+        here, there = (np.asarray(place).astype(np.int64).reshape(len(contrast), -1) for place in places)
+        if here.shape != there.shape or ((here < 0) != (there < 0)).any():
+            raise ValueError(f"role {name!r}: base and source need as many positions, -1 in the same places")
+        out[name] = here, there
+    if not out:
+        raise ValueError("there is no role: give roles by name, or a contrast that has some")
+    return out
+
+
+def place_names(contrast: Contrast, positions: str | Roles) -> list[Any]:
+    """What is in the column `position` where positions are "each" or "all"."""
+    return list(range(int(contrast.at.max(initial=-1)) + 1)) if positions == "each" else ["all"]
+
+
+def check_aligned(contrast: Contrast, roles: Mapping[str, tuple[np.ndarray, np.ndarray]] | None) -> None:
+    """Raise ValueError where positions of base and source do not belong to one another."""
+    lengths = [(tokens != PAD).sum(1) for tokens in (contrast.base, contrast.source)]
+    shifted = np.flatnonzero(lengths[0] != lengths[1])
+    if len(shifted):
+        raise ValueError(
+            f"in row {shifted[0]} base and source differ in length: attribute roles, by 'gradient' or 'activations', "
+            "or select rows that need no shift"
+        )
+    for name, (here, there) in (roles or {}).items():
+        if (here != there).any():
+            raise ValueError(f"role {name!r} has other positions in the source: use 'gradient' or 'activations'")

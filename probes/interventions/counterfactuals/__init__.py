@@ -1,0 +1,28 @@
+"""Pairs of programs that differ in one value of the machine's state, and what the machine says must follow of its
+exchange: drawn for a variable (`draw`), or made of programs of one's own (`from_programs`); completions judged by the
+machine."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "choice",
+        "drawing",
+        "judging",
+        "own_programs",
+        "pairs",
+        "prompts",
+        "roles",
+        "substitutes",
+        "tables",
+        "variables",
+    ],
+    submod_attrs={
+        "drawing": ["draw"],
+        "judging": ["chance", "counting", "judge"],
+        "own_programs": ["from_programs"],
+        "pairs": ["KINDS", "Pairs"],
+        "variables": ["VARIABLES", "Occurrence", "PairVariable"],
+    },
+)

@@ -1,0 +1,119 @@
+"""Path patching: what one head or MLP writes, put into the input of another and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from probes.interventions.editing import changes, engine
+from probes.interventions.editing.edits import Arm, Edit, Positions
+from probes.interventions.editing.engine import Array
+from probes.interventions.editing.patching import Metric, measure
+
+_RECEIVERS = {"q": "hook_q_input", "k": "hook_k_input", "v": "hook_v_input"}
+
+
+def path_grid(
+    model: Any,
+    base: Array,
+    source: Array,
+    senders: Sequence[tuple[int, int | str]],
+    receivers: Sequence[tuple[int, int | str, str]],
+    metric: Metric,
+    *,
+    at: Array,
+    positions: Positions = None,
+    fast: bool = True,
+) -> pd.DataFrame:
+    """What a sender writes in the source reaches one receiver alone, along the residual stream.
+
+    Everything between the two, heads and MLPs alike, stays as in the base (the direct path; Wang et al. 2023 let MLPs
+    between follow). As the stream is a sum, the receiver's input changes by the difference of what the sender writes.
+
+    Args:
+        model: of any backend that edits the inputs of heads.
+        base: int [rows, pos].
+        source: int [rows, pos]: with the same positions.
+        senders: (layer, head) or (layer, "mlp").
+        receivers: (layer, head, "q" | "k" | "v"), (layer, "mlp", "in"), or (n_layers, "logits", "in").
+        metric: see `probes.interventions.editing.patching`.
+        at: int [rows].
+        positions: where the sender's output is changed; None is everywhere.
+        fast: as `engine.logits`.
+
+    Returns:
+        A row per sender and receiver that lies behind it: `sender`, `receiver` ("2.1", "3.mlp", "4.0.q", "logits"),
+        `value`, `rows`, `changed`.
+    """
+    pairs = list(_pairs(model, senders, receivers))
+    sites = sorted({_sender_site(sender) for sender, _ in pairs})
+    there, here = engine.activations(model, source, sites), engine.activations(model, base, sites)
+    arms: list[Arm] = []
+    for sender, receiver in pairs:
+        site = _sender_site(sender)
+        delta = there[site] - here[site]  # [rows, pos, (head,) d_model]
+        if sender[1] != "mlp":
+            delta = delta[:, :, int(sender[1])]
+        arms.append(_receive(model, receiver, delta, positions))
+    index = [{"sender": name_of(sender), "receiver": name_of(receiver)} for sender, receiver in pairs]
+    return measure(model, base, arms, at, index, metric, fast=fast)
+
+
+def _pairs(
+    model: Any, senders: Sequence[tuple[int, int | str]], receivers: Sequence[tuple[int, int | str, str]]
+) -> Iterator[tuple[tuple[int, int | str], tuple[int, int | str, str]]]:
+    """Senders with the receivers behind them; ValueError for what is neither, or outside the model."""
+    heads, layers = model.cfg.n_heads, model.cfg.n_layers
+    for layer, part in senders:
+        if not 0 <= layer < layers or not (part == "mlp" or part in range(heads)):
+            raise ValueError(f"sender {(layer, part)} is no (layer, head) or (layer, 'mlp') of the model")
+    for layer, part, way in receivers:
+        is_head = part in range(heads) and way in _RECEIVERS and 0 <= layer < layers
+        is_other = ((part, way) == ("mlp", "in") and 0 <= layer < layers) or (layer, part, way) == (
+            layers,
+            "logits",
+            "in",
+        )
+        if not is_head and not is_other:
+            raise ValueError(
+                f"receiver {(layer, part, way)} is no (layer, head, 'q' | 'k' | 'v'), (layer, 'mlp', 'in') or "
+                f"({layers}, 'logits', 'in') of the model"
+            )
+    for sender in senders:
+        for receiver in receivers:
+            if lies_behind(receiver, sender):
+                yield sender, receiver
+
+
+def lies_behind(receiver: tuple, sender: tuple) -> bool:
+    """Whether what a sender writes can reach a receiver."""
+    is_same_block = receiver[0] == sender[0] and receiver[1] == "mlp" and sender[1] != "mlp"
+    return receiver[0] > sender[0] or is_same_block
+
+
+def _sender_site(sender: tuple[int, int | str]) -> str:
+    return f"blocks.{sender[0]}." + ("hook_mlp_out" if sender[1] == "mlp" else "attn.hook_result")
+
+
+def _receive(model: Any, receiver: tuple[int, int | str, str], delta: Tensor, positions: Positions) -> Edit:
+    """The edit of a receiver's input by delta [rows, pos, d_model]."""
+    layer, part, way = receiver
+    if positions is not None:
+        array = torch.as_tensor(positions).reshape(-1, 1) if np.ndim(positions) < 2 else torch.as_tensor(positions)
+        index = array.expand(len(delta), -1).clamp(min=0).to(delta.device)
+        delta = delta[torch.arange(len(delta), device=delta.device)[:, None], index]
+    if part == "logits":
+        return Edit(f"blocks.{layer - 1}.hook_resid_post", positions, changes.add(delta))
+    if part == "mlp":
+        return Edit(f"blocks.{layer}.hook_mlp_in", positions, changes.add(delta))
+    return Edit(f"blocks.{layer}.{_RECEIVERS[way]}", positions, changes.add(delta[:, :, None]), [int(part)])
+
+
+def name_of(end: tuple) -> str:
+    """A sender or receiver in words: "2.1", "3.mlp", "4.0.q", "logits"."""
+    return "logits" if "logits" in end else ".".join(str(part) for part in end if part != "in")

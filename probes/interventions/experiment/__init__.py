@@ -1,0 +1,21 @@
+"""One variable of a model, tested in one call (`test`): readable? read? used? where, by which heads, for how long?
+
+In come a model, a mixture and a variable; out goes an `Experiment`, tables that are saved and read back."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "cells",
+        "conditions",
+        "experiment",
+        "persistence",
+        "readability",
+        "searches",
+        "tables",
+    ],
+    submod_attrs={
+        "experiment": ["Experiment", "TooFewPairs", "test"],
+    },
+)
