@@ -103,9 +103,8 @@ def heads_by_interchange(
     positions = np.where(exchange.counts[:, None], exchange.positions, -1)
     own = _read(model, tokens.sequences(exchange.bases.arrays()), positions)
     values = {name: _read(model, *source) for name, source in exchange.sources.items()}
-    success, masks = _successes(
-        model, exchange, [_patch(model, exchange, *c, positions, values["source"]) for c in cells]
-    )
+    patches = [_patch(model, exchange, *cell, positions, values["source"]) for cell in cells]
+    success, masks = _successes(model, exchange, patches, progress)
     tested = np.flatnonzero(success.sum(1) > THRESHOLD * masks.sum(1))
     noise = generator("head interchange", seed).standard_normal(tuple(own.shape), np.float32)
     random = changes.as_far(own, values["source"], torch.from_numpy(noise).to(own))
@@ -113,8 +112,8 @@ def heads_by_interchange(
     controls = {name: np.zeros(success.shape) for name in ("third_value", "random")}
     controls["third_value"][:, ~(third >= 0).any(1)] = np.nan
     for name, array, where in (("third_value", values["third_value"], third), ("random", random, positions)):
-        arms = [_patch(model, exchange, *cells[k], where, array) for k in tested.tolist()]
-        succeeds, is_patched = _successes(model, exchange, arms)
+        patches = [_patch(model, exchange, *cells[k], where, array) for k in tested.tolist()]
+        succeeds, is_patched = _successes(model, exchange, patches, progress)
         controls[name][tested] = np.where(is_patched, succeeds, np.nan)
     n = len(exchange.counts)
     outcomes = Outcomes(
@@ -154,9 +153,12 @@ def _patch(model: Any, exchange: Exchange, layer: int, head: int, positions: np.
     return Patch(f"blocks.{layer}.attn.hook_z", positions, values[:, :, layer, [head]], (head,))
 
 
-def _successes(model: Any, exchange: Exchange, patches: Sequence[Patch]) -> tuple[np.ndarray, np.ndarray]:
+def _successes(
+    model: Any, exchange: Exchange, patches: Sequence[Patch], progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
     """Which answers become those of the source's value, and which pairs are patched: bool [patches, n] both."""
     bases = exchange.bases
     none = np.zeros(len(bases), np.bool_)
-    success = judged(model, bases, patches, answers(model, bases, patches), exchange.becomes, none)
+    texts = answers(model, bases, patches, progress)
+    success = judged(model, bases, patches, texts, exchange.becomes, none)
     return success, np.array([patch.rows for patch in patches], np.bool_).reshape(success.shape)

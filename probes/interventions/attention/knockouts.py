@@ -140,7 +140,7 @@ def knockouts(
     table = _with_differences(table, cells, [run[1] for run in blocked], controls, bases, seed)
     table = table.assign(moved=np.nan, moved_control=np.nan)
     if move is not None:
-        _add_moves(table, model, bases, move, cells, [run[0] for run in blocked], right, progress)
+        _add_moves(table, model, bases, move, cells, [run[0] for run in blocked], progress)
     progress("knock-outs", 1.0, "")
     return table
 
@@ -326,7 +326,6 @@ def _add_moves(
     move: Move,
     cells: list[_Cell],
     blocked: list[Texts],
-    right: np.ndarray,
     progress: Progress,
 ) -> None:
     """Add what moved edges make the answer: of all layers, and of the layers and heads that are needed."""

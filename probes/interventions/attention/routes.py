@@ -1,9 +1,9 @@
 """Along which routes a value comes to the answer: attention on the data flow, and what it is needed for, head by head.
 
-Four instruments on the same pairs, each in a module of its own: `attention_flow` (does a head attend where the machine
-takes the value from, beyond what tokens and distances make it do?), `knockouts` (is the answer lost where it may not,
-and is it another's where it must look elsewhere?), `head_interchange` (does its output carry the value?), `mechanism`
-(is the value tracked at the store, or looked up at the load?). Paths between the heads that stand out are patched on
+Four instruments on the same pairs, each in a module of its own: `flow` (does a head attend where the machine takes the
+value from, beyond what tokens and distances make it do?), `knockouts` (is the answer lost where it may not, and is it
+another's where it must look elsewhere?), `head_interchange` (does its output carry the value?), `effects.mechanism` (is
+the value tracked at the store, or looked up at the load?). Paths between the heads that stand out are patched on
 request.
 """
 
@@ -42,7 +42,7 @@ class Routes:
     """What was found of one variable's routes."""
 
     attention: pd.DataFrame
-    """`attention_flow.attention_flow`: a row per kind of edges, layer and head."""
+    """`flow.attention_flow`: a row per kind of edges, layer and head."""
     knockouts: pd.DataFrame
     """`knockouts.knockouts`: a row per kind of edges, layer and head, -1 standing for all."""
     interchange: pd.DataFrame

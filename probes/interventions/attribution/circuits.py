@@ -7,9 +7,9 @@ but the source's. Along circuits of growing share k, CPR (circuit performance ra
 the shares of components or edges that are counted here, from f = 0 at share 0 on. There CPR takes circuits by signed
 scores and CMD by magnitudes, sizes are shares of edges even where nodes are ranked, and the area begins at 0.001.
 
-Scores are those of `attribution.attribute` (components z and mlp_out, over all positions or each) or of
-`edge_attribution.attribute_edges` (all positions): what patching would do to the metric, so that what carries the
-base's answer has the highest. In circuits of nodes the input is the base's always; in circuits of edges it is a sender.
+Scores are those of `nodes.attribute` (components z and mlp_out, over all positions or each) or of
+`edges.attribute_edges` (all positions): what patching would do to the metric, so that what carries the base's answer
+has the highest. In circuits of nodes the input is the base's always; in circuits of edges it is a sender.
 """
 
 from __future__ import annotations

@@ -105,13 +105,12 @@ def attribute_edges(
         contrast: base and source of equal length, and what is asked.
         positions: where the sender's output changes: "all", "roles" (those of the contrast), or roles by name.
         metric: of `contrasts.METRICS`, or logits [rows, d_vocab] -> [rows], differentiable.
-        method: "gradient" (at the base) or "inputs" (its mean along the way of the inputs), as
-            `attribution.attribute`.
+        method: "gradient" (at the base) or "inputs" (its mean along the way of the inputs), as `nodes.attribute`.
         steps: gradients of a mean.
         graph: None is `Graph.of(model)`.
         progress: follows the stage "attribution".
 
-    Raises ValueError as `attribution.attribute` does.
+    Raises ValueError as `nodes.attribute` does.
     """
     check_method(method, METHODS)
     if positions == "each":

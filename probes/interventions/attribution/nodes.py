@@ -3,7 +3,7 @@
 Where a component's activation is x in the base and y in the source, patching it moves the metric by about
 (y - x) . d metric / d x (Nanda 2023, "Attribution patching"; Syed, Rager & Conmy 2023, arXiv 2310.10348). With
 integrated gradients (Hanna, Pezzelle & Belinkov 2024, arXiv 2403.17806, EAP-IG) the gradient is its mean along a way
-from base to source. Edges are in `edge_attribution`, how near all this comes to patching itself in `relevance`.
+from base to source. Edges are in `edges`, how near all this comes to patching itself in `relevance`.
 """
 
 from __future__ import annotations

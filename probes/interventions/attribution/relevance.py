@@ -36,7 +36,7 @@ def patch_nodes(
     layers: Sequence[int] | None = None,
     fast: bool = True,
 ) -> Scores:
-    """What patching each cell does (`patching.patch_grid`); arguments and cells as `attribution.attribute`'s."""
+    """What patching each cell does (`patching.patch_grid`); arguments and cells as `nodes.attribute`'s."""
     roles = as_roles(contrast, positions)
     if roles is None:
         check_aligned(contrast, None)
@@ -61,7 +61,7 @@ def patch_edges(
     graph: Graph | None = None,
     fast: bool = True,
 ) -> Scores:
-    """What patching each path does (`paths.path_grid`); arguments and cells as `edge_attribution.attribute_edges`'s.
+    """What patching each path does (`paths.path_grid`); arguments and cells as `edges.attribute_edges`'s.
 
     The input is no sender here; give `attribute_edges` the graph `Graph.of(model).without_input()`.
     """

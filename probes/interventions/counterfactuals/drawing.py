@@ -1,7 +1,7 @@
 """Pairs of programs for causal interventions: a base, and sources in which one value is another.
 
 A base is a program of held-out skeletons, cut where its model must decide; its sources are prompts of the same
-skeleton, so that positions agree. `draw` makes pairs of a variable of `pair_variables.VARIABLES`, `from_programs` of
+skeleton, so that positions agree. `draw` makes pairs of a variable of `counterfactuals.VARIABLES`, `from_programs` of
 any programs; `judge` and `chance` say what completions are worth. What follows from an edit is the oracle's word
 throughout (`cadmus.machine.oracle`), and what roles a value has is that of `cadmus.states.provenance`.
 """

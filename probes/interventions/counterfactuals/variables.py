@@ -84,7 +84,7 @@ def named(variable: str | PairVariable) -> PairVariable:
         hint = did_you_mean(variable, VARIABLES)
         raise ValueError(
             f"unknown variable {variable!r}{hint}; there are {', '.join(VARIABLES)}: add a row to "
-            "pair_variables.VARIABLES, or pass a PairVariable"
+            "counterfactuals.VARIABLES, or pass a PairVariable"
         )
     return VARIABLES[variable]
 

@@ -137,8 +137,18 @@ def complete_partially(
     def on_chunk(arms: list[int], rows: slice, reading: partial.Reading) -> None:
         first[arms, rows] = reading.logits.float()
 
-    limits: dict[str, Any] = {"keeps": True, "edges_go_on": in_generation, "max_copies": _MAX_CONTINUED}
-    partial_passes.run(model, tokens, plans, last, changes, on_chunk, on_pass, **limits)
+    partial_passes.run(
+        model,
+        tokens,
+        plans,
+        last,
+        changes,
+        on_chunk,
+        on_pass,
+        keeps=True,
+        edges_go_on=in_generation,
+        max_copies=_MAX_CONTINUED,
+    )
     waiting.write()
     waiting.write_unchanged()
     return waiting.out

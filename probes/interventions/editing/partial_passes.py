@@ -52,9 +52,9 @@ def run(
     row that no pass has a copy of is as it was read. keeps: keys and values of the copies are kept. edges_go_on: a row
     with edits of edges has a copy in any case. max_copies run at once.
     """
-    split = [any(step.location.splits_input for step in plan) for plan in plans]
-    for family in (False, True):  # in the second the sites of ln1 have another shape
-        arms = [arm for arm, is_split in enumerate(split) if is_split == family]
+    splits_input = [any(step.location.splits_input for step in plan) for plan in plans]
+    for is_split in (False, True):  # where it is, the sites of ln1 have another shape
+        arms = [arm for arm, splits in enumerate(splits_input) if splits == is_split]
         if not arms:
             continue
         for chunk in _chunks(model, sequences.shape[1], len(sequences)):

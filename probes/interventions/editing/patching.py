@@ -91,7 +91,7 @@ def patch_grid(
     base, source = torch.as_tensor(base), torch.as_tensor(source)
     if base.shape != source.shape:
         raise ValueError(f"base is {tuple(base.shape)} and source {tuple(source.shape)}; pad them to one shape")
-    places = _places(positions, base, np.asarray(at))
+    places = _places(positions, np.asarray(at))
     blocks = range(model.cfg.n_layers) if layers is None else layers
     tables = []
     for number, component in enumerate(names):
@@ -116,8 +116,8 @@ def patch_grid(
 _Place = tuple[Positions, np.ndarray | None]  # in the base, and in the source where that is another
 
 
-def _places(positions: str | Roles, base: Tensor, at: np.ndarray) -> list[tuple[Any, _Place]]:
-    """(name, place) of every position of a grid."""
+def _places(positions: str | Roles, at: np.ndarray) -> list[tuple[Any, _Place]]:
+    """(name, place) of every position of a grid; at int [rows]: the last of them in each row."""
     if isinstance(positions, str):
         if positions == "all":
             return [("all", (None, None))]

@@ -59,7 +59,7 @@ def path_grid(
         delta = there[site] - here[site]  # [rows, pos, (head,) d_model]
         if sender[1] != "mlp":
             delta = delta[:, :, int(sender[1])]
-        arms.append(_receive(model, receiver, delta, positions))
+        arms.append(_receive(receiver, delta, positions))
     index = [{"sender": name_of(sender), "receiver": name_of(receiver)} for sender, receiver in pairs]
     return measure(model, base, arms, at, index, metric, fast=fast)
 
@@ -100,7 +100,7 @@ def _sender_site(sender: tuple[int, int | str]) -> str:
     return f"blocks.{sender[0]}." + ("hook_mlp_out" if sender[1] == "mlp" else "attn.hook_result")
 
 
-def _receive(model: Any, receiver: tuple[int, int | str, str], delta: Tensor, positions: Positions) -> Edit:
+def _receive(receiver: tuple[int, int | str, str], delta: Tensor, positions: Positions) -> Edit:
     """The edit of a receiver's input by delta [rows, pos, d_model]."""
     layer, part, way = receiver
     if positions is not None:

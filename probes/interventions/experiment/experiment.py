@@ -112,7 +112,7 @@ class Experiment:
     profile: pd.DataFrame = field(default_factory=pd.DataFrame)
     """What was computed: texts and seconds per condition."""
     attention: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """A row per kind of edges, layer and head, as `attention_flow.attention_flow`."""
+    """A row per kind of edges, layer and head, as `flow.attention_flow`."""
     knockouts: pd.DataFrame = field(default_factory=pd.DataFrame)
     """A row per kind of edges, layer and head, as `knockouts.knockouts`; -1 stands for all."""
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -121,7 +121,7 @@ class Experiment:
     """A row per method: the subspace in the cell where the exchange does most, as `searches.subspaces`; empty unless
     `full`."""
     attribution: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """A row per type of component: how near attribution comes to patching, as `attribution_tables.attributions`; empty
+    """A row per type of component: how near attribution comes to patching, as `attribution.tables.attributions`; empty
     unless `full`."""
     components: pd.DataFrame = field(default_factory=pd.DataFrame)
     """A row per node and edge with what attribution says of it and what patching does; empty unless `full`."""
@@ -182,7 +182,7 @@ def test(
 
     Args:
         model: of any backend (`cadmus.models.backends`).
-        variable: of `pair_variables.VARIABLES`, or a row for that table.
+        variable: of `counterfactuals.VARIABLES`, or a row for that table.
         mixture: whose programs are drawn; None: the default one.
         pairs: how many discriminating pairs, with a fifth as many minimal ones; or pairs that have been made. *Unused*
             asks for 200 in every cell and of each stratum; what reaches that is said where it is not reached.

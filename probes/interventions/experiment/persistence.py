@@ -202,7 +202,7 @@ def _dead_row(text: str, version: dict[str, Any], family: Any, rng: np.random.Ge
     base, source = text[: cuts[0]], text[: stored - 1] + digit + text[stored : cuts[0]]
     if vm.run(base).states[-1] != vm.run(source).states[-1]:
         return None
-    last = max(base.rfind(name) for name in (str(version["register"]),))
+    last = base.rfind(str(version["register"]))
     question = base[:last] + digit + base[last + 1 :] if last > ended else base + digit
     return {
         "base": base,

@@ -69,7 +69,7 @@ def subspaces(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """The subspace that holds the variable in a cell, beside its controls: `subspace_controls.compare`'s table.
+    """The subspace that holds the variable in a cell, beside its controls: `subspaces.controls.compare`'s table.
 
     A row per method, with `layer`, `role` and `note`. Where nothing can be searched for there is one row with the
     reason: no cell, another backend than our own, too few new pairs that count.

@@ -3,8 +3,8 @@
 Geiger et al. (2023, arXiv 2303.02536): the coordinates of a base's activation in a subspace are replaced by a source's,
 and the subspace is turned until the model gives the answer that the exchange of the variable asks for. Maps are linear
 only, orthonormal bases: nonlinear ones succeed on random models (arXiv 2507.08802). Several variables have orthogonal
-subspaces, blocks of one basis, and each one's exchange must leave alone what it does not concern. `subspace_controls`
-has what a result stands beside.
+subspaces, blocks of one basis, and each one's exchange must leave alone what it does not concern. `controls` has what
+a result stands beside.
 """
 
 from __future__ import annotations
