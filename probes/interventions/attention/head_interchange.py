@@ -140,9 +140,7 @@ def _read(model: Any, sequences: np.ndarray, positions: np.ndarray) -> Tensor:
     for first in range(0, len(sequences), _READ):
         rows = slice(first, first + _READ)
         read = engine.activations(model, sequences[rows], sites)
-        index = torch.from_numpy(np.maximum(positions[rows], 0)).to(read[sites[0]].device)
-        number = torch.arange(len(index), device=index.device)[:, None]
-        parts.append(torch.stack([read[site][number, index] for site in sites], 2))
+        parts.append(torch.stack([engine.at_positions(read[site], positions[rows]) for site in sites], 2))
     return torch.cat(parts)
 
 

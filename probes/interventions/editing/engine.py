@@ -182,6 +182,14 @@ def activations(model: Any, sequences: Array, sites: Sequence[str]) -> dict[str,
     return {site: torch.cat([part[site] for part in parts]) for site in sites}
 
 
+def at_positions(x: Tensor, positions: Array) -> Tensor:
+    """x [rows, pos, ...] at positions int [rows, k]: [rows, k, ...]; what stands at position 0 where there is none
+    (-1)."""
+    places = positions if isinstance(positions, Tensor) else torch.from_numpy(np.maximum(positions, 0))
+    index = places.to(x.device).clamp(min=0)
+    return x[torch.arange(len(x), device=x.device)[:, None], index]
+
+
 @contextlib.contextmanager
 def applied(model: Any, edits: Arm) -> Iterator[Any]:
     """Within the context every forward pass of the model has these edits, and gradients pass through them.

@@ -141,8 +141,7 @@ def _patch(site: str, values: Tensor, place: _Place, head: int) -> Edit:
     if isinstance(positions, int):
         values = values[:, positions]
     elif origin is not None:
-        index = torch.from_numpy(np.maximum(origin.reshape(len(values), -1), 0)).to(values.device)  # [rows, k]
-        values = values[torch.arange(len(values), device=values.device)[:, None], index]
+        values = engine.at_positions(values, origin.reshape(len(values), -1))
     return Edit(site, positions, changes.patch(values), heads)
 
 

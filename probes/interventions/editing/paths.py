@@ -105,8 +105,7 @@ def _receive(receiver: tuple[int, int | str, str], delta: Tensor, positions: Pos
     layer, part, way = receiver
     if positions is not None:
         array = torch.as_tensor(positions).reshape(-1, 1) if np.ndim(positions) < 2 else torch.as_tensor(positions)
-        index = array.expand(len(delta), -1).clamp(min=0).to(delta.device)
-        delta = delta[torch.arange(len(delta), device=delta.device)[:, None], index]
+        delta = engine.at_positions(delta, array.expand(len(delta), -1))
     if part == "logits":
         return Edit(f"blocks.{layer - 1}.hook_resid_post", positions, changes.add(delta))
     if part == "mlp":

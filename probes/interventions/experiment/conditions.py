@@ -289,9 +289,9 @@ class _Values:
     def edit(self, layer: int, positions: np.ndarray, sources: np.ndarray) -> Edit:
         """The patch after a layer: positions int [rows, k] in bases, `sources` in sources."""
         site = site_of(layer)
-        values = _at(self.there[site], sources)
+        values = engine.at_positions(self.there[site], sources)
         if self.here is not None:
-            origin = _at(self.here[site], positions)
+            origin = engine.at_positions(self.here[site], positions)
             values = changes.as_far(origin, values, self._noise(values))
         return Edit(site, positions, changes.patch(values))
 
@@ -302,12 +302,6 @@ class _Values:
             for row in self.rows
         ]
         return torch.from_numpy(np.stack(noise)).to(like.device, like.dtype)
-
-
-def _at(x: Tensor, positions: np.ndarray) -> Tensor:
-    """x [rows, pos, d] at positions int [rows, k] (-1: any): [rows, k, d]."""
-    index = torch.from_numpy(np.maximum(positions, 0)).to(x.device)
-    return x[torch.arange(len(x), device=x.device)[:, None], index]
 
 
 def positive_control(lab: Laboratory, makers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -332,7 +326,7 @@ def positive_control(lab: Laboratory, makers: np.ndarray) -> tuple[np.ndarray, n
         here = np.flatnonzero(where[row])
         positions[number, : len(here)] = here
     sources = engine.activations(lab.model, source[rows], ["hook_embed"])["hook_embed"]
-    edit = Edit("hook_embed", positions, changes.patch(_at(sources, positions)))
+    edit = Edit("hook_embed", positions, changes.patch(engine.at_positions(sources, positions)))
     bases = [lab.bases[row] for row in rows]
     texts = engine.write(lab.model, bases, [edit], lab.rest_tokens).texts[0]
     hybrids = tokens.decode(np.where(where, source, base)[rows, 1:])

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from probes.interventions.editing import engine
 from probes.interventions.subspaces.interchanges import NONE, Interchanges
 
 BATCH = 512  # rows that are scored at once
@@ -87,8 +88,7 @@ def _activations(model: Any, tokens: Tensor, positions: Tensor, site: str) -> Te
     taken: list[Tensor] = []
 
     def take(x: Tensor, hook: Any) -> None:
-        rows = torch.arange(len(x), device=x.device)[:, None]
-        taken.append(x.flatten(2)[rows, positions.clamp(min=0)].detach().float())
+        taken.append(engine.at_positions(x.flatten(2), positions).detach().float())
 
     with torch.no_grad(), model.hooks([(site, take)]):
         model(tokens)
@@ -130,7 +130,7 @@ def answer_logits(model: Any, part: Exchanges, rows: Tensor, basis: Tensor | Non
 
     def swap(x: Tensor, hook: Any) -> Tensor:
         flat = x.flatten(2)
-        before = flat[number[:, None], positions.clamp(min=0)]  # [m, places, width]
+        before = engine.at_positions(flat, positions)  # [m, places, width]
         after = exchanged(before.float(), source, basis, of_row).to(x.dtype)
         keep = positions < 0
         where = torch.where(keep, flat.shape[1], positions)  # a position behind the last takes what is not patched
