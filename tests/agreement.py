@@ -4,8 +4,8 @@
     python -m tests.agreement 20000 --seed 7 --states 1 --processes 1
 
 compares verdicts and final outputs (of a share of the programs every state: stack with tags and contents, registers,
-fuel) between `cadmus.machine.vm` and `cadmus.machine.kernel`, prints how many agreed, and exits 1 with the first that
-did not.
+fuel, and when each register is read next) between `cadmus.machine.vm` and `cadmus.machine.kernel`, and every label that
+`cadmus.states.variables` gives of these states, prints how many agreed, and exits 1 with the first that did not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 
 from cadmus.machine import kernel, tokens, vm
-from tests import programs
+from tests import programs, state_labels
 
 BATCH = 250  # programs compared at once
 CHUNK = 2_000  # programs that a process draws and compares before it reports
@@ -96,7 +96,8 @@ def disagreement(
     """Where the two machines first differ on `texts`, described; None where they agree on all of them.
 
     Compared are `kernel.verdicts`, and for every state (without `states`: the last) depth, fuel, all_true, every stack
-    entry and register with kind, value, tag, length and contents. Another `kernel_semantics` plants a difference.
+    entry and register with kind, value, tag, length and contents, and the labels of these states (of every state also
+    the registers' `live` and `read_distance`). Another `kernel_semantics` plants a difference.
     """
     kernel_semantics = semantics if kernel_semantics is None else kernel_semantics
     ordered = sorted(texts, key=len)  # so that there is little padding in a batch
@@ -120,7 +121,9 @@ def _differ(
         expected = [last_state(text, semantics) for text in texts]
     entries = max(len(state.stack) for state in expected)
     traces = kernel.traces(array, kernel_semantics, entries=entries, contents=True, threads=1)
-    if states_differ(expected, traces, states):
+    if states_differ(expected, traces, states) or state_labels.state_labels_differ(expected, traces, states):
+        return True
+    if states and state_labels.reads_differ(texts, traces, semantics):
         return True
     last = expected[array.shape[1] - 1 :: array.shape[1]] if states else expected
     true = [vm.all_true(state.stack) for state in last]
@@ -279,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.update(task, completed=n_compared)
     print(
         f"{n_compared:,} of {options.programs:,} programs agreed (seed {options.seed}): "
-        f"verdict and outputs of all, every state of {n_with_states:,}; {n_true:,} are true-programs"
+        f"verdict, outputs and their labels of all, every state of {n_with_states:,}; {n_true:,} are true-programs"
     )
     return 0
 

@@ -2,10 +2,12 @@
 
     python -m tests.oracle_agreement                   # a million edits, two processes
     python -m tests.oracle_agreement 20000 --seed 7 --processes 1
+    python -m tests.oracle_agreement 1000000 --each 1  # of a million programs
 
 Every program is edited `EDITS` times, at random tokens, in one or more places, and resumed; and run once more with its
-prefix frozen at a random cut. Compared are verdicts, the last state of all, and of a share of the edits every state.
-What the plain machine says is computed here from `vm` alone. Exits 1 with the first edit on which they differ.
+prefix frozen at a random cut (`--each` tries that many of these at random). Compared are verdicts, the last state of
+all, and of a share of the edits every state. What the plain machine says is computed here from `vm` alone. Exits 1 with
+the first edit on which they differ.
 """
 
 from __future__ import annotations
@@ -116,13 +118,16 @@ def draw_edit(r: Random, at: int, state: vm.State) -> tuple[dict[str, vm.Value],
     return edits, state
 
 
-def cases(r: Random, text: str) -> list[Case]:
-    """`EDITS` random edits of `text`, and one with a frozen prefix."""
+def cases(r: Random, text: str, n: int = EDITS + 1) -> list[Case]:
+    """`EDITS` random edits of `text`, and one with a frozen prefix; or `n` of these."""
     before = vm.State()
-    states = vm.run(text).states
+    n_edits = n - (n > EDITS or r.randrange(EDITS + 1) < n)
+    states = vm.run(text).states if n_edits else ()
     drawn = []
-    for at in r.choices(positions(text), k=EDITS):
+    for at in r.choices(positions(text), k=n_edits):
         drawn.append(Case(text, at, *draw_edit(r, at, states[at] if at >= 0 else before)))
+    if len(drawn) == n:
+        return drawn
     cut = r.randrange(len(text.partition(vm.END)[0]) + 1)
     states = vm.run(text[:cut]).states
     at = r.choice(positions(text[:cut]))
@@ -182,13 +187,15 @@ def _frozen_differ(compared: Sequence[Case]) -> bool:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def work(seed: int, n_programs: int) -> tuple[int, int, str | None]:
-    """(edits compared, how many end true, the first difference) of `n_programs` programs."""
+def work(seed: int, n_programs: int, each: int = EDITS + 1) -> tuple[int, int, int, str | None]:
+    """(edits compared, how many with a frozen prefix, how many of the others end true, the first difference) of
+    `n_programs` programs, `each` edits of each."""
     r = Random(seed)
-    compared = [case for text in programs.stream(seed, n_programs) for case in cases(r, text)]
+    compared = [case for text in programs.stream(seed, n_programs) for case in cases(r, text, each)]
     message = disagreement(compared)
     resumed = [case for case in compared if case.cut < 0]
-    return len(compared), int(oracle.verdicts(*_arrays(resumed), threads=1).sum()), message
+    n_true = int(oracle.verdicts(*_arrays(resumed), threads=1).sum()) if resumed else 0
+    return len(compared), len(compared) - len(resumed), n_true, message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,23 +203,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("edits", nargs="?", type=int, default=1_000_000, help="how many edits (a million)")
     parser.add_argument("--seed", type=int, default=0, help="fixes every program and edit (0)")
     parser.add_argument("--processes", type=int, default=2, help="processes, started with spawn (%(default)s)")
+    parser.add_argument("--each", type=int, default=EDITS + 1, help="edits of each program (%(default)s)")
     options = parser.parse_args(arguments)
-    if options.edits < 1 or options.processes < 1:
-        parser.error("edits and --processes must be 1 or more")
-    n_programs = -(-options.edits // (EDITS + 1))
+    if options.edits < 1 or options.processes < 1 or not 1 <= options.each <= EDITS + 1:
+        parser.error(f"edits and --processes must be 1 or more, --each 1 to {EDITS + 1}")
+    n_programs = -(-options.edits // options.each)
     sizes = [min(CHUNK, n_programs - at) for at in range(0, n_programs, CHUNK)]
     seeds = [options.seed * 10_000_000 + k for k in range(len(sizes))]
-    n_compared = n_true = 0
+    n_compared = n_frozen = n_true = 0
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        for n, true, message in pool.map(work, seeds, sizes):
+        for n, frozen, true, message in pool.map(work, seeds, sizes, [options.each] * len(sizes)):
             if message:
                 print(message)
                 pool.shutdown(cancel_futures=True)
                 return 1
-            n_compared, n_true = n_compared + n, n_true + true
+            n_compared, n_frozen, n_true = n_compared + n, n_frozen + frozen, n_true + true
     print(
         f"{n_compared:,} edits of {n_programs:,} programs agreed (seed {options.seed}): verdict and last state of all, "
-        f"every state of one in {SAMPLE}, one in {EDITS + 1} with a frozen prefix; {n_true:,} end true"
+        f"every state of one in {SAMPLE}, {n_frozen:,} with a frozen prefix; {n_true:,} of the others end true"
     )
     return 0
 

@@ -171,6 +171,8 @@ def test_no_programs() -> None:
 def test_the_agreement_command(capsys) -> None:
     assert oracle_agreement.main(["1200", "--processes", "1", "--seed", "3"]) == 0
     assert "1,200 edits of 200 programs agreed (seed 3)" in capsys.readouterr().out
+    assert oracle_agreement.main(["300", "--processes", "1", "--each", "1"]) == 0
+    assert "300 edits of 300 programs agreed (seed 0)" in capsys.readouterr().out
 
 
 def test_the_agreement_command_refuses_nonsense(capsys) -> None:

@@ -12,37 +12,10 @@ from hypothesis import strategies as st
 
 from cadmus.machine import kernel, tokens, vm
 from cadmus.states import variables
-from tests import agreement, programs
+from tests import agreement, programs, state_labels
 from tests.fuzzing import examples
 
 # --- the state after every token -------------------------------------------------------------------------------------
-
-NAMES = [
-    "depth",
-    "all_true",
-    *(f"stack.{k}.{field}" for k in range(3) for field in variables.FIELDS),
-    *(f"reg.{r}.{field}" for r in vm.REGISTERS for field in variables.FIELDS),
-]
-
-
-def _value_in(state: vm.State, name: str) -> int | None:
-    """The variable in a state of the plain machine; None where it has no value."""
-    if name == "depth":
-        return len(state.stack)
-    if name == "all_true":
-        return int(vm.all_true(state.stack))
-    place, which, field = name.split(".")
-    if place == "reg":
-        value = state.registers[which]
-    else:
-        value = state.stack[-1 - int(which)] if int(which) < len(state.stack) else None
-    if field == "kind":
-        return kernel.KINDS.index("none" if value is None else programs.kind_of(value))
-    if isinstance(value, vm.Int) and field in ("value", "tag"):
-        return value.v if field == "value" else value.tag
-    if isinstance(value, vm.Seq) and field == "length":
-        return len(value)
-    return None
 
 
 @pytest.mark.slow
@@ -52,7 +25,7 @@ def test_labels_are_what_the_states_say(texts: list[str], offset: int) -> None:
     array = tokens.encode(texts)
     width = array.shape[1]
     traces = kernel.traces(array, entries=3)
-    for name in NAMES:
+    for name in state_labels.NAMES:
         labels = variables.read(traces, name, offset=offset)
         assert labels.name == name
         assert labels.values.shape == labels.defined.shape == (len(texts), width + 1)
@@ -62,7 +35,7 @@ def test_labels_are_what_the_states_say(texts: list[str], offset: int) -> None:
             states = [vm.State(), *agreement.all_states(text, width)]
             for position in range(width + 1):
                 inside = 0 <= position + offset <= width
-                expected = _value_in(states[position + offset], name) if inside else None
+                expected = state_labels.value_in(states[position + offset], name) if inside else None
                 assert labels.defined[row, position] == (expected is not None)
                 assert labels.values[row, position] == (expected or 0)
 
@@ -133,21 +106,6 @@ def test_unknown_labels(name: str) -> None:
 # --- when a register is read again ------------------------------------------------------------------------------------
 
 
-def _next_reads(text: str, width: int) -> list[dict[str, int]]:
-    """Before each token and after the last, in how many tokens the plain machine next reads each register that it does
-    not overwrite first."""
-    tokens_at: list[list[str]] = [[] for _ in range(width)]
-    machine = vm.Machine(text, observer=lambda token, *rest: tokens_at[at].append(token))
-    for at in machine.positions:
-        machine.advance(at)
-    states = []
-    for state in range(width + 1):
-        events = [(at, token) for at in range(state, width) for token in tokens_at[at]]
-        first = {r: next(((at, t) for at, t in events if t.lower() == r), (0, "")) for r in vm.REGISTERS}
-        states.append({r: at - state + 1 for r, (at, token) in first.items() if token == r})
-    return states
-
-
 @pytest.mark.slow
 @settings(deadline=None, max_examples=examples(100))
 @given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(-1, 1))
@@ -159,7 +117,7 @@ def test_liveness_is_what_the_plain_machine_does(texts: list[str], offset: int) 
         live = variables.read(traces, f"reg.{register}.live", offset=offset)
         distance = variables.read(traces, f"reg.{register}.read_distance", offset=offset)
         for row, text in enumerate(texts):
-            expected = _next_reads(text, width)
+            expected = state_labels.next_reads(text, width)
             for position in range(width + 1):
                 inside = 0 <= position + offset <= width
                 tokens_until = expected[position + offset].get(register, 0) if inside else 0
@@ -216,7 +174,7 @@ def test_categories_have_no_views(base: str) -> None:
 def test_every_name_that_is_listed_can_be_read() -> None:
     traces = kernel.traces(tokens.encode(["12"]), entries=3)
     future = [f"reg.{register}.{field}" for register in vm.REGISTERS for field in ("live", "read_distance")]
-    assert sorted(variables.names(traces)) == sorted([*NAMES, *future, *variables.NEEDED])
+    assert sorted(variables.names(traces)) == sorted([*state_labels.NAMES, *future, *variables.NEEDED])
     for name in variables.names(traces):
         assert variables.read(traces, name).name == name
 
@@ -270,24 +228,6 @@ def test_labels_of_programs_without_tokens() -> None:
 # --- what would make the program true next ---------------------------------------------------------------------------
 
 
-def _known_true(stack: tuple[vm.Value, ...], operands: int, traced: int) -> bool:
-    """Whether all beneath the top `operands` is true, as far as `traced` entries and the truth of the whole tell."""
-    beneath = stack[: len(stack) - operands]
-    if vm.all_true(stack):
-        return True
-    return len(stack) <= traced and all(isinstance(value, vm.Int) and value.v != 0 for value in beneath)
-
-
-def _needed(stack: tuple[vm.Value, ...], name: str, traced: int) -> int | None:
-    operands = {"needed.value": 1, "needed.relation": 2}[name]
-    ints = len(stack) >= operands and all(isinstance(value, vm.Int) for value in stack[-operands:])
-    if not ints or not _known_true(stack, operands, traced):
-        return None
-    if operands == 1:
-        return stack[-1].v
-    return (stack[-2].v > stack[-1].v) - (stack[-2].v < stack[-1].v)
-
-
 @settings(deadline=None, max_examples=examples(25))
 @given(st.lists(programs.programs, min_size=1, max_size=3), st.integers(2, 5), st.integers(-1, 1))
 def test_what_is_needed_is_what_the_states_say(texts: list[str], entries: int, offset: int) -> None:
@@ -300,7 +240,7 @@ def test_what_is_needed_is_what_the_states_say(texts: list[str], entries: int, o
             states = [vm.State(), *agreement.all_states(text, width)]
             for position in range(width + 1):
                 inside = 0 <= position + offset <= width
-                expected = _needed(states[position + offset].stack, name, entries) if inside else None
+                expected = state_labels.needed_in(states[position + offset], name, entries) if inside else None
                 assert labels.defined[row, position] == (expected is not None)
                 assert labels.values[row, position] == (expected or 0)
 
@@ -417,3 +357,16 @@ def test_unknown_names_are_told_what_is_needed(name: str) -> None:
 def test_variables_that_depend_on_the_future(name: str, offset: int, expected: bool) -> None:
     assert variables.depends_on_future(name, offset) is expected
     variables.read(kernel.traces(tokens.encode(["12"])), name, offset=offset)  # it is a variable
+
+
+# --- the comparison that a million programs go through ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("states", [True, False])
+def test_labels_that_are_not_of_the_states_are_noticed(states: bool) -> None:
+    text, other = "5A34+a", "5A34-7"
+    expected = agreement.all_states(text, len(text))
+    for labelled, differs in ((text, False), (other, True)):
+        traces = kernel.traces(tokens.encode([labelled]), entries=4)
+        assert state_labels.state_labels_differ(expected if states else expected[-1:], traces, states) == differs
+        assert state_labels.reads_differ([text], traces) == differs
