@@ -1,10 +1,12 @@
 // The decoder, as cadmus/models/model.py and layers.py have it: a pre-LayerNorm GELU transformer with TransformerLens's
-// names. What happens inside is kept at sites under its hook names, [position, width] each, and edits act there.
+// names. What happens inside is kept at sites under its hook names, [position, width] each, and edits act there; at the
+// sites of on_demand.mjs, too, of which nothing is kept.
 //
 // A `Run` is all that the model computed of one program. Reading it again from some layer and position on leaves what
 // lies before as it was, keys and values included: a token more at the end is one position's work.
 
 import { changesAt } from "./edits.mjs";
+import { isOnDemand, mlpInput, projectHeadInputs, sumResults } from "./on_demand.mjs";
 import { dot, erf, linear } from "./tensors.mjs";
 
 const GELU_SCALE = Math.SQRT1_2;
@@ -72,9 +74,12 @@ export class Model {
 
   /** The same program with edits, into `run`: only what they can reach is computed. */
   edit(run, base, edits) {
+    const { n_layers } = this.config;
+    const unknown = edits.find(({ site }) => !this.widths.has(site) && !isOnDemand(site, n_layers));
+    if (unknown) throw new Error(`${unknown.site} is no site of this model; docs/sites.md lists them`);
     run.copyFrom(base);
     if (edits.length) {
-      const layers = edits.map((edit) => beginOf(edit.site, this.config.n_layers));
+      const layers = edits.map((edit) => beginOf(edit.site, n_layers));
       const positions = edits.map((edit) => edit.position ?? 0);
       this.forward(run, Math.min(...positions), Math.min(...layers), edits);
     }
@@ -123,13 +128,13 @@ export class Model {
     if (layer > 0)
       carry(run.sites.get(`blocks.${layer - 1}.hook_resid_post`), site("hook_resid_pre"), d_model, from, to);
     done("hook_resid_pre");
-    const normalized = this.layerNorm(run, `${name}.ln1`, site("hook_resid_pre"), from, edits);
-    this.attention(run, layer, normalized, from, edits);
+    this.attention(run, layer, site("hook_resid_pre"), from, edits);
     addRows(site("hook_resid_pre"), site("hook_attn_out"), site("hook_resid_mid"), d_model, from, to);
     done("hook_resid_mid");
 
-    const mlpInput = this.layerNorm(run, `${name}.ln2`, site("hook_resid_mid"), from, edits);
-    linear(mlpInput, d_model, weight("mlp.W_in"), weight("mlp.b_in"), site("mlp.hook_pre"), d_mlp, from, to);
+    const mid = mlpInput(site("hook_resid_mid"), name, d_model, from, to, edits);
+    const normalized = this.layerNorm(run, `${name}.ln2`, mid, from, edits);
+    linear(normalized, d_model, weight("mlp.W_in"), weight("mlp.b_in"), site("mlp.hook_pre"), d_mlp, from, to);
     done("mlp.hook_pre");
     const [pre, post] = [site("mlp.hook_pre"), site("mlp.hook_post")];
     for (let k = from * d_mlp; k < to * d_mlp; k++) post[k] = 0.5 * pre[k] * (1 + erf(pre[k] * GELU_SCALE));
@@ -169,17 +174,20 @@ export class Model {
     return output;
   }
 
+  /** The attention of a block that reads the stream x. */
   attention(run, layer, x, from, edits) {
     const { d_model, n_heads, d_head } = this.config;
-    const name = `blocks.${layer}.attn`;
+    const [block, name] = [`blocks.${layer}`, `blocks.${layer}.attn`];
     const to = run.length;
     const width = n_heads * d_head;
+    const normalized = this.layerNorm(run, `${block}.ln1`, x, from, edits);
     for (const letter of ["Q", "K", "V"]) {
       const projected = run.sites.get(`${name}.hook_${letter.toLowerCase()}`);
       const [W, b] = [this.weights.get(`${name}.W_${letter}`), this.weights.get(`${name}.b_${letter}`)];
-      linear(x, d_model, W, b, projected, width, from, to);
-      this.apply(run, `${name}.hook_${letter.toLowerCase()}`, from, edits);
+      linear(normalized, d_model, W, b, projected, width, from, to);
     }
+    projectHeadInputs(this, run, block, x, from, edits);
+    for (const letter of ["q", "k", "v"]) this.apply(run, `${name}.hook_${letter}`, from, edits);
     let [q, k] = [run.sites.get(`${name}.hook_q`), run.sites.get(`${name}.hook_k`)];
     if (this.rotary) {
       q = this.turn(run, q, `${name}.hook_rot_q`, from, edits);
@@ -187,9 +195,10 @@ export class Model {
     }
     this.attend(run, name, q, k, from, edits);
     const [W_O, b_O] = [this.weights.get(`${name}.W_O`), this.weights.get(`${name}.b_O`)];
-    const output = run.sites.get(`blocks.${layer}.hook_attn_out`);
+    const output = run.sites.get(`${block}.hook_attn_out`);
     linear(run.sites.get(`${name}.hook_z`), width, W_O, b_O, output, d_model, from, to);
-    this.apply(run, `blocks.${layer}.hook_attn_out`, from, edits);
+    sumResults(this, run, block, from, edits);
+    this.apply(run, `${block}.hook_attn_out`, from, edits);
   }
 
   /** Queries and keys to what the heads give, hook_z, by way of scores and pattern [position, head, key]. */

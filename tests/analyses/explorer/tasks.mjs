@@ -61,12 +61,19 @@ export const TASKS = {
     const model = modelOf(request);
     const base = model.read(model.newRun(), request.tokens);
     const changed = model.newRun();
-    return request.edits.map(({ site, values }) => {
-      const edit = { site, position: request.position, change: addition(values, site, model.config.n_ctx) };
-      return logitsOf(model.edit(changed, base, [edit]));
-    });
+    return editsOf(request, model).map((edit) => logitsOf(model.edit(changed, base, [edit])));
+  },
+
+  /** Logits [position, d_vocab] with all of the edits at once. */
+  editsTogether: (request) => {
+    const model = modelOf(request);
+    const base = model.read(model.newRun(), request.tokens);
+    return logitsOf(model.edit(model.newRun(), base, editsOf(request, model)));
   },
 };
+
+const editsOf = ({ edits, position }, model) =>
+  edits.map(({ site, values }) => ({ site, position, change: addition(values, site, model.config.n_ctx) }));
 
 const modelOf = ({ config, entries, base64 }) => new Model(config, decodeTensors(base64, entries));
 const logitsOf = (run) => run.tokens.map((_, position) => Array.from(run.logits(position)));

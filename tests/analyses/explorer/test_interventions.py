@@ -190,7 +190,8 @@ def test_the_shipped_models_logits_and_edits_at_every_site(shipped_tab: Tab, shi
     sequence = torch.from_numpy(_sequences(PROGRAM)).long()
     rng = np.random.default_rng(0)
     position = len(PROGRAM) - 2
-    for site in [None, *shipped_model.sites()]:
+    on_demand = [site for site in shipped_model.sites(on_demand=True) if site != "hook_tokens"]
+    for site in [None, *shipped_model.sites(), *on_demand]:
         hooks, values = [], np.zeros(0)
         is_attention = bool(site) and site.endswith(("hook_attn_scores", "hook_pattern"))
         if site is not None:

@@ -72,7 +72,10 @@ def test_edits_at_every_site_do_what_they_do_in_python(shape: str) -> None:
     with torch.no_grad():
         plain, cache = model.run_with_cache(torch.tensor([tokens]))
     edits = []
-    for site in model.sites():
+    for site in [*model.sites(), *_on_demand(model)]:
+        if site not in cache:
+            with torch.no_grad():
+                cache = model.run_with_cache(torch.tensor([tokens]), site)[1]
         one = cache[site][0, :, POSITION] if _is_attention(site) else cache[site][0, POSITION]
         values = rng.normal(size=tuple(one.shape))
         if _is_attention(site):
@@ -87,6 +90,11 @@ def test_edits_at_every_site_do_what_they_do_in_python(shape: str) -> None:
         np.testing.assert_allclose(np.array(answer), expected, atol=TOLERANCE, err_msg=site)
         changed += abs(expected - plain[0].numpy()).max() > 10 * TOLERANCE
     assert changed == len(edits)
+
+
+def _on_demand(model: Model) -> list[str]:
+    """The sites that are computed on demand; tokens are edited by typing another program."""
+    return [site for site in model.sites(on_demand=True) if site != "hook_tokens"]
 
 
 def _is_attention(site: str) -> bool:
@@ -105,6 +113,20 @@ def _adding(values: np.ndarray, site: str) -> Any:
         return x
 
     return hook
+
+
+@pytest.mark.parametrize(
+    ("sites", "words"),
+    [
+        (["blocks.0.hook_resid"], "blocks.0.hook_resid is no site of this model"),
+        (["blocks.2.hook_mlp_in"], "blocks.2.hook_mlp_in is no site of this model"),
+        (["blocks.1.hook_q_input", "blocks.1.ln1.hook_scale"], "cannot be edited together"),
+    ],
+)
+def test_edits_that_would_do_nothing_are_refused(sites: list[str], words: str) -> None:
+    edits = [{"site": site, "values": [0.0]} for site in sites]
+    with pytest.raises(AssertionError, match=words):
+        ask("editsTogether", {**_request(_model("learned"), [1, 2, 3, 4, 5]), "position": POSITION, "edits": edits})
 
 
 def test_weights_that_half_precision_cannot_hold_are_refused() -> None:
