@@ -28,6 +28,7 @@ from probes.interventions.attribution.nodes import (
     tokens_of,
 )
 from probes.interventions.editing import engine
+from probes.interventions.editing.locations import INPUT_SITE
 from probes.interventions.editing.patching import Roles
 from probes.interventions.editing.paths import lies_behind, name_of
 
@@ -145,7 +146,7 @@ def written(model: Any, sequences: np.ndarray, graph: Graph) -> Tensor:
 def sender_site(sender: Sender) -> str:
     """The site that shows what a sender writes."""
     if sender == INPUT:
-        return "blocks.0.hook_resid_pre"
+        return INPUT_SITE
     return f"blocks.{sender[0]}." + ("hook_mlp_out" if sender[1] == "mlp" else "attn.hook_result")
 
 
@@ -170,7 +171,7 @@ def _received(
     sites = [receiver_site(receiver) for receiver in graph.receivers]
     way = None
     if method == "inputs":
-        way = engine.activations(model, contrast.source[rows], [sender_site(INPUT)])[sender_site(INPUT)]
+        way = engine.activations(model, contrast.source[rows], [INPUT_SITE])[INPUT_SITE]
     distinct = list(dict.fromkeys(sites))
     read = mean_gradients(model, tokens, at, distinct, lambda logits: metric(logits, rows), way, steps)
     return torch.stack([pick(read[site], receiver[1]) for site, receiver in zip(sites, graph.receivers, strict=True)])

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cadmus.machine.tokens import text_list
 from cadmus.models import backends
 from cadmus.models.hooks import Hook, HookFn, never_writes
 from probes.interventions.attribution.contrasts import RowMetric, evaluate
+from probes.interventions.editing.locations import INPUT_SITE
 
-_INPUT = "blocks.0.hook_resid_pre"
 Replacement = Callable[[Tensor], Tensor]
 """An activation [rows, pos, ...] -> what stands in its place."""
 
@@ -54,15 +55,16 @@ def gradients(
         measure: logits [rows, d_vocab] -> [rows].
         replacements: what is put in place of activations, by site; gradients at a site are by what is put in.
     """
+    sites = text_list(sites, "sites")
     taken: dict[str, Tensor] = {}
     changes = dict(replacements or {})
-    changes.setdefault(_INPUT, lambda x: x)
+    changes.setdefault(INPUT_SITE, lambda x: x)
 
     def hook_of(site: str) -> HookFn:
         @never_writes
         def take(x: Tensor, hook: Hook) -> Tensor:
             y = changes[site](x) if site in changes else x
-            y = y.detach().requires_grad_() if site == _INPUT else y.view_as(y)  # a node of its own
+            y = y.detach().requires_grad_() if site == INPUT_SITE else y.view_as(y)  # a node of its own
             taken[site] = y
             return y
 

@@ -21,12 +21,12 @@ from torch import Tensor
 from cadmus.models import backends
 from probes.interventions.attribution.contrasts import Contrast, means
 from probes.interventions.attribution.nodes import as_roles, tokens_of
+from probes.interventions.editing.locations import INPUT_SITE, stream_site
 from probes.interventions.editing.patching import Roles
 
 QUANTITIES = ("base_logit", "other_logit", "difference", "base_probability", "other_probability")
 ANSWER = "answer"
 """The position whose next token is the answer's, among roles."""
-_INPUT = "blocks.0.hook_resid_pre"
 _ROWS = 128  # that are run at once
 
 
@@ -134,7 +134,7 @@ def _normalizes(model: Any) -> bool:
 
 def _lens(model: Any, contrast: Contrast, roles: Mapping[str, np.ndarray]) -> np.ndarray:
     """float64 [layer, role, quantity, rows], NaN where a row lacks a role."""
-    sites = [_INPUT, *(f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers))]
+    sites = [stream_site(layer) for layer in range(-1, model.cfg.n_layers)]
     out = np.full((len(sites), len(roles), len(QUANTITIES), len(contrast)), np.nan)
     for rows in _slices(len(contrast)):
         tokens, _ = tokens_of(model, contrast, rows)
@@ -207,7 +207,7 @@ def _contributions(
         tokens = torch.from_numpy(contrast.source[rows].astype(np.int64)).to(tokens.device)
     here = torch.arange(len(tokens), device=tokens.device)
     layers = range(model.cfg.n_layers)
-    sites = [_INPUT, *(f"blocks.{layer}.{name}" for layer in layers for name in ("attn.hook_z", "hook_mlp_out"))]
+    sites = [INPUT_SITE, *(f"blocks.{layer}.{name}" for layer in layers for name in ("attn.hook_z", "hook_mlp_out"))]
     sites += ["ln_final.hook_scale"] if _normalizes(model) else []
     if roles:
         sites += [f"blocks.{layer}.attn.{name}" for layer in layers for name in ("hook_v", "hook_pattern")]
@@ -216,7 +216,7 @@ def _contributions(
         scale = cache["ln_final.hook_scale"][here, at] if _normalizes(model) else None
         direction = _Direction.of(model, contrast, rows, scale)
         out: list[tuple[_Cell, Tensor]] = [
-            (("input", -1, -1, "all"), _along(cache[_INPUT][here, at], direction)),
+            (("input", -1, -1, "all"), _along(cache[INPUT_SITE][here, at], direction)),
             (("unembedding bias", -1, -1, "all"), direction.constant),
         ]
         for layer in layers:

@@ -17,17 +17,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cadmus.machine.tokens import PAD
+from cadmus.machine.tokens import PAD, text_list
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.tables import did_you_mean
 from probes.interventions.attribution.contrasts import Contrast, RowMetric, means
 from probes.interventions.attribution.gradients import Logits, gradients, midpoints, towards
 from probes.interventions.editing import engine
+from probes.interventions.editing.locations import INPUT_SITE
 from probes.interventions.editing.patching import Roles, site_of
 
 METHODS = ("gradient", "inputs", "activations")
 OF_HEADS = ("z", "q", "k", "v", "pattern")
-_INPUT = "blocks.0.hook_resid_pre"
 _ROWS = 64  # that are run at once
 _STAGE = "attribution"  # of the progress
 
@@ -146,13 +146,13 @@ class _Part:
         self.model, self.method, self.steps = model, method, steps
         self.tokens, self.at = tokens_of(model, contrast, rows)
         self.measure = lambda logits: metric(logits, rows)
-        distinct = list(dict.fromkeys([*sites, _INPUT]))
+        distinct = list(dict.fromkeys([*sites, INPUT_SITE]))
         self.base = engine.activations(model, contrast.base[rows], distinct)
         self.source = engine.activations(model, contrast.source[rows], distinct)
         self.gradients: dict[str, Tensor] = {}
         if method != "activations":
             wanted_sites = list(dict.fromkeys(sites))
-            way = self.source[_INPUT] if method == "inputs" else None
+            way = self.source[INPUT_SITE] if method == "inputs" else None
             self.gradients = mean_gradients(model, self.tokens, self.at, wanted_sites, self.measure, way, steps)
 
     def scores(self, site: str, role: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
@@ -194,11 +194,12 @@ def mean_gradients(
     steps: int,
 ) -> dict[str, Tensor]:
     """`gradients` at the base, or their mean while the stream before the first block moves to `way` [rows, pos, d]."""
+    sites = text_list(sites, "sites")
     if way is None:
         return gradients(model, tokens, at, sites, measure)
     total: dict[str, Tensor] = {}
     for share in midpoints(steps):
-        for site, gradient in gradients(model, tokens, at, sites, measure, {_INPUT: towards(way, share)}).items():
+        for site, gradient in gradients(model, tokens, at, sites, measure, {INPUT_SITE: towards(way, share)}).items():
             total[site] = total[site] + gradient / steps if site in total else gradient / steps
     return total
 

@@ -84,7 +84,7 @@ def _hook(tasks: list[Task], layout: Layout) -> HookFn:
 
 def _edited(x: Tensor, tasks: Sequence[Task], layout: Layout) -> Tensor:
     """An activation of the tasks' site, as it is after them."""
-    is_attention = tasks[0].step.location.axes == "attention"
+    is_attention = tasks[0].step.location.is_attention
     activations = flat(x, is_attention).clone()
     for task in tasks:
         _apply(task, activations, layout, is_attention)
@@ -123,7 +123,7 @@ def fit_keys(x: Tensor, step: Step) -> Tensor:
 
     Keys beyond those of x are filled up as if attention did not see them.
     """
-    if step.location.axes != "attention" or step.n_positions is None:
+    if not step.location.is_attention or step.n_positions is None:
         return x
     fill = -torch.inf if step.site.endswith("hook_attn_scores") else 0.0
     return torch.nn.functional.pad(x, (0, step.n_positions - x.shape[-1]), value=fill)
@@ -152,7 +152,7 @@ class Changes:
 
 def whole_pass_hook(step: Step, on_change: Callable[[Tensor], None]) -> HookFn:
     """The step as a hook on passes whose rows and positions are known only when they run."""
-    is_attention = step.location.axes == "attention"
+    is_attention = step.location.is_attention
 
     @never_writes
     def edit(x: Tensor, hook: Hook) -> Tensor:

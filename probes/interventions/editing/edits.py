@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cadmus.models import backends
 from probes.interventions.editing.changes import Change
+from probes.interventions.editing.locations import TOKEN, Location, locate
 
 Positions = None | int | Sequence[int] | np.ndarray | Tensor
 """int [rows] or [rows, k]: model positions in each row, -1 for none; an integer for all rows; None: every position."""
@@ -85,86 +86,6 @@ def arms_of(arms: Arms) -> dict[str, list[Edit | EdgeEdit]]:
     return {name: [arm] if isinstance(arm, Edit | EdgeEdit) else list(arm) for name, arm in named.items()}
 
 
-# --- where a site lies -----------------------------------------------------------------------------------------------
-
-_TOKEN, _HEAD, _ATTENTION = (
-    "token",
-    "head",
-    "attention",
-)  # [row, pos, ..], [row, pos, head, ..], [row, head, query, key]
-_KINDS = {  # sites without the block's number, in the order of a pass: where a pass that edits there begins, their axes
-    "hook_tokens": ("embedding", _TOKEN),
-    "hook_embed": ("embedding", _TOKEN),
-    "hook_pos_embed": ("embedding", _TOKEN),
-    "blocks.hook_resid_pre": ("residual", _TOKEN),
-    "blocks.hook_attn_in": ("residual", _HEAD),
-    "blocks.hook_q_input": ("residual", _HEAD),
-    "blocks.hook_k_input": ("residual", _HEAD),
-    "blocks.hook_v_input": ("residual", _HEAD),
-    "blocks.ln1.hook_scale": ("residual", _TOKEN),
-    "blocks.ln1.hook_normalized": ("residual", _TOKEN),
-    "blocks.attn.hook_q": ("residual", _HEAD),
-    "blocks.attn.hook_k": ("residual", _HEAD),
-    "blocks.attn.hook_v": ("residual", _HEAD),
-    "blocks.attn.hook_rot_q": ("residual", _HEAD),
-    "blocks.attn.hook_rot_k": ("residual", _HEAD),
-    "blocks.attn.hook_attn_scores": ("residual", _ATTENTION),
-    "blocks.attn.hook_pattern": ("residual", _ATTENTION),
-    "blocks.attn.hook_z": ("heads", _HEAD),
-    "blocks.attn.hook_result": ("heads", _HEAD),
-    "blocks.hook_attn_out": ("heads", _TOKEN),
-    "blocks.hook_resid_mid": ("mlp", _TOKEN),
-    "blocks.hook_mlp_in": ("mlp", _TOKEN),
-    "blocks.ln2.hook_scale": ("mlp", _TOKEN),
-    "blocks.ln2.hook_normalized": ("mlp", _TOKEN),
-    "blocks.mlp.hook_pre": ("mlp", _TOKEN),
-    "blocks.mlp.hook_post": ("mlp", _TOKEN),
-    "blocks.hook_mlp_out": ("mlp", _TOKEN),
-    "blocks.hook_resid_post": ("residual", _TOKEN),  # of the next block
-    "ln_final.hook_scale": ("residual", _TOKEN),
-    "ln_final.hook_normalized": ("residual", _TOKEN),
-    "unembed.hook_in": ("residual", _TOKEN),
-    "unembed.hook_out": ("residual", _TOKEN),
-}
-_ORDER = {kind: number for number, kind in enumerate(_KINDS)}
-_QUERY_SITES = {"blocks.hook_q_input", "blocks.attn.hook_q", "blocks.attn.hook_rot_q"}
-_SPLIT_INPUTS = {f"blocks.{name}" for name in ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")}
-
-
-class Location(NamedTuple):
-    """Where a site lies in a model's pass."""
-
-    order: tuple[int, int]
-    """Grows along the pass: the block, and what comes when within it."""
-
-    begin: tuple[int, str]
-    """The block and the entry (`cadmus.models.partial.ENTRIES`) at which a pass that edits there begins."""
-
-    axes: str
-    """"token", "head" or "attention"."""
-
-    splits_input: bool
-    """Whether a hook there gives each head its own input, which changes the shape of `ln1`'s sites."""
-
-    only_last: bool
-    """Whether nothing at the site reaches the next token's logits but the last position's activation."""
-
-
-def locate(site: str, n_layers: int) -> Location:
-    """Where the site of a model of so many blocks lies."""
-    kind, layer = site, n_layers
-    if site.startswith("blocks."):
-        _, number, rest = site.split(".", 2)
-        kind, layer = f"blocks.{rest}", int(number)
-    entry, axes = _KINDS[kind]
-    is_input = entry == "embedding"
-    begin = 0 if is_input else layer + (kind == "blocks.hook_resid_post")
-    only_last = layer == n_layers and not is_input
-    if layer == n_layers - 1:
-        only_last = _ORDER[kind] >= _ORDER["blocks.attn.hook_attn_scores"] or kind in _QUERY_SITES
-    return Location((-1 if is_input else layer, _ORDER[kind]), (begin, entry), axes, kind in _SPLIT_INPUTS, only_last)
-
-
 # --- checked edits ---------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +129,7 @@ class Step:
             raise ValueError(f"an arm holds {edit!r}; expected Edit or EdgeEdit")
         (site,) = backends.check_editable(model, [edit.site])
         location = locate(site, model.cfg.n_layers)
-        if edit.heads is not None and location.axes == _TOKEN:
+        if edit.heads is not None and location.axes == TOKEN:
             raise ValueError(f"site {site!r} has no axis of heads: leave heads out, or edit attn.hook_z")
         positions = None if edit.positions is None else _positions(edit.positions, n_rows, n_positions, repr(edit))
         if positions is not None:

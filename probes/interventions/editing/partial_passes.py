@@ -159,7 +159,7 @@ class _Chunk:
         rows, positions, columns = step.entries(self.first_row, self.last)
         local_rows = rows - self.first_row
         device = self.reading.tokens.device
-        is_attention = step.location.axes == "attention"
+        is_attention = step.location.is_attention
         base = self.reading.cache[step.site]
         slots = torch.from_numpy(local_rows * base.shape[2 if is_attention else 1] + positions).to(device)
         x = fit_keys(flat(base, is_attention).index_select(0, slots), step)

@@ -134,6 +134,7 @@ def _joined(pairs: Pairs, spot: Spot) -> Pairs:
 def spots_of(pairs: Pairs, roles: Sequence[str] | None, full: bool) -> list[Spot]:
     """The spots that are tested: the roles that some pair has, each alone; all together; all up to the loads; with
     `full` every span. Raises ValueError for an unknown role, and for one that no pair has."""
+    roles = None if roles is None else tokens.text_list(roles, "roles")
     present = [role for role in ROLES if pairs.present(role).any()]
     for role in roles or ():
         if role not in ROLES:
@@ -166,11 +167,6 @@ def layers_of(model: Any, layers: Sequence[int] | None, quick: bool) -> list[int
     if outside or not len(layers):
         raise ValueError(f"layers {list(layers)} are not of the model's, 0 ... {n - 1} (-1: before the first block)")
     return sorted({int(layer) for layer in layers})
-
-
-def site_of(layer: int) -> str:
-    """The site of the residual stream after a layer."""
-    return "blocks.0.hook_resid_pre" if layer == INPUT_LAYER else f"blocks.{layer}.hook_resid_post"
 
 
 def first_attending(model: Any, sequences: np.ndarray) -> int:

@@ -37,8 +37,9 @@ from probes.interventions.counterfactuals.judging import ENDS, through_answer
 from probes.interventions.counterfactuals.pairs import STRATA, Pairs
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit
+from probes.interventions.editing.locations import stream_site
 from probes.interventions.effects.effects import THRESHOLD, UNTRAINED
-from probes.interventions.experiment.cells import Place, site_of
+from probes.interventions.experiment.cells import Place
 
 INTERCHANGE = "interchange"
 CONTROLS = {"third_value": "third_value", "same_value": "same_value", "random": "source"}  # and whose activations
@@ -281,14 +282,14 @@ class _Values:
         self, model: Any, pairs: Pairs, rows: np.ndarray, which: str, layers: list[int], random_seed: int | None
     ) -> None:
         base, source = (pairs.sequences(name)[rows] for name in ("base", which))
-        sites = [site_of(layer) for layer in layers]
+        sites = [stream_site(layer) for layer in layers]
         self.there = engine.activations(model, source, sites)
         self.here = engine.activations(model, base, sites) if random_seed is not None else None
         self.seed, self.rows = random_seed or 0, rows.tolist()
 
     def edit(self, layer: int, positions: np.ndarray, sources: np.ndarray) -> Edit:
         """The patch after a layer: positions int [rows, k] in bases, `sources` in sources."""
-        site = site_of(layer)
+        site = stream_site(layer)
         values = engine.at_positions(self.there[site], sources)
         if self.here is not None:
             origin = engine.at_positions(self.here[site], positions)

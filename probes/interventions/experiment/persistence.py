@@ -28,7 +28,8 @@ from probes.interventions.counterfactuals.pairs import STRATA
 from probes.interventions.counterfactuals.variables import PairVariable
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit
-from probes.interventions.experiment.cells import INPUT_LAYER, site_of
+from probes.interventions.editing.locations import stream_site
+from probes.interventions.experiment.cells import INPUT_LAYER
 from probes.interventions.experiment.conditions import INTERCHANGE, Laboratory, Measured
 
 _BINS = (0, 1, 2, 4, 8, 16, 32)  # tokens between the patch and the decision: the least of each row
@@ -89,6 +90,7 @@ def persistence(lab: Laboratory, measured: Measured) -> pd.DataFrame:
 def halves(bases: Sequence[str], sources: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of pairs that share no skeleton, bool [pairs] each: skeletons are dealt out, and pairs whose base and
     source fall into different halves are in neither."""
+    bases, sources = tokens.text_list(bases, "bases"), tokens.text_list(sources, "sources")
     names = sorted({*bases, *sources})
     order = generator("halves by skeleton", seed).permutation(len(names))
     half = {names[number]: place % 2 for place, number in enumerate(order.tolist())}
@@ -135,7 +137,7 @@ def dead_values(
     own = [through_answer(text, cut) for text, cut in zip(own, cuts.tolist())]
     counts = np.array([_is_true(text) for text in own])
     base, source = (tokens.sequences(tokens.encode(prompts[name].tolist())) for name in ("base", "source"))
-    sites = [site_of(layer) for layer in layers]
+    sites = [stream_site(layer) for layer in layers]
     values = engine.activations(model, source, sites)
     every = torch.arange(len(base))
     cells, arms = [], []

@@ -29,8 +29,8 @@ from probes.controls.input_network import BEFORE, Output, TokenBaseline, window
 from probes.interventions.counterfactuals.pairs import STRATA
 from probes.interventions.counterfactuals.variables import PairVariable, options
 from probes.interventions.editing import engine
+from probes.interventions.editing.locations import stream_site
 from probes.interventions.effects.effects import THRESHOLD
-from probes.interventions.experiment.cells import site_of
 from probes.solvers import linear
 from probes.solvers.moments import Moments
 
@@ -165,7 +165,7 @@ def _classes(data: Values, has: np.ndarray) -> np.ndarray:
 
 def _activations(model: Any, data: Values, layers: Sequence[int]) -> dict[str, np.ndarray]:
     """By role, float32 [n, layers, d_model]; zeros where a prompt lacks it."""
-    sites = [site_of(layer) for layer in layers]
+    sites = [stream_site(layer) for layer in layers]
     shape = len(data.v), len(sites), model.cfg.d_model
     out = {role: np.zeros(shape, np.float32) for role in data.positions}
     order = np.argsort((data.sequences != tokens.PAD).sum(1), kind="stable")

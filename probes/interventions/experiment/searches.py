@@ -24,8 +24,8 @@ from probes.interventions.counterfactuals import drawing, judging
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.variables import PairVariable
 from probes.interventions.editing import engine
+from probes.interventions.editing.locations import stream_site
 from probes.interventions.effects.effects import SPANS, THRESHOLD
-from probes.interventions.experiment.cells import site_of
 from probes.interventions.experiment.conditions import OWN_TOKENS
 from probes.interventions.experiment.tables import moves_input
 from probes.interventions.subspaces.controls import compare
@@ -97,7 +97,7 @@ def subspaces(
         parts = _parts(model, variable, drawn, cell[1], seed)
     except ValueError as error:
         return _nothing(cell, str(error))
-    _, table = compare(model, parts, site_of(cell[0]), ranks, twin, config, _one_stage(progress))
+    _, table = compare(model, parts, stream_site(cell[0]), ranks, twin, config, _one_stage(progress))
     progress(_STAGE, 1.0, "")
     return table.assign(layer=cell[0], role=cell[1], note="")
 
