@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cadmus.machine.tokens import text_list
 from cadmus.models import backends
 from cadmus.programs import mixture as mixtures
 from cadmus.programs.mixture import Mixture
@@ -203,14 +202,13 @@ def test(
             program and its answer.
     """
     row = named(variable)
-    roles = None if roles is None else text_list(roles, "roles")
     mixture = mixtures.load("default") if mixture is None else mixture
     config = {
         "variable": row.name,
         "pairs": pairs if isinstance(pairs, int) else "given",
         "seed": seed,
         "layers": None if layers is None else list(map(int, layers)),
-        "roles": roles,
+        "roles": None if roles is None else list(roles),
         "quick": quick,
         "full": full,
     }
