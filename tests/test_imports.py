@@ -210,6 +210,7 @@ ALLOWED = {
         "cadmus.training",
         "probes.data",
         "probes.interventions.attention",
+        "probes.interventions.counterfactuals",
         "probes.interventions.editing",
         "probes.interventions.subspaces",
         "probes.solvers",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from graphlib import TopologicalSorter
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def html(title: str, data: dict[str, Any], tensors: str) -> str:
     """The file. title: of the window; data: what JSON holds; tensors: numbers in base64."""
     scripts = "\n\n".join(f"// ===== {name}.mjs =====\n\n{source}" for name, source in modules().items())
     parts = {
-        "title": _escaped(title),
+        "title": escape(title, quote=False),
         "style": (PAGE / "style.css").read_text(encoding="utf-8"),
         "modules": scripts,
         "data": in_script(data),
@@ -61,7 +62,3 @@ def html(title: str, data: dict[str, Any], tensors: str) -> str:
 def in_script(data: Any) -> str:
     """JSON that may stand in a script element: no `<` in it begins a tag."""
     return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -10,7 +10,7 @@ import numpy as np
 
 from analyses.explorer import heads, presets, readings
 from analyses.explorer.readings import Reading
-from analyses.explorer.weights import Tensors, check_fits, config_of, rounded, tensors_of
+from analyses.explorer.weights import Tensors, check_fits, rounded, tensors_of
 from cadmus.models.model import Model
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training.checkpoint import Checkpoint
@@ -60,7 +60,7 @@ def assembled(
         "name": name,
         "fingerprint": fingerprint,
         "parameters": parameters,
-        "config": config_of(model.cfg),
+        "config": model.cfg.to_dict(),
         "entries": weights.entries + numbers.entries,
         "probes": [_description(reading) for reading in probes],
         "heads": [],

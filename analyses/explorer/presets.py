@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from analyses.explorer.readings import site_of
 from cadmus.corpora.held_out import held_out
 from cadmus.machine import oracle, tokens, vm
 from cadmus.models.model import Model
@@ -20,14 +19,15 @@ from cadmus.programs.mixture import Mixture
 from cadmus.programs.parts.family import Family
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states.provenance_plain import provenance_of
+from probes.interventions.counterfactuals.judging import through_answer
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import EdgeEdit, Edit
+from probes.interventions.editing.locations import stream_site
 
 PROGRAMS = 60  # of a family that are tried
 MAX_SOURCES = 6  # of a program's value that are tried
 MAX_NEW = 24  # tokens that the model writes, as the page lets it
 SPLIT = "test_skeleton"
-ENDS = "=<>."  # tokens that end an answer
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _number(state: vm.State, place: str) -> int | None:
 
 def _arm(model: Model, exchange: Exchange, layer: int) -> Edit:
     """The exchange after a layer."""
-    site, position = site_of(layer), exchange.token + 1
+    site, position = stream_site(layer), exchange.token + 1
     sequence = tokens.sequences(tokens.encode([exchange.source]))
     values = engine.activations(model, sequence, [site])[site][:, position]  # [1, d_model]
     return Edit(site, [position], changes.patch(values))
@@ -242,9 +242,7 @@ def _written(model: Model, prompt: str, arms: list[Any]) -> list[list[str]]:
 
 def _answer(text: str, prompt: str) -> str:
     """What was written, through the end of the first answer."""
-    written = text[len(prompt) :]
-    ends = [written.index(token) + 1 for token in ENDS if token in written]
-    return written[: min(ends, default=len(written))]
+    return through_answer(text, len(prompt))[len(prompt) :]
 
 
 def _judged(exchange: Exchange, text: str, *, edited: bool) -> bool:

@@ -18,8 +18,8 @@ from cadmus.programs.mixture import Mixture
 from cadmus.runtime.progress import Progress, no_progress
 from probes.data.activations import token_rows
 from probes.data.examples import Examples, draw
-from probes.interventions.subspaces.directions import Directions, class_means
-from probes.solvers.linear import discriminant
+from probes.interventions.editing.locations import stream_site
+from probes.interventions.subspaces.directions import Directions, of_classes
 from probes.solvers.moments import Moments
 
 PLACES = ("stack.0", "stack.1", "stack.2", *(f"reg.{name}" for name in vm.REGISTERS))
@@ -49,11 +49,6 @@ class Reading:
         return f"Reading({self.place} at layer {self.layer}: {self.accuracy:.0%}, from the token {self.from_token:.0%})"
 
 
-def site_of(layer: int) -> str:
-    """The stream after a layer, -1: before the first."""
-    return "blocks.0.hook_resid_pre" if layer < 0 else f"blocks.{layer}.hook_resid_post"
-
-
 def contents(programs: np.ndarray, places: Sequence[str] = PLACES) -> dict[str, np.ndarray]:
     """What lies in each place after every token of programs uint8 [n, width], as a class: int64 [n, 1 + width]."""
     traces = kernel.traces(programs)
@@ -81,7 +76,7 @@ def fit(
     """
     progress("probes", 0.0, "programs")
     examples = draw(mixture, programs, seed)
-    sites = {site_of(layer): layer for layer in range(-1, model.cfg.n_layers)}
+    sites = {stream_site(layer): layer for layer in range(-1, model.cfg.n_layers)}
     rows, activations = _activations(model, examples, list(sites), progress)
     codes = {place: everywhere[rows] for place, everywhere in contents(examples.programs).items()}
     tokens, folds = examples.sequences[rows], examples.folds[rows[0]]
@@ -121,20 +116,12 @@ def _reading(
         return None
     known = np.isin(values, classes)
     moments = [_moments(x, values, classes, known & fold) for fold in (train, validation)]
-    has_validation = (known & validation).sum() >= 2
-    directions = _directions(layer, place, moments[0], classes, moments[1] if has_validation else None)
+    held_out = moments[1] if (known & validation).sum() >= 2 else None
+    shrinkages = SHRINKAGES[-1:] if held_out is None else SHRINKAGES
+    directions = of_classes(stream_site(layer), place, moments[0], classes, held_out, shrinkages)
     test &= filled if (filled & test).any() else test
     accuracy = float((directions.predict(x[test]) == values[test]).mean())
     return Reading(place, layer, directions, accuracy, _from_token(values, tokens, train & filled, test))
-
-
-def _directions(layer: int, place: str, train: Moments, classes: np.ndarray, validation: Moments | None) -> Directions:
-    """The discriminant as read-outs, as `probes.interventions.subspaces.directions.of_classes` gives them, shrunk
-    enough."""
-    linear = discriminant(train, SHRINKAGES if validation is not None else SHRINKAGES[-1:], validation)
-    vectors = linear.coef.T - linear.coef.mean(1)  # a part that all classes share decides nothing
-    intercepts = linear.intercept - linear.intercept.mean()
-    return Directions(site_of(layer), place, "class", vectors, intercepts, classes, class_means(train))
 
 
 def _balanced(rows: np.ndarray, filled: np.ndarray) -> np.ndarray:

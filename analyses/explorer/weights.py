@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 
 MAX_PARAMETERS = 20_000_000  # 40 MB in half precision, 53 MB as text: what a browser opens and a mail carries
@@ -84,8 +83,3 @@ def _as_rows(kind: str, array: np.ndarray) -> np.ndarray:
     if kind in ("W_in", "W_out", "W_U"):
         return array.T
     return array.reshape(-1) if kind in ("b_Q", "b_K", "b_V") else array
-
-
-def config_of(cfg: ModelConfig) -> dict[str, object]:
-    """The shape of the model, in ModelConfig's words."""
-    return cfg.to_dict()

@@ -152,14 +152,22 @@ def of_number(
 
 
 def of_classes(
-    site: str, variable: str, train: Moments, values: np.ndarray, validation: Moments | None = None
+    site: str,
+    variable: str,
+    train: Moments,
+    values: np.ndarray,
+    validation: Moments | None = None,
+    shrinkages: Sequence[float] | None = None,
 ) -> Directions:
     """The read-outs of a variable's values by the discriminant (the class means, whitened by the covariance within
-    classes), its shrinkage chosen on `validation` (1e-5 without it).
+    classes), its shrinkage chosen on `validation`, among `shrinkages` (None: those of `probes.solvers.linear`, of which
+    it is the least, 1e-5, without validation data).
 
     Arguments as for `of_number`; raises ValueError as `probes.solvers.linear.discriminant` does.
     """
-    linear = discriminant(train, SHRINKAGES[:1] if validation is None else SHRINKAGES, validation)
+    if shrinkages is None:
+        shrinkages = SHRINKAGES[:1] if validation is None else SHRINKAGES
+    linear = discriminant(train, shrinkages, validation)
     return _classes(site, variable, linear.coef.T, linear.intercept, values, class_means(train))
 
 

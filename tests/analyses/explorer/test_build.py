@@ -36,7 +36,7 @@ def test_modules_are_short_and_their_lines_too() -> None:
 def test_what_the_page_is_given_cannot_end_its_script() -> None:
     data = {"name": "</script><script>alert(1)</script>", "entries": []}
     page = build.html("<b>title & more", data, "AAAA")
-    assert "<title>&lt;b>title &amp; more</title>" in page
+    assert "<title>&lt;b&gt;title &amp; more</title>" in page
     assert "</script><script>alert" not in page
     assert page.count("<script") == page.count("</script>") == 3
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from analyses.explorer import build, payload, presets, weights
-from analyses.explorer.readings import Reading, site_of
+from analyses.explorer.readings import Reading
 from cadmus.machine import oracle, tokens
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.training import checkpoint
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import EdgeEdit, Edit
+from probes.interventions.editing.locations import stream_site
 from probes.interventions.subspaces.directions import Steering
 from tests.analyses.explorer import browser
 from tests.analyses.explorer.browser import Tab
@@ -72,7 +73,7 @@ def test_logits_are_those_of_python(tab: Tab, small_model: Model) -> None:
 def test_an_exchange_is_the_engines(tab: Tab, small_model: Model, layer: int) -> None:
     token = 6 if layer < 0 else 7  # before the first layer only the digit differs
     act = {"kind": "set", "token": token, "editAt": token, "place": "stack.0", "value": "0", "layer": layer}
-    site = site_of(layer)
+    site = stream_site(layer)
     arm = Edit(site, [token + 1], changes.patch(_activation(small_model, SOURCE, site, token + 1)))
     _check(tab, small_model, [{**act, "how": "exchange", "source": SOURCE}], arm)
 
@@ -86,14 +87,14 @@ def test_steering_is_that_of_directions(
     directions = payload.on_page(reading.directions)
     steering = Steering.of(directions)
     act = {"kind": "set", "token": 7, "editAt": 7, "place": "stack.0", "value": str(value), "layer": layer}
-    arm = Edit(site_of(layer), [8], steering.as_change(steering.targets({"stack.0": [value]})))
+    arm = Edit(stream_site(layer), [8], steering.as_change(steering.targets({"stack.0": [value]})))
     _check(tab, small_model, [{**act, "how": "steer", "source": ""}], arm)
 
 
 def test_probes_read_what_they_read_in_python(tab: Tab, small_model: Model, small_readings: list[Reading]) -> None:
     _compute(tab, [])
     for reading in small_readings:
-        site, position = site_of(reading.layer), 7
+        site, position = stream_site(reading.layer), 7
         x = _activation(small_model, PROGRAM, site, position).numpy().astype(float)
         scores = payload.on_page(reading.directions).read(x)[0]
         answer = tab.page.evaluate(
@@ -131,7 +132,7 @@ def test_a_blocked_edge_is_the_engines(tab: Tab, small_model: Model, layer: int,
 
 
 def test_acts_together_are_one_arm(tab: Tab, small_model: Model) -> None:
-    site = site_of(1)
+    site = stream_site(1)
     values = _activation(small_model, SOURCE, site, 8)
     arm = [Edit(site, [8], changes.patch(values)), EdgeEdit(0, 10, 9)]
     act = {"kind": "set", "token": 7, "editAt": 7, "place": "stack.0", "value": "0", "layer": 1}

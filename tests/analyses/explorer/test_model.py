@@ -36,7 +36,7 @@ def _model(shape: str) -> Model:
 
 def _request(model: Model, tokens: list[int]) -> dict[str, Any]:
     tensors = weights.tensors_of(model)
-    config = weights.config_of(model.cfg)
+    config = model.cfg.to_dict()
     return {"config": config, "entries": tensors.entries, "base64": tensors.base64, "tokens": tokens}
 
 
