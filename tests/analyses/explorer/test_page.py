@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from cadmus.machine import vm
+from tests import accessibility
 from tests.analyses.explorer import browser
 from tests.analyses.explorer.browser import Tab
 
@@ -279,3 +280,14 @@ def test_whatever_can_be_pressed_has_a_name(tab: Tab) -> None:
            .map(element => element.outerHTML)"""
     )
     assert nameless == []
+
+
+@accessibility.every_view
+def test_axe_finds_nothing_serious(chromium: Any, page_file: Path, device: str, scheme: str) -> None:
+    acts = [["set", 2, 2, "stack.0", "9", 1, "exchange", "36+7="], ["block", 4, 2, 0, 1]]
+    with accessibility.view(chromium, device, scheme) as tab:
+        tab.open(page_file, _fragment("34+7=", acts, t=4, h="0.1"))
+        assert accessibility.findings(tab.page) == []
+        tab.press("?")
+        assert accessibility.findings(tab.page) == []
+        tab.check()

@@ -11,7 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from analyses.reporting.report import Card, Report, Section, write
+from tests import accessibility
 from tests.analyses.explorer import browser as browsers
+from tests.pages import ROOT
 
 pytestmark = [pytest.mark.slow, browsers.needs_browser]
 
@@ -126,6 +128,21 @@ def test_paper_has_every_section_and_every_column(tab: browsers.Tab) -> None:
     width = "document.querySelector('#scores table').scrollWidth"
     assert tab.page.evaluate(width) <= tab.page.evaluate("document.body.clientWidth")
     assert tab.page.evaluate("document.querySelector('#first img').getBoundingClientRect().height") > 0
+
+
+@accessibility.every_view
+def test_axe_finds_nothing_serious(chromium: Any, page_file: Path, device: str, scheme: str) -> None:
+    with accessibility.view(chromium, device, scheme) as opened:
+        for path in page_file, ROOT / "reports/index.html", ROOT / "reports/all-reports.html":
+            opened.page.goto(path.as_uri())
+            assert accessibility.findings(opened.page) == [], path
+        opened.check()
+
+
+def test_axe_finds_what_is_wrong(chromium: Any) -> None:
+    with browsers.tab(chromium) as opened:
+        opened.page.set_content("<html lang=en><title>A page</title><img src='data:,'><p style='color: #bbb'>Pale</p>")
+        assert {line.split(":")[0] for line in accessibility.findings(opened.page)} == {"image-alt", "color-contrast"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
