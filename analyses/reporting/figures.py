@@ -65,10 +65,17 @@ def panels(
     return figure, by_name
 
 
-def legend(figure: Figure, axes: Iterable[Axes], columns: int) -> None:
-    """Draw one legend beneath all panels, of whatever any of them holds."""
+def legend(figure: Figure, axes: Iterable[Axes], columns: int, fontsize: float | None = None) -> None:
+    """Draw one legend beneath all panels, of whatever any of them holds; fontsize in points, None: the theme's."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=fontsize,
+    )
 
 
 def error(score: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:

@@ -6,7 +6,7 @@ folded until they are asked for. Numbers with an interval are linked to the tabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,12 @@ def number(value: float) -> str:
 def with_interval(score: float, low: float, high: float) -> str:
     """Format a score with its interval for a table or a sentence, `0.93 [0.91, 0.95]`."""
     return f"{number(score)} [{number(low)}, {number(high)}]"
+
+
+def interval_of(row: Mapping[str, Any] | pd.Series, name: str) -> str:
+    """Format a row's `name` with the interval `name`_low .. `name`_high; empty where it was not measured."""
+    score = row.get(name)
+    return "" if pd.isna(score) else with_interval(*(row[key] for key in clustered.interval_names(name)))
 
 
 def intervals(table: pd.DataFrame, name: str) -> list[str]:

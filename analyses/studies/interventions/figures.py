@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, theme
+from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, error, legend, theme
 from analyses.studies.interventions import words
 from analyses.studies.interventions.tables import headline_cells, of_headline, stratum, with_beyond
 from cadmus.states.provenance import ROLES
@@ -73,7 +73,7 @@ def _interval(ax: Axes, table: pd.DataFrame, y: np.ndarray, name: str, label: st
         return
     value = table[name].to_numpy(float)
     low, high = (table.get(f"{name}_{end}", table[name]).to_numpy(float) for end in ("low", "high"))
-    reach = np.stack([value - low, high - value]).clip(min=0)
+    reach = error(value, low, high)
     ax.errorbar(value, y, xerr=reach, fmt=marker, color="C0", ms=6, lw=1.6, mec="k", mew=0.6, label=label, gid=name)
 
 
@@ -141,7 +141,7 @@ def maps(readable: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
         left.set_title("a linear probe, beyond the controls of its class", fontsize=8)
         right.set_title("the exchange, beyond its best control (d)", fontsize=8)
         figure.colorbar(image, ax=(left, right), label="share", shrink=0.9, pad=0.01, aspect=14)
-        figure.legend(*_legend_of(left, right), loc="outside lower center", ncols=6, frameon=False, fontsize=7)
+        legend(figure, (left, right), columns=6, fontsize=7)
     return figure
 
 
@@ -208,8 +208,3 @@ def _marks(ax: Axes, rows: dict[str, pd.DataFrame], marks: dict, roles: Sequence
             ax.scatter(x, y, color="k", **style)
         else:
             ax.scatter(x, y, facecolors=face, edgecolors=edge, **style)
-
-
-def _legend_of(*axes: Axes) -> tuple[list, list[str]]:
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    return list(handles.values()), list(handles)

@@ -50,10 +50,11 @@ def subspace_sentence(rows: pd.DataFrame) -> str:
     rank = int(search["rank"])
     directions = "one direction" if rank == 1 else f"{words.count(rank)} directions"
     place = words.place(int(search["layer"]), search["role"])
+    moved = [report.interval_of(row, "accuracy") for row in (search, whole, arbitrary)]
     sentence = (
-        f"{words.capital(name)}, {place}: exchanging {directions} gives the answer asked for in {_share(search)} of "
-        f"{int(search['pairs'])} new pairs, all of the residual stream in {_share(whole)}, directions that were "
-        f"searched for arbitrary answers in {_share(arbitrary)}."
+        f"{words.capital(name)}, {place}: exchanging {directions} gives the answer asked for in {moved[0]} of "
+        f"{int(search['pairs'])} new pairs, all of the residual stream in {moved[1]}, directions that were "
+        f"searched for arbitrary answers in {moved[2]}."
     )
     illusion = " That directions do more than the whole may be an illusion: no input moves the model along them alone."
     return sentence + (illusion if search["illusion"] else "")
@@ -64,10 +65,6 @@ def _measured(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["accuracy"].notna()] if "accuracy" in rows else rows.iloc[:0]
 
 
-def _share(row: dict, name: str = "accuracy") -> str:
-    return "" if pd.isna(row[name]) else report.with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
-
-
 def _subspaces(table: pd.DataFrame) -> report.Section:
     rows = _measured(table).to_dict("records")
     columns = ("variable", "what is exchanged", "directions", "moved", "left alone", "beyond the whole")
@@ -76,9 +73,9 @@ def _subspaces(table: pd.DataFrame) -> report.Section:
             row["variable"],
             METHODS[row["method"]],
             int(row["rank"]),
-            _share(row),
-            _share(row, "isolation"),
-            _share(row, "beyond_whole"),
+            report.interval_of(row, "accuracy"),
+            report.interval_of(row, "isolation"),
+            report.interval_of(row, "beyond_whole"),
         )
         for row in rows
     ]
@@ -110,8 +107,8 @@ def _attribution(table: pd.DataFrame) -> report.Section:
             row["variable"],
             row["kind"],
             row["component"],
-            _share(row, "pearson"),
-            _share(row, "spearman"),
+            report.interval_of(row, "pearson"),
+            report.interval_of(row, "spearman"),
             int(row["cells"]),
             int(row["rows"]),
         )
@@ -126,7 +123,7 @@ def _attribution(table: pd.DataFrame) -> report.Section:
             "Gradients, integrated on the way from the base's input to the source's, estimate for all heads, MLPs, "
             "blocks and edges at once what patching each of them does to the answer's logit difference. Each was "
             "patched too: correlations over cells say how far the estimates can be relied on in this model.",
-            f"Nothing was attributed for {words.listed(missing)}." if missing else "",
+            f"Nothing was attributed for {report.listed(missing)}." if missing else "",
         ),
         caption="Nodes are heads, MLPs and the residual stream after each block, by role; edges lead from a head or "
         "MLP to another's input or to the logits. Brackets: 95 % intervals, pairs resampled by skeleton.",

@@ -97,8 +97,8 @@ def _findings(model: ModelResults, config: InterventionsConfig) -> report.Sectio
     literal = [words.variable(row.variable) for row in table.itertuples() if row.stratum == "literal"]
     if literal:
         remarks.append(
-            f"In all counting pairs of {words.listed(literal)} the value is written as a digit: exchanging it where it "
-            "stands moves the input itself, so that the opening paragraph leaves it out where others are computed."
+            f"In all counting pairs of {report.listed(literal)} the value is written as a digit: exchanging it where "
+            "it stands moves the input itself, so that the opening paragraph leaves it out where others are computed."
         )
     return report.Section(
         "findings",

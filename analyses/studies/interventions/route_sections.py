@@ -140,7 +140,7 @@ def _dead(table: pd.DataFrame) -> report.Section:
         text = (
             "Exchanging a register's value that is overwritten before anything reads it leaves the machine's answer as "
             "it is. The model's becomes wrong in at most "
-            f"{report.with_interval(worst['wrong'], worst['wrong_low'], worst['wrong_high'])} of "
+            f"{report.interval_of(worst, 'wrong')} of "
             f"{int(worst['pairs']):,} prompts ({words.place(int(worst['layer']), worst['role'])})."
         )
     else:

@@ -45,7 +45,7 @@ def _uses(name: str, table: pd.DataFrame, only_computed: bool) -> str:
         verb = "is not shown to use any of" if n > 1 else "is not shown to use"
         return f"{name} {verb} {tested}: no exchange of a value inside it moves its answers surely beyond the controls."
     how_many = "all" if len(used) == n else words.count(len(used))
-    of = f"{how_many} of {tested} ({words.listed(used)})" if n > 1 else tested
+    of = f"{how_many} of {tested} ({report.listed(used)})" if n > 1 else tested
     return (
         f"{name} uses {of}: exchanging the value inside the model moves its answer to the one that the machine asks "
         "for, more often than any control does."
@@ -68,15 +68,15 @@ def _readings(used: pd.DataFrame) -> str:
     for reading, phrase in (("read", "read beyond every control"), ("readable", "readable beyond the untrained twin")):
         names = [words.variable(name) for name in used["variable"][used["reading"] == reading]]
         if names:
-            subject = _all(len(used)) if len(names) == len(used) else words.listed(names)
+            subject = _all(len(used)) if len(names) == len(used) else report.listed(names)
             parts.append(f"{subject} {_be(names)} also {phrase} by a linear probe")
     unread = [words.variable(name) for name in used["variable"][used["reading"] == "unread"]]
     if unread:
-        subject = _all(len(used)) if len(unread) == len(used) else words.listed(unread)
+        subject = _all(len(used)) if len(unread) == len(used) else report.listed(unread)
         parts.append(f"{subject} {_be(unread)} used, yet no linear probe reads {_them(unread)}")
     unknown = [words.variable(name) for name in used["variable"][used["reading"] == ""]]
     if unknown:
-        subject = _all(len(used)) if len(unknown) == len(used) else words.listed(unknown)
+        subject = _all(len(used)) if len(unknown) == len(used) else report.listed(unknown)
         parts.append(f"whether a linear probe reads {subject} is undecided")
     return f"{words.capital('; '.join(parts))}." if parts else ""
 
@@ -94,7 +94,7 @@ def _several(results: InterventionsResults) -> str:
     for variable in headline_rows(results.models[0].headlines)["variable"]:
         uses = [_use(model, variable) for model in results.models]
         counts.append(f"{words.variable(variable)} in {sum(use == 'used' for use in uses)}")
-    return f"Across the {words.count(n)} models, use is found for {words.listed(counts)}."
+    return f"Across the {words.count(n)} models, use is found for {report.listed(counts)}."
 
 
 def _use(model: ModelResults, variable: str) -> str:
@@ -169,10 +169,10 @@ def reading(row: Mapping[str, Any]) -> str:
         "unread": "which is surely no more than 0.05 beyond all of these, as everywhere",
         "": "which is not surely beyond these",
     }[row["reading"]]
-    score = report.with_interval(row["score"], row["score_low"], row["score_high"])
+    score = report.interval_of(row, "score")
     place = words.place(row["probe_layer"], row["probe_role"])
     reads = f"A linear probe reads the value {place}, in {score} of the programs"
-    return f"{reads}, against {words.listed(controls)}, {claim}."
+    return f"{reads}, against {report.listed(controls)}, {claim}."
 
 
 def notes(row: Mapping[str, Any], cells: pd.DataFrame) -> str:
@@ -182,31 +182,31 @@ def notes(row: Mapping[str, Any], cells: pd.DataFrame) -> str:
     spent = cells[(cells["verdict"] == "spent") & (cells["span"] == "single")]
     places = [f"{words.ROLES[role]} ({_blocks(part['layer'])})" for role, part in spent.groupby("role", sort=False)]
     if places:
-        sentences.append(f"It is spent, that is still readable and surely no longer used, {words.listed(places)}.")
+        sentences.append(f"It is spent, that is still readable and surely no longer used, {report.listed(places)}.")
     if 0 < row["pairs"] < MIN_COUNTING * row["candidates"]:
         sentences.append(
             f"Only {row['pairs']:,} of {row['candidates']:,} pairs count: the model completes few of these programs."
         )
     if row["use"] != "used" and "positive" in cells and cells["positive"].notna().any():
         best = cells.loc[cells["positive"].idxmax()]
-        share = report.with_interval(best["positive"], best["positive_low"], best["positive_high"])
+        share = report.interval_of(best, "positive")
         sentences.append(f"Patching the input tokens of the same pairs moves the answer in {share} of them.")
     return " ".join(sentences)
 
 
 def _blocks(layers: pd.Series) -> str:
     numbers = sorted(set(layers))
-    return f"after block{'s' * (len(numbers) > 1)} {words.listed([str(number) for number in numbers])}"
+    return f"after block{'s' * (len(numbers) > 1)} {report.listed([str(number) for number in numbers])}"
 
 
 def _moved(row: Mapping[str, Any]) -> str:
     """`0.85 [0.80, 0.88] of 273 counting pairs, against 0.06 [0.03, 0.10] with a source of the same value`."""
-    moved = report.with_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
+    moved = report.interval_of(row, "accuracy")
     if pd.isna(row["control_score"]):
         return f"{moved} of {row['pairs']:,} counting pairs, too few successes for the controls to be run"
-    control = report.with_interval(row["control_score"], row["control_score_low"], row["control_score_high"])
+    control = report.interval_of(row, "control_score")
     return f"{moved} of {row['pairs']:,} counting pairs, against {control} {words.control(row['control'])}"
 
 
 def _d(row: Mapping[str, Any]) -> str:
-    return report.with_interval(row["d"], row["d_low"], row["d_high"])
+    return report.interval_of(row, "d")

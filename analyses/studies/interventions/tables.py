@@ -292,7 +292,7 @@ def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
             "where": [where(row) for row in table.to_dict("records")],
             "by which heads": table["heads"].replace("", "none claimed"),
             "mechanism": table["mechanism"].replace("", "undecided"),
-            "moved": [_share(row, "accuracy") for row in table.to_dict("records")],
+            "moved": [report.interval_of(row, "accuracy") for row in table.to_dict("records")],
             "best control": [_control(row) for row in table.to_dict("records")],
             "counting pairs": [f"{row.pairs:,} of {row.candidates:,}" for row in table.itertuples()],
         }
@@ -320,14 +320,8 @@ def where(row: Mapping[str, Any]) -> str:
     return words.place(row["layer"], row["role"], row["span"]) if row["use"] == "used" else ""
 
 
-def _share(row: Mapping[str, Any], name: str) -> str:
-    if pd.isna(row.get(name, np.nan)):
-        return ""
-    return report.with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
-
-
 def _control(row: Mapping[str, Any]) -> str:
-    share = _share(row, "control_score")
+    share = report.interval_of(row, "control_score")
     return f"{share} {words.control(row['control'])}" if share else ""
 
 

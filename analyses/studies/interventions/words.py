@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 VARIABLES = {
     "reg": "the value of a register",
     "stack.0": "the operand on top of the stack",
@@ -85,12 +83,6 @@ def finding(reading: str, use: str, spent: bool = False) -> str:
         ("", "undecided"): "undecided",
     }[reading, use]
     return f"{words}; later spent" if spent and use == "used" else words
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a, b and c`."""
-    words = list(words)
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
 
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

@@ -216,8 +216,7 @@ def _uses_card(results: ModelReportResults) -> report.Card:
 def _control(row: Any) -> str:
     if pd.isna(row.control_score):
         return "controls that were not run"
-    scores = [row[f"control_score{end}"] for end in ("", "_low", "_high")]
-    return f"{report.with_interval(*scores)} {words.control(row.control)}"
+    return f"{report.interval_of(row, 'control_score')} {words.control(row.control)}"
 
 
 def _generalizes_card(results: ModelReportResults) -> report.Card:
