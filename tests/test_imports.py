@@ -30,7 +30,7 @@ ALLOWED = {
     "cadmus.states": MACHINE | {"cadmus.runtime", "cadmus.statistics"},
     "cadmus.programs": MACHINE | {"cadmus.runtime", "cadmus.shipped", "cadmus.states"},
     "cadmus.corpora": PROGRAMS,
-    "cadmus.properties": MACHINE | {"cadmus.programs", "cadmus.runtime", "cadmus.statistics"},
+    "cadmus.properties": MACHINE | {"cadmus.programs", "cadmus.runtime", "cadmus.states", "cadmus.statistics"},
     "cadmus.training": PROGRAMS | {"cadmus.corpora", "cadmus.models", "cadmus.shipped", "cadmus.statistics"},
     "probes": set(),
     "probes.data": PROGRAMS | {"cadmus.corpora", "cadmus.models", "cadmus.states"},

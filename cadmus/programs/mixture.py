@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +206,8 @@ def ships(name: str | Path) -> bool:
 
 
 def load(source: str | Path) -> Mixture:
-    """The mixture in a TOML file, or one that ships with the package, by name (`shipped.names("mixtures")`).
-
-    Raises ValueError, in one line, for malformed TOML, an unknown family or knob, or a knob out of bounds.
-    """
+    """The mixture in a TOML file, or one that ships with the package, by name (`shipped.names("mixtures")`). Raises
+    ValueError, in one line, for malformed TOML, an unknown family or knob, or a knob out of bounds."""
     path = shipped.file_of("mixtures", source)
     if path is None:
         names = ", ".join(shipped.names("mixtures"))
@@ -244,44 +242,48 @@ def to_dict(mixture: Mixture) -> dict[str, Any]:
     if mixture.phases:
         out["phase"] = [_phase_table(mixture, phase) for phase in mixture.phases]
     if mixture.out_of_distribution:
-        out["out_of_distribution"] = [_out_of_distribution_table(ood) for ood in mixture.out_of_distribution]
+        out["out_of_distribution"] = [_out_of_distribution_table(mixture, ood) for ood in mixture.out_of_distribution]
     return out
 
 
-def _out_of_distribution_table(ood: OutOfDistribution) -> dict[str, Any]:
+def _out_of_distribution_table(mixture: Mixture, ood: OutOfDistribution) -> dict[str, Any]:
     own_fields: dict[str, Any] = {"name": ood.name, "family": ood.family.name, "held_out": ood.held_out}
     if ood.held_out_share:  # left out elsewhere: mixtures keep their fingerprints
         own_fields["held_out_share"] = float(ood.held_out_share)
-    return own_fields | _knob_table(ood.family)
+    return own_fields | _knob_table(ood.family, mixture.families)
 
 
-def _component_table(component: Component) -> dict[str, Any]:
+def _component_table(component: Component, base: tuple[Family, ...] = ()) -> dict[str, Any]:
     own_fields = {
         "name": component.family.name,
         "weight": float(component.weight),
         "duplicates": component.duplicates,
     }
-    return own_fields | _knob_table(component.family)
+    return own_fields | _knob_table(component.family, base)
 
 
 def _phase_table(mixture: Mixture, phase: Phase) -> dict[str, Any]:
     """A phase as its TOML has it: families of the mixture that it lacks have weight 0."""
     names = {component.family.name for component in phase.components}
     lacking = [{"name": family.name, "weight": 0.0} for family in mixture.families if family.name not in names]
-    return {"until": phase.until, "family": [_component_table(component) for component in phase.components] + lacking}
+    present = [_component_table(component, mixture.families) for component in phase.components]
+    return {"until": phase.until, "family": present + lacking}
 
 
-def _knob_table(family: Family) -> dict[str, Any]:
-    types = {knob.name: type(knob.default) for knob in knobs(type(family)).values()}
-    return {name: types[name](value) for name, value in asdict(family).items()}  # 1 and 1.0 are one
+def _knob_table(family: Family, base: tuple[Family, ...]) -> dict[str, Any]:
+    """All knobs of a family, but for later ones that neither it nor the family of `base` that it follows turned."""
+    table = {}
+    for knob in knobs(type(family)).values():
+        values = [getattr(one, knob.name) for one in (family, *base) if one.name == family.name]
+        if not knob.later or any(value != knob.default for value in values):
+            table[knob.name] = type(knob.default)(values[0])  # 1 and 1.0 are one
+    return table
 
 
 def from_dict(data: dict[str, Any]) -> Mixture:
     """The mixture that `to_dict` describes. A family of a phase or of an out-of-distribution set has the knobs of the
-    mixture's own where it names none; weight = 0 leaves one out of a phase.
-
-    Raises ValueError for anything unknown or ill-typed.
-    """
+    mixture's own where it names none; weight = 0 leaves one out of a phase. Raises ValueError for anything unknown or
+    ill-typed."""
     _check_names("mixture", data, ("name", "programs", "family", "hold_out", "phase", "out_of_distribution"))
     if not isinstance(data.get("name"), str) or not _are_tables(data.get("family", [])):
         raise ValueError('a mixture is name = "..." and one or more [[family]] tables')
@@ -300,6 +302,20 @@ def from_dict(data: dict[str, Any]) -> Mixture:
         tuple(_out_of_distribution(table, base) for table in data.get("out_of_distribution", [])),
         data.get("programs", 0),
     )
+
+
+def variant(mixture: Mixture, table: dict[str, Any]) -> Mixture:
+    """The mixture with what a table changes, without its out-of-distribution sets: `family`, as in a phase (new knobs,
+    new families, weight = 0 for none), and `hold_out`, rule by rule. Raises ValueError as `from_dict` does."""
+    _check_names("variant", table, ("family", "hold_out"))
+    family_tables, rules = table.get("family", []), table.get("hold_out", {})
+    if mixture.phases or not _are_tables(family_tables) or not isinstance(rules, dict):
+        raise ValueError("a variant is family = [{ name = ... }] and hold_out = {...}, of a mixture without phases")
+    base = {component.family.name: component for component in mixture.components}
+    changed = {component.family.name: component for component in _changed(family_tables, base, "variant")}
+    components = tuple(changed[name] for name in dict.fromkeys((*base, *changed)) if name in changed)
+    hold_out = _hold_out(to_dict(mixture).get("hold_out", {}) | rules)
+    return Mixture(mixture.name, components, hold_out, programs=mixture.programs)
 
 
 def _are_tables(value: Any) -> bool:
@@ -342,11 +358,17 @@ def _phase(table: dict[str, Any], base: dict[str, Component]) -> Phase:
     family_tables = table.get("family", [])
     if type(until) not in (int, float) or not _are_tables(family_tables):
         raise ValueError("a [[phase]] is until = 0.25 (a share of training) and [[phase.family]] tables")
+    return Phase(float(until), _changed(family_tables, base, "phase"))
+
+
+def _changed(family_tables: list[dict[str, Any]], base: dict[str, Component], owner: str) -> tuple[Component, ...]:
+    """The components of `base` with what tables change: their knobs are those of `base` where they name none, and
+    weight = 0 leaves a family out."""
     components: dict[str, Component | None] = {}
     for family_table in family_tables:
         name = str(family_table.get("name"))
         if name in components:
-            raise ValueError(f"a phase names a family twice ({name}); give each one table")
+            raise ValueError(f"a {owner} names a family twice ({name}); give each one table")
         weight = family_table.get("weight")
         if type(weight) in (int, float) and weight == 0:
             own = base.get(name)
@@ -356,7 +378,7 @@ def _phase(table: dict[str, Any], base: dict[str, Component]) -> Phase:
             components[name] = _component(family_table, base.get(name))
     for name, component in base.items():
         components.setdefault(name, component)
-    return Phase(float(until), tuple(component for component in components.values() if component is not None))
+    return tuple(component for component in components.values() if component is not None)
 
 
 def _out_of_distribution(table: dict[str, Any], base: dict[str, Component]) -> OutOfDistribution:

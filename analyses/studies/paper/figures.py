@@ -1,18 +1,14 @@
-"""Figures of the paper, from its tidy tables: both numbers token by token, and the plane of X and Y."""
+"""Figure 2 of the paper, from its tidy table: both numbers token by token."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, INTERVAL, MARKERS, theme
-from cadmus.statistics.proportions import wilson
 
 
 def numbers_by_token(table: pd.DataFrame, tokens: list[str]) -> Figure:
@@ -66,40 +62,3 @@ def _best_layer(ax: Axes, table: pd.DataFrame) -> None:
     best = table.loc[table.groupby("position").score.idxmax()]
     ax.plot(best.position, best.score, color=CONTROL, ls="--", lw=1.6, label="untrained model, best layer")
     ax.fill_between(best.position, best.low, best.high, color=CONTROL, alpha=INTERVAL, lw=0)
-
-
-def plane(table: pd.DataFrame, low: int, high: int) -> Figure:
-    """Draw Figure 1 of the paper; table: as `study.figure1` gives it, perhaps with cells missing; low..high is the
-    trained square."""
-    reach = int(table[["x", "y"]].abs().max().max())
-    values = np.arange(-reach, reach + 1)
-    cells = table.pivot(index="y", columns="x", values="accuracy").reindex(index=values, columns=values)
-    with theme():
-        figure = Figure(figsize=(FIGURE_WIDTH, 4.2), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.0, 0.85))
-        edges = (-reach - 0.5, reach + 0.5)
-        image = left.imshow(cells, origin="lower", extent=(*edges, *edges), vmin=0, vmax=1, cmap="cividis")
-        side = high - low + 1
-        outlines: list[dict[str, Any]] = [{"lw": 2.2, "ec": "black"}, {"lw": 1.4, "ec": "white", "ls": "--"}]
-        for outline in outlines:  # seen on light and on dark
-            left.add_patch(Rectangle((low - 0.5, low - 0.5), side, side, fill=False, **outline))
-        left.set(xlabel="X", ylabel="Y", title="dashed: the trained square")
-        left.grid(visible=False)
-        figure.colorbar(image, ax=left, label="right answers (share)", shrink=0.85)
-        styles = {"inside": ("o", "C0", "inside the trained square"), "outside": ("s", CONTROL, "outside")}
-        for where, (marker, color, label) in styles.items():
-            part = table[table.region.str.startswith(where)]
-            if len(part):
-                _by_distance(right, part, marker=marker, color=color, label=label)
-        right.set(xlabel="distance |X - Y|", ylabel="right answers (share)", ylim=(-0.03, 1.03))
-        right.legend(frameon=False, loc="lower right")
-    return figure
-
-
-def _by_distance(ax: Axes, table: pd.DataFrame, *, marker: str, color: str, label: str) -> None:
-    """Draw the accuracy by |x - y| with its Wilson interval."""
-    n_correct = (table.accuracy * table.n).round()
-    sums = pd.DataFrame({"correct": n_correct, "n": table.n}).groupby((table.x - table.y).abs()).sum()
-    low, high = wilson(sums.correct, sums.n)
-    ax.plot(sums.index, sums.correct / sums.n, marker=marker, ms=3.5, lw=1.2, color=color, label=label)
-    ax.fill_between(sums.index, low, high, color=color, alpha=INTERVAL, lw=0)

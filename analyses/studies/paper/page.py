@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.reporting import behaviour, report
+from analyses.reporting import behaviour, planes, report
 from analyses.studies.paper import figures, study
 from analyses.studies.paper.study import PaperConfig, PaperResults
 from analyses.studies.paper.summary import summary
-from analyses.studies.paper.tables import by_region
 from cadmus.programs.families import Compare
 from cadmus.runtime.progress import Progress, no_progress
+from cadmus.training.plane import by_region
 
 _SIGNS = {"less": "<", "equal": "=", "greater": ">", "other": "anything else"}
 
@@ -65,7 +65,7 @@ def _plane(results: PaperResults) -> report.Section:
             "Off the diagonal a model can be right without knowing X and Y exactly; on the diagonal beyond the square "
             "it has to find two numbers equal that it never saw in a comparison.",
         ),
-        figure=figures.plane(results.plane, family.low, family.high),
+        figure=planes.plane(results.plane, family.low, family.high),
         caption=f"Left: each cell is the share of right answers over {results.config.programs} programs. Right: the "
         "same by the distance of X and Y; bands: 95 % (Wilson).",
         alt=f"A map of right answers over X and Y from {results.plane.x.min()} to {results.plane.x.max()}: "

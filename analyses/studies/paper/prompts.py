@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from analyses.studies.paper.study import REGIONS, draw_plane, region_of
 from cadmus.machine import tokens, vm
 from cadmus.programs import mixture
 from cadmus.programs.families import Compare
@@ -25,6 +24,7 @@ from cadmus.programs.families.compare import RELATIONS
 from cadmus.runtime import artifacts
 from cadmus.runtime.checks import check_at_least, check_seed
 from cadmus.runtime.seeds import generator
+from cadmus.training.plane import REGIONS, draw_plane, region_of
 
 STANDARD = "0123456789+-*/%xn<>=!"
 ALPHABETS = {"standard": STANDARD, "alternate": "-[_+!#917^*/%)}Lb?$~&"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.reporting import report
-from analyses.studies.paper import figures, replies
+from analyses.reporting import planes, report
+from analyses.studies.paper import replies
 from analyses.studies.paper.prompts import Prompt
 from analyses.studies.paper.replies import KINDS, Scores
 from cadmus.statistics.proportions import wilson
@@ -47,10 +47,10 @@ def summary(scores: Scores) -> tuple[str, ...]:
 
 def sections(prompts: list[Prompt], scores: Scores) -> tuple[report.Section, ...]:
     """The plane of each alphabet that has a reply, the counts, and every reply as it was read."""
-    planes = []
+    of_alphabets = []
     for alphabet in dict.fromkeys(scores.replies.alphabet):
         plane = scores.plane(alphabet)
-        planes.append(
+        of_alphabets.append(
             report.Section(
                 f"plane-{alphabet}",
                 f"The plane of X and Y in {alphabet} symbols",
@@ -58,7 +58,7 @@ def sections(prompts: list[Prompt], scores: Scores) -> tuple[report.Section, ...
                     "Each program computes X and Y; the reply is right where it is the symbol of their relation. A "
                     "reply that says no symbol, or several, counts as wrong. " + _PAPER,
                 ),
-                figure=figures.plane(plane, *prompts[0].trained),
+                figure=planes.plane(plane, *prompts[0].trained),
                 caption="Left: each cell is the share of right replies; cells without one are blank. Right: the same "
                 "by the distance of X and Y; bands: 95 % (Wilson).",
                 table=plane,
@@ -77,7 +77,7 @@ def sections(prompts: list[Prompt], scores: Scores) -> tuple[report.Section, ...
         ("The table holds each reply as it came, beside what was read in it: look there before you cite a number.",),
         table=scores.replies,
     )
-    return (*planes, counts, each)
+    return (*of_alphabets, counts, each)
 
 
 def _display_table(counts: pd.DataFrame) -> pd.DataFrame:

@@ -17,9 +17,9 @@ import pandas as pd
 
 from analyses.studies.paper import answers
 from analyses.studies.paper.prompts import ALPHABETS, Prompt, relations
-from analyses.studies.paper.study import REGIONS
 from cadmus.runtime import artifacts
 from cadmus.statistics.proportions import wilson
+from cadmus.training.plane import REGIONS
 
 DUPLICATES = "several replies"  # to one prompt, which say different things
 KINDS = (*answers.UNREADABLE, DUPLICATES)  # of unreadable replies
@@ -116,7 +116,8 @@ class Scores:
     """Replies whose id is none of a prompt; left out."""
 
     def plane(self, alphabet: str) -> pd.DataFrame:
-        """Figure 1 of an alphabet's replies: a row per x and y, as `study.figure1` gives it; `other` is unreadable."""
+        """Figure 1 of an alphabet's replies: a row per x and y, as `cadmus.training.plane.figure1` gives it; `other` is
+        unreadable."""
         rows = self.replies[self.replies.alphabet == alphabet]
         table = rows[["x", "y", "region"]].assign(accuracy=rows.correct, n=1)
         for name in answers.ANSWERS:

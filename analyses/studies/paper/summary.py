@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.reporting import behaviour, report
-from analyses.studies.paper import study
 from analyses.studies.paper.study import PaperResults
-from analyses.studies.paper.tables import by_region
+from cadmus.training.plane import REGIONS, by_region
 
 
 def summary(results: PaperResults) -> tuple[str, ...]:
@@ -23,7 +22,7 @@ def of_figures(results: PaperResults) -> tuple[str, ...]:
 def _relation(regions: pd.DataFrame) -> str:
     """Say in how many programs the model tells the relation, inside the trained square and beyond it."""
     accuracies = {row.region: report.with_interval(row.accuracy, row.low, row.high) for row in regions.itertuples()}
-    inside, diagonal, elsewhere = study.REGIONS
+    inside, diagonal, elsewhere = REGIONS
     sentence = f"Inside the trained square the model states the right relation in {accuracies[inside]} of the programs"
     if diagonal not in accuracies:
         return f"{sentence}."

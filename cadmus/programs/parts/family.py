@@ -100,6 +100,12 @@ def knob(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
 
 
+def later_knob(default: Any, doc: str) -> Any:
+    """A knob that came after mixtures were named by their content: tables leave it out where nobody turns it, so that
+    those keep their fingerprints."""
+    return field(default=default, metadata={"doc": doc, "later": True})
+
+
 # name -> default and doc of the knobs that mean the same in every family that has them
 _SHARED_KNOBS: dict[str, tuple[Any, str]] = {
     "assertions": (1, "statements per program, each with its own decision position"),
@@ -131,10 +137,13 @@ class Knob:
     doc: str
     """What turning it does, in one line."""
 
+    later: bool = False
+    """Whether tables leave it out where nobody turns it (`later_knob`)."""
+
 
 def knobs(family: type[Family]) -> dict[str, Knob]:
     """The knobs of a family class by name, in the order they are documented."""
-    return {f.name: Knob(f.name, f.default, f.metadata["doc"]) for f in fields(family)}
+    return {f.name: Knob(f.name, f.default, f.metadata["doc"], "later" in f.metadata) for f in fields(family)}
 
 
 def check_share(family: Family, *names: str) -> None:

@@ -15,8 +15,8 @@ from analyses.cli import main
 from analyses.studies.paper import prompts as module
 from analyses.studies.paper import replies
 from analyses.studies.paper.prompts import ALPHABETS, STANDARD, Prompt, PromptsConfig, messages, reference, rewritten
-from analyses.studies.paper.study import REGIONS
 from cadmus.machine import vm
+from cadmus.training.plane import REGIONS
 
 SMALL = PromptsConfig(reach=22, programs=1, limit=60)
 PAPER_TABLE_2 = dict(zip("0123456789" + "+-*/%xn<>=!", "-[_+!#917^" + "*/%)}Lb?$~&", strict=True))

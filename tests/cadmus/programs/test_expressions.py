@@ -502,6 +502,10 @@ def test_equal_and_negated_share(share: float) -> None:
         endings = [end for text in texts(family, 2000) for end in re.findall("[<>=]!?", text)]
         expected = "=" if isinstance(family, Compare) else "=!"
         assert [end == expected for end in endings] == list(equal == isinstance(family, Compare))
+    by_difference = Equality(length=3, negated_share=1 - share, test="-")
+    pairs = [vm.run(text[: text.rindex("-")]).outputs for text in texts(by_difference, 2000)]
+    assert [text.endswith("-!.") for text in texts(by_difference, 2000)] == [x == y for x, y in pairs]
+    assert close_to(np.array([x == y for x, y in pairs]), share)
 
 
 @pytest.mark.slow

@@ -136,6 +136,8 @@ TURNS = (
     Turn("equality", "zipf", 1.5, "skeleton_entropy", "down", "TEXTS FORMS"),
     Turn("equality", "assertions", 2, "length", "up", "LENGTH TEXTS FORMS ENTROPY instruction_pairs depth"),
     Turn("equality", "negated_share", 0.8, ends_in("!"), "up", "TEXTS zipf_slope bigram_entropy"),
+    # the difference is a value, the truth of = is not one more
+    Turn("equality", "test", "-", contains("="), "down", "ENTROPY value_coverage"),
     # five instructions seldom come to -20: few forms
     Turn("compare", "low", 0, "value_entropy", "down", "FORMS value_coverage"),
     Turn("compare", "high", 40, "value_entropy", "up", "value_coverage"),

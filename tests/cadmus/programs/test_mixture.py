@@ -141,6 +141,54 @@ def test_a_phase_that_drops_duplicates_which_the_rest_keeps_makes_the_round_trip
     assert mixture.from_toml(mixture.to_toml(original)) == original
 
 
+def test_a_later_knob_makes_the_round_trip_and_stands_in_toml_where_it_is_turned() -> None:
+    turned, default = Component(Equality(test="-")), Component(Equality())
+    assert "test" not in mixture.to_toml(Mixture("m", (default,)))
+    for own, other in ((turned, default), (default, turned), (turned, turned)):
+        sets = (OutOfDistribution("s", replace(other.family, length=5)),)
+        original = Mixture("m", (own,), phases=(Phase(0.5, (other,)),), out_of_distribution=sets)
+        assert mixture.from_toml(mixture.to_toml(original)) == original
+    assert Mixture("m", (default,)).fingerprint != Mixture("m", (turned,)).fingerprint
+
+
+def test_a_variant_changes_what_it_names_and_keeps_the_rest() -> None:
+    base = Mixture(
+        "m",
+        (Component(Compare(), 3.0), Component(Equality(low=-5)), Component(Register())),
+        HoldOut(max_depth=3),
+        out_of_distribution=(OutOfDistribution("s", Equality(low=-7)),),
+    )
+    assert mixture.variant(base, {}) == replace(base, out_of_distribution=())
+    tables = [{"name": "register", "weight": 0}, {"name": "arith"}, {"name": "equality", "low": -7, "weight": 2}]
+    varied = mixture.variant(base, {"family": tables, "hold_out": {"max_length": 20}})
+    assert varied.components == (Component(Compare(), 3.0), Component(Equality(low=-7), 2.0), Component(Arith()))
+    assert varied.hold_out == HoldOut(max_depth=3, max_length=20)
+    assert mixture.variant(base, {"hold_out": {"max_depth": 0}}).hold_out == HoldOut()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"families": []}, "variant: unknown knob 'families' (did you mean 'family'?)"),
+        ({"family": {}}, "a variant is family = "),
+        ({"family": [{"name": "equality", "lo": 1}]}, "family equality: unknown knob 'lo' (did you mean 'low'?)"),
+        ({"family": [{"name": "arith"}, {"name": "arith"}]}, "a variant names a family twice (arith)"),
+        ({"family": [{"name": "compare", "weight": 0}]}, "has no families"),
+        ({"hold_out": {"value": [1]}}, "did you mean 'values'?"),
+    ],
+)
+def test_a_variant_that_is_none_is_refused_in_one_line(table: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        mixture.variant(Mixture("m", (Component(Compare()),)), table)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mixture_with_phases_has_no_variants() -> None:
+    phases = (Phase(0.5, (Component(Arith()),)),)
+    with pytest.raises(ValueError, match="of a mixture without phases"):
+        mixture.variant(Mixture("m", (Component(Compare()),), phases=phases), {})
+
+
 def test_a_phase_that_leaves_a_family_out_of_its_toml_makes_the_round_trip() -> None:
     text = BASE + '[[phase]]\nuntil = 0.5\n[[phase.family]]\nname = "compare"\nweight = 0\n'
     original = mixture.from_toml(text)
