@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Entry:
 
     @property
     def short(self) -> str:
-        """Its title up to the colon, or its own folder's name where that says more."""
+        """Its title up to the colon."""
         return self.title.split(":")[0]
 
 
@@ -88,13 +89,19 @@ def refresh(folder: Path | str) -> None:
 def _navigation(entry: Entry, reports: list[Entry], index: Path) -> str:
     """The links of one page, as HTML on one line."""
     items = [Markup('<li><a href="{}">All reports</a></li>').format(_relative(index, entry.folder))]
-    for other in reports:
+    for other, name in zip(reports, _names(reports), strict=True):
         if other.folder == entry.folder:
-            items.append(Markup('<li aria-current="page">{}</li>').format(other.short))
+            items.append(Markup('<li aria-current="page">{}</li>').format(name))
         else:
             target = _relative(other.folder / "index.html", entry.folder)
-            items.append(Markup('<li><a href="{}">{}</a></li>').format(target, other.short))
+            items.append(Markup('<li><a href="{}">{}</a></li>').format(target, name))
     return str(Markup("<ul>{}</ul>").format(Markup("").join(items)))
+
+
+def _names(reports: list[Entry]) -> list[str]:
+    """What links to the reports say: their short titles, and their folders where two have the same."""
+    shared = Counter(entry.short for entry in reports)
+    return [f"{e.short}: {e.folder.resolve().name}" if shared[e.short] > 1 else e.short for e in reports]
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -96,6 +96,12 @@ def state_words(row: Any) -> str:
     return f"{name}, {_AT.get(row.group, row.group)}" if row.by == "role" else name
 
 
+def _in_a_sentence(row: Any) -> str:
+    """The same with its article: `the top of the stack at its load`."""
+    text = state_words(row).replace(", ", " ", 1)
+    return text if text.startswith(("register ", "whether ", "all ")) else f"the {text}"
+
+
 # --- one sentence ----------------------------------------------------------------------------------------------------
 
 
@@ -128,8 +134,8 @@ def _reads(results: ModelReportResults) -> str:
         return f"a linear probe reads none of {len(rows)} variables of the machine's state beyond every control"
     best = claimed.iloc[0]
     return (
-        f"a linear probe reads {_count(claimed, rows)} variables of the machine's state beyond every control, best "
-        f"{state_words(best)} ({_interval(best)} against {best.control:.2f})"
+        f"a linear probe reads {_count(claimed, rows)} variables of the machine's state beyond every control, "
+        f"most clearly {_in_a_sentence(best)} ({_interval(best)} against {best.control:.2f})"
     )
 
 
@@ -193,7 +199,7 @@ def _reads_card(results: ModelReportResults) -> report.Card:
     best = rows.iloc[0]
     text = (
         f"variables are read by a linear probe beyond every control, {readable} more beyond the controls of its own "
-        f"class; farthest {state_words(best)}, {_interval(best)} against {best.control:.2f}."
+        f"class; most clearly {_in_a_sentence(best)}, {_interval(best)} against {best.control:.2f}."
     )
     section = "roles" if best.by == "role" else "state"
     return report.Card("Reads", f"{count} of {len(rows)}", text, section)

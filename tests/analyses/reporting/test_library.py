@@ -37,6 +37,16 @@ def test_reports_are_linked_to_one_another_and_to_an_index_of_them(tmp_path: Pat
         artifacts.read_manifest(folder, "report")  # its checksums are those of the pages as they are now
 
 
+def test_links_to_reports_of_one_title_name_their_folders(tmp_path: Path) -> None:
+    for folder in ("what-it-uses", "what-it-holds", "another"):
+        written(tmp_path / folder, "Another" if folder == "another" else f"A model: {folder}")
+    library.link(tmp_path)
+    text = (tmp_path / "another" / "index.html").read_text()
+    assert ">A model: what-it-holds</a>" in text
+    assert ">A model: what-it-uses</a>" in text
+    assert '<li aria-current="page">Another</li>' in text
+
+
 def test_linking_again_changes_nothing_and_a_new_report_is_added(tmp_path: Path) -> None:
     written(tmp_path / "a", "A")
     written(tmp_path / "b", "B")
