@@ -273,6 +273,13 @@ def test_it_has_a_dark_side(chromium: Any, page_file: Path) -> None:
     assert colours[0] != colours[1]
 
 
+def test_paper_is_white_whatever_the_screen_is_and_keeps_the_legend(chromium: Any, page_file: Path) -> None:
+    with browser.tab(chromium, color_scheme="dark") as tab:
+        tab.open(page_file).page.emulate_media(media="print", color_scheme="dark")
+        assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert tab.page.is_visible(".key")
+
+
 def test_whatever_can_be_pressed_has_a_name(tab: Tab) -> None:
     nameless = tab.page.evaluate(
         """[...document.querySelectorAll("button, select, input, summary")]
