@@ -19,7 +19,7 @@ from cadmus.statistics.proportions import wilson
 from cadmus.statistics.simultaneous import shares
 from probes.controls.untrained import untrained_twin
 from probes.interventions.counterfactuals import drawing
-from probes.interventions.counterfactuals.variables import named
+from probes.interventions.counterfactuals.variables import resolve_variable
 from probes.interventions.effects.effects import UNTRAINED, Outcomes
 from probes.interventions.effects.mechanism import mechanism
 from probes.interventions.experiment.cells import Place, first_attending, is_input_change, layers_of, spots_of
@@ -39,7 +39,7 @@ def readings(sweep: Sweep, model: Model, seed: int, progress: Progress = no_prog
     layers = layers_of(model, None, False)
     return {
         name: readability(
-            model, twin, named(name), sweep.recipe.mixture, layers,
+            model, twin, resolve_variable(name), sweep.recipe.mixture, layers,
             programs=sweep.measure.probe_programs, seed=seed, progress=progress,
         )
         for name in sweep.variables
@@ -84,7 +84,7 @@ def interchanges(sweep: Sweep, model: Model, name: str, seed: int, progress: Pro
 
     Raises ValueError where the mixture has too few pairs.
     """
-    variable, mixture = named(name), sweep.recipe.mixture
+    variable, mixture = resolve_variable(name), sweep.recipe.mixture
     pairs = drawing.draw(variable, mixture, sweep.measure.pairs, seed, kinds=["discriminating"], progress=progress)
     places = [Place.of(pairs, spot) for spot in spots_of(pairs, None, False)]
     layers = layers_of(model, None, False)

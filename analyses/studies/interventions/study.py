@@ -27,7 +27,7 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.threads import on_threads
 from cadmus.training import checkpoint
 from probes.controls.untrained import untrained_twin
-from probes.interventions.counterfactuals.variables import named
+from probes.interventions.counterfactuals.variables import resolve_variable
 from probes.interventions.experiment import experiment
 from probes.interventions.experiment.experiment import Experiment, TooFewPairs
 
@@ -82,7 +82,7 @@ class InterventionsConfig:
         if repeated:
             raise ValueError(f"{repeated[0]} is named twice; name each model once")
         for variable in self.variables:
-            named(variable)
+            resolve_variable(variable)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -241,7 +241,7 @@ def _one_bar(progress: Progress, name: str) -> Progress:
 def _present(mixture: Mixture) -> tuple[str, ...]:
     """The variables of `VARIABLES` that programs of the mixture have. Raises ValueError where there is none."""
     families = {family.name for family in mixture.families}
-    present = tuple(variable for variable in VARIABLES if families & set(named(variable).families))
+    present = tuple(variable for variable in VARIABLES if families & set(resolve_variable(variable).families))
     if not present:
         raise ValueError(
             f"mixture {mixture.name!r} has none of the variables {', '.join(VARIABLES)}; it has the families "
@@ -256,7 +256,7 @@ def _check_variables(variables: Sequence[str], name: str, mixture: Mixture) -> N
         _present(mixture)
     families = [family.name for family in mixture.families]
     for variable in variables:
-        needed = named(variable).families
+        needed = resolve_variable(variable).families
         if not set(needed) & set(families):
             raise ValueError(
                 f"{name} was trained on no programs of {' or '.join(needed)}, which {variable} is a variable of; its "

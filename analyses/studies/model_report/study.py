@@ -25,7 +25,7 @@ from cadmus.runtime import artifacts
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training import checkpoint
-from probes.interventions.counterfactuals.variables import named
+from probes.interventions.counterfactuals.variables import resolve_variable
 from probes.interventions.experiment.experiment import TooFewPairs
 
 PARTS = {
@@ -172,7 +172,7 @@ def _completion(results: ModelReportResults, folder: Path | str | None, progress
 
 def _interventions(results: ModelReportResults, folder: Path | str | None, progress: Progress) -> ModelReportResults:
     families = {family.name for family in results.trained.mixture.families}
-    if not any(families & set(named(variable).families) for variable in interventions.VARIABLES):
+    if not any(families & set(resolve_variable(variable).families) for variable in interventions.VARIABLES):
         return replace(results, untested=f"its families ({', '.join(sorted(families))}) have no such variable")
     if folder is not None:
         stored.ignored_by_git(folder)

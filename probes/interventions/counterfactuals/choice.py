@@ -83,21 +83,21 @@ def prompt_hashes(programs: np.ndarray) -> np.ndarray:
 # --- bases -----------------------------------------------------------------------------------------------------------
 
 
-def feasible(options: Candidates, forbidden: np.ndarray) -> np.ndarray:
+def feasible(pool: Candidates, forbidden: np.ndarray) -> np.ndarray:
     """Which prompts have a source, a same-value source and a third-value source: int64 [m].
 
     forbidden uint64 [k]: hashes of texts that no source may have.
     """
-    allowed = ~np.isin(options.hashes, forbidden)
-    rows, prompts = options.rows, options.prompts
+    allowed = ~np.isin(pool.hashes, forbidden)
+    rows, prompts = pool.rows, pool.prompts
     n = len(prompts)
     same_value = allowed & (rows.v == prompts.v[rows.base])
-    moves = allowed & (options.edited != NO_ANSWER) & (options.edited != prompts.answers[rows.base])
+    moves = allowed & (pool.edited != NO_ANSWER) & (pool.edited != prompts.answers[rows.base])
     n_answers = np.zeros(n, np.int64)  # distinct answers that editing asks for: the edited one, and a third
-    distinct = np.unique(np.stack([rows.base[moves], options.edited[moves]], 1), axis=0)
+    distinct = np.unique(np.stack([rows.base[moves], pool.edited[moves]], 1), axis=0)
     np.add.at(n_answers, distinct[:, 0], 1)
     has_source, has_same = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-    has_source[rows.base[allowed & options.may_be_source]] = True
+    has_source[rows.base[allowed & pool.may_be_source]] = True
     has_same[rows.base[same_value]] = True
     return np.flatnonzero(has_source & has_same & (n_answers > 1))
 
@@ -150,7 +150,7 @@ class Balance:
 
 
 def choose(
-    options: Candidates,
+    pool: Candidates,
     prompt: int,
     kind: str,
     balance: Balance,
@@ -162,13 +162,13 @@ def choose(
 
     forbidden as for `feasible`; fits(row) says whether a substitute goes on to a program of the family.
     """
-    mine = rng.permutation(options.rows_of(prompt))
-    mine = mine[~np.isin(options.hashes[mine], forbidden)]
-    rows, answer = options.rows, int(options.prompts.answers[prompt])
-    edited, v, own = options.edited[mine], rows.v[mine], rows.answers[mine]
+    mine = rng.permutation(pool.rows_of(prompt))
+    mine = mine[~np.isin(pool.hashes[mine], forbidden)]
+    rows, answer = pool.rows, int(pool.prompts.answers[prompt])
+    edited, v, own = pool.edited[mine], rows.v[mine], rows.answers[mine]
     moves = (edited != NO_ANSWER) & (edited != answer)
-    same_value = _first_fitting(mine, _same_value_order(options, prompt, mine, kind), fits)
-    usable = np.flatnonzero(options.may_be_source[mine])
+    same_value = _first_fitting(mine, _same_value_order(pool, prompt, mine, kind), fits)
+    usable = np.flatnonzero(pool.may_be_source[mine])
     if same_value is None or not len(usable):
         return None
     loads = [
@@ -177,7 +177,7 @@ def choose(
     ]
     for _, k in sorted(loads):
         third = np.flatnonzero(moves & (edited != edited[k]))
-        by_likeness = np.lexsort([~options.is_minimal[mine[third]], own[third] == edited[k]])
+        by_likeness = np.lexsort([~pool.is_minimal[mine[third]], own[third] == edited[k]])
         third_value = _first_fitting(mine, third[by_likeness], fits)
         if third_value is not None and fits(int(mine[k])):
             balance.add(answer, int(edited[k]), int(v[k]))
@@ -185,10 +185,10 @@ def choose(
     return None
 
 
-def _same_value_order(options: Candidates, prompt: int, mine: np.ndarray, kind: str) -> np.ndarray:
+def _same_value_order(pool: Candidates, prompt: int, mine: np.ndarray, kind: str) -> np.ndarray:
     """Which of `mine` have the prompt's value, the best first: whose own answer is the base's for minimal pairs, and is
     another for discriminating ones (as with their sources); that differ up to where the value arose."""
-    rows, prompts = options.rows, options.prompts
+    rows, prompts = pool.rows, pool.prompts
     same = np.flatnonzero(rows.v[mine] == prompts.v[prompt])
     until = slice(0, int(prompts.arose[prompt]) + 1)
     differs = (rows.tokens[mine[same], until] != prompts.tokens[prompt, until]).any(1)

@@ -35,7 +35,7 @@ from probes.interventions.counterfactuals.choice import (
 from probes.interventions.counterfactuals.pairs import KINDS, Pairs
 from probes.interventions.counterfactuals.prompts import Answers, Prompts, prompts_of
 from probes.interventions.counterfactuals.tables import about, joined, with_roles
-from probes.interventions.counterfactuals.variables import PairVariable, named, options
+from probes.interventions.counterfactuals.variables import PairVariable, named_values, one_of_each, resolve_variable
 
 _MAX_ROUNDS = 12  # of drawing programs
 _SURPLUS, _MORE = 1.5, 40  # bases that could become pairs, for each that does, and more: so that there is a choice
@@ -70,7 +70,7 @@ def draw(
     Raises ValueError for an unknown variable, kind or split, a mixture without such a family, and where the families
     have too few pairs (it says how many were found).
     """
-    variable = named(variable)
+    variable = resolve_variable(variable)
     kinds = tuple(kinds)
     for kind in kinds:
         if kind not in KINDS:
@@ -104,14 +104,14 @@ def draw(
 
 @dataclass
 class _Ready:
-    """Prompts that can become pairs, drawn in several rounds."""
+    """The prompts of one round of drawing that can become pairs."""
 
-    options: Candidates
-    """The round."""
+    pool: Candidates
+    """All prompts of a round, and what might become their sources."""
     programs: list[str]
-    """The programs that the round's prompts were cut from."""
+    """The programs that they were cut from."""
     rows: np.ndarray
-    """int64 [m]: the prompts of the round that can."""
+    """int64 [m]: those prompts that can."""
 
 
 @dataclass
@@ -139,9 +139,9 @@ class _Drawing:
         rng = generator(f"pairs {self.variable.name} {family.name} {kind}", self.seed)
         ready = self._ready(family, kind, n, answers, rng)
         where = [(k, row) for k, one in enumerate(ready) for row in one.rows.tolist()]
-        literal = np.concatenate([one.options.prompts.literal[one.rows] for one in ready])
-        own_answers = np.concatenate([one.options.prompts.answers[one.rows] for one in ready])
-        hashes = np.concatenate([prompt_hashes(one.options.prompts.tokens[one.rows]) for one in ready])
+        literal = np.concatenate([one.pool.prompts.literal[one.rows] for one in ready])
+        own_answers = np.concatenate([one.pool.prompts.answers[one.rows] for one in ready])
+        hashes = np.concatenate([prompt_hashes(one.pool.prompts.tokens[one.rows]) for one in ready])
         taken = np.array(sorted(self.bases | set(hashes.tolist())), np.uint64)
         balance = Balance()
         rows: list[dict[str, Any]] = []
@@ -202,7 +202,7 @@ class _Drawing:
         rng: np.random.Generator,
     ) -> dict[str, Any] | None:
         """The row of a base in the table of pairs; None where it has no sources after all."""
-        pool, prompts = ready.options, ready.options.prompts
+        pool, prompts = ready.pool, ready.pool.prompts
         program = ready.programs[int(prompts.program[row])]
         cut = int(prompts.cuts[row])
         answer = answers.texts[int(prompts.answers[row])]
@@ -266,10 +266,9 @@ def _prompts(
     where = [(i, cut) for i, cuts in enumerate(cut_lists) for cut in cuts if texts[i][cut : cut + 1] != vm.OPEN]
     owners, cuts = np.array(where, np.int64).reshape(-1, 2).T
     rows = np.where(np.arange(programs.shape[1]) < cuts[:, None], programs[owners], tokens.PAD)
-    every = options(variable, rows, cuts)
+    every = named_values(variable, rows, cuts)
     if kind == "discriminating" and variable.reads == 1:
         dependent = np.array([vm.VOCAB.index(token) for token in _DATA_DEPENDENT], np.uint8)
         every = every[~every.is_top | np.any(np.isin(rows, dependent), axis=1)[every.prompt]]
-    order = rng.permutation(len(every))
-    _, first = np.unique(owners[every.prompt[order]], return_index=True)  # one of each program
-    return prompts_of(programs, cut_lists, every[np.sort(order[first])], cuts, owners, answers)
+    every = every[one_of_each(owners[every.prompt], rng)]  # of each program
+    return prompts_of(programs, cut_lists, every, cuts, owners, answers)

@@ -22,6 +22,11 @@ def through_answer(text: str, cut: int, ends: str = ENDS) -> str:
     return text[: min(places) + 1] if places else text
 
 
+def with_end(text: str) -> str:
+    """The text with a `.` behind it, where it has none at its end."""
+    return text if text.endswith(vm.END) else text + vm.END
+
+
 def judge(pairs: Pairs, role: str | None, completions: Sequence[str]) -> pd.DataFrame:
     """What each pair's completion is worth, where the model was patched at a role: bool columns, one row a pair.
 

@@ -16,7 +16,7 @@ from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.prompts import Answers
 from probes.interventions.counterfactuals.roles import asked_for
 from probes.interventions.counterfactuals.tables import about, joined, with_roles
-from probes.interventions.counterfactuals.variables import Options, PairVariable, named, options
+from probes.interventions.counterfactuals.variables import PairVariable, named_values, resolve_variable
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def from_programs(variable: str | PairVariable, bases: Sequence[str], sources: S
     Raises ValueError for an unknown variable, a family that lacks it, lists of different lengths, a text that is not a
     program of the family, and where no pair is left.
     """
-    variable = named(variable)
+    variable = resolve_variable(variable)
     if family.name not in variable.families:
         raise ValueError(
             f"programs of the family {family.name} have no {variable.name}; those of {', '.join(variable.families)} do"
@@ -95,7 +95,7 @@ def _cuts(variable: PairVariable, family: Family, programs: Sequence[str]) -> li
     where = [(i, k, text[:cut]) for i, text in enumerate(programs) for k, cut in enumerate(family.decisions(text))]
     where = [entry for entry in where if programs[entry[0]][len(entry[2]) : len(entry[2]) + 1] != vm.OPEN]
     prompts = tokens.encode([prompt for _, _, prompt in where])
-    every: Options = options(variable, prompts, np.array([len(prompt) for _, _, prompt in where], np.int64))
+    every = named_values(variable, prompts, np.array([len(prompt) for _, _, prompt in where], np.int64))
     out: list[_Cut] = []
     columns = (getattr(every, name).tolist() for name in ("prompt", "value", "arose", "v", "literal"))
     for row, value, arose, v, literal in sorted(zip(*columns), key=lambda entry: (entry[0], entry[2])):

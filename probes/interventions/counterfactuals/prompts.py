@@ -12,7 +12,7 @@ import numpy as np
 from cadmus.machine import kernel, tokens, vm
 from cadmus.programs.parts.family import Family
 from cadmus.programs.parts.pieces import ids
-from probes.interventions.counterfactuals.variables import Options
+from probes.interventions.counterfactuals.variables import NamedValues
 
 NO_ANSWER = -1
 WRITTEN_OUT = ("register",)  # families whose stored numbers are literals of one form: 14 is `95+`, never `86+`
@@ -139,12 +139,12 @@ class Prompts:
 def prompts_of(
     programs: np.ndarray,
     cut_lists: list[tuple[int, ...]],
-    choice: Options,
+    choice: NamedValues,
     cuts: np.ndarray,
     owners: np.ndarray,
     answers: Answers,
 ) -> Prompts:
-    """The prompts of the options `choice`: rows of prompts that were cut at `cuts` from the programs `owners`.
+    """The prompts of the values `choice`, whose rows of prompts were cut at `cuts` from the programs `owners`.
 
     programs uint8 [n, width]; cut_lists: the decision positions of each program.
     """

@@ -76,7 +76,7 @@ VARIABLES: dict[str, PairVariable] = {
 }
 
 
-def named(variable: str | PairVariable) -> PairVariable:
+def resolve_variable(variable: str | PairVariable) -> PairVariable:
     """The variable of that name, or the one that is given. Raises ValueError for an unknown name."""
     if isinstance(variable, PairVariable):
         return variable
@@ -132,7 +132,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Options:
+class NamedValues:
     """Values that a variable names, one row each, by prompt and then by where they arose."""
 
     prompt: np.ndarray
@@ -155,10 +155,10 @@ class Options:
     def __len__(self) -> int:
         return len(self.prompt)
 
-    def __getitem__(self, rows: np.ndarray) -> Options:
+    def __getitem__(self, rows: np.ndarray) -> NamedValues:
         """Some of the rows."""
         columns = {column.name: getattr(self, column.name) for column in fields(self) if column.name != "flow"}
-        return Options(**{name: column[rows] for name, column in columns.items()}, flow=self.flow)
+        return NamedValues(**{name: column[rows] for name, column in columns.items()}, flow=self.flow)
 
     def makers(self) -> np.ndarray:
         """The tokens at which each value, and all that it was computed from, arose: bool [m, width]."""
@@ -169,7 +169,14 @@ class Options:
         return out
 
 
-def options(variable: PairVariable, prompts: np.ndarray, cuts: np.ndarray) -> Options:
+def one_of_each(owners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One row of each owner, drawn: int64 [different owners], ascending; owners int [n]."""
+    order = rng.permutation(len(owners))
+    _, first = np.unique(owners[order], return_index=True)
+    return np.sort(order[first])
+
+
+def named_values(variable: PairVariable, prompts: np.ndarray, cuts: np.ndarray) -> NamedValues:
     """The values that the variable names in prompts uint8 [n, width] with cuts int [n], and that reach the decision.
 
     Only plain Ints (of tag 0) count. That the answer does depend on a value that reaches the decision is left to try.
@@ -192,7 +199,7 @@ def options(variable: PairVariable, prompts: np.ndarray, cuts: np.ndarray) -> Op
     arose = np.flatnonzero((rows.role == ROLES.index("arose")) & _is_place(rows.place, "stack.0"))
     arose = arose[candidates[row_of[arose]]]
     own = row_of[arose]
-    return Options(
+    return NamedValues(
         rows.program[arose].astype(np.int64),
         rows.value[arose].astype(np.int64),
         rows.edit_at[arose].astype(np.int64),
@@ -205,7 +212,7 @@ def options(variable: PairVariable, prompts: np.ndarray, cuts: np.ndarray) -> Op
 
 
 def _matches(occurrence: Occurrence, graph: Provenance, prompts: np.ndarray) -> np.ndarray:
-    """Which rows of the occurrences are such: bool [occurrences]."""
+    """Which of the graph's occurrences are those that `occurrence` names: bool [occurrences]."""
     rows = graph.occurrences
     matching = (rows.role == ROLES.index(occurrence.role)) & _is_place(rows.place, occurrence.place)
     if occurrence.taken_by:

@@ -33,7 +33,7 @@ from torch import Tensor
 from cadmus.machine import oracle, tokens, vm
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
-from probes.interventions.counterfactuals.judging import ENDS, through_answer
+from probes.interventions.counterfactuals.judging import ENDS, through_answer, with_end
 from probes.interventions.counterfactuals.pairs import STRATA, Pairs
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit
@@ -75,6 +75,16 @@ class Measured:
     """What was computed: `condition`, `stage`, `texts` (pairs times arms), `seconds`."""
 
 
+def own_completions(model: Any, prompts: list[str]) -> engine.Written:
+    """What a model writes behind prompts by itself, with one arm: `OWN_TOKENS` at most."""
+    return engine.write(model, prompts, [[]], min(OWN_TOKENS, _room(model, prompts)))
+
+
+def _room(model: Any, prompts: list[str]) -> int:
+    """How many tokens the model can write behind the longest of the prompts."""
+    return model.cfg.n_ctx - 1 - max(map(len, prompts))
+
+
 class Laboratory:
     """The pairs of an experiment, with what the model says of them by itself."""
 
@@ -82,11 +92,11 @@ class Laboratory:
         self.model, self.twin = model, twin
         self.pairs, self.places, self.layers, self.seed = pairs, places, layers, seed
         self.bases: list[str] = pairs.pairs["base"].tolist()
-        room = model.cfg.n_ctx - 1 - max(map(len, self.bases))
         columns = ("base_answer", "edited_answer", "source_answer", "third_answer")
         longest = max(int(pairs.pairs[name].str.len().max()) for name in columns)
+        room = _room(model, self.bases)
         self.answer_tokens = min(longest + MARGIN, room)
-        written = engine.write(model, self.bases, [[]], min(OWN_TOKENS, room))
+        written = own_completions(model, self.bases)
         self.own: list[str] = written.texts[0]
         self.probabilities = written.logits[0].softmax(-1).cpu().numpy()  # [pairs, d_vocab]
         ended = [len(text) - cut for text, cut in zip(self.own, pairs.cuts) if text.endswith(vm.END)]
@@ -195,7 +205,7 @@ class Laboratory:
         """Success, canonical success, whether the model goes on, and whether what it then says is true: bool."""
         candidates = np.zeros(needed.shape, bool)
         for layer, place, rows in _cells(needed):
-            original, edited = self.places[place].truths(rows, [_ended(text) for text in answers[layer, place, rows]])
+            original, edited = self.places[place].truths(rows, [with_end(text) for text in answers[layer, place, rows]])
             candidates[layer, place, rows] = edited & ~original
         success, canonical, moves_on, stays = (np.zeros(needed.shape, bool) for _ in range(4))
         if not candidates.any():
@@ -206,7 +216,7 @@ class Laboratory:
             table = self.places[place].judge(rows, texts)
             success[layer, place, rows] = table["success"]
             canonical[layer, place, rows] = table["success"] & table["canonical"]
-            goes_on = [_ended(through_answer(text, cut)) != text for text, cut in zip(texts, self.pairs.cuts[rows])]
+            goes_on = [with_end(through_answer(text, cut)) != text for text, cut in zip(texts, self.pairs.cuts[rows])]
             moves_on[layer, place, rows] = goes_on
             stays[layer, place, rows] = goes_on & table["true_edited"].to_numpy() & table["has_form"].to_numpy()
         return success, canonical, moves_on, stays
@@ -215,7 +225,7 @@ class Laboratory:
         """bool: the answer is not true for the original state."""
         damaged = np.zeros(needed.shape, bool)
         for layer, place, rows in _cells(needed):
-            original, _ = self.places[place].truths(rows, [_ended(text) for text in answers[layer, place, rows]])
+            original, _ = self.places[place].truths(rows, [with_end(text) for text in answers[layer, place, rows]])
             damaged[layer, place, rows] = ~original
         return damaged
 
@@ -230,10 +240,6 @@ class Laboratory:
                 column = vm.VOCAB.index(token)
                 after[rows, column] = np.where(original, -np.inf, np.maximum(after[rows, column], edited))
         return np.maximum(after, 0)
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith(vm.END) else text + vm.END
 
 
 def _cells(needed: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:

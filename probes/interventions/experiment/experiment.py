@@ -36,7 +36,7 @@ from probes.interventions.attention.routes import routes
 from probes.interventions.attribution.tables import attributions
 from probes.interventions.counterfactuals import drawing
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.counterfactuals.variables import PairVariable, named
+from probes.interventions.counterfactuals.variables import PairVariable, resolve_variable
 from probes.interventions.effects import verdicts
 from probes.interventions.experiment import searches
 from probes.interventions.experiment.cells import INPUT_LAYER, Place, layers_of, spots_of
@@ -201,7 +201,7 @@ def test(
         ValueError: an unknown variable, role or layer; a role that no pair has; a model without room for a pair's
             program and its answer.
     """
-    row = named(variable)
+    row = resolve_variable(variable)
     mixture = mixtures.load("default") if mixture is None else mixture
     config = {
         "variable": row.name,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cadmus.corpora.held_out import held_out
 from cadmus.machine import tokens, vm
@@ -23,11 +22,11 @@ from cadmus.runtime.seeds import generator
 from cadmus.states.provenance import provenance
 from cadmus.statistics import simultaneous
 from cadmus.statistics.clustered import interval_columns
-from probes.interventions.counterfactuals.judging import ENDS, through_answer
+from probes.interventions.counterfactuals.judging import ENDS, through_answer, with_end
 from probes.interventions.counterfactuals.pairs import STRATA
 from probes.interventions.counterfactuals.variables import PairVariable
 from probes.interventions.editing import changes, engine
-from probes.interventions.editing.edits import Edit
+from probes.interventions.editing.edits import Arm, Edit
 from probes.interventions.editing.locations import stream_site
 from probes.interventions.experiment.cells import INPUT_LAYER
 from probes.interventions.experiment.conditions import INTERCHANGE, Laboratory, Measured
@@ -36,6 +35,7 @@ _BINS = (0, 1, 2, 4, 8, 16, 32)  # tokens between the patch and the decision: th
 _SPLIT = "test_skeleton"
 _DRAWN = 4000  # programs that dead versions are looked for in
 _ROLES = ("arose", "stored", "overwritten")
+_ANSWER_TOKENS = 12  # that an answer may have
 
 
 def persistence(lab: Laboratory, measured: Measured) -> pd.DataFrame:
@@ -123,39 +123,58 @@ def dead_values(
     if not registers or not families:
         return None
     progress("dead values", 0.0, "")
-    prompts = _dead(families, mixture, registers, pairs, seed)
+    prompts = _dead_prompts(families, mixture, registers, pairs, seed)
     names = ["layer", "role", "pairs", "changed", "changed_low", "changed_high", "wrong", "wrong_low", "wrong_high"]
     if prompts.empty:
         note = f"no overwritten digit was found in {_DRAWN:,} programs"
         return pd.DataFrame(
             [{"layer": INPUT_LAYER, "role": "", "pairs": 0, "note": note}], columns=[*names, "by_dead", "note"]
         )
-    bases, cuts = prompts["base"].tolist(), prompts["cut"].to_numpy()
-    room = model.cfg.n_ctx - 1 - int(cuts.max())
-    own = engine.write(model, bases, [[]], min(12, room), stop_at=ENDS).texts[0]
-    own = [through_answer(text, cut) for text, cut in zip(own, cuts.tolist())]
-    counts = np.array([_is_true(text) for text in own])
-    base, source = (tokens.sequences(tokens.encode(prompts[name].tolist())) for name in ("base", "source"))
-    sites = [stream_site(layer) for layer in layers]
-    values = engine.activations(model, source, sites)
-    every = torch.arange(len(base))
-    cells, arms = [], []
-    for layer, site in zip(layers, sites):
-        for role in _ROLES:
-            positions = prompts[role].to_numpy() + 1
-            cells.append((layer, role))
-            arms.append(Edit(site, positions, changes.patch(values[site][every, torch.from_numpy(positions)])))
-    written = engine.write(model, bases, arms, min(12, room), stop_at=ENDS).texts
-    answers = [[through_answer(text, cut) for text, cut in zip(texts, cuts.tolist())] for texts in written]
-    changed = np.array([[text != mine for text, mine in zip(texts, own)] for texts in answers])
-    wrong = np.array([[not _is_true(text) for text in texts] for texts in answers])
-    by_dead = np.array(
-        [
-            [_is_true(question + text[len(b) :]) for text, b, question in zip(texts, bases, prompts["question"])]
-            for texts in answers
-        ]
-    )
+    cells = [(layer, role) for layer in layers for role in _ROLES]
+    (own,) = _answers(model, prompts, [[]])
+    answers = _answers(model, prompts, _patches(model, prompts, cells))
     progress("dead values", 1.0, "")
+    return _dead_table(prompts, cells, own, answers)
+
+
+def _patches(model: Any, prompts: pd.DataFrame, cells: list[tuple[int, str]]) -> list[Edit]:
+    """The source's activation put into the base, at each layer and role."""
+    values = engine.activations(
+        model,
+        tokens.sequences(tokens.encode(prompts["source"].tolist())),
+        list(dict.fromkeys(stream_site(layer) for layer, _ in cells)),
+    )
+    patches = []
+    for layer, role in cells:
+        site, positions = stream_site(layer), prompts[role].to_numpy()[:, None] + 1
+        patches.append(Edit(site, positions, changes.patch(engine.at_positions(values[site], positions))))
+    return patches
+
+
+def _answers(model: Any, prompts: pd.DataFrame, arms: Sequence[Arm]) -> list[list[str]]:
+    """What the model writes behind the bases through its first answer, under each arm: texts [arms, prompts]."""
+    bases, cuts = prompts["base"].tolist(), prompts["cut"].tolist()
+    room = min(_ANSWER_TOKENS, model.cfg.n_ctx - 1 - max(cuts))
+    written = engine.write(model, bases, arms, room, stop_at=ENDS).texts
+    return [[through_answer(text, cut) for text, cut in zip(texts, cuts)] for texts in written]
+
+
+def _are_true(texts: list[list[str]]) -> np.ndarray:
+    """Which texts, closed with `.`, are true: bool [rows, texts]."""
+    return np.array([[vm.verdict(with_end(text)) for text in row] for row in texts])
+
+
+def _dead_table(
+    prompts: pd.DataFrame, cells: list[tuple[int, str]], own: list[str], answers: list[list[str]]
+) -> pd.DataFrame:
+    """The table of `dead_values`; own: the model's answers by itself, answers: those at each cell."""
+    bases, questions = prompts["base"].tolist(), prompts["question"].tolist()
+    (counts,) = _are_true([own])
+    changed = np.array([[text != mine for text, mine in zip(texts, own)] for texts in answers])
+    wrong = ~_are_true(answers)
+    by_dead = _are_true(
+        [[q + text[len(base) :] for q, text, base in zip(questions, texts, bases)] for texts in answers]
+    )
     mask = np.broadcast_to(counts, changed.shape)
     skeletons = np.array([skeleton(text) for text in bases])
     columns: dict[str, Any] = {"layer": [c[0] for c in cells], "role": [c[1] for c in cells], "pairs": mask.sum(1)}
@@ -167,7 +186,7 @@ def dead_values(
     return pd.DataFrame({**columns, "note": note})
 
 
-def _dead(families: list, mixture: Mixture, registers: list[str], n: int, seed: int) -> pd.DataFrame:
+def _dead_prompts(families: list, mixture: Mixture, registers: list[str], n: int, seed: int) -> pd.DataFrame:
     """Prompts with an overwritten digit: `base`, `source`, `cut`, `arose`, `stored`, `overwritten` (tokens), `question`
     (a text that leaves the base's stack, the register's last loaded value put in place of the dead one), `family`.
     Families have equal numbers, as far as they have such prompts."""
@@ -215,7 +234,3 @@ def _dead_row(text: str, version: dict[str, Any], family: Any, rng: np.random.Ge
         "question": question,
         "family": family.name,
     }
-
-
-def _is_true(text: str) -> bool:
-    return vm.verdict(text if text.endswith(vm.END) else text + vm.END)

@@ -27,7 +27,7 @@ from cadmus.statistics import simultaneous
 from cadmus.statistics.clustered import MIN_CLUSTERS
 from probes.controls.input_network import BEFORE, Output, TokenBaseline, window
 from probes.interventions.counterfactuals.pairs import STRATA
-from probes.interventions.counterfactuals.variables import PairVariable, options
+from probes.interventions.counterfactuals.variables import PairVariable, named_values, one_of_each
 from probes.interventions.editing import engine
 from probes.interventions.editing.locations import stream_site
 from probes.interventions.effects.effects import THRESHOLD
@@ -76,21 +76,18 @@ def values_of(variable: PairVariable, mixture: Mixture, n: int, seed: int) -> Va
     owners, cuts = np.array(where, np.int64).reshape(-1, 2).T
     programs = tokens.encode(texts)
     prompts = np.where(np.arange(programs.shape[1]) < cuts[:, None], programs[owners], tokens.PAD)
-    every = options(variable, prompts, cuts)
-    order = rng.permutation(len(every))
-    _, first = np.unique(owners[every.prompt[order]], return_index=True)  # one of each program
-    every = every[np.sort(order[first])]
+    every = named_values(variable, prompts, cuts)
+    every = every[one_of_each(owners[every.prompt], rng)]  # of each program
     prompts, cuts = prompts[every.prompt], cuts[every.prompt]
     rows = provenance(prompts, cuts).occurrences
     mine = rows.value == every.value[rows.program]
     positions = {}
     for number, role in enumerate(ROLES):
         has = np.flatnonzero(mine & (rows.role == number))
-        has = has[rng.permutation(len(has))]
-        program, first = np.unique(rows.program[has], return_index=True)
-        if len(program):
+        has = has[one_of_each(rows.program[has], rng)]
+        if len(has):
             positions[role] = np.full(len(prompts), -1)
-            positions[role][program] = rows.token[has[first]] + 1
+            positions[role][rows.program[has]] = rows.token[has] + 1
     names = np.array([text.rstrip(vm.END) for text in tokens.decode(skeletons(prompts))])
     distinct, label = np.unique(names, return_inverse=True)
     fold = np.searchsorted(np.cumsum(_SHARES), rng.random(len(distinct)), side="right")[label]

@@ -23,10 +23,9 @@ from cadmus.runtime.seeds import generator
 from probes.interventions.counterfactuals import drawing, judging
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.variables import PairVariable
-from probes.interventions.editing import engine
 from probes.interventions.editing.locations import stream_site
 from probes.interventions.effects.effects import SPANS, THRESHOLD
-from probes.interventions.experiment.conditions import OWN_TOKENS
+from probes.interventions.experiment.conditions import own_completions
 from probes.interventions.experiment.tables import moves_input
 from probes.interventions.subspaces.controls import compare
 from probes.interventions.subspaces.interchanges import Interchanges, from_pairs, split
@@ -120,8 +119,7 @@ def _parts(
 ) -> tuple[Interchanges, Interchanges, Interchanges]:
     """Training, validation and test interchanges of the pairs that count. Raises ValueError where there are too few."""
     bases = pairs.pairs["base"].tolist()
-    room = model.cfg.n_ctx - 1 - max(map(len, bases), default=0)
-    own = engine.write(model, bases, [[]], min(OWN_TOKENS, room)).texts[0] if bases else []
+    own = own_completions(model, bases).texts[0] if bases else []
     counts = judging.counting(pairs, role, own) if bases else np.zeros(0, bool)
     if counts.sum() < MIN_COUNTING:
         raise ValueError(f"{int(counts.sum())} new pairs of {len(pairs)} count; {MIN_COUNTING} are needed to search on")

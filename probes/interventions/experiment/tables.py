@@ -12,7 +12,7 @@ from cadmus.states.provenance import ROLES
 from cadmus.statistics import simultaneous
 from probes.interventions.counterfactuals import judging
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.counterfactuals.variables import PairVariable, options
+from probes.interventions.counterfactuals.variables import PairVariable, named_values
 from probes.interventions.effects import verdicts
 from probes.interventions.effects.effects import SPANS, UNTRAINED, Outcomes, effects
 from probes.interventions.experiment.cells import Place, first_attending, is_input_change
@@ -238,7 +238,7 @@ def _numbers(lab: Laboratory) -> tuple[dict[int, int], dict[tuple[str, str], int
 def _makers(variable: PairVariable, pairs: Pairs) -> np.ndarray:
     """The tokens that make each base's value: bool [pairs, tokens]."""
     programs = tokens.encode(pairs.pairs["base"].tolist())
-    every = options(variable, programs, pairs.cuts)
+    every = named_values(variable, programs, pairs.cuts)
     arose = pairs.roles[(pairs.roles["role"] == "arose") & (pairs.roles["base_token"] >= 0)].drop_duplicates("pair")
     origins = dict(zip(arose["pair"].tolist(), arose["edit_at"].tolist()))
     mine = np.array([origins.get(p) == at for p, at in zip(every.prompt.tolist(), every.arose.tolist())], np.bool_)

@@ -20,7 +20,7 @@ from probes.controls.untrained import untrained_twin
 from probes.interventions import counterfactuals
 from probes.interventions.counterfactuals.judging import ENDS, through_answer
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.counterfactuals.variables import VARIABLES, named
+from probes.interventions.counterfactuals.variables import VARIABLES, resolve_variable
 from probes.interventions.effects.effects import effects
 from probes.interventions.experiment import conditions, experiment
 from probes.interventions.experiment import persistence as persistence_module
@@ -187,7 +187,7 @@ def measured_some() -> tuple[Laboratory, conditions.Measured]:
 def test_a_pair_without_a_source_has_no_part_in_that_control() -> None:
     lab, measured = measured_some()
     flag = {"stratum": "computed", "layer": 3, "role": "arose", "readable": True}
-    outcomes, known = outcomes_of(lab, measured, named("compare.first"))
+    outcomes, known = outcomes_of(lab, measured, resolve_variable("compare.first"))
     table = effects_of(outcomes, known, lab, measured, pd.DataFrame([flag]), 0)
     assert [flag for flag in table["readable"] if flag is not None] == [True]
     has = (lab.pairs.pairs["third_value"] != "").to_numpy()
@@ -244,7 +244,7 @@ def test_layers_are_chosen_and_scored_on_other_skeletons() -> None:
 
 
 def test_programs_of_probes_hold_their_values() -> None:
-    data = values_of(named("reg"), MIXTURE, 60, seed=1)
+    data = values_of(resolve_variable("reg"), MIXTURE, 60, seed=1)
     assert set(np.unique(data.fold)) == {0, 1, 2}
     for row, text in enumerate(tokens.decode(data.sequences[:, 1:])):
         loaded = data.positions["loaded"][row]
@@ -256,7 +256,7 @@ def test_programs_of_probes_hold_their_values() -> None:
 
 
 def test_probes_read_what_is_planted_and_nothing_else() -> None:
-    data = values_of(named("reg"), MIXTURE, 600, seed=2)
+    data = values_of(resolve_variable("reg"), MIXTURE, 600, seed=2)
     rng = np.random.default_rng(0)
     codes = rng.standard_normal((400, 64))
     noise = 0.1 * rng.standard_normal((len(data.v), 64))
@@ -270,7 +270,7 @@ def test_probes_read_what_is_planted_and_nothing_else() -> None:
 
 
 def test_digits_that_are_read_do_not_make_computed_values_readable() -> None:
-    data = values_of(named("reg"), MIXTURE, 800, seed=2)
+    data = values_of(resolve_variable("reg"), MIXTURE, 800, seed=2)
     is_literal = (data.strata == "literal")[None]
     nothing = np.zeros_like(is_literal)
     correct = {"accuracy": is_literal, **dict.fromkeys(readability_module.COLUMNS[1:], nothing)}
@@ -284,7 +284,7 @@ def test_digits_that_are_read_do_not_make_computed_values_readable() -> None:
 
 @pytest.mark.slow
 def test_an_untrained_model_reads_nothing_beyond_its_twin() -> None:
-    table = readability(untrained(3), untrained(4), named("compare.first"), MIXTURE, [0, 1], programs=500)
+    table = readability(untrained(3), untrained(4), resolve_variable("compare.first"), MIXTURE, [0, 1], programs=500)
     assert not table["readable"].dropna().any()
     assert not table["read"].dropna().any()
     assert (table["accuracy"] < 0.6).all()
@@ -395,18 +395,18 @@ def test_a_model_without_room_for_an_answer_is_refused() -> None:
 
 
 def test_dead_values_of_an_untrained_model_are_marked() -> None:
-    table = dead_values(untrained(), named("reg.a"), MIXTURE, [0, 1], pairs=4)
+    table = dead_values(untrained(), resolve_variable("reg.a"), MIXTURE, [0, 1], pairs=4)
     assert table is not None
     assert set(table["role"]) == {"arose", "stored", "overwritten"}
     assert (table["pairs"] == 0).all()
     assert (table["note"] == "the model answers none of these programs right, so nothing can be said").all()
     assert table[["changed", "wrong", "by_dead"]].isna().all(axis=None)
-    assert dead_values(untrained(), named("compare.first"), MIXTURE, [0]) is None
+    assert dead_values(untrained(), resolve_variable("compare.first"), MIXTURE, [0]) is None
 
 
 def test_dead_values_are_of_all_families_alike() -> None:
     families = [family for name in ("register", "random") for family in MIXTURE.families if family.name == name]
-    prompts = persistence_module._dead(families, MIXTURE, ["a", "b", "c", "d"], 2, 0)
+    prompts = persistence_module._dead_prompts(families, MIXTURE, ["a", "b", "c", "d"], 2, 0)
     assert set(prompts["family"]) == {"register", "random"}
 
 

@@ -18,7 +18,7 @@ from probes.controls.untrained import untrained_twin
 from probes.interventions import counterfactuals
 from probes.interventions.attribution.tables import attributions
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.counterfactuals.variables import named
+from probes.interventions.counterfactuals.variables import resolve_variable
 from probes.interventions.effects.effects import effects
 from probes.interventions.effects.verdicts import verdicts
 from probes.interventions.experiment import searches
@@ -28,7 +28,7 @@ from tests.probes.interventions.effects.planted_outcomes import planted
 from tests.studies import MICRO
 
 MIXTURE = mixture.load("default")
-VARIABLE = named("compare.first")
+VARIABLE = resolve_variable("compare.first")
 FEW = SearchConfig(steps=3, batch_size=16)
 
 
