@@ -7,6 +7,8 @@ flash attention over sequences of all lengths, elsewhere PyTorch's own over a pa
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,14 +23,10 @@ from torch import Tensor
 from cadmus.machine import tokens
 from cadmus.models import fused
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before PyTorch 2.10
-    varlen_attn = None  # type: ignore[assignment]
-_HAS_FLASH = varlen_attn is not None
-_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)}
-if _HAS_FLASH and "window_size" not in inspect.signature(varlen_attn).parameters:  # PyTorch 2.10
-    _CAUSAL = {"is_causal": True}
+varlen_attn: Any = None
+"""PyTorch's attention over sequences of all lengths, as `_import_flash` finds it."""
+_CAUSAL: dict[str, Any] = {}
+"""What makes it causal."""
 
 IGNORED = -100  # a target that counts for nothing, as `torch.nn.functional.cross_entropy` has it
 
@@ -69,7 +67,7 @@ class Packed:
         if fused.compiled(qkv):
             return fused.attention(qkv, bias, heads, self.starts)
         qkv = qkv + bias.to(qkv.dtype)
-        if _HAS_FLASH and qkv.device.type == "cuda" and qkv.dtype in (torch.bfloat16, torch.float16):
+        if varlen_attn is not None and qkv.device.type == "cuda" and qkv.dtype in (torch.bfloat16, torch.float16):
             q, k, v = rearrange(qkv, "tokens (part head d) -> part tokens head d", part=3, head=heads)
             return _flash_attention(q, k, v, self.offsets, self.longest).flatten(1)
         rows = len(self.lengths)
@@ -86,6 +84,17 @@ class Packed:
         return program * int(self.lengths.max()) + self.positions
 
 
+def _import_flash() -> None:
+    """Find `varlen_attn`, which comes with PyTorch 2.10. The import takes a second: for programs on a GPU alone, and
+    before a block is compiled."""
+    global varlen_attn
+    if varlen_attn is None and importlib.util.find_spec("torch.nn.attention.varlen") is not None:
+        attend = importlib.import_module("torch.nn.attention.varlen").varlen_attn
+        has_window = "window_size" in inspect.signature(attend).parameters  # not in PyTorch 2.10
+        _CAUSAL.update({"window_size": (-1, 0)} if has_window else {"is_causal": True})
+        varlen_attn = attend
+
+
 def _flash_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:
     """Causal self-attention of [tokens, head, d_head] each -> [tokens, head, d_head]; offsets int32 [programs + 1]."""
     z = varlen_attn(q, k, v, offsets, offsets, longest, longest, **_CAUSAL)
@@ -99,6 +108,8 @@ def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int
     The row is filled up to a multiple of `multiple` with programs of the marker alone, whose targets are IGNORED: what
     allocates memory finds the same few sizes again (with every size another, a training run took three times as much).
     """
+    if torch.device(device).type == "cuda":
+        _import_flash()
     sequences = tokens.sequences(programs)  # [n, width + 1], the marker first
     lengths = tokens.lengths(programs) + 1
     positions = np.arange(sequences.shape[1] - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -253,3 +255,14 @@ def test_a_program_without_an_end_is_refused() -> None:
     """The compiled loops would read beyond the arrays."""
     with pytest.raises(ValueError, match=r"program 1 has no `\.` in its 3 columns; end it with one"):
         pack(tokens.encode(["3=.", "12="]))
+
+
+@pytest.mark.slow
+def test_on_a_cpu_neither_torchs_compiler_nor_its_flash_attention_is_loaded() -> None:
+    program = (
+        "import sys, torch; from cadmus.machine import tokens; from cadmus.models.config import ModelConfig; "
+        "from cadmus.models.model import Model; from cadmus.models.packed import pack; "
+        "Model(ModelConfig(n_layers=1, d_model=16, n_heads=2, d_mlp=16)).on_packed(pack(tokens.encode(['11+2=.']))); "
+        "sys.exit(sorted({'torch._dynamo', 'torch.nn.attention.varlen'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -50,3 +51,12 @@ def test_where_one_fails_nothing_is_left_at_work() -> None:
     assert at_work == 0
     assert len(started) < 200, "the others are left out"
     assert torch.get_num_threads() == before
+
+
+def test_threads_of_small_products_wait_little_for_one_that_interprets() -> None:
+    before = sys.getswitchinterval()
+    assert max(on_threads(sys.getswitchinterval, [()] * 2)) < 1e-3
+    assert sys.getswitchinterval() == before
+    with pytest.raises(ZeroDivisionError):
+        on_threads(divmod, [(1, 0)])
+    assert sys.getswitchinterval() == before
