@@ -37,7 +37,7 @@ from typing import Any
 
 from cadmus.programs import mixture as mixtures
 from cadmus.runtime import artifacts, tables
-from cadmus.runtime.checks import MAX_SEED
+from cadmus.runtime.checks import MAX_SEED, check_text_lists
 from cadmus.training.recipe import Recipe
 
 RESERVED = ("sweep", "cell", "seed", "response", "value", "low", "high", "n", "status", "why")
@@ -192,6 +192,7 @@ class Sweep:
     """What is expected."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "responses")
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"sweep name {self.name!r} must be letters, digits, -, _ and .")
         if not self.factors:

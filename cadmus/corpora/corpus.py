@@ -105,6 +105,7 @@ class Corpus:
 
     def contains(self, texts: list[str]) -> np.ndarray:
         """Whether each text (up to its `.`) is a program of this corpus, exactly: bool [len(texts)]."""
+        texts = tokens.text_list(texts, "texts")
         return self.contains_programs(tokens.encode(texts)) if texts else np.zeros(0, np.bool_)
 
     def contains_programs(self, programs: np.ndarray) -> np.ndarray:

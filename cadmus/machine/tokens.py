@@ -20,10 +20,17 @@ _BYTE_TO_ID[[ord(character) for character in vm.VOCAB]] = np.arange(len(vm.VOCAB
 _ID_TO_BYTE = np.array([ord(character) for character in vm.VOCAB], np.uint8)
 
 
-def text_list(texts: Iterable[str]) -> list[str]:
-    """The texts as a list. Raises ValueError for a single text, whose characters would pass for programs."""
+def text_list(texts: Iterable[str], argument: str = "") -> list[str]:
+    """The texts, programs or names, as a list; `argument` is what they are called where they were given.
+
+    Raises ValueError for a single text, whose characters would pass for texts. Every public function that takes a
+    sequence of texts begins with this (`tests/test_text_lists.py` has a row for each).
+    """
     if isinstance(texts, str):
-        raise ValueError(f"one text is given, {texts!r}, where a list of them is expected; pass [{texts!r}]")
+        of_argument = f"{argument}: " if argument else ""
+        raise ValueError(
+            f"{of_argument}one text is given, {texts!r}, where a list of them is expected; pass [{texts!r}]"
+        )
     return list(texts)
 
 

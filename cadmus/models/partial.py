@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cadmus.machine.tokens import text_list
 from cadmus.models.key_value_cache import KeyValueCache
 from cadmus.models.layers import Attention, Block
 from cadmus.models.model import Model
@@ -60,6 +61,7 @@ def read(model: Model, tokens: Tensor, last: Tensor, sites: Iterable[str] = ()) 
 
     tokens int [row, pos] on the model's device; last int64 [row], the position of each row whose next token is wanted.
     """
+    sites = text_list(sites, "sites")
     key_site = "hook_rot_k" if model.cfg.positional_embedding_type == "rotary" else "hook_k"
     kinds = ("hook_resid_pre", f"attn.{key_site}", "attn.hook_v", "attn.hook_z", "hook_resid_mid")
     names = [f"blocks.{layer}.{kind}" for layer in range(model.cfg.n_layers) for kind in kinds]

@@ -121,7 +121,7 @@ def _counts(programs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def codes_of(names: Sequence[str]) -> np.ndarray:
     """The codes of compounds, int64 [names]. Raises ValueError as `code_of`."""
-    return np.array([code_of(name) for name in names], np.int64)
+    return np.array([code_of(name) for name in tokens.text_list(names, "names")], np.int64)
 
 
 def _is_among(codes: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cadmus.machine import kernel, tokens, vm
 from cadmus.programs import compounds, skeletons
+from cadmus.runtime.checks import check_text_lists
 from cadmus.states.provenance import EDGE_KINDS, provenance
 
 
@@ -42,6 +43,7 @@ class HoldOut:
     """There are never more registers than this whose value a later token loads; 0: no limit."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "pairs", "skeletons", "compounds")
         for pair in self.pairs:
             if len(pair) != 2 or set(pair) - set(vm.VOCAB.replace(vm.END, "")):
                 raise ValueError(f"hold_out: pair {pair!r} must be two instructions")

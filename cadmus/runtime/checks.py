@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cadmus.machine.tokens import text_list
+
 MAX_SEED = 2**63 - 1  # the largest that every generator takes
 
 
@@ -11,6 +13,12 @@ def check_at_least(config: object, minimum: float, *names: str) -> None:
         value = getattr(config, name)
         if not value >= minimum:
             raise ValueError(f"{name} = {value} must be {minimum} or more")
+
+
+def check_text_lists(config: object, *names: str) -> None:
+    """ValueError where a named field of the config is one text in place of several."""
+    for name in names:
+        text_list(getattr(config, name), name)
 
 
 def check_seed(config: object) -> None:

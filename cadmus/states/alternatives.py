@@ -93,10 +93,11 @@ def alternatives(
         ValueError: for fewer than `n` machines that are fit, with the most frequent reasons; for a group that crosses a
             signature, an unknown variable, and programs that execute nothing.
     """
+    variables = tokens.text_list(variables, "variables")
+    groups = signatures() if groups is None else tokens.text_list(groups, "groups")
     sample = take_sample(programs, seed)
     if n < 1 or candidates < n:
         raise ValueError(f"{n} alternatives are asked for out of {candidates} candidates; ask for 1 or more of as many")
-    groups = signatures() if groups is None else groups
     for group in groups:
         vm.Semantics(dict(zip(group, group[1:] + group[:1], strict=True)))  # says where one crosses a signature
     shares = _execution_shares(sample.programs)

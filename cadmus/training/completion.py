@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ def evaluate(
     model: Model,
     mixture: Mixture,
     *,
-    splits: tuple[str, ...] = ("test", "test_skeleton"),
+    splits: Sequence[str] = ("test", "test_skeleton"),
     out_of_distribution: bool = True,
     programs: int = 1000,
     seed: int = 0,
@@ -92,6 +93,7 @@ def evaluate(
     Returns:
         A row per family and split, in their order, then a row per out-of-distribution set.
     """
+    splits = tokens.text_list(splits, "splits")
     tasks = [(family, split) for family in mixture.families for split in splits]
     ood_sets = mixture.out_of_distribution if out_of_distribution else ()
     n_rows = len(tasks) + len(ood_sets)
@@ -116,6 +118,7 @@ def score_family(
 
     split, seed, too_long: for the row.
     """
+    texts = tokens.text_list(texts, "texts")
     if not texts:
         undefined = dict.fromkeys(("accuracy", "low", "high", "true_rate", "canonical"), math.nan)
         return CompletionAccuracy(family.name, split, **undefined, n=0, seed=seed, too_long=too_long)
@@ -173,7 +176,7 @@ def complete(
     for behind the longest prefix; `logits_mask` constrains what is written, as in `generation.generate`. Raises
     ValueError for a prefix with a `.`, one that leaves no room, and a single prefix in place of a list.
     """
-    prefixes = tokens.text_list(prefixes)
+    prefixes = tokens.text_list(prefixes, "prefixes")
     longest = max(map(len, prefixes), default=0)
     if longest + 1 + (1 if max_new_tokens is None else max_new_tokens) > model.cfg.n_ctx:
         raise ValueError(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cadmus.machine.tokens import text_list
 from cadmus.models import backends
 from cadmus.models.compilation import original_model
 from cadmus.models.model import Model
@@ -109,6 +110,7 @@ def open_sites(
     count when the context is left without an exception, after the last batch. Only one batch is held. Raises
     ArtifactError, naming the file, for damaged files, and ValueError where the content has changed meanwhile.
     """
+    sites = text_list(sites, "sites")
     content = current()
     return _open(Path(folder), content, lambda: _check_unchanged(content, current()), sites)
 

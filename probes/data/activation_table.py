@@ -11,7 +11,7 @@ import pandas as pd
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.hooks import NamesFilter
 from probes.data.activations import check_sites, token_rows
-from probes.data.targets import Target, Variable, read
+from probes.data.targets import Target, Targets, Variable, read
 from probes.data.token_map import TokenMap
 
 
@@ -45,7 +45,7 @@ def activation_table(
         ValueError: as `token_rows` and `variables.read` raise it; for targets of alternative machines, roles and
             permuted labels, and for two columns of one name.
     """
-    states = [target if isinstance(target, Target) else Target(target) for target in targets]
+    states = Targets(targets)
     for target in states:
         if target != Target(target.variable, target.offset):
             raise ValueError(f"{target} is no plain state; name a variable, and an offset if you like")

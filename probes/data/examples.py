@@ -21,7 +21,7 @@ from cadmus.states import hindsight, variables
 from probes.data.folds import FOLDS, skeleton_folds, skeleton_ids
 from probes.data.permuted import control_labels
 from probes.data.roles import RoleTokens, label_offset
-from probes.data.targets import TRUE_MACHINE, Target, Targets, read
+from probes.data.targets import TRUE_MACHINE, Target, Targets, Variable, read
 
 MIN_PROGRAMS = 30  # of a family that is drawn
 _CHUNK = 4096  # programs whose labels are held at once
@@ -51,11 +51,12 @@ class Examples:
     still to come: bool [n, 1 + width]."""
 
     @classmethod
-    def of(cls, programs: np.ndarray, families: tuple[str, ...] = ("",), family: np.ndarray | None = None) -> Examples:
+    def of(cls, programs: np.ndarray, families: Sequence[str] = ("",), family: np.ndarray | None = None) -> Examples:
         """Make examples of programs of one's own, uint8 [n, width].
 
         Raises ValueError where they are not such an array, and for fewer than three skeletons.
         """
+        families = tuple(tokens.text_list(families, "families"))
         tokens.check(programs)
         inside = np.arange(programs.shape[1] + 1) <= tokens.lengths(programs)[:, None] + 1
         inside[:, 0] = False
@@ -107,6 +108,7 @@ def draw(mixture: Mixture, n: int, seed: int = 0, *, families: Sequence[str] = (
     Each family has its share of the mixture, and `MIN_PROGRAMS` at least. families: the names of those that are drawn,
     by default all. Raises ValueError for an unknown family, for one that has too few such programs, and for no `n`.
     """
+    families = tokens.text_list(families, "families")
     if n < 1:
         raise ValueError(f"{n} programs are asked for; give 1 or more")
     for name in families:
@@ -197,7 +199,7 @@ class Labelled:
 
 def labelled(
     examples: Examples,
-    targets: Sequence[Target],
+    targets: Sequence[Target | str | Variable],
     machines: Mapping[str, vm.Semantics | None] | None = None,
     seed: int = 0,
 ) -> Labelled:

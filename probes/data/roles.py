@@ -18,7 +18,7 @@ import numpy as np
 from cadmus.machine import tokens, vm
 from cadmus.states import provenance
 from cadmus.states.provenance import ROLES
-from probes.data.targets import Target
+from probes.data.targets import Target, Targets
 
 _REGISTER_ROLES = ("stored", "between", "loaded", "consumed")
 _STACK_ROLES = ("arose", "loaded", "consumed")
@@ -33,7 +33,7 @@ def usual(variable: str | object) -> tuple[str, ...]:
 
 def check(roles: Sequence[str]) -> None:
     """Raise ValueError for what is no role."""
-    for role in roles:
+    for role in tokens.text_list(roles, "roles"):
         if role not in ROLES:
             raise ValueError(f"role {role!r} is unknown; there are {', '.join(ROLES)}")
 
@@ -100,6 +100,7 @@ class RoleTokens:
 
 def require(programs: np.ndarray, targets: Sequence[Target]) -> None:
     """Raise ValueError for a target whose role none of the programs, uint8 [n, width], has."""
+    targets = Targets(targets)
     roles = RoleTokens(programs)
     for target in targets:
         if target.where and not roles.of(target).any():

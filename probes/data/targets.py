@@ -16,7 +16,7 @@ from typing import overload
 
 import numpy as np
 
-from cadmus.machine import kernel
+from cadmus.machine import kernel, tokens
 from cadmus.states import variables
 
 Variable = variables.Variable | Callable[[kernel.Traces, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -99,11 +99,28 @@ class Target:
         return self.offset <= 0 and not (isinstance(self.variable, str) and variables.depends_on_future(self.variable))
 
 
-class Targets(Sequence[Target]):
-    """The targets of one measurement, in order: every array [targets] of it, and of its labels, is in this order."""
+def _target(target: Target | str | Variable) -> Target:
+    if isinstance(target, Target):
+        return target
+    if not isinstance(target, str) and not callable(target):
+        raise ValueError(f"target {target!r} is none: give a variable's name, a function of the traces, or a Target")
+    return Target(target)
 
-    def __init__(self, targets: Iterable[Target]):
-        self._targets = tuple(targets)
+
+class Targets(Sequence[Target]):
+    """The targets of one measurement, in order: every array [targets] of it, and of its labels, is in this order.
+
+    A variable's name, or a function, stands for the `Target` that reads it. Raises ValueError for one target in place
+    of a list, and for what is none; `argument` is what the list is called where it was given.
+    """
+
+    def __init__(self, targets: Iterable[Target | str | Variable], argument: str = "targets"):
+        if isinstance(targets, str):
+            tokens.text_list(targets, argument)  # ValueError
+        if isinstance(targets, Target) or callable(targets):
+            message = f"{argument}: one target is given, {targets!r}, where a list is expected; pass [{targets!r}]"
+            raise ValueError(message)
+        self._targets = tuple(_target(target) for target in targets)
         self._index: dict[Target, int] = {}
         for k, target in enumerate(self._targets):
             self._index.setdefault(target, k)

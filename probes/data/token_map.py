@@ -179,6 +179,7 @@ def read_rows(
     Neighbours that need equally many positions run together, about `pass_tokens` positions at once, so that nothing is
     padded, whatever the model makes of padding. Raises ValueError for a site that does not hold a row per position.
     """
+    sites = machine_tokens.text_list(sites, "sites")
     needs = inputs.needs(where)
     device = next(model.parameters()).device
     parts: dict[str, list[np.ndarray]] = {site: [] for site in sites}

@@ -22,7 +22,7 @@ from probes.controls.input_baselines import Baselines
 from probes.data.activations import check_sites
 from probes.data.examples import Examples
 from probes.data.folds import check_no_leak
-from probes.data.targets import Target, Targets
+from probes.data.targets import Target, Targets, Variable
 from probes.data.token_map import TokenMap
 from probes.measurement import counts, networks, passes
 from probes.measurement.counts import Breakdowns, Fitted, TestCounts
@@ -74,12 +74,12 @@ class Measurement:
 def measure(
     model: Any,
     examples: Examples,
-    targets: Sequence[Target],
+    targets: Sequence[Target | str | Variable],
     sites: NamesFilter,
     *,
     untrained: Any = None,
     machines: Mapping[str, vm.Semantics] | None = None,
-    broken_down: Collection[Target] = (),
+    broken_down: Collection[Target | str | Variable] = (),
     breakdowns: Breakdowns | None = None,
     probe: Probe | None = None,
     keep: passes.Keep | None = None,
@@ -96,7 +96,7 @@ def measure(
     Args:
         model: The trained model, of any backend (`cadmus.models.backends`); with `token_map`, any of TransformerLens.
         examples: The programs of all folds, no skeleton in two of them.
-        targets: What is read.
+        targets: What is read: a `Target` each, or a variable's name or function.
         sites: Hook names of activations with a row per token: one, several, or a predicate on names.
         untrained: The model's untrained twin, in which the machine's own targets are read as well.
         machines: The semantics of the targets' machines, by name.
@@ -128,10 +128,11 @@ def measure(
     if nonlinear and probe is not None:
         raise ValueError("nonlinear=True adds networks to our own probes; leave it out with a probe of your own")
     models = {TRAINED: model} if untrained is None else {TRAINED: model, UNTRAINED: untrained}
+    targets, broken_down = Targets(targets), Targets(broken_down, "broken_down")
     names = tuple(check_sites(model, sites, token_map))
     if token_map is not None:
         examples = _aligned(examples, token_map, models.values())
-    plan = Plan(models, examples, Targets(targets), names, dict(machines or {}), seed, progress, token_map)
+    plan = Plan(models, examples, targets, names, dict(machines or {}), seed, progress, token_map)
     _check(plan, broken_down)
     baselines = Baselines(plan.targets) if controls else None
     sample = passes.Sample.of(plan)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from cadmus.machine.tokens import text_list
 from probes.measurement.tally import ALL
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class ScoreTable(pd.DataFrame):
         """
         from matplotlib.figure import Figure
 
+        variables = text_list(variables, "variables")
         main = self._main()
         for name in variables:
             if name not in set(main.variable):

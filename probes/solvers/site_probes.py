@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from cadmus.states.variables import MAX_ABS_VALUE
-from probes.data.targets import Target
+from probes.data.targets import Target, Targets
 from probes.solvers.bank import Bank
 from probes.solvers.linear import SHRINKAGES, Linear, discriminant, ridge
 from probes.solvers.moments import Moments
@@ -111,6 +111,7 @@ class SiteProbes:
 
 def fit(train: Bank, validation: Bank, targets: Sequence[Target]) -> SiteProbes:
     """Fit the probes of all targets of the banks, each with the penalty that `validation` prefers."""
+    targets = Targets(targets)
     problems: dict[int, str] = {}
     notes: dict[int, str] = {}
     classifiers = []

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.distribution.study import ALL, Source
+from cadmus.machine.tokens import text_list
 from cadmus.properties import structure
 from cadmus.properties.divergence import divergence
 from cadmus.runtime.progress import Progress, no_progress
@@ -36,6 +37,7 @@ def compare(
     Raises:
         ValueError: a family is not in both.
     """
+    families = None if families is None else text_list(families, "families")
     shared = [name for name in a.samples if name in b.samples]
     for name in families or []:
         if name not in shared:

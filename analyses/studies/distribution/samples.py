@@ -22,6 +22,7 @@ def take(
     Programs of a corpus are taken from it for the split train; all others are drawn. Raises ValueError for an unknown
     family, split or set.
     """
+    families = tokens.text_list(families, "families")
     stored = corpus.load(source) if corpus.is_meant(source) else None
     mix = mixture.load(source) if stored is None else stored.mixture
     if out_of_distribution is not None:

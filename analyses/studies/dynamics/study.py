@@ -18,7 +18,7 @@ import pandas as pd
 from analyses.studies.dynamics.relations import correlations, lead
 from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture
-from cadmus.runtime.checks import check_at_least, check_seed
+from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states.alternatives import Alternative, alternatives
@@ -52,6 +52,7 @@ class DynamicsConfig:
     """`cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "runs")
         if len(self.runs) < MIN_RUNS:
             raise ValueError(
                 f"{len(self.runs)} runs; a relation over training needs {MIN_RUNS} or more that differ in their "

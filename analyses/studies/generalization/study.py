@@ -18,7 +18,7 @@ from analyses.studies.generalization.inner_state import inner_state
 from analyses.studies.generalization.missing import missingness, rank_correlations
 from analyses.studies.generalization.models import Predictor
 from cadmus.runtime.artifacts import read_json
-from cadmus.runtime.checks import check_at_least, check_seed
+from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.progress import Progress, no_progress
 
 TABLE, SWEEP = "table.parquet", "sweep.json"
@@ -40,6 +40,7 @@ class GeneralizationConfig:
     """Seed of both."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "predictors")
         check_at_least(self, 99, "draws")
         check_seed(self)
 

@@ -21,7 +21,7 @@ from analyses.studies.interventions import tables
 from cadmus import DEFAULT_MODEL
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts
-from cadmus.runtime.checks import check_at_least, check_seed
+from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.threads import on_threads
@@ -72,6 +72,7 @@ class InterventionsConfig:
     """`cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "runs", "variables")
         check_at_least(self, MIN_PAIRS, "pairs")
         check_seed(self)
         if self.quick and self.full:

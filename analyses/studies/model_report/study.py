@@ -22,6 +22,7 @@ from analyses.studies.state import study as state
 from cadmus import DEFAULT_MODEL
 from cadmus.programs.families import Compare
 from cadmus.runtime import artifacts
+from cadmus.runtime.checks import check_text_lists
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training import checkpoint
@@ -77,6 +78,7 @@ class ModelReportConfig:
     """`cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "parts")
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not self.parts:
             raise ValueError(f"part {unknown[0] if unknown else ''!r} is none of {', '.join(PARTS)}; name one of these")

@@ -22,7 +22,7 @@ from cadmus.programs import mixture
 from cadmus.programs.families import Compare
 from cadmus.programs.families.compare import RELATIONS
 from cadmus.runtime import artifacts
-from cadmus.runtime.checks import check_at_least, check_seed
+from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.seeds import generator
 from cadmus.training.plane import REGIONS, draw_plane, region_of
 
@@ -64,6 +64,7 @@ class PromptsConfig:
     """Seed of the programs drawn."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "alphabets")
         check_at_least(self, 1, "reach", "programs")
         check_at_least(self, 0, "limit")
         check_seed(self)

@@ -19,7 +19,7 @@ from analyses.studies.state.tables import best_sites
 from cadmus import DEFAULT_MODEL
 from cadmus.machine import kernel, tokens, vm
 from cadmus.models.model import Model
-from cadmus.runtime.checks import check_at_least, check_seed
+from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.devices import resolve_device
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.states import variables
@@ -99,6 +99,7 @@ class StateConfig:
     """"cpu", "cuda", "mps" or "auto", which takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
+        check_text_lists(self, "variables", "sites", "families", "where")
         check_at_least(self, 200, "programs")
         check_at_least(self, 0, "machines")
         check_seed(self)

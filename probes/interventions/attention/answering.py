@@ -93,6 +93,7 @@ def bases_of(model: Any, pairs: Pairs, own: Sequence[str] | None = None) -> Base
 
     own: the model's completions of the bases, whole programs, where they are known already.
     """
+    own = None if own is None else tokens.text_list(own, "own")
     prompts = pairs.pairs["base"].tolist()
     if own is None:
         (own,) = engine.complete(model, prompts, [[]])

@@ -70,6 +70,7 @@ def attention_flow(
 
     Raises ValueError for an unknown kind, and where all programs are of one skeleton.
     """
+    kinds = tokens.text_list(kinds, "kinds")
     unknown = [kind for kind in kinds if kind not in EDGE_KINDS]
     if unknown:
         raise ValueError(f"unknown kind of edges {unknown[0]!r}; there are {', '.join(EDGE_KINDS)}")

@@ -53,6 +53,7 @@ def exchange_of(pairs: Pairs, bases: Bases, roles: Sequence[str] = ROLES) -> Exc
 
     Pairs that do not discriminate, or whose source has another length, do not count.
     """
+    roles = tokens.text_list(roles, "roles")
     table = pairs.pairs
     own = pairs.roles[pairs.roles["role"].isin(roles) & (pairs.roles["source_token"] >= 0)]
     own = own.drop_duplicates(["pair", "base_token"])

@@ -121,6 +121,7 @@ def knockouts(
         seed: of the controls that are drawn, and of the bootstrap.
         progress: follows the stage "knock-outs".
     """
+    kinds = tokens.text_list(kinds, "kinds")
     right = bases.right()
     loads = edges[edges["kind"].isin(["load_store", "load_origin"])].drop_duplicates(["row", "query", "key"])
     edges = pd.concat([edges, loads.assign(kind=LOAD)], ignore_index=True)

@@ -140,6 +140,7 @@ def routes(
         seed: of everything that is drawn.
         progress: follows the stages.
     """
+    kinds = None if kinds is None else tokens.text_list(kinds, "kinds")
     bases = bases_of(model, pairs, own)
     attention = _attention(model, pairs, untrained, seed, progress)
     speaks = (pairs.pairs["kind"] == "discriminating").to_numpy() & (pairs.pairs["shift"] == 0).to_numpy()

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cadmus.machine.tokens import text_list
 from cadmus.models import backends
 from cadmus.models.hooks import Hook, HookFn, never_writes
 from cadmus.runtime.progress import Progress, no_progress
@@ -90,6 +91,7 @@ def faithfulness(
 
     Raises ValueError for scores that are no circuit's, a size or an order that does not exist.
     """
+    orders = text_list(orders, "orders")
     counts = _counts(sizes, len(scores.cells))
     for order in orders:
         if order not in ORDERS:

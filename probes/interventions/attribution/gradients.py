@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cadmus.machine.tokens import text_list
 from cadmus.models import backends
 from cadmus.models.hooks import Hook, HookFn, never_writes
 from probes.interventions.attribution.contrasts import RowMetric, evaluate
@@ -54,6 +55,7 @@ def gradients(
         measure: logits [rows, d_vocab] -> [rows].
         replacements: what is put in place of activations, by site; gradients at a site are by what is put in.
     """
+    sites = text_list(sites, "sites")
     taken: dict[str, Tensor] = {}
     changes = dict(replacements or {})
     changes.setdefault(INPUT_SITE, lambda x: x)

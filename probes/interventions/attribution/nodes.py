@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cadmus.machine.tokens import PAD
+from cadmus.machine.tokens import PAD, text_list
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.tables import did_you_mean
 from probes.interventions.attribution.contrasts import Contrast, RowMetric, means
@@ -194,6 +194,7 @@ def mean_gradients(
     steps: int,
 ) -> dict[str, Tensor]:
     """`gradients` at the base, or their mean while the stream before the first block moves to `way` [rows, pos, d]."""
+    sites = text_list(sites, "sites")
     if way is None:
         return gradients(model, tokens, at, sites, measure)
     total: dict[str, Tensor] = {}

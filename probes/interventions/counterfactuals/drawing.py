@@ -71,7 +71,7 @@ def draw(
     have too few pairs (it says how many were found).
     """
     variable = resolve_variable(variable)
-    kinds = tuple(kinds)
+    kinds = tokens.text_list(kinds, "kinds")
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"unknown kind of pairs {kind!r}{did_you_mean(kind, KINDS)}; there are {', '.join(KINDS)}")

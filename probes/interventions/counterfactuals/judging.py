@@ -86,6 +86,7 @@ def chance(
 
 def _checked(pairs: Pairs, completions: Sequence[str]) -> list[str]:
     """The completions, each through its first `.`. Raises ValueError where they are not those of the pairs."""
+    completions = tokens.text_list(completions, "completions")
     if len(completions) != len(pairs):
         raise ValueError(f"there are {len(completions):,} completions of {len(pairs):,} pairs; expected one a pair")
     for row, (text, base) in enumerate(zip(completions, pairs.pairs["base"])):

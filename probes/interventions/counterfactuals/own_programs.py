@@ -55,6 +55,7 @@ def from_programs(variable: str | PairVariable, bases: Sequence[str], sources: S
     program of the family, and where no pair is left.
     """
     variable = resolve_variable(variable)
+    bases, sources = tokens.text_list(bases, "bases"), tokens.text_list(sources, "sources")
     if family.name not in variable.families:
         raise ValueError(
             f"programs of the family {family.name} have no {variable.name}; those of {', '.join(variable.families)} do"

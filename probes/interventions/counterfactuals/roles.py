@@ -59,6 +59,7 @@ def role_table(
     new_values int [n]: what the edits put in place of the value. Prompts of equal length are aligned token by token,
     others occurrence by occurrence; columns are `ROLE_COLUMNS`, -1 where a program lacks a role.
     """
+    bases, sources = tokens.text_list(bases, "bases"), tokens.text_list(sources, "sources")
     own, other = _occurrences(bases, values), _occurrences(sources, source_values)
     equal = np.array([len(base) == len(source) for base, source in zip(bases, sources)], np.bool_)[own["pair"]]
     aligned = own.merge(other, on=["pair", "role", "token", "place"], how="left", suffixes=("", "_2"))
@@ -162,6 +163,7 @@ def joint_edits(
     roles: pd.DataFrame, role: str, prompts: Sequence[str], new_values: Sequence[int], pairs: Sequence[int]
 ) -> list[JointEdit]:
     """For each of the pairs, the edit that patching `role` amounts to, of the occurrences that the source has too."""
+    prompts = tokens.text_list(prompts, "prompts")
     rows = roles[(roles["role"] == role) & (roles["source_token"] >= 0)]
     own: dict[int, list[tuple[int, str, int]]] = {}
     for pair, *row in zip(*(rows[name].tolist() for name in ("pair", "edit_at", "place", "version"))):

@@ -108,6 +108,7 @@ def complete(
     Raises:
         ValueError: as `logits`; a prompt with a `.`, or too long for the model.
     """
+    prompts = machine_tokens.text_list(prompts, "prompts")
     outcome = write(model, prompts, arms, max_new_tokens, edits_in_generation=edits_in_generation, fast=fast)
     if len(prompts):
         _check_changed(arms, outcome.changed)
@@ -143,7 +144,7 @@ def write(
     stop_at: tokens after which a text ends, besides `.`; what ends there has a `.` behind it none the less, unless that
     takes more than `max_new_tokens`.
     """
-    texts = list(prompts)
+    texts = machine_tokens.text_list(prompts, "prompts")
     longest = max(map(len, texts), default=0)
     room = model.cfg.n_ctx - longest - 1
     new = room if max_new_tokens is None else max_new_tokens
@@ -173,11 +174,12 @@ def activations(model: Any, sequences: Array, sites: Sequence[str]) -> dict[str,
 
     Scores and pattern are [rows, head, query, key]; `values.transpose(1, 2)` is what `changes.patch` takes of them.
     """
+    sites = machine_tokens.text_list(sites, "sites")
     tokens = _tokens(model, sequences)
     parts = []
     with torch.no_grad():
         for rows in tokens.split(_ROWS):
-            cache = backends.run_with_cache(model, rows, list(sites))[1]
+            cache = backends.run_with_cache(model, rows, sites)[1]
             parts.append({site: cache[site] for site in sites})
     return {site: torch.cat([part[site] for part in parts]) for site in sites}
 

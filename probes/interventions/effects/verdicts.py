@@ -6,11 +6,13 @@ Benjamini and Hochberg's over heads; bounds hold for all layers and roles of a v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cadmus.machine.tokens import text_list
 from cadmus.states.provenance import ROLES
 from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg
 from cadmus.statistics.simultaneous import holm
@@ -22,7 +24,7 @@ MIN_PAIRS_UNUSED = 200
 MIN_POSITIVE = 0.5  # what the positive control's accuracy must be surely above, or the pairs cannot show absence
 
 
-def verdicts(table: pd.DataFrame, roles: tuple[str, ...] = ROLES) -> pd.DataFrame:
+def verdicts(table: pd.DataFrame, roles: Sequence[str] = ROLES) -> pd.DataFrame:
     """The rows of `effects` that may claim something, with columns `p_holm`, `claimed`, `verdict`, `reason` and
     `obstacle` (what keeps the whole variable from being called unused; empty where nothing does).
 
@@ -49,6 +51,7 @@ def verdicts(table: pd.DataFrame, roles: tuple[str, ...] = ROLES) -> pd.DataFram
 
     Raises ValueError where no row comes from discriminating pairs without a shift.
     """
+    roles = tuple(text_list(roles, "roles"))
     rows = table[(table["kind"] == "discriminating") & ~table["shifted"].astype(bool)].reset_index(drop=True)
     if rows.empty:
         raise ValueError("no row comes from discriminating pairs without a shift; verdicts rest on those alone")

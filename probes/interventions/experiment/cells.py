@@ -134,6 +134,7 @@ def _joined(pairs: Pairs, spot: Spot) -> Pairs:
 def spots_of(pairs: Pairs, roles: Sequence[str] | None, full: bool) -> list[Spot]:
     """The spots that are tested: the roles that some pair has, each alone; all together; all up to the loads; with
     `full` every span. Raises ValueError for an unknown role, and for one that no pair has."""
+    roles = None if roles is None else tokens.text_list(roles, "roles")
     present = [role for role in ROLES if pairs.present(role).any()]
     for role in roles or ():
         if role not in ROLES:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cadmus.machine.tokens import text_list
 from cadmus.models import backends
 from cadmus.programs import mixture as mixtures
 from cadmus.programs.mixture import Mixture
@@ -202,13 +203,14 @@ def test(
             program and its answer.
     """
     row = resolve_variable(variable)
+    roles = None if roles is None else text_list(roles, "roles")
     mixture = mixtures.load("default") if mixture is None else mixture
     config = {
         "variable": row.name,
         "pairs": pairs if isinstance(pairs, int) else "given",
         "seed": seed,
         "layers": None if layers is None else list(map(int, layers)),
-        "roles": None if roles is None else list(roles),
+        "roles": roles,
         "quick": quick,
         "full": full,
     }

@@ -90,6 +90,7 @@ def persistence(lab: Laboratory, measured: Measured) -> pd.DataFrame:
 def halves(bases: Sequence[str], sources: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of pairs that share no skeleton, bool [pairs] each: skeletons are dealt out, and pairs whose base and
     source fall into different halves are in neither."""
+    bases, sources = tokens.text_list(bases, "bases"), tokens.text_list(sources, "sources")
     names = sorted({*bases, *sources})
     order = generator("halves by skeleton", seed).permutation(len(names))
     half = {names[number]: place % 2 for place, number in enumerate(order.tolist())}

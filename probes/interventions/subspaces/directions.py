@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cadmus.runtime import artifacts
-from probes.data.targets import Target
+from probes.data.targets import Target, Targets
 from probes.interventions.editing.changes import Change
 from probes.solvers import site_probes
 from probes.solvers.bank import Bank
@@ -189,6 +189,7 @@ def of_bank(site: str, train: Bank, validation: Bank, targets: Sequence[Target])
     A target that asks for `regression` is read as a number, any other as a class. Raises ValueError, naming the target
     and the reason, where one cannot be fitted.
     """
+    targets = Targets(targets)
     probes = site_probes.fit(train, validation, targets)
     if probes.problems:
         k, problem = next(iter(probes.problems.items()))
