@@ -20,7 +20,7 @@ from probes.measurement.tally import Group, Tally
 from probes.solvers.site_probes import SiteProbes
 
 CONTROLS = ("majority", "by token", "n-gram", "input, linear", "input, nonlinear", "embedding", "untrained")
-CLASSES = {  # of probes, and the controls of each: what computes no more than such a probe can
+CONTROLS_OF_CLASS = {  # of probes, and the controls of each: what computes no more than such a probe can
     "linear": ("majority", "by token", "n-gram", "input, linear", "embedding", "untrained"),
     "network": ("majority", "by token", "n-gram", "input, nonlinear", "untrained"),
     "any": CONTROLS,  # a user's probe may compute anything
@@ -54,7 +54,7 @@ class Cell:
     """The scores of the controls that read the target."""
 
     kind: str
-    """The probe's class, of `CLASSES`."""
+    """The probe's class, of `CONTROLS_OF_CLASS`."""
 
     best_control: str
     """The control of that class with the highest score; empty where there is none."""
@@ -116,7 +116,7 @@ def _cell(measured: Measurement, site: str, k: int, group: int, network: bool) -
         if control.half is not None and _reads(control.half, target)
     }
     kind = "network" if network else _class(measured, site)
-    best, rise = _strongest(scores, halves, CLASSES[kind])
+    best, rise = _strongest(scores, halves, CONTROLS_OF_CLASS[kind])
     best_of_all, rise_of_all = _strongest(scores, halves, CONTROLS)
     problem = measured.site_probes[TRAINED, site].problems.get(k, "")
     if not problem and total < _MIN_TOKENS:

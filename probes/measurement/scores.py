@@ -41,7 +41,7 @@ def table(measured: Measurement, seed: int = 0) -> ScoreTable:
 
     score, low, high: exact match of numbers, accuracy of categories, and R² of numbers (metric says which), with its
     95 % interval over skeletons; a column per control, NaN where it reads nothing; probe_class, best_control, beyond,
-    beyond_low, beyond_high: the score minus the best control of the probe's own class (`cells.CLASSES`), paired; rise:
+    beyond_low, beyond_high: the score minus the best control of the probe's own class (`cells.CONTROLS_OF_CLASS`), paired; rise:
     by how much that control would be better, had every control of the class gained once more what the second half of
     the training programs brought it; best_of_all, beyond_all, rise_of_all: the same of all controls; p, q
     (Benjamini-Hochberg over the map) and p_somewhere (max statistic) of `beyond`; control_task, selectivity; bits and

@@ -1,5 +1,6 @@
 """Along which heads and data-flow edges a value comes to the answer: attention on the data flow (`flow`), heads
-exchanged, edges knocked out beside edges of equal mass, and the four instruments as one (`routes`)."""
+exchanged (`head_interchange`), a value's edges (`value_edges`) blocked or moved (`knockouts`) beside edges of equal
+mass (`mass_controls`), what is answered then (`answering`), and the four instruments as one (`routes`)."""
 
 import lazy_loader
 

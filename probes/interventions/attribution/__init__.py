@@ -1,5 +1,6 @@
-"""What each component or edge does for an answer, estimated from gradients: attribution patching, circuits and their
-faithfulness, lenses, and how near each estimate comes to patching itself."""
+"""What each component or edge does for an answer, estimated from gradients: which answers are told apart (`contrasts`),
+`gradients`, attribution patching of `nodes` and `edges`, `circuits` and their faithfulness, `lenses`, and how near each
+estimate comes to patching itself (`relevance`; `tables` for an experiment's pairs)."""
 
 import lazy_loader
 

@@ -1,6 +1,7 @@
 """Pairs of programs that differ in one value of the machine's state, and what the machine says must follow of its
-exchange: drawn for a variable (`draw`), or made of programs of one's own (`from_programs`); completions judged by the
-machine."""
+exchange: which values a variable names (`variables`), prompts and what they ask for (`prompts`), what they may be
+exchanged with (`substitutes`, `choice`); pairs drawn (`drawing`) or made of programs of one's own (`own_programs`), as
+`pairs` and `tables`, their values' `roles`; completions judged by the machine (`judging`)."""
 
 import lazy_loader
 

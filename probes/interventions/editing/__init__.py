@@ -1,5 +1,6 @@
-"""Edits of a model and what they do: maps of activations (`changes`), where they act (`edits`), many arms run side by
-side (`engine`), and the interventions that have a name, as tables (`patching`, `paths`).
+"""Edits of a model and what they do: maps of activations (`changes`), where they act (`edits`; `locations` of sites),
+many arms run side by side (`engine`: on our model by `partial_passes` and `continuations`, on any by `plain` hooks,
+both by way of `application`), and the interventions that have a name, as tables (`patching`, `paths`).
 
 In come a model, programs and arms; out go logits, completions and tidy tables."""
 

@@ -1,5 +1,6 @@
-"""The part of an activation that holds a variable: directions that read and set it, maps that erase it, subspaces and
-masks that are searched for by exchanging them (distributed alignment search), each beside its controls."""
+"""The part of an activation that holds a variable: directions that read and set it (`directions`), maps that erase it
+(`erasure`), and, searched for by exchanging them (`interchanges` as arrays, `exchanges` in a model), a `subspace`
+(distributed alignment search) or `masks` of heads and neurons, beside its `controls`."""
 
 import lazy_loader
 
