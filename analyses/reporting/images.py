@@ -16,6 +16,8 @@ _SVG: Any = {  # text stays text, and the same figure gives the same bytes
     "svg.fonttype": "none",
     "svg.hashsalt": "cadmus",
     "font.family": "sans-serif",
+    "figure.autolayout": False,  # so that no layout engine is what `set_layout_engine(None)` leaves
+    "figure.constrained_layout.use": False,
 }
 _DARK_STYLE = (
     "<style>text{font-family:'DejaVu Sans',Verdana,sans-serif!important}"
@@ -60,7 +62,7 @@ def _settle_layout(figure: Figure) -> None:
     lie in memory, and an SVG names its clips by them."""
     figure.set_dpi(_DPI)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # a placeholder would have every file drawn twice
     for axes in figure.axes:
         left, bottom, width, height = (round(place, 6) for place in axes.get_position(original=True).bounds)
         axes.set_position((left, bottom, width, height))
