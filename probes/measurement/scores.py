@@ -41,10 +41,10 @@ def table(measured: Measurement, seed: int = 0) -> ScoreTable:
 
     score, low, high: exact match of numbers, accuracy of categories, and R² of numbers (metric says which), with its
     95 % interval over skeletons; a column per control, NaN where it reads nothing; probe_class, best_control, beyond,
-    beyond_low, beyond_high: the score minus the best control of the probe's own class (`cells.CONTROLS_OF_CLASS`), paired; rise:
-    by how much that control would be better, had every control of the class gained once more what the second half of
-    the training programs brought it; best_of_all, beyond_all, rise_of_all: the same of all controls; p, q
-    (Benjamini-Hochberg over the map) and p_somewhere (max statistic) of `beyond`; control_task, selectivity; bits and
+    beyond_low, beyond_high: the score minus the best control of the probe's own class (`cells.CONTROLS_OF_CLASS`),
+    paired; rise: by how much that control would be better, had every control of the class gained once more what the
+    second half of the training programs brought it; best_of_all, beyond_all, rise_of_all: the same of all controls; p,
+    q (Benjamini-Hochberg over the map) and p_somewhere (max statistic) of `beyond`; control_task, selectivity; bits and
     frequency_bits: online code length per label, with the activations and without; control_bits and
     control_frequency_bits: of the permuted labels; validation: the score on the validation programs, to choose sites
     by; determined; screen: what gives the variable away, if anything does; readable, read: whether `beyond`, and
