@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.sweeps.sweep import ACCURACY, Sweep
+from analyses.sweeps.sweep import ACCURACY, COMPARED, Sweep
 from cadmus.corpora.corpus import Corpus, sample
 from cadmus.corpora.held_out import held_out, out_of_distribution
 from cadmus.corpora.shards import stack_programs
@@ -22,6 +22,7 @@ from cadmus.machine import tokens
 from cadmus.models.model import Model
 from cadmus.programs.families import Family
 from cadmus.programs.mixture import Mixture
+from cadmus.properties.comparisons import compared
 from cadmus.properties.divergence import divergence
 from cadmus.properties.structure import measure
 from cadmus.statistics.proportions import wilson
@@ -105,10 +106,41 @@ def _tasks(
 
 def properties(sweep: Sweep, corpus: Corpus, seed: int) -> dict[str, dict[str, Any]]:
     """Measured properties of the corpus by name, each `value`, `low`, `high`: those of `cadmus.properties.structure`,
-    and how far the base mixture's test programs lie from it (`atom_divergence`, `compound_divergence`)."""
+    and how far the base mixture's test programs lie from it (`atom_divergence`, `compound_divergence`); where the sweep
+    asks for them, the least and the greatest number that the whole corpus compares."""
     n, base = sweep.measure.property_programs, sweep.recipe.mixture
     programs = sample(corpus, n, seed)
     share = -(-n // len(base.families))
     test = stack_programs([held_out(family, "test", share, seed, base.hold_out) for family in base.families])
     rows = [*measure(programs, seed=seed).itertuples(), *divergence(programs, test, seed=seed).itertuples()]
-    return {row.property: {"value": row.value, "low": row.low, "high": row.high} for row in rows}
+    out = {row.property: {"value": row.value, "low": row.low, "high": row.high} for row in rows}
+    return out | (comparisons(corpus) if sweep.compares else {})
+
+
+def comparisons(corpus: Corpus) -> dict[str, dict[str, Any]]:
+    """The properties `COMPARED` of a corpus, exact: all of its programs are run."""
+    ends = compared(shard.programs for shard in corpus.shards)
+    by_name = zip(COMPARED, (ends.least, ends.greatest), strict=True)
+    return {name: {"value": value, "low": value, "high": value} for name, value in by_name}
+
+
+def check_demands(sweep: Sweep, levels: dict[str, Any], corpus: Corpus, seed: int) -> None:
+    """Raise ValueError where the corpus of the cell with these levels is not as the sweep demands."""
+    demands = [demand for demand in sweep.demands if demand.is_of(levels)]
+    if not demands:
+        return
+    exact = all(demand.property in COMPARED for demand in demands)
+    measured = comparisons(corpus) if exact else properties(sweep, corpus, seed)
+    for demand in demands:
+        value = measured[demand.property]["value"]
+        if not demand.allows(value):
+            bounds = [
+                f"{bound:g} {word}"
+                for bound, word in ((demand.least, "or more"), (demand.most, "or less"))
+                if bound is not None
+            ]
+            words = ", ".join(f"{name} = {level}" for name, level in levels.items())
+            raise ValueError(
+                f"the corpus of the cell ({words}) has {demand.property} = {value:g}, {' and '.join(bounds)} is "
+                "demanded; change what the cell's families draw, or the demand"
+            )

@@ -3,7 +3,7 @@
 sweep.json        what is asked for, and the cells with their recipes
 corpus/ model/ evaluation/ probing/ interventions/    finished stages, by fingerprint
 runs/NAME.json    how far a run is: its journal, not part of any result
-table.parquet, table.csv, runs.csv
+table.parquet, table.csv, runs.csv; figure1.parquet where Figure 1 is measured
 """
 
 from __future__ import annotations

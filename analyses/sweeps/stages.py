@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from analyses.sweeps import state_responses
-from analyses.sweeps.accuracies import Response, accuracies, nothing, properties
+from analyses.sweeps.accuracies import Response, accuracies, check_demands, nothing, properties
 from analyses.sweeps.cells import Run
-from analyses.sweeps.sweep import ACCURACY, INTERCHANGE, MECHANISM, READ, Sweep, variable_and_role
+from analyses.sweeps.planes import plane, plane_responses
+from analyses.sweeps.sweep import ACCURACY, FIGURE1, INTERCHANGE, MECHANISM, READ, Sweep, variable_and_role
 from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
 from cadmus.programs import mixture as mixtures
@@ -70,7 +71,7 @@ class Bench:
         made_of: list[Any] = [self.run.corpus, recipe.cfg.to_dict(), asdict(recipe.train), recipe.start]
         if stage != "model":
             base = mixtures.to_dict(self.sweep.recipe.mixture)
-            made_of += [stage, _VERSIONS[stage], base, asdict(self.sweep.measure), list(self.sweep.responses)]
+            made_of += [stage, _VERSIONS[stage], base, self.sweep.measure.to_dict(), list(self.sweep.responses)]
         return artifacts.fingerprint(made_of)
 
 
@@ -111,6 +112,12 @@ def _corpus(bench: Bench) -> Corpus:
     )
 
 
+def _fit_corpus(bench: Bench) -> None:
+    """Draw the run's corpus, and see whether it is as the sweep demands. Raises ValueError where it is not."""
+    corpus = _corpus(bench)
+    check_demands(bench.sweep, bench.run.cell.levels, corpus, bench.run.seed)
+
+
 def _drop_corpus(bench: Bench) -> None:
     shutil.rmtree(bench.place("corpus"), ignore_errors=True)
 
@@ -141,8 +148,14 @@ def _evaluation(bench: Bench) -> None:
         bench.progress("evaluation", 0.0, "properties")
         measured = properties(bench.sweep, corpus, seed)
         bench.progress("evaluation", 0.3, "accuracies")
-        rows = accuracies(bench.sweep, bench.run.recipe.mixture, corpus, trained_model(bench), seed)
-        return {"responses": [asdict(row) for row in rows], "properties": measured}
+        model = trained_model(bench)
+        rows = accuracies(bench.sweep, bench.run.recipe.mixture, corpus, model, seed)
+        tables: dict[str, Any] = {}
+        if FIGURE1 in bench.sweep.kinds():
+            table = plane(bench.sweep, model, seed, bench.progress)
+            rows += plane_responses(bench.sweep, table)
+            tables = {"tables": {FIGURE1: table.to_dict("list")}}
+        return {"responses": [asdict(row) for row in rows], "properties": measured, **tables}
 
     _keep(bench, "evaluation", make)
 
@@ -187,7 +200,7 @@ def _of_variable(sweep: Sweep, name: str) -> list[str]:
 
 
 _MAKERS: dict[str, Callable[[Bench], Any]] = {
-    "corpus": _corpus,
+    "corpus": _fit_corpus,
     "model": _model,
     "evaluation": _evaluation,
     "probing": _probing,

@@ -32,10 +32,11 @@ expected = "positive"
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from cadmus.programs import mixture as mixtures
+from cadmus.properties.structure import PROPERTIES
 from cadmus.runtime import artifacts, tables
 from cadmus.runtime.checks import MAX_SEED, check_text_lists
 from cadmus.training.recipe import Recipe
@@ -44,9 +45,17 @@ RESERVED = ("sweep", "cell", "seed", "response", "value", "low", "high", "n", "s
 """Columns of the table that no factor may be called by."""
 
 EXPECTED = ("positive", "negative", "none")
-ACCURACY, READ, INTERCHANGE, MECHANISM = "accuracy", "read", "interchange", "mechanism"
+ACCURACY, FIGURE1, READ, INTERCHANGE, MECHANISM = "accuracy", "figure1", "read", "interchange", "mechanism"
 OWN_ACCURACIES = ("in_distribution", "unseen_skeletons")
 """Accuracies that every sweep can measure; the others are those of a family, or of an out-of-distribution set."""
+
+COMPARED = ("compared_least", "compared_greatest")
+"""Properties of what a corpus compares, exact (`cadmus.properties.comparisons`)."""
+
+ALL_PROPERTIES = (*PROPERTIES, "atom_divergence", "compound_divergence", *COMPARED)
+
+PLANE = {"inside": "inside", "diagonal": "outside, X = Y", "outside": "outside, X and Y differ"}
+"""What of Figure 1 a response figure1.NAME is: the region of the plane (`cadmus.training.plane.REGIONS`)."""
 
 _VARIABLE = r"(reg(?:\.[a-d])?)"
 _ROLES = ("arose", "stored", "loaded")
@@ -112,12 +121,25 @@ class Measurements:
     least_accuracy: float = 0.8
     """In-distribution accuracy below which a mechanism is missing: what a model does not do it does in no way."""
 
+    plane_reach: int = 40
+    """X and Y of Figure 1 lie in -plane_reach..plane_reach."""
+
+    plane_programs: int = 10
+    """Programs of Figure 1 for each X and Y."""
+
     def __post_init__(self) -> None:
-        for name, least in (("programs", 1), ("pairs", 10), ("probe_programs", 100), ("property_programs", 40)):
+        at_least = {"programs": 1, "pairs": 10, "probe_programs": 100, "property_programs": 40}
+        for name, least in (at_least | {"plane_reach": 1, "plane_programs": 1}).items():
             if getattr(self, name) < least:
                 raise ValueError(f"measure: {name} = {getattr(self, name)} must be {least} or more")
         if not 0 <= self.least_accuracy <= 1:
             raise ValueError(f"measure: least_accuracy = {self.least_accuracy} must lie in [0, 1]")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, without what came later where it has its default: sweeps keep their fingerprints."""
+        later = {"plane_reach", "plane_programs"}
+        defaults = {f.name: f.default for f in fields(self) if f.name in later}
+        return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
 
 @dataclass(frozen=True)
@@ -133,6 +155,46 @@ class Pilot:
     def __post_init__(self) -> None:
         if not 0 <= self.accuracy <= 1:
             raise ValueError(f"pilot: accuracy = {self.accuracy} must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the corpus of a run must be like; a run whose corpus is not fails before its model is trained."""
+
+    property: str
+    """A measured property: `compared_least`, `compared_greatest` (exact, over the whole corpus), or one of those that
+    stand in the table as `property.NAME` (at the size of its sample)."""
+
+    least: float | None = None
+    """The least that it may be; None: anything."""
+
+    most: float | None = None
+    """The most that it may be; None: anything."""
+
+    cell: dict[str, Any] = field(default_factory=dict)
+    """Of which cells it is demanded, by the levels of factors, one or a list of them; of all where it is empty."""
+
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.least, self.most) if bound is not None]
+        if not bounds or bounds != sorted(bounds):
+            raise ValueError(
+                f"demand: {self.property} needs least, most or both, the least not above the most; they are "
+                f"{self.least} and {self.most}"
+            )
+
+    def allows(self, value: float) -> bool:
+        """Whether a property may have this value; one that could not be measured may."""
+        below = self.least is not None and value < self.least
+        return not below and not (self.most is not None and value > self.most)
+
+    def is_of(self, levels: dict[str, Any]) -> bool:
+        """Whether it is demanded of the cell with these levels."""
+        return all(levels[name] == level or levels[name] in _several(level) for name, level in self.cell.items())
+
+
+def _several(level: Any) -> list[Any]:
+    """The levels that a demand names for a factor."""
+    return level if isinstance(level, list) else [level]
 
 
 @dataclass(frozen=True)
@@ -180,7 +242,8 @@ class Sweep:
 
     responses: tuple[str, ...]
     """What is measured: accuracy.NAME (in_distribution, unseen_skeletons, a family, an out-of-distribution set),
-    read.VARIABLE, interchange.VARIABLE, interchange.VARIABLE.ROLE, mechanism.VARIABLE."""
+    figure1.NAME (inside, diagonal, outside), read.VARIABLE, interchange.VARIABLE, interchange.VARIABLE.ROLE,
+    mechanism.VARIABLE."""
 
     measure: Measurements = field(default_factory=Measurements)
     """How much is measured."""
@@ -190,6 +253,9 @@ class Sweep:
 
     hypotheses: tuple[Hypothesis, ...] = ()
     """What is expected."""
+
+    demands: tuple[Demand, ...] = ()
+    """What corpora must be like."""
 
     def __post_init__(self) -> None:
         check_text_lists(self, "responses")
@@ -212,6 +278,7 @@ class Sweep:
             self._check_response(response)
         self._check_pilot()
         self._check_hypotheses()
+        self._check_demands()
         if self.recipe.stream or self.recipe.ordinary:
             raise ValueError(f"sweep {self.name!r}: each model has a corpus of its own; leave out stream and ordinary")
 
@@ -225,10 +292,14 @@ class Sweep:
         if kind == ACCURACY:
             names = (*OWN_ACCURACIES, *self.recipe.mixture.family_names, *self.sets)
             tables.check_names([what], names, f"sweep {self.name!r}", "accuracy", suggest=True)
+        elif kind == FIGURE1:
+            tables.check_names([what], PLANE, f"sweep {self.name!r}", "part of figure1", suggest=True)
+            if "compare" not in self.recipe.mixture.family_names:
+                raise ValueError(f"sweep {self.name!r}: {response} needs the family compare, which the mixture lacks")
         elif not _OF_STATE.fullmatch(response):
             raise ValueError(
-                f"sweep {self.name!r}: unknown response {response!r}; there are accuracy.NAME, read.VARIABLE, "
-                f"interchange.VARIABLE, interchange.VARIABLE.ROLE (a role of {', '.join(_ROLES)}) and "
+                f"sweep {self.name!r}: unknown response {response!r}; there are accuracy.NAME, figure1.NAME, "
+                f"read.VARIABLE, interchange.VARIABLE, interchange.VARIABLE.ROLE (a role of {', '.join(_ROLES)}) and "
                 "mechanism.VARIABLE, where a variable is reg, reg.a, reg.b, reg.c or reg.d"
             )
         elif "register" not in self.recipe.mixture.family_names:
@@ -261,19 +332,35 @@ class Sweep:
                 names = (*(factor.name for factor in self.factors), *self.responses)
                 tables.check_names([hypothesis.predictor], names, owner, "predictor", suggest=True)
 
+    def _check_demands(self) -> None:
+        by_name = {factor.name: factor for factor in self.factors}
+        for demand in self.demands:
+            tables.check_names([demand.property], ALL_PROPERTIES, "demand", "property", suggest=True)
+            tables.check_names(demand.cell, by_name, "demand: cell", "factor", suggest=True)
+            for name, level in demand.cell.items():
+                for one in [level] if level in by_name[name].levels else _several(level):
+                    if one not in by_name[name].levels:
+                        raise ValueError(f"demand: {name} = {one!r} must be one of {list(by_name[name].levels)}")
+
+    @property
+    def compares(self) -> bool:
+        """Whether what corpora compare is measured: where Figure 1 is, or a demand is about it."""
+        return FIGURE1 in self.kinds() or any(demand.property in COMPARED for demand in self.demands)
+
     @property
     def variables(self) -> tuple[str, ...]:
         """The state variables that responses are about, in their order."""
         return tuple(dict.fromkeys(variable_and_role(r)[0] for r in self.responses if _OF_STATE.fullmatch(r)))
 
     def kinds(self) -> set[str]:
-        """The kinds of responses: accuracy, read, interchange, mechanism."""
+        """The kinds of responses: accuracy, figure1, read, interchange, mechanism."""
         return {response.partition(".")[0] for response in self.responses}
 
     def to_dict(self) -> dict[str, Any]:
         """All that it asks for, as plain data."""
         recipe = self.recipe
-        return {
+        demands = {"demands": [asdict(demand) for demand in self.demands]} if self.demands else {}
+        return demands | {
             "name": self.name,
             "mixture": mixtures.to_dict(recipe.mixture),
             "model": recipe.cfg.to_dict(),
@@ -286,7 +373,7 @@ class Sweep:
             ],
             "seeds": list(self.seeds),
             "responses": list(self.responses),
-            "measure": asdict(self.measure),
+            "measure": self.measure.to_dict(),
             "pilot": None if self.pilot is None else asdict(self.pilot),
             "hypotheses": [asdict(hypothesis) for hypothesis in self.hypotheses],
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from analyses.sweeps.sweep import Factor, Hypothesis, Measurements, Pilot, Sweep
+from analyses.sweeps.sweep import Demand, Factor, Hypothesis, Measurements, Pilot, Sweep
 from cadmus import shipped
 from cadmus.models.config import ModelConfig
 from cadmus.programs import mixture as mixtures
@@ -15,7 +15,7 @@ from cadmus.training import recipe as recipes
 from cadmus.training.config import TrainConfig
 from cadmus.training.recipe import Recipe
 
-_TOP = ("name", "recipe", "mixture", "seeds", "responses", "measure", "factor", "pilot", "hypothesis")
+_TOP = ("name", "recipe", "mixture", "seeds", "responses", "measure", "factor", "pilot", "hypothesis", "demand")
 _RECIPE = ("name", "programs", "start", "model", "train")
 
 
@@ -41,15 +41,17 @@ def from_dict(data: dict[str, Any], folder: Path = Path()) -> Sweep:
     missing = [name for name in ("name", "mixture", "recipe", "seeds", "responses") if name not in data]
     if missing:
         raise ValueError(f"a sweep needs {', '.join(missing)}; see docs/sweeps.md")
+    mixture = _mixture(data["mixture"], folder)
     return Sweep(
         name=tables.typed_value(data["name"], str, "name"),
-        recipe=_recipe(data["recipe"], _mixture(data["mixture"], folder), folder),
-        factors=tuple(_factor(table, folder) for table in _array(data, "factor")),
+        recipe=_recipe(data["recipe"], mixture, folder),
+        factors=tuple(_factor(table, mixture, folder) for table in _array(data, "factor")),
         seeds=tables.typed_value(data["seeds"], tuple[int, ...], "seeds"),
         responses=tables.typed_value(data["responses"], tuple[str, ...], "responses"),
         measure=tables.from_table(Measurements, data.get("measure", {}), "measure", suggest=True),
         pilot=_pilot(data["pilot"]) if "pilot" in data else None,
         hypotheses=tuple(_hypothesis(table) for table in _array(data, "hypothesis")),
+        demands=tuple(_demand(table) for table in _array(data, "demand")),
     )
 
 
@@ -80,13 +82,48 @@ def _recipe(value: Any, mixture: Mixture, folder: Path) -> Recipe:
     return recipes.from_tables({"name": "sweep", **value}, mixture, folder)
 
 
-def _factor(table: dict[str, Any], folder: Path) -> Factor:
-    tables.check_names(table, ("name", "knob", "levels"), "factor", "key", suggest=True)
+def _factor(table: dict[str, Any], mixture: Mixture, folder: Path) -> Factor:
+    """The factor that a table describes; `mixture` is what its variants change."""
+    tables.check_names(table, ("name", "knob", "levels", "variants"), "factor", "key", suggest=True)
+    if "variants" in table:
+        return _variants(table, mixture)
     name, levels, knob = table.get("name"), table.get("levels"), table.get("knob", "")
     if not isinstance(name, str) or not isinstance(levels, list) or not isinstance(knob, str):
         raise ValueError('a [[factor]] is name = "...", levels = [...] and, where it sets something else, knob = "..."')
     values = [mixtures.to_dict(_mixture(level, folder)) for level in levels] if (knob or name) == "mixture" else []
     return Factor(name, tuple(levels), knob, tuple(values))
+
+
+def _variants(table: dict[str, Any], mixture: Mixture) -> Factor:
+    """A factor whose levels are changes of the sweep's mixture, by their names."""
+    name, changes = table.get("name"), table["variants"]
+    if not isinstance(name, str) or not isinstance(changes, dict) or not all(map(_is_table, changes.values())):
+        raise ValueError('a [[factor]] of variants is name = "..." and a table [factor.variants.LEVEL] for every level')
+    for key in ("knob", "levels"):
+        if key in table:
+            raise ValueError(f"factor {name!r}: its levels are its variants, changes of the mixture; leave out {key}")
+    values = []
+    for level, change in changes.items():
+        try:
+            values.append(mixtures.to_dict(mixtures.variant(mixture, change)))
+        except ValueError as error:
+            raise ValueError(f"factor {name!r}, variant {level!r}: {error}") from None
+    return Factor(name, tuple(changes), "mixture", tuple(values))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _demand(table: dict[str, Any]) -> Demand:
+    own = {key: value for key, value in table.items() if key != "cell"}
+    cell = table.get("cell", {})
+    if "property" not in table or not _is_table(cell):
+        raise ValueError(
+            'a [[demand]] is property = "...", least = ..., most = ..., and of some cells cell = { FACTOR = LEVEL }'
+        )
+    tables.check_names(own, tables.field_types(Demand), "demand", "key", suggest=True)
+    return Demand(**tables.field_values(Demand, own, "demand", suggest=True), cell=dict(cell))
 
 
 def _pilot(table: dict[str, Any]) -> Pilot:
@@ -118,4 +155,5 @@ def sweep_from_stored(data: dict[str, Any]) -> Sweep:
         measure=Measurements(**data["measure"]),
         pilot=None if data["pilot"] is None else Pilot(**data["pilot"]),
         hypotheses=tuple(Hypothesis(**hypothesis) for hypothesis in data["hypotheses"]),
+        demands=tuple(Demand(**demand) for demand in data.get("demands", [])),
     )

@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.sweeps.cells import Cell, Run, runs_of
 from analyses.sweeps.folder import DONE, FAILED, Status, read_status
 from analyses.sweeps.stages import Bench, finished, result_of, stages_of
-from analyses.sweeps.sweep import Sweep
+from analyses.sweeps.sweep import FIGURE1, Sweep
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import no_progress
 
@@ -39,8 +39,7 @@ def _rows(sweep: Sweep, run: Run, folder: Path) -> list[dict[str, Any]]:
     """The rows of one run."""
     status = read_status(folder, run)
     responses, properties = _results(sweep, run, folder)
-    levels = {name: str(level) if isinstance(level, list) else level for name, level in run.cell.levels.items()}
-    head = {"sweep": sweep.name, "cell": run.cell.key, "seed": run.seed, **levels}
+    head = {"sweep": sweep.name, "cell": run.cell.key, "seed": run.seed, **_levels(run)}
     head |= {f"{PROPERTY}{name}": entry["value"] for name, entry in properties.items()}
     rows = []
     for response in sweep.responses:
@@ -91,10 +90,31 @@ def runs_table(sweep: Sweep, cells: Sequence[Cell], folder: Path) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def plane_table(sweep: Sweep, cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
+    """Figure 1 of every model that has one: a row per cell, seed, X and Y, with a column per factor and those of
+    `planes.COLUMNS`; empty where there is none."""
+    parts = []
+    for run in runs_of(sweep, cells):
+        bench = Bench(sweep, run, folder, "cpu", no_progress, {})
+        if FIGURE1 in sweep.kinds() and finished(bench, "evaluation"):
+            plane = result_of(bench, "evaluation")["tables"][FIGURE1]
+            parts.append(pd.DataFrame({"cell": run.cell.key, "seed": run.seed, **_levels(run), **plane}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _levels(run: Run) -> dict[str, Any]:
+    """The levels of a run as columns have them."""
+    return {name: str(level) if isinstance(level, list) else level for name, level in run.cell.levels.items()}
+
+
 def write_tables(sweep: Sweep, cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
-    """Write table.parquet, table.csv and runs.csv into the folder, and return the tidy table."""
+    """Write table.parquet, table.csv and runs.csv into the folder, with figure1.parquet where the sweep has Figure 1,
+    and return the tidy table."""
     table = tidy_table(sweep, cells, folder)
     artifacts.write_bytes(folder / "table.parquet", table.to_parquet(index=False))
     artifacts.write_bytes(folder / "table.csv", table.to_csv(index=False).encode())
     artifacts.write_bytes(folder / "runs.csv", runs_table(sweep, cells, folder).to_csv(index=False).encode())
+    planes = plane_table(sweep, cells, folder)
+    if len(planes):
+        artifacts.write_bytes(folder / "figure1.parquet", planes.to_parquet(index=False))
     return table
