@@ -37,10 +37,11 @@ html_theme = "furo"
 html_title = "Cadmus"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_additional_pages = {"index": "redirect.html"}
 templates_path = ["_templates"]
 html_copy_source = html_show_sourcelink = False
 html_show_copyright = html_show_sphinx = False
 html_last_updated_fmt = None
-pygments_style = "tango"
-pygments_dark_style = "monokai"
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"

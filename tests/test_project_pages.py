@@ -52,3 +52,9 @@ def test_every_module_has_a_page():
     pages = project_pages._reference("cadmus")
     assert "api/cadmus.machine.vm.rst" in pages
     assert "   vm <cadmus.machine.vm>\n" in pages["api/cadmus.machine.rst"]
+
+
+def test_captions_beside_a_page_have_a_level():
+    context = {"furo_navigation_tree": '<p class="caption" role="heading"><span>Learn</span></p>'}
+    project_pages.level_captions(None, "home", "page.html", context, None)
+    assert context["furo_navigation_tree"].startswith('<p class="caption" role="heading" aria-level="2">')

@@ -269,11 +269,18 @@ def copy_reports(app, exception: Exception | None) -> None:
         shutil.copytree(ROOT / "reports", Path(app.outdir) / "reports", dirs_exist_ok=True)
 
 
+def level_captions(app, pagename: str, templatename: str, context: dict[str, Any], doctree) -> None:
+    """Give the captions beside a page a level: they are marked as headings, and screen readers ask for it."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 def setup(app) -> dict[str, bool]:
     """Register all of it with Sphinx."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=100)
     app.connect("build-finished", copy_reports)
+    app.connect("html-page-context", level_captions, priority=900)  # the theme has made the captions by then
     app.add_transform(LinksOutOfDocs)
     app.add_post_transform(CodeThatNamesSomething)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
