@@ -27,6 +27,7 @@ from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import Hook, HookFn, NamesFilter, SiteSelector, as_edit, resolve_sites
 from cadmus.models.model import Model, Output, next_token_loss
 from cadmus.models.run_cache import ActivationCache, recorder
+from cadmus.models.sites import blocks_needed
 from cadmus.models.text import as_tokens
 
 BACKENDS = ("cadmus", "hooked_transformer", "transformer_bridge")
@@ -247,6 +248,23 @@ def run_with_cache(
     cache = ActivationCache({}, original_model(model))
     record = recorder(cache)
     return _run(model, tokens, [(site, record) for site in check_readable(model, names_filter)], return_type), cache
+
+
+def read(model: Any, tokens: Tensor, sites: NamesFilter) -> ActivationCache:
+    """The activations alone of a model of any backend, as `run_with_cache`; our own models stop behind the last site.
+
+    Raises ValueError as `check_readable` does.
+    """
+    own_model = original_model(model)
+    if not isinstance(own_model, Model):
+        return run_with_cache(model, tokens, sites)[1]
+    cache = ActivationCache({}, own_model)
+    record = recorder(cache)
+    selection = check_readable(model, sites)
+    return_type = "logits" if any(site.startswith("unembed.") for site in selection) else None
+    hooks = [(site, record) for site in selection]
+    own_model.run_with_hooks(tokens, hooks, return_type, stop_at_layer=blocks_needed(selection))
+    return cache
 
 
 def run_with_hooks(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cadmus.models.config import ModelConfig
 
 # TransformerLens's hook names, all of them, in the order in which a forward pass comes to them.
@@ -61,3 +63,11 @@ def site_names(cfg: ModelConfig) -> tuple[list[str], list[str]]:
     on_demand = list(_SITES_ON_DEMAND)
     on_demand += [f"blocks.{i}.{name}" for i in blocks for name in _SITES_OF_BLOCK_ON_DEMAND]
     return regular, on_demand
+
+
+def blocks_needed(sites: Iterable[str]) -> int | None:
+    """How many blocks must run for these sites, as `stop_at_layer`; None where what follows the blocks must run too."""
+    names = list(sites)
+    if any(site.startswith(("ln_final.", "unembed.")) for site in names):
+        return None
+    return max((int(site.split(".")[1]) + 1 for site in names if site.startswith("blocks.")), default=0)

@@ -23,6 +23,7 @@ from torch import Tensor
 from cadmus.machine import tokens, vm
 from cadmus.models import backends
 from cadmus.models.hooks import Hook, NamesFilter, never_writes
+from cadmus.models.sites import blocks_needed
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.runtime.progress import Progress, no_progress
 from probes.data import activation_cache
@@ -274,15 +275,8 @@ def _forward(
             sequences,
             [(site, gather) for site in sites],
             return_type="logits" if unembeds else None,
-            stop_at_layer=_blocks_needed(sites),
+            stop_at_layer=blocks_needed(sites),
         )
-
-
-def _blocks_needed(sites: list[str]) -> int | None:
-    """How many blocks must run for these sites, as `stop_at_layer`; None where what follows the blocks must run too."""
-    if any(site.startswith(("ln_final.", "unembed.")) for site in sites):
-        return None
-    return max((int(site.split(".")[1]) + 1 for site in sites if site.startswith("blocks.")), default=0)
 
 
 # --- the tokens of a row, the layer of a site ------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def activations(model: Any, sequences: Array, sites: Sequence[str]) -> dict[str,
     parts = []
     with torch.no_grad():
         for rows in tokens.split(_ROWS):
-            cache = backends.run_with_cache(model, rows, sites)[1]
+            cache = backends.read(model, rows, sites)
             parts.append({site: cache[site] for site in sites})
     return {site: torch.cat([part[site] for part in parts]) for site in sites}
 

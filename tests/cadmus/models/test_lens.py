@@ -341,6 +341,27 @@ def test_all_that_is_cached_is_named_as_asked_and_detached(either: Any) -> None:
         assert list(lens.run_with_cache(either, sequences(), names)[1]) == ["blocks.1.attn.hook_z"]
 
 
+def test_what_is_read_alone_is_what_a_run_caches(either: Any) -> None:
+    """Whatever the last site is, behind which our own model stops."""
+    _, cache = lens.run_with_cache(either, sequences())
+    for site in cache:
+        activations = backends.read(either, sequences(), ["blocks.0.hook_resid_pre", site])
+        assert set(activations) == {"blocks.0.hook_resid_pre", site}
+        assert same(activations[site], cache[site]), site
+    with pytest.raises(ValueError, match="does not exist"):
+        backends.read(either, sequences(), "blocks.9.hook_resid_pre")
+
+
+def test_reading_stops_behind_the_last_site() -> None:
+    own_model, layers = copy.deepcopy(model()), []
+    for number, block in enumerate(own_model.blocks):
+        block.register_forward_pre_hook(lambda block, inputs, number=number: layers.append(number))
+    for site, blocks in (("hook_embed", []), ("blocks.0.hook_resid_post", [0]), ("ln_final.hook_scale", [0, 1])):
+        layers.clear()
+        backends.read(own_model, sequences(), site)
+        assert layers == blocks, site
+
+
 def test_hooks_are_told_the_site_that_was_asked_for(either: Any) -> None:
     calls = []
 
