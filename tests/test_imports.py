@@ -69,7 +69,8 @@ ALLOWED = {
         "probes.interventions.editing",
         "probes.interventions.counterfactuals",
     },
-    "probes.interventions.effects": {"cadmus.states", "cadmus.statistics", "probes.interventions.counterfactuals"},
+    "probes.interventions.effects": MACHINE
+    | {"cadmus.states", "cadmus.statistics", "probes.interventions.counterfactuals"},
     "probes.interventions.attention": MACHINE
     | {
         "cadmus.programs",

@@ -40,7 +40,7 @@ INNER = {  # what other functions of ours call, with the lists that they have ma
     "cadmus.runtime.tables:check_names.names",
     "cadmus.runtime.tables:check_names.table",
     "cadmus.runtime.tables:did_you_mean.names",
-    "probes.interventions.attribution.nodes:check_method.methods",
+    "probes.interventions.attribution.gradients:check_method.methods",
     "probes.interventions.counterfactuals.judging:judge_rows.programs",
     "probes.interventions.experiment.cells:Place.counting.completions",
     "probes.interventions.experiment.cells:Place.judge.programs",

@@ -26,6 +26,7 @@ from probes.interventions.attention.flow import KINDS, attention_flow
 from probes.interventions.attention.head_interchange import exchange_of, heads_by_interchange
 from probes.interventions.attention.knockouts import DEFAULT_KINDS, LOAD, knockouts
 from probes.interventions.attention.value_edges import moves, value_edges
+from probes.interventions.counterfactuals.judging import common_beginning
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.editing.paths import path_grid
 from probes.interventions.effects.effects import Outcomes
@@ -203,7 +204,7 @@ def _paths(model: Any, pairs: Pairs, bases: Bases, heads: pd.DataFrame) -> pd.Da
     chosen_heads = sorted(zip(standing["layer"].tolist(), standing["head"].tolist()))
     edited_answers = pairs.pairs["edited_answer"].tolist()
     both = [(bases.answer(text, row), edited_answers[row]) for row, text in enumerate(bases.own)]
-    shared = [_shared(mine, other) for mine, other in both]
+    shared = [len(common_beginning(*answers)) for answers in both]
     rows = [row for row, (mine, other) in enumerate(both) if shared[row] < min(len(mine), len(other))]
     if not chosen_heads or not rows:
         return pd.DataFrame()
@@ -226,9 +227,3 @@ def _paths(model: Any, pairs: Pairs, bases: Bases, heads: pd.DataFrame) -> pd.Da
     table = path_grid(model, base, source, senders, receivers, difference, at=at)
     plain = path_grid(model, base, base, senders[:1], receivers[-1:], difference, at=at)["value"].iloc[0]
     return table.assign(moved=table["value"] - plain)
-
-
-def _shared(first: str, second: str) -> int:
-    """How many tokens two texts begin with alike."""
-    n = min(len(first), len(second))
-    return next((k for k in range(n) if first[k] != second[k]), n)

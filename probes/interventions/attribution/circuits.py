@@ -31,9 +31,9 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
 from cadmus.statistics import clustered
 from cadmus.statistics.clustered import interval_columns
-from probes.interventions.attribution.contrasts import Contrast, RowMetric, evaluate
+from probes.interventions.attribution.contrasts import Contrast, RowMetric, evaluate, tokens_of
 from probes.interventions.attribution.edges import Graph, pick, receiver_site, sender_site, written
-from probes.interventions.attribution.nodes import Scores, tokens_of
+from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import engine
 from probes.interventions.editing.edits import Arm, Edit
 from probes.interventions.editing.patching import site_of

@@ -19,7 +19,9 @@ from torch import Tensor
 from cadmus.machine import tokens
 from cadmus.states.provenance import ROLES
 from cadmus.statistics import clustered
+from probes.interventions.counterfactuals.judging import common_beginning
 from probes.interventions.counterfactuals.pairs import Pairs
+from probes.interventions.editing.patching import Roles
 
 METRICS = ("logit_difference", "probability")
 OTHERS = ("edited_answer", "source_answer")
@@ -86,7 +88,7 @@ class Contrast:
             raise ValueError(f"other {other!r} is none of {', '.join(OTHERS)}")
         table = pairs.pairs
         answers = list(zip(table["base_answer"], table[other], strict=True))
-        shared = [_common_beginning(*answer) for answer in answers]
+        shared = [common_beginning(*answer) for answer in answers]
         differ = [len(beginning) < min(map(len, answer)) for beginning, answer in zip(shared, answers, strict=True)]
         rows = np.flatnonzero(differ)
         if not len(rows):
@@ -150,6 +152,46 @@ class Contrast:
         return difference
 
 
+def tokens_of(model: Any, contrast: Contrast, rows: slice) -> tuple[Tensor, Tensor]:
+    """The base's rows int64 [rows, pos] and the positions asked for int64 [rows], on the model's device."""
+    device = next(model.parameters()).device
+    at = torch.from_numpy(contrast.at[rows]).to(device)
+    return torch.from_numpy(contrast.base[rows].astype(np.int64)).to(device), at
+
+
+def as_roles(contrast: Contrast, positions: str | Roles) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """Roles as int64 [rows, k] in base and source; None for "each" and "all". Raises ValueError for other words."""
+    if isinstance(positions, str):
+        if positions in ("each", "all"):
+            return None
+        if positions != "roles":
+            raise ValueError(f"positions {positions!r} is none of 'each', 'all', 'roles', nor roles by name")
+        positions = contrast.roles
+    out = {}
+    for name, places in positions.items():
+        here, there = (np.asarray(place).astype(np.int64).reshape(len(contrast), -1) for place in places)
+        if here.shape != there.shape or ((here < 0) != (there < 0)).any():
+            raise ValueError(f"role {name!r}: base and source need as many positions, -1 in the same places")
+        out[name] = here, there
+    if not out:
+        raise ValueError("there is no role: give roles by name, or a contrast that has some")
+    return out
+
+
+def check_aligned(contrast: Contrast, roles: Mapping[str, tuple[np.ndarray, np.ndarray]] | None) -> None:
+    """Raise ValueError where positions of base and source do not belong to one another."""
+    lengths = [(sequences != tokens.PAD).sum(1) for sequences in (contrast.base, contrast.source)]
+    shifted = np.flatnonzero(lengths[0] != lengths[1])
+    if len(shifted):
+        raise ValueError(
+            f"in row {shifted[0]} base and source differ in length: attribute roles, by 'gradient' or 'activations', "
+            "or select rows that need no shift"
+        )
+    for name, (here, there) in (roles or {}).items():
+        if (here != there).any():
+            raise ValueError(f"role {name!r} has other positions in the source: use 'gradient' or 'activations'")
+
+
 def evaluate(metric: RowMetric, logits: Tensor) -> Tensor:
     """The metric of logits [rows, d_vocab], checked: [rows]. Raises ValueError where it does not give one for each."""
     value = metric(logits)
@@ -169,11 +211,6 @@ def means(values: np.ndarray, clusters: np.ndarray, seed: int = 0) -> dict[str, 
     sums = clustered.cluster_sums(parts, clusters, np.arange(len(clusters)))
     cells = clustered.bootstrap_many(sums, lambda totals: totals[..., 0] / totals[..., 1], seed)
     return {"value": cells.estimate, "low": cells.low, "high": cells.high, "n": counts.sum(1)}
-
-
-def _common_beginning(first: str, second: str) -> str:
-    n = next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
-    return first[:n]
 
 
 def _clusters(bases: np.ndarray, sources: np.ndarray) -> np.ndarray:

@@ -17,16 +17,9 @@ import torch
 from torch import Tensor
 
 from cadmus.runtime.progress import Progress, no_progress
-from probes.interventions.attribution.contrasts import Contrast, RowMetric
-from probes.interventions.attribution.nodes import (
-    Scores,
-    as_roles,
-    check_aligned,
-    check_method,
-    mean_gradients,
-    metric_of,
-    tokens_of,
-)
+from probes.interventions.attribution.contrasts import Contrast, RowMetric, as_roles, check_aligned, tokens_of
+from probes.interventions.attribution.gradients import check_method, mean_gradients, metric_of
+from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import engine
 from probes.interventions.editing.locations import INPUT_SITE
 from probes.interventions.editing.patching import Roles

@@ -11,9 +11,12 @@ from torch import Tensor
 from cadmus.machine.tokens import text_list
 from cadmus.models import backends
 from cadmus.models.hooks import Hook, HookFn, never_writes
-from probes.interventions.attribution.contrasts import RowMetric, evaluate
+from cadmus.runtime.tables import did_you_mean
+from probes.interventions.attribution.contrasts import Contrast, RowMetric, evaluate
+from probes.interventions.editing import engine
 from probes.interventions.editing.locations import INPUT_SITE
 
+METHODS = ("gradient", "inputs", "activations")
 Replacement = Callable[[Tensor], Tensor]
 """An activation [rows, pos, ...] -> what stands in its place."""
 
@@ -34,6 +37,18 @@ class Logits:
         every = self.base.to(logits.dtype).clone()
         every[rows] = logits
         return evaluate(self.metric, every)[rows]
+
+
+def metric_of(model: Any, contrast: Contrast, metric: str | RowMetric) -> Logits:
+    """The metric as a function of some rows' logits."""
+    base = engine.logits(model, contrast.base, [[]], contrast.at)[0]
+    return Logits(contrast.metric(metric), base)
+
+
+def check_method(method: str, methods: Sequence[str] = METHODS) -> None:
+    """Raise ValueError for a method that is none of these."""
+    if method not in methods:
+        raise ValueError(f"method {method!r} is none of {', '.join(methods)}{did_you_mean(method, methods)}")
 
 
 def gradients(
@@ -79,6 +94,26 @@ def gradients(
         site: torch.zeros_like(taken[site]) if gradient is None else gradient
         for site, gradient in zip(sites, found_gradients, strict=True)
     }
+
+
+def mean_gradients(
+    model: Any,
+    tokens: Tensor,
+    at: Tensor,
+    sites: Sequence[str],
+    measure: Any,
+    way: Tensor | None,
+    steps: int,
+) -> dict[str, Tensor]:
+    """`gradients` at the base, or their mean while the stream before the first block moves to `way` [rows, pos, d]."""
+    sites = text_list(sites, "sites")
+    if way is None:
+        return gradients(model, tokens, at, sites, measure)
+    total: dict[str, Tensor] = {}
+    for share in midpoints(steps):
+        for site, gradient in gradients(model, tokens, at, sites, measure, {INPUT_SITE: towards(way, share)}).items():
+            total[site] = total[site] + gradient / steps if site in total else gradient / steps
+    return total
 
 
 def towards(source: Tensor, share: float) -> Replacement:

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from cadmus.models import backends
-from probes.interventions.attribution.contrasts import Contrast, means
-from probes.interventions.attribution.nodes import as_roles, tokens_of
+from probes.interventions.attribution.contrasts import Contrast, as_roles, means, tokens_of
 from probes.interventions.editing.locations import INPUT_SITE, stream_site
 from probes.interventions.editing.patching import Roles
 

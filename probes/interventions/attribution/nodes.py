@@ -8,8 +8,7 @@ from base to source. Edges are in `edges`, how near all this comes to patching i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,48 +16,25 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cadmus.machine.tokens import PAD, text_list
 from cadmus.runtime.progress import Progress, no_progress
-from cadmus.runtime.tables import did_you_mean
-from probes.interventions.attribution.contrasts import Contrast, RowMetric, means
-from probes.interventions.attribution.gradients import Logits, gradients, midpoints, towards
+from probes.interventions.attribution.contrasts import Contrast, RowMetric, as_roles, check_aligned, tokens_of
+from probes.interventions.attribution.gradients import (
+    Logits,
+    check_method,
+    gradients,
+    mean_gradients,
+    metric_of,
+    midpoints,
+    towards,
+)
+from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import engine
 from probes.interventions.editing.locations import INPUT_SITE
 from probes.interventions.editing.patching import Roles, site_of
 
-METHODS = ("gradient", "inputs", "activations")
 OF_HEADS = ("z", "q", "k", "v", "pattern")
 _ROWS = 64  # that are run at once
 _STAGE = "attribution"  # of the progress
-
-
-@dataclass(frozen=True, repr=False)
-class Scores:
-    """What patching each cell does to the metric of each row: the patched one minus the base's, estimated or exact."""
-
-    cells: pd.DataFrame
-    """A row per cell: `component`, and of nodes `layer`, `head` (-1: no single one) and `position`; of edges `sender`,
-    `receiver` and `position`."""
-    values: np.ndarray
-    """float64 [cells, rows], NaN where a row has no such position."""
-    clusters: np.ndarray
-    """Those of the contrast's rows: int64 [rows]."""
-    method: str
-    """One of `METHODS`, or "patching"."""
-
-    def __repr__(self) -> str:
-        return f"Scores({len(self.cells):,} cells, {self.values.shape[1]:,} rows, by {self.method})"
-
-    def frame(self, seed: int = 0) -> pd.DataFrame:
-        """The cells with `method`, `value` (the mean over rows), `low`, `high` (95 %, by cluster) and `n` rows."""
-        columns = means(self.values, self.clusters, seed)
-        return self.cells.assign(method=self.method, **columns)
-
-    @property
-    def totals(self) -> np.ndarray:
-        """The mean over the rows that have the position, float64 [cells]; 0 where no row has."""
-        counts = ~np.isnan(self.values)
-        return np.where(counts, self.values, 0).sum(1) / np.maximum(counts.sum(1), 1)
 
 
 def attribute(
@@ -184,81 +160,6 @@ class _Part:
         return out.transpose(1, axis)
 
 
-def mean_gradients(
-    model: Any,
-    tokens: Tensor,
-    at: Tensor,
-    sites: Sequence[str],
-    measure: Any,
-    way: Tensor | None,
-    steps: int,
-) -> dict[str, Tensor]:
-    """`gradients` at the base, or their mean while the stream before the first block moves to `way` [rows, pos, d]."""
-    sites = text_list(sites, "sites")
-    if way is None:
-        return gradients(model, tokens, at, sites, measure)
-    total: dict[str, Tensor] = {}
-    for share in midpoints(steps):
-        for site, gradient in gradients(model, tokens, at, sites, measure, {INPUT_SITE: towards(way, share)}).items():
-            total[site] = total[site] + gradient / steps if site in total else gradient / steps
-    return total
-
-
-# --- what nodes and edges share --------------------------------------------------------------------------------------
-
-
-def tokens_of(model: Any, contrast: Contrast, rows: slice) -> tuple[Tensor, Tensor]:
-    """The base's rows int64 [rows, pos] and the positions asked for int64 [rows], on the model's device."""
-    device = next(model.parameters()).device
-    at = torch.from_numpy(contrast.at[rows]).to(device)
-    return torch.from_numpy(contrast.base[rows].astype(np.int64)).to(device), at
-
-
-def metric_of(model: Any, contrast: Contrast, metric: str | RowMetric) -> Logits:
-    """The metric as a function of some rows' logits."""
-    base = engine.logits(model, contrast.base, [[]], contrast.at)[0]
-    return Logits(contrast.metric(metric), base)
-
-
-def check_method(method: str, methods: Sequence[str] = METHODS) -> None:
-    """Raise ValueError for a method that is none of these."""
-    if method not in methods:
-        raise ValueError(f"method {method!r} is none of {', '.join(methods)}{did_you_mean(method, methods)}")
-
-
-def as_roles(contrast: Contrast, positions: str | Roles) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
-    """Roles as int64 [rows, k] in base and source; None for "each" and "all". Raises ValueError for other words."""
-    if isinstance(positions, str):
-        if positions in ("each", "all"):
-            return None
-        if positions != "roles":
-            raise ValueError(f"positions {positions!r} is none of 'each', 'all', 'roles', nor roles by name")
-        positions = contrast.roles
-    out = {}
-    for name, places in positions.items():
-        here, there = (np.asarray(place).astype(np.int64).reshape(len(contrast), -1) for place in places)
-        if here.shape != there.shape or ((here < 0) != (there < 0)).any():
-            raise ValueError(f"role {name!r}: base and source need as many positions, -1 in the same places")
-        out[name] = here, there
-    if not out:
-        raise ValueError("there is no role: give roles by name, or a contrast that has some")
-    return out
-
-
 def place_names(contrast: Contrast, positions: str | Roles) -> list[Any]:
     """What is in the column `position` where positions are "each" or "all"."""
     return list(range(int(contrast.at.max(initial=-1)) + 1)) if positions == "each" else ["all"]
-
-
-def check_aligned(contrast: Contrast, roles: Mapping[str, tuple[np.ndarray, np.ndarray]] | None) -> None:
-    """Raise ValueError where positions of base and source do not belong to one another."""
-    lengths = [(tokens != PAD).sum(1) for tokens in (contrast.base, contrast.source)]
-    shifted = np.flatnonzero(lengths[0] != lengths[1])
-    if len(shifted):
-        raise ValueError(
-            f"in row {shifted[0]} base and source differ in length: attribute roles, by 'gradient' or 'activations', "
-            "or select rows that need no shift"
-        )
-    for name, (here, there) in (roles or {}).items():
-        if (here != there).any():
-            raise ValueError(f"role {name!r} has other positions in the source: use 'gradient' or 'activations'")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from cadmus.statistics import clustered
 from cadmus.statistics.clustered import interval_columns
-from probes.interventions.attribution.contrasts import Contrast, RowMetric, evaluate
+from probes.interventions.attribution.contrasts import Contrast, RowMetric, as_roles, check_aligned, evaluate
 from probes.interventions.attribution.edges import Graph
-from probes.interventions.attribution.nodes import Scores, as_roles, check_aligned
+from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import engine
 from probes.interventions.editing.patching import Roles, patch_grid
 from probes.interventions.editing.paths import path_grid

@@ -11,8 +11,9 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
 from probes.interventions.attribution.contrasts import Contrast
 from probes.interventions.attribution.edges import Graph, attribute_edges
-from probes.interventions.attribution.nodes import Scores, attribute
+from probes.interventions.attribution.nodes import attribute
 from probes.interventions.attribution.relevance import patch_edges, patch_nodes, relevance
+from probes.interventions.attribution.scores import Scores
 from probes.interventions.counterfactuals.pairs import Pairs
 
 COMPONENTS = ("z", "mlp_out", "resid_post")
@@ -70,8 +71,7 @@ def attributions(
 def _both(model: Any, contrast: Contrast, kind: str) -> tuple[Scores, Scores]:
     """What attribution estimates, and what patching finds."""
     if kind == NODES:
-        options = {"method": METHOD, "steps": STEPS}
-        estimate = attribute(model, contrast, COMPONENTS, "roles", **options)  # type: ignore[arg-type]
+        estimate = attribute(model, contrast, COMPONENTS, "roles", method=METHOD, steps=STEPS)
         return estimate, patch_nodes(model, contrast, COMPONENTS, "roles")
     graph = Graph.of(model).without_input()
     estimate = attribute_edges(model, contrast, method=METHOD, steps=STEPS, graph=graph)

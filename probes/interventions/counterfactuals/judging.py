@@ -22,6 +22,12 @@ def through_answer(text: str, cut: int, ends: str = ENDS) -> str:
     return text[: min(places) + 1] if places else text
 
 
+def common_beginning(first: str, second: str) -> str:
+    """What two texts begin with alike."""
+    n = next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
+    return first[:n]
+
+
 def with_end(text: str) -> str:
     """The text with a `.` behind it, where it has none at its end."""
     return text if text.endswith(vm.END) else text + vm.END

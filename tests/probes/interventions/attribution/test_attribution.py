@@ -9,8 +9,9 @@ from cadmus.models import lens
 from cadmus.programs import mixture
 from probes.interventions.attribution.contrasts import Contrast
 from probes.interventions.attribution.edges import INPUT, Graph, attribute_edges
-from probes.interventions.attribution.nodes import Scores, attribute
+from probes.interventions.attribution.nodes import attribute
 from probes.interventions.attribution.relevance import patch_edges, patch_nodes, pearson, relevance, spearman
+from probes.interventions.attribution.scores import Scores
 from probes.interventions.counterfactuals import Pairs, draw
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit

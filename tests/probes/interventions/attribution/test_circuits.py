@@ -10,8 +10,9 @@ from cadmus.models import lens
 from cadmus.models.model import Model
 from probes.interventions.attribution.circuits import SIZES, faithfulness, run_circuits
 from probes.interventions.attribution.edges import Graph, attribute_edges
-from probes.interventions.attribution.nodes import Scores, attribute
+from probes.interventions.attribution.nodes import attribute
 from probes.interventions.attribution.relevance import patch_edges
+from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit
 from tests.probes.interventions.attribution.contrast_rows import contrast, planted_contrast
