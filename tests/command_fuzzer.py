@@ -1,6 +1,6 @@
 """Random commands of `cadmus-probe`, good and bad, in a folder full of finished, damaged and strange things.
 
-`session(seed, folder)` runs some, within this process, and checks what holds for each: the exit code is 0 or 2; an
+`session(seed, folder)` runs some, within this process, and tells what does not hold of one: the exit code is 0 or 2; an
 error is one line, and no bug; what was finished before stays so where the command fails; nothing hidden is left. Values
 are small or far too large, so that each command takes a moment; what would take minutes gets at least one bad value.
 
@@ -317,37 +317,51 @@ def _is_of_a_build(path: Path) -> bool:
     return any(part.startswith(".partial-") and len(part) == 25 for part in path.parts)
 
 
-def check(arguments: list[str], home: Path) -> int:
-    """Run a command in `home` and check what must hold; returns its exit code. AssertionError names the command."""
+def _broken(said: str, rules: dict[str, bool]) -> list[str]:
+    """The rules that do not hold, each with what was said."""
+    return [f"not so: {rule}: {said}" for rule, holds in rules.items() if not holds]
+
+
+def faults_of(arguments: list[str], home: Path) -> tuple[int, list[str]]:
+    """The exit code of a command that is run in `home`, and what should hold of it and does not."""
     before, foreign, left = finished(home), others(home), hidden(home)
     start = time.monotonic()
     with contextlib.chdir(home):
         code, _, err = run(arguments)
     seconds = time.monotonic() - start
-    said = f"{arguments!r} in {seconds:.1f} s: {code} {err!r}"
-    assert code in (0, 2), said
-    assert "Traceback" not in err, said
-    assert "bug in cadmus-probe" not in err, said
+    after, surplus = finished(home), hidden(home) - left
+    rules = {
+        "the exit code is 0 or 2": code in (0, 2),
+        "no traceback": "Traceback" not in err,
+        "no bug": "bug in cadmus-probe" not in err,
+        "what was finished is still there": before.keys() <= after.keys(),
+        "what is no command's stays as it is": others(home) == foreign,
+        f"nothing hidden is left, such as {sorted(map(str, surplus))[:3]}": not surplus,
+    }
     if code == 2:
         lines = err.strip().splitlines()
-        assert lines[-1].startswith("cadmus-probe: error: "), said
-        assert sum(line.startswith("cadmus-probe: ") for line in lines) == 1, said
-        after = finished(home)
-        assert all(after.get(folder) == manifest for folder, manifest in before.items()), said
-    assert before.keys() <= finished(home).keys(), said
-    assert others(home) == foreign, said
-    assert hidden(home) <= left, (said, hidden(home) - left)
-    return code
+        rules |= {
+            "the last line is the error": bool(lines) and lines[-1].startswith("cadmus-probe: error: "),
+            "one line is the command's": sum(line.startswith("cadmus-probe: ") for line in lines) == 1,
+            "what was finished stays as it was": all(after.get(name) == was for name, was in before.items()),
+        }
+    return code, _broken(f"{arguments!r} in {seconds:.1f} s: {code} {err!r}", rules)
 
 
-def session(seed: int, home: Path) -> dict[int, int]:
-    """Run some random commands one after another in a copy of the template at `home`; returns how many ended how."""
+def session(seed: int, home: Path) -> tuple[dict[int, int], list[str]]:
+    """Run some random commands one after another in a copy of the template at `home`.
+
+    Returns how many ended how, and the faults of the first that has any, which ends the session.
+    """
     shutil.copytree(template(), home, symlinks=True)
     rng = random.Random(seed)
-    codes = {0: 0, 2: 0}
+    codes: dict[int, int] = {0: 0, 2: 0}
     for _ in range(COMMANDS_PER_SESSION):
-        codes[check(command(rng), home)] += 1
-    return codes
+        code, faults = faults_of(command(rng), home)
+        codes[code] = codes.get(code, 0) + 1
+        if faults:
+            return codes, faults
+    return codes, []
 
 
 # --- streams and signals, in a process of their own ------------------------------------------------------------------
@@ -379,11 +393,11 @@ def _start(arguments: list[str], home: Path, streams: str = "") -> subprocess.Po
     )
 
 
-def process_session(seed: int, home: Path, latest: float = 12.0) -> str:
-    """Run a command with its streams closed or a signal at a random time, check what must hold, and do it again.
+def process_session(seed: int, home: Path, latest: float = 12.0) -> list[str]:
+    """Run a command with its streams closed or a signal at a random time, and again without; returns the faults.
 
     latest: seconds after which the signal comes at the latest. One that comes before the command has begun ends Python
-    as it likes. Returns what was tried.
+    as it likes.
     """
     shutil.copytree(template(), home, symlinks=True)
     rng = random.Random(seed)
@@ -398,38 +412,50 @@ def process_session(seed: int, home: Path, latest: float = 12.0) -> str:
         process.send_signal(number)
     _, err = process.communicate(timeout=300)
     said = f"{arguments!r} {streams} {number}: {process.returncode} {err!r}"
-    assert process.returncode in ({0, 2, 141} if number is None else {0, 128 + number, -number}), said
-    assert "bug in cadmus-probe" not in err, said
-    assert "Traceback" not in err or "cadmus-probe: interrupted" not in err, said
-    assert before.keys() <= finished(home).keys(), said
-    assert hidden(home) <= left, (said, hidden(home) - left)
-    if process.returncode == 0 and "|" not in streams:
-        assert (home / product).exists(), said
+    codes = {0, 2, 141} if number is None else {0, 128 + number, -number}
+    surplus = hidden(home) - left
+    rules = {
+        f"the exit code is one of {sorted(codes)}": process.returncode in codes,
+        "no bug": "bug in cadmus-probe" not in err,
+        "what is interrupted shows no traceback": "Traceback" not in err or "cadmus-probe: interrupted" not in err,
+        "what was finished is still there": before.keys() <= finished(home).keys(),
+        f"nothing hidden is left, such as {sorted(map(str, surplus))[:3]}": not surplus,
+        "what ends with 0 is done": process.returncode != 0 or "|" in streams or (home / product).exists(),
+    }
     again = _start(arguments, home)
     _, err = again.communicate(timeout=300)
-    assert again.returncode == 0, f"{said}, and then {err!r}"
-    assert (home / product).exists(), said
-    assert before.keys() <= finished(home).keys(), said
-    return said
+    rules |= {
+        f"it can be done again ({err!r})": again.returncode == 0,
+        "again, it is done": (home / product).exists(),
+        "again, what was finished is still there": before.keys() <= finished(home).keys(),
+    }
+    return _broken(said, rules)
 
 
-def fuzz(seconds: float, seed: int) -> None:
-    """Run sessions for so long, one in four of processes, and print how many commands ended how."""
-    totals, processes = {0: 0, 2: 0}, 0
+def fuzz(seconds: float, seed: int) -> int:
+    """Run sessions for so long, one in four of processes, and print how many commands ended how, and every fault.
+
+    Returns 1 where there is one, and 0 otherwise.
+    """
+    totals, processes, found_one = {0: 0, 2: 0}, 0, False
     start, number = time.monotonic(), seed
     while time.monotonic() - start < seconds:
         with tempfile.TemporaryDirectory() as place:
             if number % 4 == 3:
-                process_session(number, Path(place) / "home")
+                faults = process_session(number, Path(place) / "home")
                 processes += 1
             else:
-                for code, n in session(number, Path(place) / "home").items():
-                    totals[code] += n
+                codes, faults = session(number, Path(place) / "home")
+                totals = {code: totals.get(code, 0) + codes.get(code, 0) for code in totals | codes}
+        found_one |= bool(faults)
+        for fault in faults:
+            print(f"seed {number}: {fault}", flush=True)
         number += 1
     ended = f"{totals[0]} commands done, {totals[2]} refused in a line"
     print(f"{ended}; {processes} processes with other streams or a signal, and again")
+    return int(found_one)
 
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    fuzz(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    sys.exit(fuzz(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -6,7 +6,11 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import typer
 
+from analyses.cli import app
+
+USAGE_ERROR = typer.BadParameter.__base__  # click's, or that of typer's own copy of click
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "generated" not in path.parts)  # generated ones are copies
@@ -45,3 +49,17 @@ def commands(page: str) -> list[list[str]]:
     backslash at its end. The number of a job, $TASK, is 1."""
     lines = re.findall(r"^(?:    )?cadmus-probe .*", page.replace("\\\n", ""), re.MULTILINE)
     return [shlex.split(line.replace("$TASK", "1"), comments=True)[1:] for line in lines]
+
+
+def misreading(words: list[str]) -> str:
+    """What the command line says against these words, unless it takes all of them; nothing is run."""
+    command, rest = typer.main.get_command(app), list(words)
+    try:
+        while hasattr(command, "commands"):
+            name = rest.pop(0)
+            command = command.commands[name]
+        return " ".join(command.make_context(name, rest).args)
+    except (KeyError, IndexError) as error:
+        return f"no command {error}"
+    except USAGE_ERROR as error:
+        return error.format_message()

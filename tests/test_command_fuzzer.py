@@ -17,7 +17,9 @@ from tests.fuzzing import examples
 def test_random_commands(part: int, tmp_path: Path) -> None:
     begin = time.monotonic()
     for number in range(examples(2)):
-        command_fuzzer.session(1000 * part + number, tmp_path / str(number))
+        codes, faults = command_fuzzer.session(1000 * part + number, tmp_path / str(number))
+        assert not faults
+        assert sum(codes.values()) == command_fuzzer.COMMANDS_PER_SESSION
         if number and time.monotonic() - begin > examples(15):
             break  # on a busy machine
 
@@ -28,13 +30,27 @@ def test_random_commands(part: int, tmp_path: Path) -> None:
 def test_random_streams_and_signals(part: int, tmp_path: Path) -> None:
     begin = time.monotonic()
     for number in range(examples(2)):
-        command_fuzzer.process_session(1000 * part + number, tmp_path / str(number), latest=6.0)
+        assert not command_fuzzer.process_session(1000 * part + number, tmp_path / str(number), latest=6.0)
         if time.monotonic() - begin > examples(15):
             break
 
 
-def test_what_is_lost_or_left_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fuzzer finds a command that loses a folder, leaves a lock, dies of a bug, or says two things."""
+MISDEEDS = {  # what a command does to the folder, and the rules that it breaks
+    "loses a folder": (lambda home: (home / "corpus" / "manifest.json").unlink(), "what was finished"),
+    "leaves a lock": (lambda home: (home / "corpus" / ".lock").touch(), "nothing hidden is left"),
+    "writes over": (lambda home: (home / "file").write_text("theirs"), "what is no command's stays as it is"),
+}
+ENDS = {  # how a command ends, and the rules that it breaks
+    (1, ""): "the exit code is 0 or 2",
+    (2, "Traceback\ncadmus-probe: error: x\n"): "no traceback",
+    (2, "cadmus-probe: error: x (this is a bug in cadmus-probe)"): "no bug",
+    (2, ""): "the last line is the error",
+    (2, "cadmus-probe: error: x\ncadmus-probe: error: y"): "one line is the command's",
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "file").write_text("mine")
     command_fuzzer.artifacts.write_manifest(
@@ -42,37 +58,30 @@ def test_what_is_lost_or_left_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
         {"kind": "corpus", "machine": command_fuzzer.artifacts.machine_fingerprint(), "files": {}},
     )
     assert list(command_fuzzer.finished(tmp_path)) == [tmp_path / "corpus"]
-    misdeeds = {
-        "lost": lambda: (tmp_path / "corpus" / "manifest.json").unlink(),
-        "lock": lambda: (tmp_path / "corpus" / ".lock").touch(),
-        "overwritten": lambda: (tmp_path / "file").write_text("theirs"),
-    }
-    for name, misdeed in misdeeds.items():
-        sound = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    return tmp_path
 
-        def run(arguments: list[str], misdeed=misdeed) -> tuple[int, str, str]:
-            misdeed()
-            return 2, "", "cadmus-probe: error: no\n"
 
-        monkeypatch.setattr(command_fuzzer, "run", run)
-        with pytest.raises(AssertionError):
-            command_fuzzer.check([name], tmp_path)
-        for path in [path for path in tmp_path.rglob("*") if path.is_file() and path not in sound]:
-            path.unlink()
-        for path, data in sound.items():
-            path.write_bytes(data)
-    for code, err in (
-        (1, ""),
-        (2, "Traceback"),
-        (2, "cadmus-probe: error: x (this is a bug in cadmus-probe)"),
-        (2, ""),
-    ):
-        monkeypatch.setattr(
-            command_fuzzer,
-            "run",
-            lambda arguments, code=code, err=err: (code, "", err or "cadmus-probe: error: x\ncadmus-probe: error: y"),
-        )
-        with pytest.raises(AssertionError):
-            command_fuzzer.check(["x"], tmp_path)
+@pytest.mark.parametrize("name", MISDEEDS)
+def test_what_is_lost_or_left_is_noticed(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    misdeed, rule = MISDEEDS[name]
+
+    def run(arguments: list[str]) -> tuple[int, str, str]:
+        misdeed(home)
+        return 2, "", "cadmus-probe: error: no\n"
+
+    monkeypatch.setattr(command_fuzzer, "run", run)
+    code, faults = command_fuzzer.faults_of([name], home)
+    assert code == 2
+    assert faults
+    assert all(f"not so: {rule}" in fault for fault in faults)
+
+
+@pytest.mark.parametrize(("code", "err"), ENDS)
+def test_an_end_that_is_none_is_noticed(code: int, err: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_fuzzer, "run", lambda arguments: (code, "", err))
+    assert f"not so: {ENDS[code, err]}: ['x']" in " ".join(command_fuzzer.faults_of(["x"], home)[1])
+
+
+def test_a_refusal_in_a_line_has_no_fault(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_fuzzer, "run", lambda arguments: (2, "", "cadmus-probe: error: x\n"))
-    assert command_fuzzer.check(["x"], tmp_path) == 2
+    assert command_fuzzer.faults_of(["x"], home) == (2, [])

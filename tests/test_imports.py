@@ -4,7 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -352,9 +352,8 @@ def test_the_table_names_no_room_that_is_gone_and_no_arrow_that_nobody_uses():
 
 
 def test_the_table_and_the_modules_have_no_circle():
-    TopologicalSorter({name: arrows - {"cadmus"} for name, arrows in ALLOWED.items()}).prepare()
-    graph = {module: imports(path) & set(MODULES) - {module} for module, path in MODULES.items()}
-    TopologicalSorter(graph).prepare()  # raises CycleError
+    assert not circle({name: arrows - {"cadmus"} for name, arrows in ALLOWED.items()})
+    assert not circle({module: imports(path) & set(MODULES) - {module} for module, path in MODULES.items()})
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -374,12 +373,14 @@ def test_heavy_packages_load_where_they_belong(module):
     ],
 )
 def test_light_modules_load_without_torch(statement):
-    loads_none_of(statement, "torch", "transformer_lens")
+    assert not loaded(statement, "torch", "transformer_lens")
 
 
 def test_probes_loads_its_names_when_they_are_asked_for():
-    loads_none_of("import probes; assert 'RidgeProbe' in dir(probes)", "torch", "sklearn", "numpy", "numba")
-    loads_none_of("from probes import RidgeProbe, LeastSquaresProbe, DiscriminantProbe", "torch", "transformer_lens")
+    assert not loaded("import probes; assert 'RidgeProbe' in dir(probes)", "torch", "sklearn", "numpy", "numba")
+    assert not loaded(
+        "from probes import RidgeProbe, LeastSquaresProbe, DiscriminantProbe", "torch", "transformer_lens"
+    )
     for name in probes.__all__:
         home = importlib.import_module(getattr(probes, name).__module__)
         assert getattr(probes, name) is getattr(home, name)
@@ -407,7 +408,7 @@ def test_every_module_of_a_room_is_an_attribute_of_it(name):
 
 
 def test_cadmus_alone_is_enough_and_loads_what_is_used():
-    loads_none_of("import cadmus; cadmus.run('1.'); cadmus.machine.vm.verdict('1.')", "torch", "numba", "numpy")
+    assert not loaded("import cadmus; cadmus.run('1.'); cadmus.machine.vm.verdict('1.')", "torch", "numba", "numpy")
     assert {"load_model", "run", "explain", "__version__", "machine", "training"} <= set(dir(cadmus))
     assert cadmus.run("3A4Bab+7=.").is_true
     assert cadmus.explain is cadmus.machine.vm.explain
@@ -418,12 +419,32 @@ def test_cadmus_alone_is_enough_and_loads_what_is_used():
 
 @pytest.mark.slow
 def test_lens_loads_without_transformer_lens():
-    loads_none_of("import cadmus.models.lens, probes.data.activations", "transformer_lens")
+    assert not loaded("import cadmus.models.lens, probes.data.activations", "transformer_lens")
 
 
-def loads_none_of(statement, *names):
-    program = f"import sys; {statement}; sys.exit(sorted(set({names!r}) & set(sys.modules)) or 0)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+def loaded(statement, *names):
+    """Those of the modules `names` that a new process has loaded once it has run the statement."""
+    program = f"import sys; {statement}; print(*sorted(set({names!r}) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return run.stdout.split()
+
+
+def test_what_is_loaded_is_seen():
+    assert loaded("import json, textwrap", "json", "textwrap", "torch") == ["json", "textwrap"]
+
+
+def circle(graph):
+    """A circle of the graph, {node: what it points to}; empty where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})[0] in "abc"
+    assert circle({"a": {"b"}, "b": set()}) == []
 
 
 def test_the_import_finder_sees_nested_and_aliased_imports(tmp_path):

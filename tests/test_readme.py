@@ -4,16 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 
-from analyses.cli import app, main
+from analyses.cli import main
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.programs.mixture import load
 from cadmus.states import variables
 from cadmus.training import checkpoint
 from probes.measurement import scores
-from tests.pages import PAGES, ROOT, blocks, commands, execute
+from tests.pages import PAGES, ROOT, blocks, commands, execute, misreading
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROBING = (ROOT / "docs" / "probing.md").read_text(encoding="utf-8")
@@ -83,11 +82,22 @@ def test_the_page_on_probing_explains_every_column_and_variable():
 
 @pytest.mark.parametrize("words", commands(README) + commands(PROBING), ids=" ".join)
 def test_commands_parse(words):
-    command, words = typer.main.get_command(app), list(words)
-    while hasattr(command, "commands"):
-        name = words.pop(0)
-        command = command.commands[name]
-    command.make_context(name, words)
+    assert misreading(words) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data", "build", "first", "--bogus"], "--bogus"),
+        (["data", "bild"], "no command 'bild'"),
+        (["data"], "no command"),
+        (["vm", "34+", "7=."], "7=."),
+        (["eval", "--programs", "many"], "Invalid value for '--programs'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_command_line_does_not_take_is_found(words, message):
+    assert message in misreading(words)
 
 
 def test_commands_of_the_readme_have_help(capsys):

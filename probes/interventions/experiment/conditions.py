@@ -77,6 +77,7 @@ class Measured:
 
 def own_completions(model: Any, prompts: list[str]) -> engine.Written:
     """What a model writes behind prompts by itself, with one arm: `OWN_TOKENS` at most."""
+    prompts = tokens.text_list(prompts, "prompts")
     return engine.write(model, prompts, [[]], min(OWN_TOKENS, _room(model, prompts)))
 
 
