@@ -35,6 +35,7 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = "Cadmus"
+html_theme_options = {"light_css_variables": {"color-code-background": "#f5f6f8"}}  # to be told from the page
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]

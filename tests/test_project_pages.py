@@ -17,6 +17,7 @@ def marked(text):
 
 def test_what_would_be_markup_is_escaped_outside_of_code():
     assert marked("Of x_ and |v| and 2 * 3, `a * b`.") == r"Of x\_ and \|v\| and 2 \* 3, :code:`a * b`."
+    assert marked("A *place* of x, with *args and **kwargs.") == r"A *place* of x, with \*args and \*\*kwargs."
     assert marked("The `site`s of `name`_low.") == r"The :code:`site`\ s of :code:`name`\ _low."
 
 

@@ -33,6 +33,7 @@ PACKAGES = ("cadmus", "probes", "analyses")
 COPIES = {"docs/index.md": "map", "CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog"}
 PAGES = {"README.md": "/home", "analyses/commands/__init__.py": "/generated/commands"}
 _FULL_NAME = re.compile(r"(cadmus|probes|analyses)(\.[A-Za-z_]\w*)+")
+_EMPHASIS = re.compile(r"(?<![\w*])\\\*(\w(?:[\w -]*\w)?)\\\*(?![\w*])")  # its asterisks escaped
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 
 
@@ -194,7 +195,7 @@ def _marked(text: str) -> str:
         return text
     for i, part in enumerate(parts):
         if i % 2 == 0:
-            parts[i] = re.sub(r"([\\*|]|_(?!\w))", r"\\\1", part)
+            parts[i] = _EMPHASIS.sub(r"*\1*", re.sub(r"([\\*|]|_(?!\w))", r"\\\1", part))
         else:
             code = " ".join(part.split())
             role = ":py:obj:" if _FULL_NAME.fullmatch(code) else ":code:"
