@@ -222,11 +222,15 @@ def generalization(
             help="A property, factor or response to regress on, beside those of the hypotheses; repeat for more."
         ),
     ] = None,
+    beside: Annotated[
+        str,
+        typer.Option(help="Of a sweep with Figure 1: another model's, tables/figure1.parquet of its report."),
+    ] = "",
     draws: Annotated[int, typer.Option(help="Draws of the bootstrap and of permutations.", min=99)] = 4999,
     seed: Seed = 0,
 ) -> None:
     from analyses.studies.generalization.page import make
     from analyses.studies.generalization.study import GeneralizationConfig
 
-    config = GeneralizationConfig(sweep=sweep, predictors=tuple(predictor or ()), draws=draws, seed=seed)
+    config = GeneralizationConfig(sweep=sweep, predictors=tuple(predictor or ()), draws=draws, seed=seed, beside=beside)
     write_page(make, config, out)

@@ -35,9 +35,9 @@ _STATUS = "status"
         from another terminal cadmus-probe sweep status runs/sweeps/diversity
 
         A sweep (TOML, docs/sweeps.md) names a base mixture and recipe, factors with levels, seeds, responses, a pilot
-        and hypotheses. Sweeps that ship: diversity, read-distance, compound-divergence. Each run draws a corpus,
-        trains, completes, is probed and patched; each stage is kept, so that the same command goes on where it was
-        killed. The pilot runs first and must reach its accuracy. A run that fails is recorded, and the others go on.
+        and hypotheses. Sweeps that ship: diversity, read-distance, compound-divergence, figure-1. Each run draws a
+        corpus, trains, completes, is probed and patched; each stage is kept, so that the same command goes on where it
+        was killed. The pilot runs first and must reach its accuracy. A run that fails is recorded, the others go on.
         Writes table.parquet, table.csv and runs.csv: one row per cell, seed and response.
         """
     )

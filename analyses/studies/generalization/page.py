@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.studies.generalization import figures, models, study
+from analyses.studies.generalization import figures, models, planes, study
 from analyses.studies.generalization.hypotheses import NOTHING
 from analyses.studies.generalization.study import GeneralizationConfig, GeneralizationResults
 from analyses.studies.generalization.summary import summary
@@ -26,6 +26,7 @@ def provenance(results: GeneralizationResults) -> dict[str, str]:
     """How the tables were made."""
     config = results.config
     named = "".join(f" --predictor {name}" for name in config.predictors)
+    named += f" --beside {config.beside}" if config.beside else ""
     return {
         "command": f"cadmus-probe generalization {config.sweep}{named} --draws {config.draws} --seed {config.seed}",
         "sweep": results.name,
@@ -33,8 +34,13 @@ def provenance(results: GeneralizationResults) -> dict[str, str]:
 
 
 def sections(results: GeneralizationResults) -> tuple[report.Section, ...]:
-    """Hypotheses, effects, models, the inner state, levels, properties, and what is missing."""
-    parts = [_hypotheses(results.hypotheses), _effects(results.effects), _models(results)]
+    """Hypotheses, Figure 1, effects, models, the inner state, levels, properties, and what is missing."""
+    parts = [
+        _hypotheses(results.hypotheses),
+        planes.section(results.planes),
+        _effects(results.effects),
+        _models(results),
+    ]
     parts += [_inner_state(results), _ranks(results.ranks), _properties(results.properties), _missing(results.missing)]
     return tuple(part for part in parts if part is not None)
 

@@ -5,18 +5,19 @@ Reads the tidy table of a sweep (`cadmus-probe sweep`) and the hypotheses that i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analyses.studies.generalization import models
+from analyses.studies.generalization import models, planes
 from analyses.studies.generalization.effects import effects
 from analyses.studies.generalization.hypotheses import Hypothesis, answers, hypothesis_of
 from analyses.studies.generalization.inner_state import inner_state
 from analyses.studies.generalization.missing import missingness, rank_correlations
 from analyses.studies.generalization.models import Predictor
+from analyses.studies.generalization.planes import Planes
 from cadmus.runtime.artifacts import read_json
 from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.progress import Progress, no_progress
@@ -38,6 +39,8 @@ class GeneralizationConfig:
     """Draws of the wild bootstrap, and permutations of the rank correlations."""
     seed: int = 0
     """Seed of both."""
+    beside: str = ""
+    """Of a sweep with Figure 1: the file of another model's plane, which stands beside those of the sweep."""
 
     def __post_init__(self) -> None:
         check_text_lists(self, "predictors")
@@ -67,12 +70,15 @@ class GeneralizationResults:
     """As `inner_state.inner_state`; empty where it was not measured."""
     missing: pd.DataFrame
     """As `missing.missingness`."""
+    planes: Planes = field(default_factory=Planes)
+    """Figure 1 of every model, where the sweep has it."""
 
 
 def run(config: GeneralizationConfig, progress: Progress = no_progress) -> GeneralizationResults:
     """Read the sweep's folder and regress. Raises ValueError where it holds no sweep, or too little of one."""
     table, stored = read(Path(config.sweep))
-    return analyze(table, stored, config, progress)
+    figure1 = planes.read(Path(config.sweep), stored, config.beside)
+    return replace(analyze(table, stored, config, progress), planes=figure1)
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.reporting import report
+from analyses.studies.generalization import planes
 from analyses.studies.generalization.figures import best_models, display_name
 from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, UNDECIDED
 from analyses.studies.generalization.inner_state import ACROSS, WITHIN
@@ -21,6 +22,7 @@ def summary(results: GeneralizationResults) -> tuple[str, ...]:
         sentence
         for sentence in (
             _hypotheses(results.hypotheses),
+            planes.sentence(results.planes),
             _effects(results.effects),
             _inner_state(results.inner_state),
             _size(results.table),
