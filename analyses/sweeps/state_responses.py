@@ -20,12 +20,12 @@ from cadmus.statistics.simultaneous import shares
 from probes.controls.untrained import untrained_twin
 from probes.interventions.counterfactuals import drawing
 from probes.interventions.counterfactuals.variables import resolve_variable
-from probes.interventions.effects.effects import UNTRAINED, Outcomes
+from probes.interventions.effects.effects import Outcomes
 from probes.interventions.effects.mechanism import mechanism
-from probes.interventions.experiment.cells import Place, first_attending, is_input_change, layers_of, spots_of
-from probes.interventions.experiment.conditions import CONTROLS, Laboratory, Measured
-from probes.interventions.experiment.conditions import INTERCHANGE as INTERCHANGED
+from probes.interventions.experiment.cells import Place, layers_of, spots_of
+from probes.interventions.experiment.conditions import Laboratory
 from probes.interventions.experiment.readability import readability
+from probes.interventions.experiment.tables import exchange_outcomes
 
 CODES = {"tracked at the store": 1.0, "both": 0.5, "looked up at the load": 0.0}
 """The value of mechanism.VARIABLE by its word, which stands in the column `why`; undecided is missing."""
@@ -89,46 +89,8 @@ def interchanges(sweep: Sweep, model: Model, name: str, seed: int, progress: Pro
     places = [Place.of(pairs, spot) for spot in spots_of(pairs, None, False)]
     layers = layers_of(model, None, False)
     lab = Laboratory(model, untrained_twin(model, seed), pairs, places, layers, seed)
-    outcomes = _outcomes(lab, lab.measure(False, progress), name)
+    outcomes = exchange_outcomes(lab, lab.measure(False, progress), name)
     return Interchanges(outcomes, mechanism(outcomes, pairs, seed))
-
-
-def _outcomes(lab: Laboratory, measured: Measured, name: str) -> Outcomes:
-    """What was measured, as arrays [cells, pairs], a cell per layer and place: the interchange, its controls, the
-    twin."""
-    first, pairs = first_attending(lab.model, lab.pairs.sequences("base")), lab.pairs.pairs
-    cells = [
-        {
-            "layer": layer,
-            "role": place.spot.role,
-            "span": place.spot.span,
-            "input_change": is_input_change(layer, place, first),
-        }
-        for layer in lab.layers
-        for place in lab.places
-    ]
-    present = np.stack([place.present for place in lab.places])  # [places, pairs]
-    every = (len(lab.layers), *present.shape)
-
-    def flat(array: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(array, every).reshape(len(cells), -1)
-
-    controls = {name: np.where(lab.has_source[name], measured.success[name], np.nan) for name in CONTROLS}
-    return Outcomes(
-        variable=name,
-        cells=pd.DataFrame(cells),
-        mask=flat(present),
-        counts=flat(measured.counts),
-        success=flat(measured.success[INTERCHANGED]),
-        controls={control: flat(array) for control, array in controls.items()},
-        untrained=flat(measured.success[UNTRAINED]),
-        controlled=measured.has_controls.ravel(),
-        base_skeletons=pairs["base_skeleton"].to_numpy(object),
-        source_skeletons=pairs["source_skeleton"].to_numpy(object),
-        kinds=pairs["kind"].to_numpy(object),
-        strata=pairs["stratum"].to_numpy(object),
-        shifted=(pairs["shift"] != 0).to_numpy(),
-    )
 
 
 def interchange_responses(sweep: Sweep, name: str, result: Interchanges, accuracy: float) -> list[Response]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -38,44 +39,50 @@ def _cells(lab: Laboratory) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def outcomes_of(lab: Laboratory, measured: Measured, variable: PairVariable) -> tuple[Outcomes, dict[str, np.ndarray]]:
-    """The conditions of all cells as effects takes them, arrays [cells, pairs]; and of which pairs those shares are
-    known that not every pair has, bool [pairs] or [cells, pairs]: `damage` (a same-value source), `chance` (others of
-    the family), `positive` (input tokens that, patched, ask for another answer)."""
+def _flat(lab: Laboratory, array: np.ndarray) -> np.ndarray:
+    """[layers, places, pairs], or [places, pairs] for all layers alike, as [cells, pairs]."""
+    shape = len(lab.layers), len(lab.places), len(lab.pairs)
+    return np.broadcast_to(array, shape).reshape(-1, len(lab.pairs))
+
+
+def exchange_outcomes(lab: Laboratory, measured: Measured, variable: str) -> Outcomes:
+    """The interchange, its controls and the twin as effects takes them: arrays [cells, pairs], a cell per layer and
+    place."""
     table = lab.pairs.pairs
-    cells = _cells(lab)
-
-    def flat(array: np.ndarray) -> np.ndarray:
-        return array.reshape(len(cells), -1)  # [layers, places, pairs] -> [cells, pairs]
-
-    present = np.stack([place.present for place in lab.places])
-    chance = np.stack([_chance(lab, place) for place in lab.places])
-    positive, possible = positive_control(lab, _makers(variable, lab.pairs))
-    every = (len(lab.layers), *present.shape)
-    known = {"damage": lab.has_source["same_value"], "positive": possible}
-    known["chance"] = flat(np.broadcast_to(~np.isnan(chance), every))
     controls = {name: np.where(lab.has_source[name], measured.success[name], np.nan) for name in CONTROLS}
-    outcomes = Outcomes(
-        variable=variable.name,
-        cells=cells,
-        mask=flat(np.broadcast_to(present, every)),
-        counts=flat(np.broadcast_to(measured.counts, every)),
-        success=flat(measured.success[INTERCHANGE]),
-        controls={name: flat(array) for name, array in controls.items()},
-        untrained=flat(measured.success[UNTRAINED]),
+    return Outcomes(
+        variable=variable,
+        cells=_cells(lab),
+        mask=_flat(lab, np.stack([place.present for place in lab.places])),
+        counts=_flat(lab, measured.counts),
+        success=_flat(lab, measured.success[INTERCHANGE]),
+        controls={name: _flat(lab, array) for name, array in controls.items()},
+        untrained=_flat(lab, measured.success[UNTRAINED]),
         controlled=measured.has_controls.ravel(),
-        canonical=flat(measured.canonical),
-        moved=flat(measured.moved),
-        changed=flat(measured.changed),
-        damage=flat(measured.damage),
-        chance=flat(np.broadcast_to(np.nan_to_num(chance), every)),
-        positive=positive if possible.any() else None,
         base_skeletons=table["base_skeleton"].to_numpy(object),
         source_skeletons=table["source_skeleton"].to_numpy(object),
         kinds=table["kind"].to_numpy(object),
         strata=table["stratum"].to_numpy(object),
         shifted=(table["shift"] != 0).to_numpy(),
     )
+
+
+def outcomes_of(lab: Laboratory, measured: Measured, variable: PairVariable) -> tuple[Outcomes, dict[str, np.ndarray]]:
+    """All conditions of all cells as effects takes them, arrays [cells, pairs]; and of which pairs those shares are
+    known that not every pair has, bool [pairs] or [cells, pairs]: `damage` (a same-value source), `chance` (others of
+    the family), `positive` (input tokens that, patched, ask for another answer)."""
+    chance = np.stack([_chance(lab, place) for place in lab.places])
+    positive, possible = positive_control(lab, _makers(variable, lab.pairs))
+    outcomes = replace(
+        exchange_outcomes(lab, measured, variable.name),
+        canonical=_flat(lab, measured.canonical),
+        moved=_flat(lab, measured.moved),
+        changed=_flat(lab, measured.changed),
+        damage=_flat(lab, measured.damage),
+        chance=_flat(lab, np.nan_to_num(chance)),
+        positive=positive if possible.any() else None,
+    )
+    known = {"damage": lab.has_source["same_value"], "positive": possible, "chance": _flat(lab, ~np.isnan(chance))}
     return outcomes, known
 
 
