@@ -47,7 +47,7 @@ def entries(root: Path | str) -> list[Entry]:
     """The reports at a folder and beneath it, the folder's own first, then by name."""
     root = Path(root)
     patterns = ["/".join(["*"] * depth + [artifacts.MANIFEST]) for depth in range(_DEPTH + 1)]
-    found_entries = []
+    reports = []
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
         try:
             manifest = json.loads(path.read_bytes())
@@ -55,8 +55,8 @@ def entries(root: Path | str) -> list[Entry]:
             continue
         if isinstance(manifest, dict) and manifest.get("kind") == "report" and (path.parent / "index.html").is_file():
             finding, about = manifest.get("finding", ""), manifest.get("about", {})
-            found_entries.append(Entry(path.parent, manifest.get("title", path.parent.name), finding, about))
-    return sorted(found_entries, key=lambda entry: (entry.folder != root, entry.folder.as_posix()))
+            reports.append(Entry(path.parent, manifest.get("title", path.parent.name), finding, about))
+    return sorted(reports, key=lambda entry: (entry.folder != root, entry.folder.as_posix()))
 
 
 def link(root: Path | str) -> Path:

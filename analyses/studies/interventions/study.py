@@ -181,10 +181,10 @@ def _experiment(
 ) -> Experiment | TooFewPairs:
     """The experiment of one variable, read from its place or saved there as soon as it is finished; the error where
     there are too few pairs of a variable that was not named. Raises TooFewPairs for one that was."""
-    found_experiment = _load(place)
-    if found_experiment is not None:
+    stored = _load(place)
+    if stored is not None:
         progress(DONE, 1.0, "read from an earlier run")
-        return found_experiment
+        return stored
     start = time.monotonic()
     try:
         result = experiment.test(

@@ -10,7 +10,7 @@ request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,7 @@ class Routes:
     """`paths.path_grid` between the heads that stand out; empty unless it was asked for."""
 
     def __repr__(self) -> str:
-        needed = ", ".join(f"{row.layer}.{row.head} ({row.kind})" for row in self.needed.itertuples())
-        return f"Routes({self.word}; heads needed: {needed or 'none'})"
+        return f"Routes({self.word}; heads needed: {self.needed_heads or 'none'})"
 
     @property
     def word(self) -> str:
@@ -68,6 +67,11 @@ class Routes:
         if self.knockouts.empty:
             return self.knockouts
         return self.knockouts[(self.knockouts["head"] >= 0) & self.knockouts["needed"]]
+
+    @property
+    def needed_heads(self) -> str:
+        """The heads of `needed` in words, `3.2 (load_store), 4.1 (operand)`."""
+        return ", ".join(f"{row.layer}.{row.head} ({row.kind})" for row in self.needed.itertuples())
 
     @property
     def edges(self) -> pd.DataFrame:
@@ -167,11 +171,8 @@ def routes(
         if exchange.counts.any() and not quick:
             tables["interchange"] = heads_by_interchange(model, exchange, seed=seed, progress=progress)
     story = pd.DataFrame() if outcomes is None else mechanism(outcomes, pairs, seed)
-    found_routes = Routes(attention=attention, mechanism=story, **tables)
-    if not full or not len(rows):
-        return found_routes
-    paths = _paths(model, part, bases, found_routes.heads)
-    return Routes(attention=attention, mechanism=story, **{**tables, "paths": paths})
+    result = Routes(attention=attention, mechanism=story, **tables)
+    return replace(result, paths=_paths(model, part, bases, result.heads)) if full and len(rows) else result
 
 
 def _balanced(pairs: Pairs, rows: np.ndarray, limit: int, seed: int) -> np.ndarray:

@@ -89,10 +89,10 @@ def gradients(
     with torch.enable_grad(), backends.hooks(model, [(site, hook_of(site)) for site in hooked]):
         logits = model(tokens)[torch.arange(len(tokens), device=tokens.device), at]
         total = measure(logits).sum()
-    found_gradients = torch.autograd.grad(total, [taken[site] for site in sites], allow_unused=True)
+    of_sites = torch.autograd.grad(total, [taken[site] for site in sites], allow_unused=True)
     return {
         site: torch.zeros_like(taken[site]) if gradient is None else gradient
-        for site, gradient in zip(sites, found_gradients, strict=True)
+        for site, gradient in zip(sites, of_sites, strict=True)
     }
 
 

@@ -205,15 +205,6 @@ def test(
     row = resolve_variable(variable)
     roles = None if roles is None else text_list(roles, "roles")
     mixture = mixtures.load("default") if mixture is None else mixture
-    config = {
-        "variable": row.name,
-        "pairs": pairs if isinstance(pairs, int) else "given",
-        "seed": seed,
-        "layers": None if layers is None else list(map(int, layers)),
-        "roles": roles,
-        "quick": quick,
-        "full": full,
-    }
     chosen_layers = layers_of(model, layers, quick)
     drawn = _pairs(row, mixture, pairs, seed, quick, progress)
     _check_room(model, drawn)
@@ -228,33 +219,60 @@ def test(
     outcomes, known = outcomes_of(lab, measured, row)
     table = effects_of(outcomes, known, lab, measured, readable, seed)
     words = verdicts.verdicts(table)
-    options: dict[str, Any] = {"quick": quick, "full": full, "seed": seed, "progress": progress}
-    found_routes = routes(model, drawn, own=lab.own, outcomes=outcomes, untrained=twin, **options)
-    heads = ", ".join(f"{head.layer}.{head.head} ({head.kind})" for head in found_routes.needed.itertuples())
-    dead = dead_values(
-        model, row, mixture, [layer for layer in chosen_layers if layer != INPUT_LAYER], pairs=_DEAD[quick], seed=seed,
+    value_routes = routes(
+        model,
+        drawn,
+        own=lab.own,
+        outcomes=outcomes,
+        untrained=twin,
+        quick=quick,
+        full=full,
+        seed=seed,
         progress=progress,
-    )  # fmt: skip
+    )
+    inner_layers = [layer for layer in chosen_layers if layer != INPUT_LAYER]
+    dead = dead_values(model, row, mixture, inner_layers, pairs=_DEAD[quick], seed=seed, progress=progress)
     more = _full_tables(model, twin, row, mixture, drawn, words, lab, seed, progress) if full else {}
     return Experiment(
         variable=row.name,
         pairs=drawn,
         effects=table,
         verdicts=words,
-        summary=summary_of(words, readable, found_routes.word, heads),
+        summary=summary_of(words, readable, value_routes.word, value_routes.needed_heads),
         readable=readable,
         persistence=persistence(lab, measured),
         dead=dead,
-        heads=found_routes.heads,
-        edges=found_routes.edges,
-        mechanism=found_routes.mechanism,
+        heads=value_routes.heads,
+        edges=value_routes.edges,
+        mechanism=value_routes.mechanism,
         profile=profile_table(measured),
-        attention=found_routes.attention,
-        knockouts=found_routes.knockouts,
-        paths=found_routes.paths,
+        attention=value_routes.attention,
+        knockouts=value_routes.knockouts,
+        paths=value_routes.paths,
         **more,
-        about=about(model, mixture, config),
+        about=about(model, mixture, _config(row.name, pairs, seed, layers, roles, quick, full)),
     )
+
+
+def _config(
+    variable: str,
+    pairs: int | Pairs,
+    seed: int,
+    layers: Sequence[int] | None,
+    roles: Sequence[str] | None,
+    quick: bool,
+    full: bool,
+) -> dict[str, Any]:
+    """What was asked for, as `about` keeps it."""
+    return {
+        "variable": variable,
+        "pairs": pairs if isinstance(pairs, int) else "given",
+        "seed": seed,
+        "layers": None if layers is None else list(map(int, layers)),
+        "roles": roles,
+        "quick": quick,
+        "full": full,
+    }
 
 
 def _full_tables(
@@ -270,9 +288,9 @@ def _full_tables(
 ) -> dict[str, pd.DataFrame]:
     """The tables that only `full` has."""
     cell = searches.best_cell(words)
-    found_subspaces = searches.subspaces(model, twin, variable, mixture, cell, pairs, seed=seed, progress=progress)
+    subspaces = searches.subspaces(model, twin, variable, mixture, cell, pairs, seed=seed, progress=progress)
     relevance, components = attributions(model, pairs, np.asarray(lab.counts.any(0)), seed=seed, progress=progress)
-    return {"subspaces": found_subspaces, "attribution": relevance, "components": components}
+    return {"subspaces": subspaces, "attribution": relevance, "components": components}
 
 
 def about(model: Any, mixture: Mixture, config: Mapping[str, Any]) -> dict[str, Any]:

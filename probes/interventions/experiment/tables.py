@@ -106,8 +106,8 @@ def effects_of(
     table = _with_consistency(_without_controls(table, lab, measured), lab, measured)
     flags = {(row.stratum, row.layer, row.role): row.readable for row in readable.itertuples()}
     places = zip(table["stratum"], table["layer"], table["role"], table["span"])
-    found_flags = [flags.get(place[:3]) if place[3] == SPANS[0] else None for place in places]
-    return table.assign(readable=pd.Series(found_flags, table.index, object))
+    is_readable = [flags.get(place[:3]) if place[3] == SPANS[0] else None for place in places]
+    return table.assign(readable=pd.Series(is_readable, table.index, object))
 
 
 # --- what is not known of every pair ---------------------------------------------------------------------------------

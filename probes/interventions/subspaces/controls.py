@@ -7,6 +7,7 @@ illusion of Makelov, Lange & Nanda 2024, arXiv 2311.17030), so the whole compone
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,49 +90,88 @@ def compare(
         says that it surely does; NaN and False where there are no such pairs.
     """
     train, validation, test = parts
-    count = len(train.variables)
-    found_subspace = choose(model, train, validation, site, ranks, config, progress)
-    rank = found_subspace.ranks[0]
-    learned, chosen_on, scored = (exchanges(model, part, site) for part in parts)
+    subspace = choose(model, train, validation, site, ranks, config, progress)
+    rank, scored = subspace.ranks[0], exchanges(model, test, site)
     device = scored.tokens.device
-    gates = block_gates(found_subspace.ranks).to(device)
-    everything = torch.ones(count, scored.width, device=device)
-    by_neuron = neuron_scores(model, chosen_on, count, progress)
-    components = principal_components(learned, rank)
-    runs: list[tuple[str, int, Any, Interchanges, Exchanges, Tensor | None, Tensor]] = [
-        ("search", rank, model, test, scored, torch.as_tensor(found_subspace.basis, device=device), gates),
-        (
-            "principal components",
-            components.shape[1],
-            model,
-            test,
-            scored,
-            components,
-            everything[:, : components.shape[1]],
-        ),
-        ("neurons", rank, model, test, scored, None, _best(by_neuron, rank, device)),
-        ("one neuron", 1, model, test, scored, None, _best(by_neuron, 1, device)),
-        ("whole component", scored.width, model, test, scored, None, everything),
+    basis, gates = torch.as_tensor(subspace.basis, device=device), block_gates(subspace.ranks).to(device)
+    runs = [_Run("search", rank, model, test, scored, basis, gates)]
+    runs += _references(model, parts, site, scored, rank, progress)
+    runs += _other_searches(model, twin, parts, site, scored, rank, gates, config or SearchConfig())
+    rows, right_by_method = [], {}
+    for run in runs:
+        right = correct(run.model, run.part, run.basis, run.gates)
+        right_by_method[run.method] = right
+        rows += [{"method": run.method, "rank": run.rank, **row} for row in score_rows(run.asked, run.part, right)]
+    gain = right_by_method["search"].astype(float) - right_by_method["whole component"]
+    table = pd.DataFrame(rows).assign(site=site)
+    table = table.merge(_beyond_whole(test, scored, gain), "left", ["method", "variable"])
+    return subspace, table.assign(illusion=table["beyond_whole_low"] > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Some coordinates, whose exchange is scored."""
+
+    method: str
+    """Of `METHODS`."""
+    rank: int
+    """How many coordinates are exchanged for each variable."""
+    model: Any
+    """Where."""
+    asked: Interchanges
+    """What is asked of the model."""
+    part: Exchanges
+    """The same, ready to run."""
+    basis: Tensor | None
+    """float32 [width, k]; None: the neurons themselves."""
+    gates: Tensor
+    """float32 [variables, k or width]: which coordinates belong to which variable."""
+
+
+def _references(
+    model: Any,
+    parts: tuple[Interchanges, Interchanges, Interchanges],
+    site: str,
+    scored: Exchanges,
+    rank: int,
+    progress: Progress,
+) -> list[_Run]:
+    """What is exchanged without a search: components, neurons chosen on the validation pairs, and everything."""
+    train, validation, test = parts
+    device, width = scored.tokens.device, scored.width
+    by_neuron = neuron_scores(model, exchanges(model, validation, site), len(test.variables), progress)
+    components = principal_components(exchanges(model, train, site), rank)
+    k = components.shape[1]
+    everything = torch.ones(len(test.variables), width, device=device)
+    return [
+        _Run("principal components", k, model, test, scored, components, everything[:, :k]),
+        _Run("neurons", rank, model, test, scored, None, _best(by_neuron, rank, device)),
+        _Run("one neuron", 1, model, test, scored, None, _best(by_neuron, 1, device)),
+        _Run("whole component", width, model, test, scored, None, everything),
     ]
-    seed = (config or SearchConfig()).seed
-    arbitrary = fit(model, train.with_arbitrary_labels(seed), site, rank, config)
-    labelled = test.with_arbitrary_labels(seed + 1)
+
+
+def _other_searches(
+    model: Any,
+    twin: Any | None,
+    parts: tuple[Interchanges, Interchanges, Interchanges],
+    site: str,
+    scored: Exchanges,
+    rank: int,
+    gates: Tensor,
+    config: SearchConfig,
+) -> list[_Run]:
+    """The same search where it must find nothing: for arbitrary answers, and in the untrained twin."""
+    train, _, test = parts
+    device = scored.tokens.device
+    arbitrary = fit(model, train.with_arbitrary_labels(config.seed), site, rank, config)
+    labelled = test.with_arbitrary_labels(config.seed + 1)
     basis = torch.as_tensor(arbitrary.basis, device=device)
-    runs.append(("arbitrary labels", rank, model, labelled, exchanges(model, labelled, site), basis, gates))
+    runs = [_Run("arbitrary labels", rank, model, labelled, exchanges(model, labelled, site), basis, gates)]
     if twin is not None:
         basis = torch.as_tensor(fit(twin, train, site, rank, config).basis, device=device)
-        runs.append(("untrained", rank, twin, test, exchanges(twin, test, site), basis, gates))
-    rows, right_by_method = [], {}
-    for method, k, run_model, interchanges, part, basis_or_none, run_gates in runs:
-        right_by_method[method] = correct(run_model, part, basis_or_none, run_gates)
-        rows += [
-            {"method": method, "rank": k, **row} for row in score_rows(interchanges, part, right_by_method[method])
-        ]
-    table = pd.DataFrame(rows).assign(site=site)
-    gain = right_by_method["search"].astype(float) - right_by_method["whole component"]
-    return found_subspace, table.merge(_beyond_whole(test, scored, gain), "left", ["method", "variable"]).assign(
-        illusion=lambda rows: rows["beyond_whole_low"] > 0
-    )
+        runs.append(_Run("untrained", rank, twin, test, exchanges(twin, test, site), basis, gates))
+    return runs
 
 
 def _beyond_whole(interchanges: Interchanges, part: Exchanges, gain: np.ndarray) -> pd.DataFrame:
@@ -159,10 +199,10 @@ def score_rows(interchanges: Interchanges, part: Exchanges, right: np.ndarray) -
             for flag in (True, False)
         ]
     )
-    found_shares = simultaneous.shares(np.broadcast_to(right, cells.shape), cells, bases, sources)
+    shares = simultaneous.shares(np.broadcast_to(right, cells.shape), cells, bases, sources)
     rows: list[dict[str, Any]] = []
     for number, name in enumerate(interchanges.variables):
-        accuracy, isolation = found_shares[2 * number : 2 * number + 2]
+        accuracy, isolation = shares[2 * number : 2 * number + 2]
         rows.append(
             {
                 "variable": name,

@@ -146,10 +146,10 @@ def answer_logits(model: Any, part: Exchanges, rows: Tensor, basis: Tensor | Non
 
 def correct(model: Any, part: Exchanges, basis: Tensor | None, gates: Tensor) -> np.ndarray:
     """Which exchanges give the whole answer that they ask for, teacher-forced, which is greedy decoding's: bool [m]."""
-    found_answers = []
+    is_right = []
     with torch.no_grad():
         for rows in torch.arange(len(part.tokens), device=part.tokens.device).split(BATCH):
             best = answer_logits(model, part, rows, basis, gates).argmax(-1)
             targets = part.targets[rows]
-            found_answers.append(((best == targets) | (targets == NONE)).all(1))
-    return torch.cat(found_answers).cpu().numpy()
+            is_right.append(((best == targets) | (targets == NONE)).all(1))
+    return torch.cat(is_right).cpu().numpy()
