@@ -29,6 +29,13 @@ class Commands(PlainHelp, NoEmptyValues):
     """All commands: their help is shown as it is written, and no value is empty."""
 
 
+_NO_MEMORY = (  # what errors of libraries say that have no class of their own
+    "failed to map segment",
+    "can't allocate memory",
+    "out of memory",
+    "can't start new thread",
+)
+
 app = typer.Typer(
     cls=Commands,
     pretty_exceptions_enable=False,
@@ -94,19 +101,10 @@ def main(arguments: list[str] | None = None) -> int:
         command = " ".join(_command(arguments))
         message = error.format_message() or "no command is named"  # of a group alone, whose help is printed
         return _fail(f"{message} (see cadmus-probe {command} --help)".replace("  ", " "))
-    except (ValueError, OSError, FloatingPointError) as error:
-        if debug:
-            raise
-        return _fail(_describe(error))
-    except (MemoryError, OverflowError) as error:
-        if debug:
-            raise
-        cause = "out of memory" if isinstance(error, MemoryError) else f"a number is too large ({error})"
-        return _fail(f"{cause}; ask for fewer programs, or free some memory")
     except Exception as error:
         if debug:
             raise
-        return _fail(f"{type(error).__name__}: {error} (this is a bug in cadmus-probe; --debug shows where)")
+        return _fail(_describe(error))
     except KeyboardInterrupt:
         code = 130
     except SystemExit as end:  # typer's own, after a pipe was cut off; and of a shell that asks for completions
@@ -132,8 +130,14 @@ def _command(arguments: list[str]) -> list[str]:
     return words
 
 
-def _describe(error: ValueError | OSError | FloatingPointError) -> str:
-    """What happened to which file, and the remedy; the error's own text where it is not the system's."""
+def _describe(error: Exception) -> str:
+    """What happened, to which file, and the remedy; the error's own text where it has both; else that it is a bug."""
+    if _is_out_of_memory(error):
+        return "out of memory; ask for fewer programs, or free some memory"
+    if isinstance(error, OverflowError):
+        return f"a number is too large ({error}); ask for fewer programs, or smaller numbers"
+    if not isinstance(error, (ValueError, OSError, FloatingPointError)):
+        return f"{type(error).__name__}: {error} (this is a bug in cadmus-probe; --debug shows where)"
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     remedy = {
@@ -147,9 +151,21 @@ def _describe(error: ValueError | OSError | FloatingPointError) -> str:
         "EEXIST": "a file stands where a folder is needed; choose another path",
         "ENOENT": "check the path",
         "EISDIR": "name a file, not a folder",
+        "EMFILE": "close some files, or raise the limit (ulimit -n)",
+        "ENFILE": "close some files, or raise the limit (ulimit -n)",
+        "EAGAIN": "end some processes, or raise the limit (ulimit -u)",
     }.get(errno.errorcode.get(error.errno or 0, ""), "check the path")
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{error.strerror}; {remedy}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says, in its own way, that there is no memory: Python's, the system's, torch's, or that of a
+    library that could not be loaded."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    said = str(error).lower()
+    return isinstance(error, (ImportError, OSError, RuntimeError)) and any(words in said for words in _NO_MEMORY)
 
 
 def _fail(message: str) -> int:

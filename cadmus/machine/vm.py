@@ -145,9 +145,9 @@ def check(text: str) -> str:
     """Return `text`. Raises ValueError, naming the first character that is not an instruction and its position."""
     for position, character in enumerate(text):
         if character not in INSTRUCTIONS:
+            remedy = "; leave it out" if character in "[]" or character.isspace() else ""
             raise ValueError(
-                f"{character!r} at position {position} is not an instruction; "
-                f"a program holds only {VOCAB} (no brackets, no spaces)"
+                f"{character!r} at position {position} is not an instruction; a program holds only {VOCAB}{remedy}"
             )
     return text
 

@@ -1,5 +1,6 @@
 """The command as its users meet it: what it prints, its one-line errors, and what an interrupted run leaves."""
 
+import errno
 import io
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from importlib import metadata
 
+import numpy as np
 import pytest
 
 from analyses import cli
@@ -388,6 +390,65 @@ def test_an_interruption_within_a_command_or_before_it_is_one_line(capsys, monke
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("cadmus-probe: interrupted; ") for line in lines)
+
+
+def of_numpy():
+    np.zeros(2**62, np.uint8)
+
+
+def of_torch():
+    import torch
+
+    torch.zeros(2**62, dtype=torch.uint8)
+
+
+def error_of(work):
+    with pytest.raises((MemoryError, RuntimeError)) as error:
+        work()
+    return error.value
+
+
+def failing(error):
+    def app(*_, **__):
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        of_numpy,
+        of_torch,
+    ],
+    ids=lambda error: getattr(error, "__name__", repr(error)),
+)
+def test_a_lack_of_memory_is_told_as_such_whoever_noticed_it(error, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "app", failing(error_of(error) if callable(error) else error))
+    assert main(["vm", "1."]) == 2
+    said = "cadmus-probe: error: out of memory; ask for fewer programs, or free some memory\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OverflowError("int too large"), "a number is too large (int too large); ask for fewer programs, or smaller n"),
+        (OSError(errno.EMFILE, "Too many open files", "t.csv"), "t.csv: Too many open files; close some files, or rai"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily unavailable; end so"),
+        (ImportError("no module named that"), "ImportError: no module named that (this is a bug in cadmus-probe; --de"),
+        (RuntimeError("memory format"), "RuntimeError: memory format (this is a bug in cadmus-probe; --debug shows wh"),
+    ],
+    ids=repr,
+)
+def test_errors_of_the_system_and_of_ours_are_told_apart(error, message, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "app", failing(error))
+    assert main(["vm", "1."]) == 2
+    assert capsys.readouterr().err.startswith(f"cadmus-probe: error: {message}")
 
 
 @pytest.mark.slow
