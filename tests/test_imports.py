@@ -259,7 +259,6 @@ TORCH = {  # the rooms and modules that may load torch; nothing loads transforme
     "probes.interventions.experiment",
     "analyses.explorer.weights",
     "analyses.studies.calibration",
-    "analyses.studies.paper.study",
     "analyses.sweeps.engines",
     "analyses.sweeps.plan",
     "analyses.sweeps.runs",
