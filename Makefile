@@ -6,7 +6,7 @@ LENS4 ?= .venv-lens4
 NEWEST ?= .venv-newest
 OUT ?= reports
 
-.PHONY: report test test-all test-lens4 test-newest lint format coverage agreement coverage-of-generalization fuzz docs clean
+.PHONY: report test test-all test-lens4 test-newest lint format coverage agreement coverage-of-generalization fuzz docs pictures clean
 
 report: $(VENV)/installed  ## all about the model that ships, in place of the example that is committed: OUT=my-report leaves it
 	@echo "writing $(OUT)/index.html; make report OUT=my-report writes elsewhere"
@@ -52,6 +52,9 @@ fuzz: $(VENV)/installed  ## hypothesis with ten times the examples, random comma
 docs: $(VENV)/installed  ## the documentation as a site, build/docs/html/index.html; a broken link fails (a few minutes at first)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
+
+pictures: docs  ## reports/screenshots: what report, explorer and documentation look like (chromium is needed)
+	$(BIN)/python -m tests.pictures
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'

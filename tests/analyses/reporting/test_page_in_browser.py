@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from analyses.reporting import library
 from analyses.reporting.report import Card, Report, Section, write
 from tests import accessibility
 from tests.analyses.explorer import browser as browsers
@@ -120,6 +121,18 @@ def test_a_phone_scrolls_tables_and_figures_by_themselves_and_says_so(chromium: 
             assert opened.page.evaluate(f"getComputedStyle({box}, '::before').content").endswith('see all of it"')
         assert opened.page.evaluate("(b => b.scrollWidth > b.clientWidth)(document.querySelector('#first .scroll'))")
         opened.check()
+
+
+def test_a_phone_has_one_link_to_all_reports(chromium: Any, page_file: Path) -> None:
+    folder = page_file.parent
+    for name in ("another", "third"):
+        write(Report(f"The {name}", ("A statement.",), (Section("one", "One", ("Text.",)),)), folder / name)
+    library.link(folder)
+    for width, links in ((390, ["All reports"]), (1400, ["All reports", "The another", "The third"])):
+        with browsers.tab(chromium, viewport={"width": width, "height": 844}) as opened:
+            opened.page.goto(page_file.as_uri())
+            shown = [link for link in opened.page.locator("header a").all() if link.is_visible()]
+            assert [link.inner_text() for link in shown] == links
 
 
 def test_paper_has_every_section_and_every_column(tab: browsers.Tab) -> None:
