@@ -75,7 +75,7 @@ class Bench:
         return artifacts.fingerprint(made_of)
 
 
-def finished(bench: Bench, stage: str) -> bool:
+def is_finished(bench: Bench, stage: str) -> bool:
     """Whether a stage is there. Whether its files are whole is seen when it is read."""
     return (bench.place(stage) / artifacts.MANIFEST).is_file()
 
@@ -83,15 +83,15 @@ def finished(bench: Bench, stage: str) -> bool:
 def run_stages(bench: Bench) -> None:
     """Make whatever is missing of a run, stage by stage."""
     stages = stages_of(bench.sweep)
-    if all(finished(bench, stage) for stage in stages if stage != "corpus"):
+    if all(is_finished(bench, stage) for stage in stages if stage != "corpus"):
         _drop_corpus(bench)
         return
     for stage in stages:
-        if stage == "corpus" and all(finished(bench, name) for name in ("model", "evaluation")):
+        if stage == "corpus" and all(is_finished(bench, name) for name in ("model", "evaluation")):
             continue
         bench.stage, bench.began = stage, time.perf_counter()
         bench.progress(stage, 0.0, "")
-        _MAKERS[stage](bench)
+        _make(bench, stage)
         bench.seconds[stage] = bench.seconds.get(stage, 0.0) + time.perf_counter() - bench.began
         if stage == "evaluation":
             _drop_corpus(bench)
@@ -122,15 +122,14 @@ def _drop_corpus(bench: Bench) -> None:
     shutil.rmtree(bench.place("corpus"), ignore_errors=True)
 
 
-def _model(bench: Bench) -> None:
-    if not finished(bench, "model"):
-        train_recipe(
-            bench.run.recipe,
-            bench.place("model"),
-            corpus=_corpus(bench),
-            device=bench.device,
-            progress=bench.progress,
-        )
+def _train(bench: Bench) -> None:
+    train_recipe(
+        bench.run.recipe,
+        bench.place("model"),
+        corpus=_corpus(bench),
+        device=bench.device,
+        progress=bench.progress,
+    )
 
 
 def trained_model(bench: Bench) -> Any:
@@ -142,50 +141,44 @@ def trained_model(bench: Bench) -> Any:
     return model
 
 
-def _evaluation(bench: Bench) -> None:
-    def make() -> dict[str, Any]:
-        corpus, seed = _corpus(bench), bench.run.seed
-        bench.progress("evaluation", 0.0, "properties")
-        measured = properties(bench.sweep, corpus, seed)
-        bench.progress("evaluation", 0.3, "accuracies")
-        model = trained_model(bench)
-        rows = accuracies(bench.sweep, bench.run.recipe.mixture, corpus, model, seed)
-        tables: dict[str, Any] = {}
-        if FIGURE1 in bench.sweep.kinds():
-            table = plane(bench.sweep, model, seed, bench.progress)
-            rows += plane_responses(bench.sweep, table)
-            tables = {"tables": {FIGURE1: table.to_dict("list")}}
-        return {"responses": [asdict(row) for row in rows], "properties": measured, **tables}
-
-    _keep(bench, "evaluation", make)
+def _evaluation(bench: Bench) -> dict[str, Any]:
+    """What the model completes, and what its corpus is like."""
+    corpus, seed = _corpus(bench), bench.run.seed
+    bench.progress("evaluation", 0.0, "properties")
+    measured = properties(bench.sweep, corpus, seed)
+    bench.progress("evaluation", 0.3, "accuracies")
+    model = trained_model(bench)
+    rows = accuracies(bench.sweep, bench.run.recipe.mixture, corpus, model, seed)
+    tables: dict[str, Any] = {}
+    if FIGURE1 in bench.sweep.kinds():
+        table = plane(bench.sweep, model, seed, bench.progress)
+        rows += plane_responses(bench.sweep, table)
+        tables = {"tables": {FIGURE1: table.to_dict("list")}}
+    return {"responses": [asdict(row) for row in rows], "properties": measured, **tables}
 
 
-def _probing(bench: Bench) -> None:
-    def make() -> dict[str, Any]:
-        tables = state_responses.readings(bench.sweep, trained_model(bench), bench.run.seed, bench.progress)
-        rows = state_responses.read_responses(bench.sweep, tables)
-        records = {name: table.to_dict("records") for name, table in tables.items()}
-        return {"responses": [asdict(row) for row in rows], "tables": records}
-
-    _keep(bench, "probing", make)
+def _probing(bench: Bench) -> dict[str, Any]:
+    """How well each variable is read."""
+    tables = state_responses.readings(bench.sweep, trained_model(bench), bench.run.seed, bench.progress)
+    rows = state_responses.read_responses(bench.sweep, tables)
+    records = {name: table.to_dict("records") for name, table in tables.items()}
+    return {"responses": [asdict(row) for row in rows], "tables": records}
 
 
-def _interventions(bench: Bench) -> None:
-    def make() -> dict[str, Any]:
-        model, accuracy = trained_model(bench), _own_accuracy(bench)
-        rows: list[Response] = []
-        tables = {}
-        for name in bench.sweep.variables:
-            try:
-                result = state_responses.interchanges(bench.sweep, model, name, bench.run.seed, bench.progress)
-            except ValueError as error:  # too few pairs: nothing is known of this variable
-                rows += [nothing(response, str(error)) for response in _of_variable(bench.sweep, name)]
-                continue
-            rows += state_responses.interchange_responses(bench.sweep, name, result, accuracy)
-            tables[name] = result.mechanism.to_dict("records")
-        return {"responses": [asdict(row) for row in rows], "tables": tables}
-
-    _keep(bench, "interventions", make)
+def _interventions(bench: Bench) -> dict[str, Any]:
+    """What exchanges of each variable do."""
+    model, accuracy = trained_model(bench), _own_accuracy(bench)
+    rows: list[Response] = []
+    tables = {}
+    for name in bench.sweep.variables:
+        try:
+            result = state_responses.interchanges(bench.sweep, model, name, bench.run.seed, bench.progress)
+        except ValueError as error:  # too few pairs: nothing is known of this variable
+            rows += [nothing(response, str(error)) for response in _of_variable(bench.sweep, name)]
+            continue
+        rows += state_responses.interchange_responses(bench.sweep, name, result, accuracy)
+        tables[name] = result.mechanism.to_dict("records")
+    return {"responses": [asdict(row) for row in rows], "tables": tables}
 
 
 def _own_accuracy(bench: Bench) -> float:
@@ -199,23 +192,26 @@ def _of_variable(sweep: Sweep, name: str) -> list[str]:
     return [r for r in sweep.responses if r.partition(".")[0] in kinds and variable_and_role(r)[0] == name]
 
 
-_MAKERS: dict[str, Callable[[Bench], Any]] = {
-    "corpus": _fit_corpus,
-    "model": _model,
+_MEASURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "evaluation": _evaluation,
     "probing": _probing,
     "interventions": _interventions,
 }
+"""What gives the result of a stage, by its name."""
 
 
-def _keep(bench: Bench, stage: str, make: Callable[[], dict[str, Any]]) -> None:
-    """Write what a stage makes, unless it is there."""
-    place = bench.place(stage)
-    if finished(bench, stage):
+def _make(bench: Bench, stage: str) -> None:
+    """Make a stage, unless it is there; a corpus is held against the sweep's demands in any case."""
+    if stage == "corpus":
+        _fit_corpus(bench)
+    elif is_finished(bench, stage):
         return
-    result = make()
-    with artifacts.new_folder(place, _KIND, stage=stage, fingerprint=place.name, run=bench.run.name) as partial:
-        artifacts.write_json(partial / _RESULT, result)
+    elif stage == "model":
+        _train(bench)
+    else:
+        result, place = _MEASURES[stage](bench), bench.place(stage)
+        with artifacts.new_folder(place, _KIND, stage=stage, fingerprint=place.name, run=bench.run.name) as partial:
+            artifacts.write_json(partial / _RESULT, result)
 
 
 def result_of(bench: Bench, stage: str) -> dict[str, Any]:

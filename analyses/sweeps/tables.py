@@ -11,7 +11,7 @@ import pandas as pd
 
 from analyses.sweeps.cells import Cell, Run, runs_of
 from analyses.sweeps.folder import DONE, FAILED, Status, read_status
-from analyses.sweeps.stages import Bench, finished, result_of, stages_of
+from analyses.sweeps.stages import Bench, is_finished, result_of, stages_of
 from analyses.sweeps.sweep import FIGURE1, Sweep
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import no_progress
@@ -59,7 +59,7 @@ def _results(sweep: Sweep, run: Run, folder: Path) -> tuple[dict[str, dict[str, 
     responses: dict[str, dict[str, Any]] = {}
     properties: dict[str, dict[str, float]] = {}
     for stage in stages_of(sweep)[2:]:
-        if finished(bench, stage):
+        if is_finished(bench, stage):
             result = result_of(bench, stage)
             responses |= {row["response"]: row for row in result["responses"]}
             properties |= result.get("properties", {})
@@ -96,7 +96,7 @@ def plane_table(sweep: Sweep, cells: Sequence[Cell], folder: Path) -> pd.DataFra
     parts = []
     for run in runs_of(sweep, cells):
         bench = Bench(sweep, run, folder, "cpu", no_progress, {})
-        if FIGURE1 in sweep.kinds() and finished(bench, "evaluation"):
+        if FIGURE1 in sweep.kinds() and is_finished(bench, "evaluation"):
             plane = result_of(bench, "evaluation")["tables"][FIGURE1]
             parts.append(pd.DataFrame({"cell": run.cell.key, "seed": run.seed, **_levels(run), **plane}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -16,7 +16,6 @@ POSITIVE, NEGATIVE, NONE = "positive", "negative", "none"
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 LEVEL = 0.05
 NOTHING = 0.05  # effects (shares per standard deviation) of which it is said that there is none
-_WORDS = {"+": POSITIVE, "-": NEGATIVE, "0": NONE}
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,12 @@ class Hypothesis:
 
 
 def hypothesis_of(entry: dict[str, Any]) -> Hypothesis:
-    """The hypothesis that a table of a sweep's file says; `property` and `direction` (+, -, 0) may stand for predictor
-    and expected. Raises ValueError where it lacks one of them."""
-    predictor = entry.get("predictor", entry.get("property"))
-    expected = entry.get("expected", entry.get("direction"))
-    response = entry.get("response")
+    """The hypothesis that a table of a sweep's file says. Raises ValueError where it lacks what one needs."""
+    response, predictor, expected = (entry.get(name) for name in ("response", "predictor", "expected"))
     if not (isinstance(predictor, str) and isinstance(expected, str) and isinstance(response, str)):
         raise ValueError(f"hypothesis {entry!r} needs a response, a predictor and what is expected, each a text")
     words = {name: str(entry.get(name, "")) for name in ("name", "statement")}
-    return Hypothesis(response, predictor, _WORDS.get(expected, expected), **words)
+    return Hypothesis(response, predictor, expected, **words)
 
 
 def answers(hypotheses: Sequence[tuple[Hypothesis, str]], effects: pd.DataFrame) -> pd.DataFrame:

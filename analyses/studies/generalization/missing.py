@@ -48,11 +48,9 @@ def rank_correlations(table: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS)
             part = table[(table["response"] == response) & table["value"].notna() & table[factor].notna()]
             if part.empty:
                 continue
-            blocks = part[["seed", *others]].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)
+            blocks = _labels(part, ["seed", *others])
             levels, values = (part[name].to_numpy(np.float64) for name in (factor, "value"))
-            strata = part[others].astype(str).agg("/".join, axis=1).to_numpy(dtype=str) if others else blocks.copy()
-            if not others:
-                strata[:] = ""
+            strata = _labels(part, others)
             ranks = block_spearman(levels, values, blocks, seed=seed, draws=draws)
             alike = block_spearman(levels, values, blocks, strata=strata, seed=seed, draws=draws)
             row = {"factor": factor, "response": response, "rho": ranks.rho, "low": ranks.low, "high": ranks.high}
@@ -62,3 +60,10 @@ def rank_correlations(table: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS)
     for _, rows_of in out.groupby("factor"):
         out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))
     return out
+
+
+def _labels(table: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """The values of some columns as one text for each row; the same for all rows where there are no columns."""
+    if not names:
+        return np.full(len(table), "")
+    return table[names].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)

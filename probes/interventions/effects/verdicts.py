@@ -18,7 +18,6 @@ from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg
 from cadmus.statistics.simultaneous import holm
 from probes.interventions.effects.effects import SPANS, THRESHOLD
 
-VERDICTS = ("used", "unused", "spent", "undecided")
 LEVEL = 0.05  # of false verdicts over all variables, and of false heads among those called used
 MIN_PAIRS_UNUSED = 200
 MIN_POSITIVE = 0.5  # what the positive control's accuracy must be surely above, or the pairs cannot show absence

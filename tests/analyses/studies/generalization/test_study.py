@@ -37,7 +37,7 @@ def large() -> GeneralizationResults:
         hypothesis(name="there"),
         hypothesis(expected="negative", name="the other way"),
         hypothesis("p1", name="nothing"),
-        {"response": RESPONSE, "property": "property.p0", "direction": "+"},
+        {"response": RESPONSE, "predictor": "property.p0", "expected": "positive"},
         hypothesis("p1", "none", name="none"),
     )
 
