@@ -8,7 +8,8 @@ nor numba itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 DEFAULT_MODEL = "cadmus-mini"
 
-__getattr__, _, __all__ = lazy_loader.attach(
+_attribute, _, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "corpora",
@@ -37,6 +38,20 @@ __getattr__, _, __all__ = lazy_loader.attach(
     submod_attrs={"machine.vm": ["explain", "run"]},
 )
 __all__ += ["DEFAULT_MODEL", "__version__", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """A room, `run` or `explain`. Raises AttributeError, which says in which room a module of that name lies."""
+    try:
+        return _attribute(name)
+    except AttributeError:
+        from pathlib import Path
+
+        here = Path(__file__).parent
+        homes = [] if name.startswith("_") else sorted(here.glob(f"**/{name}.py"))
+        modules = [".".join(home.relative_to(here.parent).with_suffix("").parts) for home in homes]
+        hint = f"did you mean {' or '.join(modules)}?" if modules else f"it has {', '.join(__dir__())}"
+        raise AttributeError(f"cadmus has no {name}; {hint}", name=name, obj=sys.modules[__name__]) from None
 
 
 def __dir__() -> list[str]:

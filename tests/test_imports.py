@@ -412,8 +412,10 @@ def test_cadmus_alone_is_enough_and_loads_what_is_used():
     assert cadmus.run("3A4Bab+7=.").is_true
     assert cadmus.explain is cadmus.machine.vm.explain
     assert cadmus.__version__ == metadata.version("cadmus-probe")
-    with pytest.raises(AttributeError, match="No cadmus attribute semantics"):
+    with pytest.raises(AttributeError, match=r"^cadmus has no semantics; it has DEFAULT_MODEL, "):
         _ = cadmus.semantics
+    with pytest.raises(AttributeError, match=r"^cadmus has no kernel; did you mean cadmus\.machine\.kernel\?$"):
+        _ = cadmus.kernel
 
 
 @pytest.mark.slow
