@@ -18,7 +18,7 @@ from torch import Tensor
 from cadmus.machine import oracle, tokens
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
-from probes.interventions.attention.answering import Bases, Judge, Patch, answers, judged, truth
+from probes.interventions.attention.answers import Bases, Judge, Patch, answers, judged, truth
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.editing import changes, engine
 from probes.interventions.effects import verdicts

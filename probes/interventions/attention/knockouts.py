@@ -20,7 +20,7 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
 from cadmus.statistics import simultaneous
 from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg
-from probes.interventions.attention.answering import Bases, EdgeSet, Judge, Texts, answers, judged
+from probes.interventions.attention.answers import Bases, EdgeSet, Judge, Texts, answers, judged
 from probes.interventions.attention.flow import data_flow, patterns
 from probes.interventions.attention.mass_controls import MASS_CONTROLS, TOLERANCE, Finder, Prompt
 from probes.interventions.effects.effects import THRESHOLD

@@ -21,7 +21,7 @@ from torch import Tensor
 from cadmus.machine import tokens, vm
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.runtime.seeds import generator
-from probes.interventions.attention.answering import Bases, bases_of
+from probes.interventions.attention.answers import Bases, bases_of
 from probes.interventions.attention.flow import KINDS, attention_flow
 from probes.interventions.attention.head_interchange import exchange_of, heads_by_interchange
 from probes.interventions.attention.knockouts import DEFAULT_KINDS, LOAD, knockouts

@@ -12,7 +12,7 @@ import pandas as pd
 from cadmus.machine import kernel, tokens
 from cadmus.runtime.seeds import generator
 from cadmus.states.provenance import provenance
-from probes.interventions.attention.answering import truth
+from probes.interventions.attention.answers import truth
 from probes.interventions.attention.flow import data_flow
 from probes.interventions.attention.knockouts import Move
 from probes.interventions.counterfactuals.pairs import Pairs

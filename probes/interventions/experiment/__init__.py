@@ -2,8 +2,8 @@
 
 The parts: which `cells` are patched, what is written there and under the controls (`conditions`), what a probe reads
 there (`readability`), for how long it holds and what dead values do (`persistence`), the subspace in the best cell
-(`searches`), and the `tables`. In come a model, a mixture and a variable; out goes an `Experiment`, tables that are
-saved and read back."""
+(`subspace_search`), and the `tables`. In come a model, a mixture and a variable; out goes an `Experiment`, tables that
+are saved and read back."""
 
 import lazy_loader
 
@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "experiment",
         "persistence",
         "readability",
-        "searches",
+        "subspace_search",
         "tables",
     ],
     submod_attrs={

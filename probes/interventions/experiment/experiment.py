@@ -39,7 +39,7 @@ from probes.interventions.counterfactuals import drawing
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.variables import PairVariable, resolve_variable
 from probes.interventions.effects import verdicts
-from probes.interventions.experiment import searches
+from probes.interventions.experiment import subspace_search
 from probes.interventions.experiment.cells import INPUT_LAYER, Place, layers_of, spots_of
 from probes.interventions.experiment.conditions import Laboratory, profile_table
 from probes.interventions.experiment.persistence import dead_values, persistence
@@ -119,8 +119,8 @@ class Experiment:
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Paths between the heads that stand out, as `paths.path_grid`; empty unless `full`."""
     subspaces: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """A row per method: the subspace in the cell where the exchange does most, as `searches.subspaces`; empty unless
-    `full`."""
+    """A row per method: the subspace in the cell where the exchange does most, as `subspace_search.subspaces`; empty
+    unless `full`."""
     attribution: pd.DataFrame = field(default_factory=pd.DataFrame)
     """A row per type of component: how near attribution comes to patching, as `attribution.tables.attributions`; empty
     unless `full`."""
@@ -287,8 +287,8 @@ def _full_tables(
     progress: Progress,
 ) -> dict[str, pd.DataFrame]:
     """The tables that only `full` has."""
-    cell = searches.best_cell(words)
-    subspaces = searches.subspaces(model, twin, variable, mixture, cell, pairs, seed=seed, progress=progress)
+    cell = subspace_search.best_cell(words)
+    subspaces = subspace_search.subspaces(model, twin, variable, mixture, cell, pairs, seed=seed, progress=progress)
     relevance, components = attributions(model, pairs, np.asarray(lab.counts.any(0)), seed=seed, progress=progress)
     return {"subspaces": subspaces, "attribution": relevance, "components": components}
 

@@ -10,7 +10,7 @@ import pytest
 from analyses.studies.calibration.planted import Planted, plant
 from cadmus.machine import tokens, vm
 from cadmus.runtime.seeds import generator
-from probes.interventions.attention.answering import Bases, EdgeSet, Judge, answers, judged
+from probes.interventions.attention.answers import Bases, EdgeSet, Judge, answers, judged
 from probes.interventions.attention.flow import _table as attention_table
 from probes.interventions.attention.flow import attention_flow, data_flow
 from probes.interventions.attention.head_interchange import Exchange, heads_by_interchange

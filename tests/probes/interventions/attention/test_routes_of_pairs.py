@@ -11,7 +11,7 @@ from cadmus.models.config import ModelConfig
 from cadmus.programs import mixture
 from probes.controls.untrained import untrained_twin
 from probes.interventions import counterfactuals
-from probes.interventions.attention.answering import EdgeSet, Patch, answers, bases_of, judged
+from probes.interventions.attention.answers import EdgeSet, Patch, answers, bases_of, judged
 from probes.interventions.attention.routes import Routes, _balanced, routes
 from probes.interventions.attention.value_edges import moves, value_edges
 from probes.interventions.counterfactuals.pairs import Pairs

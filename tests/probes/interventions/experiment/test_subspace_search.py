@@ -21,7 +21,7 @@ from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.variables import resolve_variable
 from probes.interventions.effects.effects import effects
 from probes.interventions.effects.verdicts import verdicts
-from probes.interventions.experiment import searches
+from probes.interventions.experiment import subspace_search
 from probes.interventions.subspaces.controls import METHODS
 from probes.interventions.subspaces.subspace import SearchConfig
 from tests.probes.interventions.effects.planted_outcomes import planted
@@ -50,13 +50,13 @@ def words(**changes) -> pd.DataFrame:
 
 
 def test_the_best_cell_is_the_one_that_moves_most_alone() -> None:
-    assert searches.best_cell(words(rates={(1, "arose"): 0.5, (2, "loaded"): 0.8})) == (2, "loaded")
-    assert searches.best_cell(words(rates={})) is None
+    assert subspace_search.best_cell(words(rates={(1, "arose"): 0.5, (2, "loaded"): 0.8})) == (2, "loaded")
+    assert subspace_search.best_cell(words(rates={})) is None
     literal = words(rates={(1, "arose"): 0.9, (2, "loaded"): 0.5}).assign(stratum="literal")
-    assert searches.best_cell(literal) == (2, "loaded")  # where its digit stands, the input moves
+    assert subspace_search.best_cell(literal) == (2, "loaded")  # where its digit stands, the input moves
     few = words(rates={(1, "arose"): 0.9, (2, "loaded"): 0.5}, pairs=600, skeletons=20)
-    assert searches.best_cell(few) == (1, "arose")  # nothing is used, and something moves
-    assert searches.best_cell(few.assign(has_controls=False)) is None
+    assert subspace_search.best_cell(few) == (1, "arose")  # nothing is used, and something moves
+    assert subspace_search.best_cell(few.assign(has_controls=False)) is None
 
 
 def test_new_pairs_share_no_skeleton_with_those_a_cell_was_chosen_on() -> None:
@@ -66,7 +66,7 @@ def test_new_pairs_share_no_skeleton_with_those_a_cell_was_chosen_on() -> None:
     mixed = Pairs(
         pd.concat([seen.pairs, drawn.pairs.iloc[:1]], ignore_index=True), seen.roles, seen.families, seen.about
     )
-    others = searches._others(mixed, drawn)
+    others = subspace_search._others(mixed, drawn)
     assert 0 < len(others) < len(drawn)
     assert not set(others.pairs[names].to_numpy().ravel()) & known
 
@@ -74,7 +74,7 @@ def test_new_pairs_share_no_skeleton_with_those_a_cell_was_chosen_on() -> None:
 def test_exchanges_from_same_value_sources_must_leave_the_answer() -> None:
     pairs = pairs_of()
     rows = np.arange(len(pairs)) % 2 == 0
-    interchanges = searches.with_same_value(VARIABLE.name, pairs, "arose", rows)
+    interchanges = subspace_search.with_same_value(VARIABLE.name, pairs, "arose", rows)
     has = rows & (pairs.pairs["same_value"] != "").to_numpy()
     assert has.any()
     assert len(interchanges) == rows.sum() + has.sum()
@@ -91,7 +91,7 @@ def test_exchanges_from_same_value_sources_must_leave_the_answer() -> None:
 
 def test_a_model_that_completes_nothing_is_not_searched() -> None:
     model = Model(ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=64), seed=3).eval()
-    table = searches.subspaces(model, model, VARIABLE, MIXTURE, (1, "arose"), pairs_of(), pairs=20, config=FEW)
+    table = subspace_search.subspaces(model, model, VARIABLE, MIXTURE, (1, "arose"), pairs_of(), pairs=20, config=FEW)
     (row,) = table.to_dict("records")
     assert "0 new pairs of" in row["note"]
     assert (row["layer"], row["role"]) == (1, "arose")
@@ -108,13 +108,13 @@ def test_a_search_stands_beside_all_its_controls() -> None:
     twin = untrained_twin(micro(), 0)
     cell = (micro().cfg.n_layers - 1, "decision")
     options = {"pairs": 160, "ranks": (1,), "config": FEW}
-    table = searches.subspaces(micro(), twin, VARIABLE, MIXTURE, cell, pairs_of(), **options)
+    table = subspace_search.subspaces(micro(), twin, VARIABLE, MIXTURE, cell, pairs_of(), **options)
     assert (table["note"] == "").all()
     assert table["method"].tolist() == list(METHODS)
     assert table["accuracy"].between(0, 1).all()
     assert table["isolation"].notna().all()  # same-value sources are among the exchanges
     assert (table["role"] == "decision").all()
-    again = searches.subspaces(micro(), twin, VARIABLE, MIXTURE, cell, pairs_of(), **options)
+    again = subspace_search.subspaces(micro(), twin, VARIABLE, MIXTURE, cell, pairs_of(), **options)
     pd.testing.assert_frame_equal(table, again)
 
 
