@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
@@ -179,3 +181,20 @@ def test_texts_are_read_and_written_as_utf_8_everywhere() -> None:
     assert list(
         texts_without_encoding("open('a')\np.read_text()\nopen('a', 'rb')\np.write_text('', encoding='u')")
     ) == [1, 2]
+
+
+# --- Pythons ---------------------------------------------------------------------------------------------------------
+
+
+def test_pythons_are_called_tested_in_one_voice() -> None:
+    """What `pyproject.toml` names is what docs/checks.md calls tested; what it asks for, README and make say, too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    label = "Programming Language :: Python :: "
+    named = [line.removeprefix(label) for line in project["classifiers"] if line.startswith(label)]
+    page = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (3\.[\d., ]+) \| (\w+)", page, re.MULTILINE))
+    assert named == [version for version, word in rows.items() if word == "tested"]
+    assert "untested" in rows.values()
+    least = project["requires-python"].removeprefix(">=")
+    for name in ("README.md", "Makefile"):
+        assert f"Python {least} or later" in (ROOT / name).read_text(encoding="utf-8")
