@@ -76,7 +76,7 @@ def shares(planes: Planes) -> pd.DataFrame:
             n = int(mine["n"].sum())
             if n:
                 answers = {answer: mine[answer].sum() / n for answer in _ANSWERS}
-                right = float((mine["accuracy"] * mine["n"]).sum() / n)
+                right = round(float((mine["accuracy"] * mine["n"]).sum())) / n
                 rows.append({"cell": name, "seed": seed, "region": region, "right": right, **answers, "n": n})
     return pd.DataFrame(rows, columns=["cell", "seed", "region", "right", *_ANSWERS, "n"])
 
@@ -128,7 +128,7 @@ def _spread(values: pd.Series) -> str:
     """The least, the median and the greatest value; a single one as it is."""
     if values.empty:
         return ""
-    three = (values.min(), values.median(), values.max())
+    three = [float(value) for value in (values.min(), values.median(), values.max())]  # numpy rounds otherwise
     return report.number(three[0]) if len(values) == 1 else " / ".join(report.number(value) for value in three)
 
 
