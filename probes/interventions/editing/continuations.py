@@ -39,6 +39,9 @@ class _Continuations:
         self.new, self.in_generation, self.stops = new, in_generation, stops
         self.width = int(last.max()) + 1 + new
         self.out = np.full((len(plans), len(tokens), self.width), machine_tokens.PAD, np.uint8)
+        prompts = tokens[:, : self.width].cpu().numpy()
+        in_prompt = np.arange(prompts.shape[1]) <= last[:, None]
+        self.out[:, :, : prompts.shape[1]] = np.where(in_prompt, prompts, machine_tokens.PAD)
         """The prompts, and what is written behind them: [arm, row, pos + new]."""
         self.is_done = np.zeros(self.out.shape[:2], bool)
         """Which arms and rows have been written on: bool [arm, row]."""
@@ -120,12 +123,13 @@ def complete_partially(
     in_generation: bool,
     stops: np.ndarray,
     first: Tensor,
+    only_changed: bool = False,
 ) -> np.ndarray:
     """uint8 [arm, row, pos + new]: the prompts, read partially, and what is written behind them.
 
     tokens int64 [row, pos]; plans: of each arm; last int64 [row]: the prompts' last positions; in_generation: edits of
     edges hold for what is written; stops int64: tokens that end a text; first: [arm, row, d_vocab], filled with the
-    first token's logits.
+    first token's logits; only_changed: rows that an arm leaves as they are stay prompts.
     """
     stop_tokens = torch.from_numpy(stops).to(tokens.device) if len(stops) else None
     waiting = _Continuations(model, tokens, plans, last, changes, new, in_generation, stop_tokens)
@@ -150,5 +154,6 @@ def complete_partially(
         max_copies=_MAX_CONTINUED,
     )
     waiting.write()
-    waiting.write_unchanged()
+    if not only_changed:
+        waiting.write_unchanged()
     return waiting.out

@@ -137,12 +137,13 @@ def write(
     *,
     stop_at: str = "",
     edits_in_generation: bool = False,
+    only_changed: bool = False,
     fast: bool = True,
 ) -> Written:
     """As `complete`, with the first token's logits; an arm that changes nothing is no error here.
 
     stop_at: tokens after which a text ends, besides `.`; what ends there has a `.` behind it none the less, unless that
-    takes more than `max_new_tokens`.
+    takes more than `max_new_tokens`. only_changed: rows that an arm leaves as they are need not be written on.
     """
     texts = machine_tokens.text_list(prompts, "prompts")
     longest = max(map(len, texts), default=0)
@@ -162,7 +163,9 @@ def write(
         return Written([[] for _ in plans], first, changes.rows)
     stops = np.array([vm.VOCAB.index(token) for token in stop_at], np.int64)
     if _is_fast(model, fast):
-        out = complete_partially(model, tokens, plans, last, changes, new, edits_in_generation, stops, first)
+        out = complete_partially(
+            model, tokens, plans, last, changes, new, edits_in_generation, stops, first, only_changed
+        )
     else:
         out = plain.complete(model, tokens, plans, last, changes, new, edits_in_generation, stops)
         first = plain.logits(model, tokens, plans, last, application.Changes(len(plans), len(tokens)))

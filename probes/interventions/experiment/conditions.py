@@ -5,6 +5,7 @@ third value, one of the same value, a random vector as far away as the source's 
 under the same interchange.
 
 What need not be computed is not:
+- the controls run side by side, so that bases are read once for all of them, and each source once;
 - where two roles lie at one position, they are patched once;
 - pairs that do not count are not patched, but for the twin;
 - texts are written through their first answer; only where that answer is true after the edit and false before it does
@@ -27,25 +28,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from cadmus.machine import oracle, tokens, vm
 from cadmus.runtime.progress import Progress, no_progress
-from cadmus.runtime.seeds import generator
 from probes.interventions.counterfactuals.judging import ENDS, through_answer, with_end
 from probes.interventions.counterfactuals.pairs import STRATA, Pairs
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit
-from probes.interventions.editing.locations import stream_site
 from probes.interventions.effects.effects import THRESHOLD, UNTRAINED
+from probes.interventions.experiment.arms import Sources
 from probes.interventions.experiment.cells import Place
 
 INTERCHANGE = "interchange"
 CONTROLS = {"third_value": "third_value", "same_value": "same_value", "random": "source"}  # and whose activations
 MARGIN = 2  # tokens that an answer may be longer than the longest of the pairs
 OWN_TOKENS = 32  # that a model may write behind a prompt until its `.`
-_ROWS = 256  # pairs that are patched at once: memory does not grow with their number
+_ROWS = 128  # pairs that are patched at once: memory does not grow with their number
 _FIRST_TOKENS = "0123456789<>="
 
 
@@ -72,7 +70,29 @@ class Measured:
     has_controls: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """bool [layers, places]: whether the controls were run."""
     profile: list[dict[str, Any]] = field(default_factory=list)
-    """What was computed: `condition`, `stage`, `texts` (pairs times arms), `seconds`."""
+    """What was computed: `condition`, `stage`, `texts` (pairs times arms), `seconds` (of conditions that ran side by
+    side each one's share by its texts)."""
+
+
+@dataclass(eq=False)
+class _Judged:
+    """What a condition made of every cell; arrays are [layers, places, pairs]."""
+
+    answers: np.ndarray
+    """Programs through the answer; the model's own where the condition was not run or changed nothing."""
+    success: np.ndarray
+    """bool."""
+    canonical: np.ndarray
+    """bool: success with the answer of the family's rule."""
+    moves_on: np.ndarray
+    """bool, as `Measured.moves_on`."""
+    stays: np.ndarray
+    """bool, as `Measured.stays`."""
+
+    @classmethod
+    def of(cls, answers: np.ndarray, shape: tuple[int, ...]) -> _Judged:
+        """Nothing yet; answers [pairs]: the model's own."""
+        return cls(np.broadcast_to(answers, shape).copy(), *(np.zeros(shape, bool) for _ in range(4)))
 
 
 def own_completions(model: Any, prompts: list[str]) -> engine.Written:
@@ -114,15 +134,16 @@ class Laboratory:
         progress("interchange", 0.0, "")
         self._interchange(out, needed)
         out.has_controls = np.ones(shape[:2], bool) if everywhere else self._moving(out)
-        stages = [*CONTROLS, *([UNTRAINED] if self.twin is not None else [])]
-        for number, name in enumerate(stages):
-            progress("controls", number / len(stages), name)
-            rows = np.stack([place.present for place in self.places]) if name == UNTRAINED else self.counts
-            rows = rows & out.has_controls[:, :, None] & self.has_source.get(name, True)  # [layers, places, pairs]
-            answers = self._write(out, name, rows, self.answer_tokens, ENDS)
-            if name == "same_value":
-                out.damage = self._damaged(answers, rows)
-            out.success[name] = self._judged(out, name, answers, rows)[0]
+        progress("controls", 0.0, "")
+        controls = self.counts & out.has_controls[:, :, None]  # [layers, places, pairs]
+        needed_by_name = {name: controls & self.has_source[name] for name in CONTROLS}
+        judged = self._run(out, needed_by_name)
+        out.damage = self._damaged(judged["same_value"].answers, needed_by_name["same_value"])
+        if self.twin is not None:
+            progress("controls", 0.75, UNTRAINED)
+            present = np.stack([place.present for place in self.places])
+            judged |= self._run(out, {UNTRAINED: present & out.has_controls[:, :, None]})
+        out.success |= {name: of_name.success for name, of_name in judged.items()}
         progress("controls", 1.0, "")
         return out
 
@@ -130,11 +151,10 @@ class Laboratory:
         """The interchange, and all that is read off it."""
         only_after = np.stack([self._only_after(place) for place in self.places])  # [places, pairs, d_vocab]
         out.moved = np.zeros(needed.shape, np.float32)
-        answers = self._write(out, INTERCHANGE, needed, self.answer_tokens, ENDS, only_after)
-        success, canonical, moves_on, stays = self._judged(out, INTERCHANGE, answers, needed)
-        out.success[INTERCHANGE], out.canonical, out.moves_on, out.stays = success, canonical, moves_on, stays
-        own = np.array(self.own_answers, object)
-        out.changed = needed & (answers != own)
+        judged = self._run(out, {INTERCHANGE: needed}, only_after)[INTERCHANGE]
+        out.success[INTERCHANGE], out.canonical = judged.success, judged.canonical
+        out.moves_on, out.stays = judged.moves_on, judged.stays
+        out.changed = needed & (judged.answers != np.array(self.own_answers, object))
 
     def _moving(self, out: Measured) -> np.ndarray:
         """bool [layers, places]: where the interchange succeeds in more than 5 % of some stratum's pairs."""
@@ -148,79 +168,103 @@ class Laboratory:
 
     # --- what is written ---------------------------------------------------------------------------------------------
 
+    def _run(
+        self, out: Measured, needed: dict[str, np.ndarray], only_after: np.ndarray | None = None
+    ) -> dict[str, _Judged]:
+        """Run conditions of one model side by side where they are needed, by name bool [layers, places, pairs].
+
+        only_after float [places, pairs, d_vocab]: the first tokens whose gain in probability `out.moved` takes.
+        """
+        model = self.twin if UNTRAINED in needed else self.model
+        own = np.array(self.own_answers, object)
+        judged = {name: _Judged.of(own, where.shape) for name, where in needed.items()}
+        every = np.flatnonzero(np.any([where.any((0, 1)) for where in needed.values()], 0))
+        for rows in np.split(every, range(_ROWS, len(every), _ROWS)):
+            if not len(rows):
+                continue
+            here = {name: where[..., rows] for name, where in needed.items()}
+            is_used = np.any([where.any((1, 2)) for where in here.values()], 0)
+            sources = Sources(model, self.pairs, self.places, rows, self.layers, is_used, self.seed)
+            answers = self._write(out, sources, here, self.answer_tokens, ENDS, only_after)
+            candidates = {name: self._candidates(texts, here[name], rows) for name, texts in answers.items()}
+            wholes = self._write(out, sources, candidates, self.rest_tokens, "")
+            for name, of_name in judged.items():
+                of_name.answers[..., rows] = answers[name]
+                self._judge(of_name, wholes[name], candidates[name], rows)
+        return judged
+
     def _write(
         self,
         out: Measured,
-        name: str,
-        needed: np.ndarray,
+        sources: Sources,
+        needed: dict[str, np.ndarray],
         new: int,
         stop_at: str,
         only_after: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """What is written under a condition where it is needed, bool [layers, places, pairs], and the own answers
-        elsewhere: texts [layers, places, pairs]. only_after float [places, pairs, d_vocab]: the first tokens whose
-        gain in probability `out.moved` takes."""
+    ) -> dict[str, np.ndarray]:
+        """What is written in some rows under conditions where they are needed, by name bool [layers, places, rows]:
+        texts [layers, places, rows], elsewhere the own answers."""
         begin = time.perf_counter()
-        texts = np.empty(needed.shape, object)
-        texts[:] = np.array(self.own_answers, object)
-        model = self.twin if name == UNTRAINED else self.model
-        source = CONTROLS.get(name, "source")
-        n_texts = 0
-        needed_rows = needed.any((0, 1)) & (self.pairs.pairs[source] != "").to_numpy()
-        every = np.flatnonzero(needed_rows)
-        for rows in np.split(every, range(_ROWS, len(every), _ROWS)):
-            arms, origin = [], []
-            if not len(rows):
-                continue
-            layers = [layer for number, layer in enumerate(self.layers) if needed[number][:, rows].any()]
-            values = _Values(model, self.pairs, rows, source, layers, self.seed if name == "random" else None)
-            for number, layer in enumerate(self.layers):
-                for positions, sources, owners in _slots(self.places, needed[number], rows):
-                    arms.append(values.edit(layer, positions, sources))
-                    origin.append((number, owners))
-            cuts = self.pairs.cuts[rows].tolist()
-            written = engine.write(model, [self.bases[row] for row in rows], arms, new, stop_at=stop_at)
-            for of_arm, logits, (number, owners) in zip(written.texts, written.logits, origin):
-                n_texts += int((owners >= 0).any(0).sum())
-                gain = logits.softmax(-1).cpu().numpy() - self.probabilities[rows]  # [pairs, d_vocab]
-                if stop_at:
-                    of_arm = [through_answer(text, cut) for text, cut in zip(of_arm, cuts)]
-                array = np.array(of_arm, object)
-                for place, has in enumerate(owners >= 0):
-                    texts[number, place, rows[has]] = array[has]
-                    if only_after is not None:
-                        out.moved[number, place, rows[has]] = (gain[has] * only_after[place, rows[has]]).sum(1)
-        out.profile.append(
-            {
-                "condition": name,
-                "stage": "answers" if stop_at else "rests",
-                "texts": n_texts,
-                "seconds": time.perf_counter() - begin,
-            }
-        )
+        rows = sources.rows
+        own = np.array(self.own_answers, object)[rows]
+        texts = {name: np.broadcast_to(own, where.shape).copy() for name, where in needed.items()}
+        n_texts = dict.fromkeys(needed, 0)
+        arms = [
+            (name, *arm)
+            for name, where in needed.items()
+            for arm in sources.arms(where, CONTROLS.get(name, "source"), name == "random")
+        ]
+        cuts = self.pairs.cuts[rows].tolist()
+        prompts = [self.bases[row] for row in rows]
+        edits = [edit for *_, edit in arms]
+        # what the model writes by itself is known; what its twin does is not
+        is_known = sources.model is self.model
+        written = engine.write(sources.model, prompts, edits, new, stop_at=stop_at, only_changed=is_known)
+        for (name, layer, owners, _), of_arm, logits, changed in zip(
+            arms, written.texts, written.logits, written.changed
+        ):
+            n_texts[name] += int(owners.any(0).sum())
+            gain = logits.softmax(-1).cpu().numpy() - self.probabilities[rows]  # [rows, d_vocab]
+            if stop_at:
+                of_arm = [through_answer(text, cut) for text, cut in zip(of_arm, cuts)]
+            array = np.array(of_arm, object)
+            for place, has in enumerate(owners):
+                is_new = has & changed if is_known else has
+                texts[name][layer, place, is_new] = array[is_new]
+                if only_after is not None:
+                    out.moved[layer, place, rows[has]] = (gain[has] * only_after[place, rows[has]]).sum(1)
+        seconds = (time.perf_counter() - begin) / max(1, sum(n_texts.values()))
+        stage = "answers" if stop_at else "rests"
+        out.profile += [
+            {"condition": name, "stage": stage, "texts": n, "seconds": n * seconds} for name, n in n_texts.items()
+        ]
         return texts
 
     # --- what it is worth --------------------------------------------------------------------------------------------
 
-    def _judged(self, out: Measured, name: str, answers: np.ndarray, needed: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Success, canonical success, whether the model goes on, and whether what it then says is true: bool."""
+    def _candidates(self, answers: np.ndarray, needed: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Which answers [layers, places, rows] are true after the edit and false before it, of those needed: bool."""
         candidates = np.zeros(needed.shape, bool)
-        for layer, place, rows in _cells(needed):
-            original, edited = self.places[place].truths(rows, [with_end(text) for text in answers[layer, place, rows]])
-            candidates[layer, place, rows] = edited & ~original
-        success, canonical, moves_on, stays = (np.zeros(needed.shape, bool) for _ in range(4))
-        if not candidates.any():
-            return success, canonical, moves_on, stays
-        whole = self._write(out, name, candidates, self.rest_tokens, "")
-        for layer, place, rows in _cells(candidates):
-            texts: list[str] = whole[layer, place, rows].tolist()
-            table = self.places[place].judge(rows, texts)
-            success[layer, place, rows] = table["success"]
-            canonical[layer, place, rows] = table["success"] & table["canonical"]
-            goes_on = [with_end(through_answer(text, cut)) != text for text, cut in zip(texts, self.pairs.cuts[rows])]
-            moves_on[layer, place, rows] = goes_on
-            stays[layer, place, rows] = goes_on & table["true_edited"].to_numpy() & table["has_form"].to_numpy()
-        return success, canonical, moves_on, stays
+        for layer, place, index in _cells(needed):
+            texts = [with_end(text) for text in answers[layer, place, index]]
+            original, edited = self.places[place].truths(rows[index], texts)
+            candidates[layer, place, index] = edited & ~original
+        return candidates
+
+    def _judge(self, judged: _Judged, wholes: np.ndarray, candidates: np.ndarray, rows: np.ndarray) -> None:
+        """Note in the pairs `rows` which candidates, bool [layers, places, rows], succeed with their whole completions,
+        and whether what the model goes on to say is true."""
+        for layer, place, index in _cells(candidates):
+            texts: list[str] = wholes[layer, place, index].tolist()
+            table = self.places[place].judge(rows[index], texts)
+            cuts = self.pairs.cuts[rows[index]]
+            goes_on = np.array([with_end(through_answer(text, cut)) != text for text, cut in zip(texts, cuts)])
+            success = table["success"].to_numpy()
+            here = layer, place, rows[index]
+            judged.success[here] = success
+            judged.canonical[here] = success & table["canonical"].to_numpy()
+            judged.moves_on[here] = goes_on
+            judged.stays[here] = goes_on & table["true_edited"].to_numpy() & table["has_form"].to_numpy()
 
     def _damaged(self, answers: np.ndarray, needed: np.ndarray) -> np.ndarray:
         """bool: the answer is not true for the original state."""
@@ -247,69 +291,6 @@ def _cells(needed: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """(layer, place, rows int64) of needed bool [layers, places, pairs], where there are rows."""
     for layer, place in np.argwhere(needed.any(-1)).tolist():
         yield layer, place, np.flatnonzero(needed[layer, place])
-
-
-# --- arms ------------------------------------------------------------------------------------------------------------
-
-
-def _slots(
-    places: list[Place], needed: np.ndarray, rows: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """As few arms as patch every needed place of the pairs `rows`: places that lie at the same positions share one.
-
-    needed: bool [places, pairs]. Yields positions in bases and in sources, int64 [rows, k] each, -1 for none; and
-    which places they are, int64 [places, rows]: 0 where the place is patched, else -1.
-    """
-    slots: list[dict[int, tuple[tuple[int, ...], tuple[int, ...]]]] = []  # of each, by row, the positions
-    owners: list[np.ndarray] = []
-    for number, row in enumerate(rows.tolist()):
-        keys: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
-        for index, place in enumerate(places):
-            if needed[index, row]:
-                key = tuple(place.base[row].tolist()), tuple(place.source[row].tolist())
-                keys.setdefault(tuple(tuple(p for p in part if p >= 0) for part in key), []).append(index)  # type: ignore
-        for slot, (key, indices) in enumerate(keys.items()):
-            if slot == len(slots):
-                slots.append({})
-                owners.append(np.full((len(places), len(rows)), -1))
-            slots[slot][number] = key
-            owners[slot][indices, number] = 0
-    for of_rows, owner in zip(slots, owners):
-        width = max(len(base) for base, _ in of_rows.values())
-        positions, sources = np.full((2, len(rows), width), -1)
-        for number, (base, source) in of_rows.items():
-            positions[number, : len(base)], sources[number, : len(source)] = base, source
-        yield positions, sources, owner
-
-
-class _Values:
-    """What is put in, for some pairs: read at all layers in one pass."""
-
-    def __init__(
-        self, model: Any, pairs: Pairs, rows: np.ndarray, which: str, layers: list[int], random_seed: int | None
-    ) -> None:
-        base, source = (pairs.sequences(name)[rows] for name in ("base", which))
-        sites = [stream_site(layer) for layer in layers]
-        self.there = engine.activations(model, source, sites)
-        self.here = engine.activations(model, base, sites) if random_seed is not None else None
-        self.seed, self.rows = random_seed or 0, rows.tolist()
-
-    def edit(self, layer: int, positions: np.ndarray, sources: np.ndarray) -> Edit:
-        """The patch after a layer: positions int [rows, k] in bases, `sources` in sources."""
-        site = stream_site(layer)
-        values = engine.at_positions(self.there[site], sources)
-        if self.here is not None:
-            origin = engine.at_positions(self.here[site], positions)
-            values = changes.as_far(origin, values, self._noise(values))
-        return Edit(site, positions, changes.patch(values))
-
-    def _noise(self, like: Tensor) -> Tensor:
-        """Random vectors [rows, k, d_model]: of a pair the same at every layer, whatever runs beside it."""
-        noise = [
-            generator("random vector", self.seed, row).standard_normal(tuple(like.shape[1:]), np.float32)
-            for row in self.rows
-        ]
-        return torch.from_numpy(np.stack(noise)).to(like.device, like.dtype)
 
 
 def positive_control(lab: Laboratory, makers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -207,6 +207,18 @@ def test_copies_that_are_continued_in_parts_write_the_same(monkeypatch):
     assert engine.complete(MODEL, PROMPTS, arms, 6, fast=False) == together
 
 
+def test_rows_that_an_arm_leaves_as_they_are_need_not_be_written():
+    arms = [Edit("blocks.1.hook_resid_post", [2, -1, 3, -1], changes.zero()), []]
+    whole = engine.write(MODEL, PROMPTS, arms, 6)
+    part = engine.write(MODEL, PROMPTS, arms, 6, only_changed=True)
+    assert part.changed.tolist() == whole.changed.tolist() == [[True, False, True, False], [False] * 4]
+    torch.testing.assert_close(part.logits, whole.logits)
+    for arm in range(2):
+        for row, prompt in enumerate(PROMPTS):
+            expected = whole.texts[arm][row] if whole.changed[arm, row] else prompt + "."
+            assert part.texts[arm][row] == expected
+
+
 def test_gradients_pass_through_what_is_applied():
     model = MODEL
     vector = torch.zeros(model.cfg.d_model, requires_grad=True)

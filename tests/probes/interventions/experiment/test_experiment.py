@@ -25,6 +25,7 @@ from probes.interventions.effects.effects import effects
 from probes.interventions.experiment import conditions, experiment
 from probes.interventions.experiment import persistence as persistence_module
 from probes.interventions.experiment import readability as readability_module
+from probes.interventions.experiment.arms import Sources, slots_of
 from probes.interventions.experiment.cells import (
     ALIVE,
     Place,
@@ -115,10 +116,10 @@ def test_places_that_lie_alike_are_patched_once() -> None:
     rows = np.arange(len(pairs))
     done: list[set] = [set() for _ in rows]
     seen = np.zeros(wanted.shape, int)
-    for positions, sources, owners in conditions._slots(places, wanted, rows):
-        seen += owners >= 0
+    for positions, sources, owners in slots_of(places, wanted, rows):
+        seen += owners
         for row in rows:
-            mine = np.flatnonzero(owners[:, row] >= 0)
+            mine = np.flatnonzero(owners[:, row])
             key = tuple(p for p in positions[row].tolist() if p >= 0)
             assert (key != ()) == (len(mine) > 0)
             if key:
@@ -160,8 +161,9 @@ def test_stages_give_what_whole_completions_give() -> None:
     measured = lab.measure(True)
     assert measured.has_controls.all()
     wanted = np.broadcast_to(lab.counts, (2, *lab.counts.shape))
+    sources = Sources(model, pairs, places, np.arange(len(pairs)), lab.layers, np.ones(2, bool), 0)
     for name in ("interchange", "third_value", "same_value", "random"):
-        whole = lab._write(measured, name, wanted, lab.rest_tokens, "")
+        whole = lab._write(measured, sources, {name: wanted}, lab.rest_tokens, "")[name]
         for layer in range(2):
             for number, place in enumerate(places):
                 rows = np.flatnonzero(wanted[layer, number])
