@@ -79,9 +79,10 @@ class InterventionsConfig:
             raise ValueError("quick and full exclude each other; ask for one of them")
         if not self.runs:
             raise ValueError("no model is named; name one or more")
-        repeated = [run for run in self.runs if self.runs.count(run) > 1]
-        if repeated:
-            raise ValueError(f"{repeated[0]} is named twice; name each model once")
+        for kind, names in (("model", self.runs), ("variable", self.variables)):
+            repeated = [name for name in names if names.count(name) > 1]
+            if repeated:
+                raise ValueError(f"{repeated[0]} is named twice; name each {kind} once")
         for variable in self.variables:
             resolve_variable(variable)
 

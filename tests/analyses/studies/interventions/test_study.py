@@ -44,6 +44,8 @@ def test_too_few_pairs_are_refused(capsys) -> None:
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="quick and full exclude each other"):
         InterventionsConfig(quick=True, full=True)
+    with pytest.raises(ValueError, match=r"reg\.a is named twice; name each variable once"):
+        InterventionsConfig(variables=("reg.a", "stack.0", "reg.a"))
     with pytest.raises(ValueError, match="cadmus-micro is named twice"):
         InterventionsConfig(runs=(MICRO, MICRO))
     with pytest.raises(ValueError, match="no model is named"):
