@@ -9,35 +9,52 @@ import torch
 
 import cadmus
 from cadmus import shipped
-from cadmus.corpora import corpus, held_out
+from cadmus.corpora import corpus, held_out, ordinary
 from cadmus.machine import tokens
 from cadmus.programs import mixture
 from cadmus.runtime.artifacts import read_manifest
 from cadmus.training import checkpoint, completion, recipe
 
 MODELS = Path(cadmus.__file__).parent / "shipped" / "models"
-MEGABYTES = {"cadmus-mini": 12, "cadmus-micro": 8}
+RECIPES = {  # name -> its recipe and seed
+    "cadmus-micro": ("micro", 0),
+    "cadmus-micro-1": ("micro", 1),
+    "cadmus-micro-2": ("micro", 2),
+    "cadmus-micro-ordinary": ("ordinary", 0),
+    "cadmus-mini": ("mini", 0),
+}
+MEGABYTES = {"cadmus-mini": 12, "cadmus-micro": 8}  # the others: 1
 
 
 def size(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
-def test_two_models_ship() -> None:
-    assert shipped.names("models") == sorted(MEGABYTES)
+def test_the_models_ship() -> None:
+    assert shipped.names("models") == sorted(RECIPES)
     assert cadmus.load_model().cfg == checkpoint.load("cadmus-mini").model.cfg
     assert not cadmus.load_model().training
 
 
-@pytest.mark.parametrize("name", MEGABYTES)
+def test_seeds_of_a_model_have_its_name_and_a_number() -> None:
+    assert cadmus.load_model("cadmus-micro", seed=2).cfg == cadmus.load_model("cadmus-micro").cfg
+    weights = [cadmus.load_model("cadmus-micro", seed=seed).state_dict()["embed.W_E"] for seed in range(3)]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_model_is_small_and_says_what_it_was_trained_on(name: str) -> None:
-    assert size(MODELS / name) <= MEGABYTES[name]
+    assert size(MODELS / name) <= MEGABYTES.get(name, 1)
     trained = checkpoint.load(name)
     record = trained.record
-    its_recipe = recipe.load(name.removeprefix("cadmus-"))
-    assert record["recipe"] in (its_recipe.name, f"{its_recipe.name}-next")  # mini's name while it was trained
+    recipe_name, seed = RECIPES[name]
+    its_recipe = recipe.load(recipe_name)
+    assert trained.seed == seed
+    names = {"mini": "mini-next", "micro": "micro-512"}  # of recipes while they were tried
+    assert record["recipe"] in (recipe_name, names.get(recipe_name))
     assert trained.model.cfg == its_recipe.cfg
-    for field in ("steps", "batch_size", "optimizer", "lr", "warmup_steps", "decay_share", "weight_decay", "seed"):
+    for field in ("steps", "batch_size", "optimizer", "lr", "warmup_steps", "decay_share", "weight_decay"):
         assert record["config"][field] == getattr(its_recipe.train, field), field
     about = record["corpus"]
     if its_recipe.stream:
@@ -47,15 +64,16 @@ def test_a_model_is_small_and_says_what_it_was_trained_on(name: str) -> None:
             "programs": "streamed",
         }
     else:
-        assert about["fingerprint"] == corpus.fingerprint(trained.mixture, about["seed"], about["programs"])
-        assert about["programs"] == its_recipe.size
+        programs = corpus.fingerprint(trained.mixture, about["seed"], its_recipe.size)
+        assert about["fingerprint"] == (ordinary.fingerprint(programs) if its_recipe.ordinary else programs)
+        assert about["programs"] == its_recipe.size or its_recipe.ordinary  # whose singletons are left out
     current = mixture.load(trained.mixture.name)
     assert trained.mixture.fingerprint == current.fingerprint, "the mixture has changed since: train anew"
     assert record["log"][-1]["step"] == record["config"]["steps"]
     assert record["log"][-1]["loss"] < record["log"][0]["loss"]
 
 
-@pytest.mark.parametrize("name", MEGABYTES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_model_completes_what_its_record_says(name: str) -> None:
     """Fresh programs of another split than the record's: not worse than that by more than chance gives."""
     trained = checkpoint.load(name)

@@ -27,7 +27,7 @@ from cadmus.training import checkpoint
 from probes.data.activations import layer_of
 from probes.data.examples import Examples, labelled
 from probes.data.targets import Target
-from probes.measurement.cells import CLASSES
+from probes.measurement.cells import CONTROLS_OF_CLASS
 from probes.measurement.scores import CONTROLS, MARGIN, MAX_RISE
 from tests.studies import FIRST, MICRO, SITES
 
@@ -84,7 +84,7 @@ def test_every_score_stands_beside_its_interval_and_controls(results: StateResul
     controls = rows[["majority", "by token", "n-gram", "input, linear"]]
     assert controls.notna().all(axis=None)
     for probe_class, part in rows.groupby("probe_class"):
-        own = part[list(CLASSES[probe_class])].max(axis=1)
+        own = part[list(CONTROLS_OF_CLASS[probe_class])].max(axis=1)
         assert (part.score - part.beyond).to_numpy() == pytest.approx(own.to_numpy())
         assert (part.score - part.beyond_all).to_numpy() == pytest.approx(part[list(CONTROLS)].max(axis=1).to_numpy())
     linear = rows.probe_class == "linear"
