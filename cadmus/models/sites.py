@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cadmus.machine.tokens import text_list
 from cadmus.models.config import ModelConfig
 
 # TransformerLens's hook names, all of them, in the order in which a forward pass comes to them.
@@ -67,7 +68,7 @@ def site_names(cfg: ModelConfig) -> tuple[list[str], list[str]]:
 
 def blocks_needed(sites: Iterable[str]) -> int | None:
     """How many blocks must run for these sites, as `stop_at_layer`; None where what follows the blocks must run too."""
-    names = list(sites)
+    names = text_list(sites, "sites")
     if any(site.startswith(("ln_final.", "unembed.")) for site in names):
         return None
     return max((int(site.split(".")[1]) + 1 for site in names if site.startswith("blocks.")), default=0)
