@@ -87,7 +87,7 @@ def probe(
     help=paragraphs(
         """
         What does a model use of the machine's state? Exchange values inside it and see whether it answers as the
-        machine does then (five minutes on two cores; --quick one minute).
+        machine does then (five minutes on two cores; --quick 45 seconds).
 
         Example: cadmus-probe intervene --out my-interventions, or of one variable: cadmus-probe intervene --variable
         compare.first --quick
