@@ -164,8 +164,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     library that could not be loaded."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    said = str(error).lower()
-    return isinstance(error, (ImportError, OSError, RuntimeError)) and any(words in said for words in _NO_MEMORY)
+    message = str(error).lower()
+    return isinstance(error, (ImportError, OSError, RuntimeError)) and any(words in message for words in _NO_MEMORY)
 
 
 def _fail(message: str) -> int:

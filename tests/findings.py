@@ -44,6 +44,7 @@ READABLE = (  # variable, role (empty: all tokens), in words
     ("needed.relation", "", "the relation that would make the program true, over all tokens"),
     ("reg.a.value", "", "register a, its value, over all tokens"),
 )
+SEEDS, TWIN = ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2"), "cadmus-micro-ordinary"
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
@@ -97,6 +98,18 @@ def used() -> str:
     return _lines(rows)
 
 
+def seeds() -> str:
+    """In how many seeds of the small model each variable is used, beside the model that ships and the ordinary twin."""
+    rows = [["of the machine's state", "`cadmus-mini`", "`cadmus-micro`, three seeds", "its ordinary twin"], ["---"] * 4]
+    for row in read("models", "interventions").to_dict("records"):
+        in_seeds = [row[name] for name in SEEDS]
+        if "not tested" not in in_seeds:
+            n_used = sum(bool(re.search(r"\bused\b", finding)) for finding in in_seeds)
+            words_of_seeds = f"used in {n_used} of {len(SEEDS)}: {' / '.join(dict.fromkeys(in_seeds))}"
+            rows.append([words.variable(row["variable"]), row["cadmus-mini"], words_of_seeds, row[TWIN]])
+    return _lines(rows)
+
+
 def _interval(row: Any, name: str = "accuracy") -> str:
     """`0.98 [0.97, 0.99]`; empty where there is no figure."""
     low, high = ("low", "high") if hasattr(row, "low") else (f"{name}_low", f"{name}_high")
@@ -110,7 +123,7 @@ def _lines(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("|--- |", "|---|")
 
 
-TABLES = {table.__name__: table for table in (completion, unlike, readable, used)}
+TABLES = {table.__name__: table for table in (completion, unlike, readable, used, seeds)}
 
 
 def with_tables(text: str) -> str:

@@ -140,10 +140,10 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 def sentence(planes: Planes) -> str:
     """The sentence of the page's beginning; empty where there is no Figure 1."""
-    told = sentences(shares(planes)) if len(planes.table) else []
-    if not told:
+    by_cell = sentences(shares(planes)) if len(planes.table) else []
+    if not by_cell:
         return ""
     return (
         "On Figure 1's diagonal beyond the trained square X = Y is told (least / median / greatest over seeds) in "
-        f"{'; '.join(told)}; {OF_PAPER}: {PAPER['diagonal']:.2f}."
+        f"{'; '.join(by_cell)}; {OF_PAPER}: {PAPER['diagonal']:.2f}."
     )

@@ -101,7 +101,7 @@ def compare(
     for run in runs:
         right = correct(run.model, run.part, run.basis, run.gates)
         right_by_method[run.method] = right
-        rows += [{"method": run.method, "rank": run.rank, **row} for row in score_rows(run.asked, run.part, right)]
+        rows += [{"method": run.method, "rank": run.rank, **row} for row in score_rows(run.interchanges, run.part, right)]
     gain = right_by_method["search"].astype(float) - right_by_method["whole component"]
     table = pd.DataFrame(rows).assign(site=site)
     table = table.merge(_beyond_whole(test, scored, gain), "left", ["method", "variable"])
@@ -118,7 +118,7 @@ class _Run:
     """How many coordinates are exchanged for each variable."""
     model: Any
     """Where."""
-    asked: Interchanges
+    interchanges: Interchanges
     """What is asked of the model."""
     part: Exchanges
     """The same, ready to run."""
