@@ -100,7 +100,8 @@ def used() -> str:
 
 def seeds() -> str:
     """In how many seeds of the small model each variable is used, beside the model that ships and the ordinary twin."""
-    rows = [["of the machine's state", "`cadmus-mini`", "`cadmus-micro`, three seeds", "its ordinary twin"], ["---"] * 4]
+    head = ["of the machine's state", "`cadmus-mini`", "`cadmus-micro`, three seeds", "its ordinary twin"]
+    rows = [head, ["---"] * 4]
     for row in read("models", "interventions").to_dict("records"):
         in_seeds = [row[name] for name in SEEDS]
         if "not tested" not in in_seeds:

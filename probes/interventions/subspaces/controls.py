@@ -101,7 +101,8 @@ def compare(
     for run in runs:
         right = correct(run.model, run.part, run.basis, run.gates)
         right_by_method[run.method] = right
-        rows += [{"method": run.method, "rank": run.rank, **row} for row in score_rows(run.interchanges, run.part, right)]
+        scores = score_rows(run.interchanges, run.part, right)
+        rows += [{"method": run.method, "rank": run.rank, **row} for row in scores]
     gain = right_by_method["search"].astype(float) - right_by_method["whole component"]
     table = pd.DataFrame(rows).assign(site=site)
     table = table.merge(_beyond_whole(test, scored, gain), "left", ["method", "variable"])
