@@ -92,9 +92,12 @@ def _several(results: InterventionsResults) -> str:
         return ""
     counts = []
     for variable in headline_rows(results.models[0].headlines)["variable"]:
-        uses = [_use(model, variable) for model in results.models]
-        counts.append(f"{words.variable(variable)} in {sum(use == 'used' for use in uses)}")
-    return f"Across the {words.count(n)} models, use is found for {report.listed(counts)}."
+        uses = [use for model in results.models if (use := _use(model, variable))]
+        counts.append(f"{words.variable(variable)} in {sum(use == 'used' for use in uses)} of {len(uses)}")
+    return (
+        f"Over the {words.count(n)} models, for each variable those that were trained on its programs, use is found "
+        f"for {report.listed(counts)}."
+    )
 
 
 def _use(model: ModelResults, variable: str) -> str:
