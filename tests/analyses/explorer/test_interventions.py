@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,19 @@ def test_a_patch_is_the_engines(tab: Tab, small_model: Model, part: str, site: s
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (1, -1), (-1, -1)])
 def test_a_blocked_edge_is_the_engines(tab: Tab, small_model: Model, layer: int, head: int) -> None:
     layers = range(small_model.cfg.n_layers) if layer < 0 else [layer]
-    arm = [EdgeEdit(number, len(PROGRAM), len(PROGRAM) - 1, None if head < 0 else [head]) for number in layers]
-    act = {"kind": "block", "query": len(PROGRAM) - 1, "key": len(PROGRAM) - 2, "layer": layer, "head": head}
+    heads = None if head < 0 else [head]
+    key = _most_attended(small_model, layers, heads)
+    arm = [EdgeEdit(number, len(PROGRAM), key + 1, heads) for number in layers]
+    act = {"kind": "block", "query": len(PROGRAM) - 1, "key": key, "layer": layer, "head": head}
     _check(tab, small_model, [act], arm)
+
+
+def _most_attended(model: Model, layers: Sequence[int], heads: list[int] | None) -> int:
+    """The token before the last that these heads attend to most from the last one: blocking it matters."""
+    sites = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
+    patterns = engine.activations(model, _sequences(PROGRAM), sites)
+    weights = sum(patterns[site][0, :, len(PROGRAM), 1 : len(PROGRAM)] for site in sites)
+    return int((weights if heads is None else weights[heads]).sum(0).argmax())
 
 
 def test_acts_together_are_one_arm(tab: Tab, small_model: Model) -> None:

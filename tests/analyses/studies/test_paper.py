@@ -89,7 +89,8 @@ def test_token_names_are_those_of_the_program() -> None:
 @pytest.fixture
 def run(tmp_path):
     mixture = Mixture("m", (Component(FAMILY),))
-    checkpoint.save(tmp_path / "run", saying("<"), mixture, checkpoint.load(MICRO).record)
+    record = {**checkpoint.load(MICRO).record, "snapshots": []}
+    checkpoint.save(tmp_path / "run", saying("<"), mixture, record)
     return tmp_path / "run"
 
 
