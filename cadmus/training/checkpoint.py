@@ -55,10 +55,15 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
     """Write model.safetensors, training.json and the manifest; returns what `load` would.
 
     A compiled model is stored as the one that it was made of. Raises TypeError for what is no Cadmus model, and
-    ValueError for one whose weights are not those of its config, before anything in `folder` is replaced.
+    ValueError for one whose weights are not those of its config, and for a record that names snapshots which `folder`
+    lacks, before anything in `folder` is replaced.
     """
     model = original_model(model)
     _check_complete(model)
+    present = {_step(path) for path in Path(folder).glob(_SNAPSHOTS)}
+    missing = sorted(set(record.get("snapshots", ())) - present)
+    if missing:
+        raise ValueError(f"the record names snapshots after steps {missing}, which {folder} lacks; take them out of it")
     about = {"cfg": model.cfg.to_dict(), "mixture": to_dict(mixture), **artifacts.provenance()}
     with artifacts.new_folder(folder, "model", **about) as partial:
         artifacts.write_bytes(partial / "model.safetensors", _serialize(model))
@@ -296,7 +301,11 @@ def save_snapshot(folder: Path, step: int, model: Model) -> Path:
 def snapshots(source: Path | str) -> dict[int, Path]:
     """The snapshots of a run by the step after which each was written. `source` as `load` takes it."""
     paths = sorted(_folder(source).glob(_SNAPSHOTS))
-    return {int(path.stem.removeprefix("step-")): path for path in paths}
+    return {_step(path): path for path in paths}
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def load_snapshot(checkpoint: Checkpoint, path: Path) -> Model:

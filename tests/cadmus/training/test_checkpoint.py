@@ -142,6 +142,12 @@ def test_a_checkpoint_is_shown_in_one_line(tmp_path: Path) -> None:
     assert repr(result) == f"Checkpoint({result.model!r}, mixture 'mixed', fingerprint {result.fingerprint})"
 
 
+def test_a_record_that_names_snapshots_is_not_saved_without_them(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"names snapshots after steps \[1, 3\], which .* lacks; take them out of it"):
+        checkpoint.save(tmp_path / "run", Model(CFG), MIXED, {"config": {"seed": 0}, "snapshots": [1, 3]})
+    assert not (tmp_path / "run").exists()
+
+
 SHIPPED = ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2", "cadmus-micro-ordinary", "cadmus-mini")
 
 

@@ -193,6 +193,17 @@ def test_a_covariance_that_is_singular_in_single_precision_needs_more_shrinkage(
     assert np.isfinite(probe.coef).all()
 
 
+@pytest.mark.parametrize("shrinkages", [(0.1,), SHRINKAGES])
+def test_classes_that_do_not_vary_are_told_by_their_nearest_mean(shrinkages: tuple[float, ...]) -> None:
+    """The embedding of a token, where positions are told otherwise: each class is one point."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 5, 400)
+    points = rng.normal(size=(5, 64)).astype(np.float32)
+    moments = Moments.of(points[codes], codes[:, None] == np.arange(5))
+    probe = discriminant(moments, shrinkages, moments if len(shrinkages) > 1 else None)
+    assert (probe(points + 1e-3 * rng.normal(size=points.shape)).argmax(1) == np.arange(5)).all()
+
+
 def test_the_discriminant_refuses_what_it_cannot_fit() -> None:
     x, codes = classes(40)
     with pytest.raises(ValueError, match="one class only; there is nothing to probe"):
