@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 
+import numpy as np
 import torch
 
 from benchmarks import (  # noqa: F401  (register their benchmarks)
@@ -41,7 +42,7 @@ def main() -> int:
     measurements = [row for name in names for row in BENCHMARKS[name]()]
     if arguments.json:
         for row in measurements:
-            print(json.dumps({**asdict(row), "machine": this_machine}))
+            print(json.dumps({**asdict(row), "machine": this_machine}, default=np.generic.item))
     else:
         print(this_machine)
         _table(measurements)

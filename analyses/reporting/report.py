@@ -203,3 +203,8 @@ def intervals(table: pd.DataFrame, name: str) -> list[str]:
 def listed(phrases: Sequence[str]) -> str:
     """`a, b and c`."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}" if phrases else ""
+
+
+def after_colon(phrases: Sequence[str]) -> str:
+    """`: a; b; c`, to follow what they are counted by; empty where there is none."""
+    return f": {'; '.join(phrases)}" if phrases else ""

@@ -25,12 +25,13 @@ def summary(results: AlternativesResults) -> tuple[str, ...]:
     sentences = [
         f"The probe is more selective for the machine's states than for those of every alternative machine (lower "
         f"bound of the gap above 0; smallest gap) for {len(every)} of {len(above)} variables"
-        f"{_listed(_gaps(smallest.loc[every.index]))}."
+        f"{report.after_colon(_gaps(smallest.loc[every.index]))}."
     ]
     if len(some):
-        sentences.append(f"For {_variables(some)} this holds against some of the machines only{_listed(some_phrases)}.")
+        phrases = report.after_colon(some_phrases)
+        sentences.append(f"For {_variables(some)} this holds against some of the machines only{phrases}.")
     if len(none):
-        names = _listed(_gaps(greatest.loc[none.index]))
+        names = report.after_colon(_gaps(greatest.loc[none.index]))
         sentences.append(f"For {_variables(none)} it holds against none of them (greatest gap){names}.")
     warning = few_programs_warning(results.config.programs)
     return (*sentences, warning) if warning else tuple(sentences)
@@ -43,7 +44,3 @@ def _variables(rows: pd.DataFrame) -> str:
 def _gaps(rows: pd.DataFrame) -> list[str]:
     """Each variable with its gap."""
     return [f"{name} {report.with_interval(row.gap, row.gap_low, row.gap_high)}" for name, row in rows.iterrows()]
-
-
-def _listed(phrases: list[str]) -> str:
-    return f": {', '.join(phrases)}" if phrases else ""

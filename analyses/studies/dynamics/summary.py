@@ -41,22 +41,18 @@ def _pairs(leads: pd.DataFrame) -> str:
         low, high = sorted((sign * row.low, sign * row.high))
         interval = report.with_interval(abs(row.lead), low, high)
         phrases.append(f"{row.variable} {order} {row.family} by {interval} doublings")
-    return _listed(phrases)
+    return report.after_colon(phrases)
 
 
 def _earlier(leads: pd.DataFrame) -> str:
     """Each variable, with the doublings of training between it and an alternative machine's."""
     intervals = report.intervals(leads, "earlier")
-    return _listed(
+    return report.after_colon(
         [f"{name} by {interval} doublings" for name, interval in zip(leads.variable, intervals, strict=True)]
     )
 
 
 def _related(correlations: pd.DataFrame) -> str:
-    return _listed(
+    return report.after_colon(
         [f"{row.variable} with {row.family} (r {row.r:.2f}, p {row.p:.3f})" for row in correlations.itertuples()]
     )
-
-
-def _listed(phrases: list[str]) -> str:
-    return f": {'; '.join(phrases)}" if phrases else ""

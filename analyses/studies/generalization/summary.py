@@ -39,7 +39,7 @@ def _hypotheses(table: pd.DataFrame) -> str:
         f"{row.name}: {row.verdict} ({report.with_interval(row.effect, row.low, row.high)} per standard deviation)"
         for row in table[table.verdict != UNDECIDED].set_index("name", drop=False).itertuples(index=False)
     ]
-    return f"Of {len(table)} hypotheses {', '.join(counts)}{_listed(decided)}."
+    return f"Of {len(table)} hypotheses {', '.join(counts)}{report.after_colon(decided)}."
 
 
 def _effects(table: pd.DataFrame) -> str:
@@ -51,7 +51,9 @@ def _effects(table: pd.DataFrame) -> str:
         for row in largest.itertuples()
     ]
     start = f"{len(claimed)} of {len(fitted)} effects are claimed (q at most {MAX_Q}, the wild bootstrap agreeing)"
-    return f"{start}{_listed(phrases, 'the largest: ' if len(claimed) > _NAMED else '')}."
+    if len(claimed) > _NAMED:
+        start += ", the largest"
+    return f"{start}{report.after_colon(phrases)}."
 
 
 def _inner_state(table: pd.DataFrame) -> str:
@@ -78,7 +80,3 @@ def _size(table: pd.DataFrame) -> str:
         f"{len(once)} models in {len(counts)} cells, {seeds} seeds each{few}; {n_missing} of {len(table)} measurements "
         "failed or are missing."
     )
-
-
-def _listed(phrases: list[str], start: str = "") -> str:
-    return f": {start}{'; '.join(phrases)}" if phrases else ""

@@ -44,11 +44,11 @@ def overview(table: pd.DataFrame) -> Figure:
         )
         y = np.arange(n)[::-1]
         _interval(left, table, y, "score", "the model", "s")
-        _hollow(left, table, y, "untrained", "untrained twin", "s")
-        _hollow(left, table, y, "input_linear", "input alone", "D")
-        _hollow(left, table, y, "input_network", "network on the input", "^")
+        hollow(left, table, y, "untrained", "untrained twin", "s")
+        hollow(left, table, y, "input_linear", "input alone", "D")
+        hollow(left, table, y, "input_network", "network on the input", "^")
         _interval(right, table, y, "accuracy", "exchange", "o")
-        _hollow(right, table, y, "control_score", "best control", "o")
+        hollow(right, table, y, "control_score", "best control", "o")
         if table.get("chance", pd.Series(dtype=float)).notna().any():
             right.plot(table["chance"].to_numpy(float), y, "|", color="k", ms=9, mew=1.3, ls="", label="chance")
         left.set_title("readable, read", fontsize=9, weight="bold")
@@ -77,8 +77,8 @@ def _interval(ax: Axes, table: pd.DataFrame, y: np.ndarray, name: str, label: st
     ax.errorbar(value, y, xerr=reach, fmt=marker, color="C0", ms=6, lw=1.6, mec="k", mew=0.6, label=label, gid=name)
 
 
-def _hollow(ax: Axes, table: pd.DataFrame, y: np.ndarray, name: str, label: str, marker: str) -> None:
-    """Draw a control, a little lower."""
+def hollow(ax: Axes, table: pd.DataFrame, y: np.ndarray, name: str, label: str, marker: str) -> None:
+    """Draw a control, a little lower than y, where the table has it: its column, and what the legend calls it."""
     if name in table and table[name].notna().any():
         value = table[name].to_numpy(float)
         ax.plot(value, y - 0.2, marker, mfc="w", mec=CONTROL, mew=1.1, ms=5, ls="", label=label, gid=name)

@@ -11,8 +11,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.reporting.figures import CONTROL, FIGURE_WIDTH, MARKERS, error, legend, panels, theme
+from analyses.reporting.figures import FIGURE_WIDTH, MARKERS, error, legend, panels, theme
 from analyses.studies.interventions import words
+from analyses.studies.interventions.figures import hollow
 from analyses.studies.interventions.tables import is_loaded
 from cadmus.states.provenance import ROLES
 from cadmus.statistics.clustered import MIN_CLUSTERS
@@ -90,11 +91,11 @@ def edges(table: pd.DataFrame) -> Figure:
             style: dict[str, Any] = {"mfc": face, "mec": "k", "mew": 0.7, "ms": 5.5, "ls": "", "label": label}
             if mask.any():
                 left.plot(rows["broken"][mask], y[mask], "o", gid="needed" if face == "C0" else "open", **style)
-        _hollow(left, rows, y, "elsewhere", "s", "equal mass elsewhere in the head")
-        _hollow(left, rows, y, "no_flow", "D", "equal mass where no value flows")
+        hollow(left, rows, y, "elsewhere", "equal mass elsewhere in the head", "s")
+        hollow(left, rows, y, "no_flow", "equal mass where no value flows", "D")
         if rows["moved"].notna().any():
             right.plot(rows["moved"], y, "o", color="C0", ms=5, mec="k", mew=0.6, label="these edges moved")
-            _hollow(right, rows, y, "moved_control", "X", "blocked, not moved")
+            hollow(right, rows, y, "moved_control", "blocked, not moved", "X")
         labels = [f"{row.variable}: {row.kind.replace('_', ' ')} ({row.pairs:,})" for row in rows.itertuples()]
         left.set_yticks(y, labels, fontsize=7)
         left.set_title("blocked: share of right answers broken", fontsize=8)
@@ -104,11 +105,6 @@ def edges(table: pd.DataFrame) -> Figure:
             ax.grid(axis="y", visible=False)
         legend(figure, [left, right], columns=4)
     return figure
-
-
-def _hollow(ax: Axes, rows: pd.DataFrame, y: np.ndarray, name: str, marker: str, label: str) -> None:
-    if name in rows and rows[name].notna().any():
-        ax.plot(rows[name], y - 0.2, marker, mfc="w", mec=CONTROL, ms=4, ls="", label=label)
 
 
 def mechanism(table: pd.DataFrame) -> Figure:

@@ -60,9 +60,7 @@ def few_programs_warning(programs: int) -> str:
 def _over_all_tokens(rows: pd.DataFrame) -> str:
     """Which variables are claimed over all tokens, of those in `rows`."""
     names = claims.with_claims(rows).variable.unique()
-    verb = "is" if len(names) == 1 else "are"
-    count = f"{len(names)} of {rows.variable.nunique()} variables {verb} claimed over all tokens"
-    return f"{count}{_claims(rows)}."
+    return f"{_how_many(len(names), list(rows.variable.unique()), 'variables')} claimed over all tokens{_claims(rows)}."
 
 
 def _at_roles(rows: pd.DataFrame) -> str:
@@ -70,12 +68,22 @@ def _at_roles(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     pairs = claims.with_claims(rows).drop_duplicates(["variable", "group"])
-    verb = "is" if len(pairs) == 1 else "are"
-    count = rows.drop_duplicates(["variable", "group"])
+    names = _names(rows.drop_duplicates(["variable", "group"]))
     return (
-        f"At the tokens where the machine writes, holds, loads and uses a value {len(pairs)} of {len(count)} variables "
-        f"by role {verb} claimed{_claims(rows)}."
+        "At the tokens where the machine writes, holds, loads and uses a value "
+        f"{_how_many(len(pairs), names, 'variables by role')} claimed{_claims(rows)}."
     )
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    return [f"{row.variable}{claims.of_group(row.by, row.group)}" for row in rows.itertuples()]
+
+
+def _how_many(n: int, names: list[str], what: str) -> str:
+    """`2 of 7 variables are`; of one variable alone its name: `reg.a is`, `reg.a is not`."""
+    if len(names) == 1:
+        return f"{names[0]} is" if n else f"{names[0]} is not"
+    return f"{n} of {len(names)} {what} {'is' if n == 1 else 'are'}"
 
 
 def _claims(rows: pd.DataFrame) -> str:
@@ -130,15 +138,14 @@ def _by_networks(scores: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     read = rows[rows.readable.eq(True)]
-    names = [
-        f"{row.variable}{claims.of_group(row.by, row.group)} {report.with_interval(row.score, row.low, row.high)} "
-        f"against {row.score - row.beyond:.2f}"
-        for row in read.itertuples()
+    scored = [
+        f"{name} {report.with_interval(row.score, row.low, row.high)} against {row.score - row.beyond:.2f}"
+        for name, row in zip(_names(read), read.itertuples())
     ]
     return (
-        f"Networks on the activations read {len(read)} of {len(rows)} variables and variables by role more than "
-        f"{MARGIN} (lower bound) beyond networks on the last eight tokens and on the untrained model's activations"
-        f"{': ' + '; '.join(names) if names else ''}."
+        f"{_how_many(len(read), _names(rows), 'variables and variables by role')} read by networks on the activations "
+        f"more than {MARGIN} (lower bound) beyond networks on the last eight tokens and on the untrained model's "
+        f"activations{': ' + '; '.join(scored) if scored else ''}."
     )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cadmus.machine import oracle, tokens, vm
 from cadmus.runtime.seeds import generator
+from cadmus.states.provenance import ROLES
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.roles import JointEdit
 
@@ -55,8 +56,12 @@ def judge(pairs: Pairs, role: str | None, completions: Sequence[str]) -> pd.Data
 
 def counting(pairs: Pairs, role: str | None, completions: Sequence[str]) -> np.ndarray:
     """Which pairs count, bool [n]: the model's own completion of the base, without an intervention, is true for the
-    original state and false for the edited one. Arguments and errors as for `judge`."""
+    original state and false for the edited one. Arguments and errors as for `judge`; also raises ValueError for a role
+    that none of the pairs has."""
     table = judge(pairs, role, completions)
+    if len(pairs) and not table["present"].any():
+        has = ", ".join(name for name in ROLES if pairs.present(name).any())
+        raise ValueError(f"none of {len(pairs):,} pairs has the role {role!r}, so that none can count; they have {has}")
     return (table["present"] & table["true_original"] & ~table["true_edited"]).to_numpy()
 
 

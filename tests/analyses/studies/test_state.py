@@ -440,7 +440,7 @@ def test_a_variable_that_never_has_a_value_is_reported(tmp_path) -> None:
     assert f"cadmus-probe probe {MICRO} --programs 200 --seed 0 {rest}" in page
     nothing = StateConfig(MICRO, 200, ("reg.a.value",), (SITES[1],), (0,), ("compare",), machines=0)
     page = state_page.make(nothing, tmp_path / "page").with_name("report.md").read_text()
-    assert "0 of 1 variables are claimed over all tokens." in page
+    assert "reg.a.value is not claimed over all tokens." in page
     assert "![" not in page
     saved = pd.read_csv(tmp_path / "page" / "tables" / "state.csv")
     assert saved.problem.tolist() == [problem] * 6, "by the classifier, at four roles, and by the regression"
