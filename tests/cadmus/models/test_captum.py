@@ -12,8 +12,8 @@ import cadmus
 
 attr = pytest.importorskip("captum.attr")
 
-PROGRAM, BASELINE, ANSWER = "34+7=7A1B", "25+9=9A2B", "7"
-CUT = 3  # the sum is the logit after these tokens
+PROGRAM, BASELINE, ANSWER = "3A5Bab3=", "7A5Bab7=", "3"
+CUT = 5  # where the model says what is in the register that was loaded
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def model() -> Any:
     return cadmus.load_model("cadmus-micro").to(torch.float64)
 
 
-@pytest.mark.parametrize("module", ["embed", "blocks.1.mlp", "blocks.2.attn", "ln_final"])
+@pytest.mark.parametrize("module", ["embed", "blocks.0", "blocks.2", "ln_final"])  # all that is known passes there
 def test_integrated_gradients_find_a_module_and_add_up_to_the_difference(model: Any, module: str) -> None:
     """Completeness: the attributions sum to the logit at the input less that at the baseline."""
 
