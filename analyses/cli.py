@@ -67,7 +67,7 @@ def _print_version(asked_for: bool) -> None:
         """
         Train small transformers on programs of the Cadmus machine, and read the machine's state out of them.
 
-        Start with cadmus-probe report: all that is known of the model that ships, on one HTML page (ten to
+        Start with cadmus-probe report: all that is known of the model that ships, on one HTML page (eight to
         fifteen minutes on two cores; with --quick a first look).
         """
     )

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -380,10 +381,10 @@ def test_probes_loads_its_names_when_they_are_asked_for():
     assert not loaded(
         "from probes import RidgeProbe, LeastSquaresProbe, DiscriminantProbe", "torch", "transformer_lens"
     )
-    for name in probes.__all__:
+    for name in (name for name in probes.__all__ if not inspect.ismodule(getattr(probes, name))):
         home = importlib.import_module(getattr(probes, name).__module__)
         assert getattr(probes, name) is getattr(home, name)
-    with pytest.raises(AttributeError, match=r"module 'probes' has no 'Ridge'; it has RidgeProbe, .*, and its modules"):
+    with pytest.raises(AttributeError, match="No probes attribute Ridge"):
         _ = probes.Ridge
     with pytest.raises(ImportError, match="cannot import name 'Ridge'"):
         exec("from probes import Ridge", {})
@@ -393,7 +394,7 @@ ROOMS = sorted(  # of cadmus and probes, whose modules load when they are used
     ".".join(path.parent.relative_to(ROOT).parts)
     for package in ("cadmus", "probes")
     for path in (ROOT / package).rglob("__init__.py")
-    if path.parent.name not in ("probes", "families", "shipped")
+    if path.parent.name not in ("families", "shipped")
 )
 
 
