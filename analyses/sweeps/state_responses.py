@@ -20,8 +20,8 @@ from cadmus.statistics.simultaneous import shares
 from probes.controls.untrained import untrained_twin
 from probes.interventions.counterfactuals import drawing
 from probes.interventions.counterfactuals.variables import resolve_variable
-from probes.interventions.effects.effects import Outcomes
 from probes.interventions.effects.mechanism import mechanism
+from probes.interventions.effects.outcomes import Outcomes
 from probes.interventions.experiment.cells import Place, layers_of, spots_of
 from probes.interventions.experiment.conditions import Laboratory
 from probes.interventions.experiment.readability import readability

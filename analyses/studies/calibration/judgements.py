@@ -20,7 +20,8 @@ from analyses.studies.calibration.planted import Cell, Planted
 from cadmus.runtime.seeds import generator
 from probes.interventions.editing.changes import patch
 from probes.interventions.editing.edits import Edit
-from probes.interventions.effects.effects import Outcomes, effects
+from probes.interventions.effects.effects import effects
+from probes.interventions.effects.outcomes import Outcomes
 from probes.interventions.effects.verdicts import MIN_PAIRS_UNUSED, by_variable, verdicts
 
 PAIRS = MIN_PAIRS_UNUSED  # below it nothing is called unused

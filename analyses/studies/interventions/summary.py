@@ -10,7 +10,7 @@ import pandas as pd
 from analyses.reporting import report
 from analyses.studies.interventions import words
 from analyses.studies.interventions.study import InterventionsResults, ModelResults
-from probes.interventions.effects.effects import THRESHOLD
+from probes.interventions.effects.outcomes import THRESHOLD
 
 MIN_COUNTING = 0.2  # of a variable's pairs, below which the page says that the model completes too little
 

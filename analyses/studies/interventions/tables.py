@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.reporting import report
 from analyses.studies.interventions import words
 from cadmus.statistics.clustered import MIN_CLUSTERS
-from probes.interventions.effects.effects import THRESHOLD
+from probes.interventions.effects.outcomes import THRESHOLD
 from probes.interventions.effects.verdicts import by_variable, verdicts
 from probes.interventions.experiment.tables import moves_input, summary_of
 

@@ -27,7 +27,7 @@ from cadmus.statistics.clustered import (
     sign_flip,
 )
 from probes.interventions.editing import engine
-from probes.interventions.effects.effects import THRESHOLD
+from probes.interventions.effects.outcomes import THRESHOLD
 from probes.interventions.effects.verdicts import LEVEL
 
 KINDS = ("load_store", "load_origin", "store", "operand", "operand_origin", "decision", "decision_origin")

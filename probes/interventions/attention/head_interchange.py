@@ -22,7 +22,8 @@ from probes.interventions.attention.answers import Bases, Judge, Patch, answers,
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.editing import changes, engine
 from probes.interventions.effects import verdicts
-from probes.interventions.effects.effects import THRESHOLD, Outcomes, effects
+from probes.interventions.effects.effects import effects
+from probes.interventions.effects.outcomes import THRESHOLD, Outcomes
 
 ROLES = ("arose", "stored", "loaded", "consumed", "decision")
 _READ = 128

@@ -23,7 +23,7 @@ from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg
 from probes.interventions.attention.answers import Bases, EdgeSet, Judge, Texts, answers, judged
 from probes.interventions.attention.flow import data_flow, patterns
 from probes.interventions.attention.mass_controls import MASS_CONTROLS, TOLERANCE, Finder, Prompt
-from probes.interventions.effects.effects import THRESHOLD
+from probes.interventions.effects.outcomes import THRESHOLD
 from probes.interventions.effects.verdicts import LEVEL
 
 LOAD = "load"  # the edges from a load to the store and to where the value arose, together; of layers alone

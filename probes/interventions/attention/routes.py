@@ -29,8 +29,8 @@ from probes.interventions.attention.value_edges import moves, value_edges
 from probes.interventions.counterfactuals.judging import common_beginning
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.editing.paths import path_grid
-from probes.interventions.effects.effects import Outcomes
 from probes.interventions.effects.mechanism import mechanism
+from probes.interventions.effects.outcomes import Outcomes
 
 MAX_BASES = 80  # that heads and edges are tested on by default
 QUICK_BASES = 40

@@ -15,7 +15,8 @@ import pandas as pd
 
 from cadmus.statistics.clustered import MIN_CLUSTERS
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.effects.effects import THRESHOLD, Outcomes, beyond_controls
+from probes.interventions.effects.effects import beyond_controls
+from probes.interventions.effects.outcomes import THRESHOLD, Outcomes
 
 WORDS = ("tracked at the store", "looked up at the load", "both", "undecided")
 COLUMNS = ("group", "role", "pairs", "first", "last", "best", "d", "d_low", "d_high", "mechanism")

@@ -16,7 +16,7 @@ from cadmus.machine.tokens import text_list
 from cadmus.states.provenance import ROLES
 from cadmus.statistics.clustered import MIN_CLUSTERS, benjamini_hochberg
 from cadmus.statistics.simultaneous import holm
-from probes.interventions.effects.effects import SPANS, THRESHOLD
+from probes.interventions.effects.outcomes import SPANS, THRESHOLD
 
 LEVEL = 0.05  # of false verdicts over all variables, and of false heads among those called used
 MIN_PAIRS_UNUSED = 200

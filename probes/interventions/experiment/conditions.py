@@ -35,7 +35,7 @@ from probes.interventions.counterfactuals.judging import ENDS, through_answer, w
 from probes.interventions.counterfactuals.pairs import STRATA, Pairs
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit
-from probes.interventions.effects.effects import THRESHOLD, UNTRAINED
+from probes.interventions.effects.outcomes import THRESHOLD, UNTRAINED
 from probes.interventions.experiment.arms import Sources
 from probes.interventions.experiment.cells import Place
 

@@ -30,7 +30,7 @@ from probes.interventions.counterfactuals.pairs import STRATA
 from probes.interventions.counterfactuals.variables import PairVariable, named_values, one_of_each
 from probes.interventions.editing import engine
 from probes.interventions.editing.locations import stream_site
-from probes.interventions.effects.effects import THRESHOLD
+from probes.interventions.effects.outcomes import THRESHOLD
 from probes.solvers import linear
 from probes.solvers.moments import Moments
 

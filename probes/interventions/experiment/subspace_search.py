@@ -24,7 +24,7 @@ from probes.interventions.counterfactuals import drawing, judging
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.variables import PairVariable
 from probes.interventions.editing.locations import stream_site
-from probes.interventions.effects.effects import SPANS, THRESHOLD
+from probes.interventions.effects.outcomes import SPANS, THRESHOLD
 from probes.interventions.experiment.conditions import own_completions
 from probes.interventions.experiment.tables import moves_input
 from probes.interventions.subspaces.controls import compare

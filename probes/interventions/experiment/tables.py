@@ -15,7 +15,8 @@ from probes.interventions.counterfactuals import judging
 from probes.interventions.counterfactuals.pairs import Pairs
 from probes.interventions.counterfactuals.variables import PairVariable, named_values
 from probes.interventions.effects import verdicts
-from probes.interventions.effects.effects import SPANS, UNTRAINED, Outcomes, effects
+from probes.interventions.effects.effects import effects
+from probes.interventions.effects.outcomes import SPANS, UNTRAINED, Outcomes
 from probes.interventions.experiment.cells import Place, first_attending, is_input_change
 from probes.interventions.experiment.conditions import CONTROLS, INTERCHANGE, Laboratory, Measured, positive_control
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.interventions.effects.effects import Outcomes
+from probes.interventions.effects.outcomes import Outcomes
 
 ROLES = ("arose", "stored", "loaded")
 CELLS = pd.DataFrame(
