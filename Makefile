@@ -4,12 +4,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 LENS4 ?= .venv-lens4
 NEWEST ?= .venv-newest
-OUT ?= reports
+OUT ?= my-report
 
 .PHONY: report test test-all test-lens4 test-newest lint format coverage agreement coverage-of-generalization fuzz docs pictures clean
 
-report: $(VENV)/installed  ## all about the model that ships, in place of the example that is committed: OUT=my-report leaves it
-	@echo "writing $(OUT)/index.html; make report OUT=my-report writes elsewhere"
+report: $(VENV)/installed  ## all about the model that ships: my-report/index.html, or another folder by OUT=
 	$(BIN)/cadmus-probe report --out $(OUT)
 
 test: $(VENV)/installed  ## what one runs before each commit: no training, no processes, no pages

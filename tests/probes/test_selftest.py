@@ -56,7 +56,7 @@ def test_the_harness_passes() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_verdicts_are_not_of_one_seed(seed: int) -> None:
-    """Noise aside: at level 5 %, some seeds exceed 16 of 200 rightly."""
+    """Noise aside: at level 5 %, some seeds exceed 16 of 200 correctly."""
     assert [check for check in run(seed=seed, checks=CHECKS[:-1]) if not check.passed] == []
 
 

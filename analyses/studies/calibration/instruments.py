@@ -61,7 +61,7 @@ class Programs:
 
     @classmethod
     def draw(cls, planted: Planted, pairs: int, fit: int) -> Programs:
-        """So many pairs of which the model completes the base rightly, and so many programs to fit to."""
+        """So many pairs of which the model completes the base correctly, and so many programs to fit to."""
         rng = generator("calibration, programs", planted.seed)
         base, source, same = (planted.draw(20 * pairs, rng) for _ in range(3))
         same[:, planted.slot] = base[:, planted.slot]
@@ -185,7 +185,7 @@ def _steered(planted: Planted, programs: Programs, along_covariance: bool) -> pd
 
 def _read_outs(planted: Planted, programs: Programs) -> dict[Cell, tuple[Directions, Moments, np.ndarray]]:
     """The directions of X at every cell whose activations vary, with the moments they are fitted to, on half of the
-    programs, and where they read the other half rightly: bool [programs]."""
+    programs, and where they read the other half correctly: bool [programs]."""
     half = len(programs.fit) // 2
     streams, y = activations(planted, programs.fit), programs.fit_values
     values = np.unique(y[:half])

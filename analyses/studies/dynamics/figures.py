@@ -15,7 +15,7 @@ _KINDS = {"probe": "the machine", "alternative": "an alternative machine"}
 
 def trajectories(table: pd.DataFrame) -> Figure:
     """Draw the completion accuracy of each family, and the probe scores of every variable, over training."""
-    titles = {"completion": "completed rightly", **{kind: f"read, of {name}" for kind, name in _KINDS.items()}}
+    titles = {"completion": "completed correctly", **{kind: f"read, of {name}" for kind, name in _KINDS.items()}}
     with theme():
         figure = Figure(figsize=(FIGURE_WIDTH, 4.0), layout="constrained")
         axes = figure.subplots(1, len(titles), sharex=True, sharey=True)

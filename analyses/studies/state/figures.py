@@ -32,7 +32,7 @@ def maps(scores: pd.DataFrame) -> Figure:
     rows = rows[rows.score.notna()]
     variables, sites = list(rows.variable.unique()), SiteAxis.all(rows)
     drawn = {
-        "score": ("read rightly (share)", {"cmap": "cividis", "vmin": 0, "vmax": 1}),
+        "score": ("read correctly (share)", {"cmap": "cividis", "vmin": 0, "vmax": 1}),
         "beyond": ("beyond the best control of its class", _BEYOND),
         "beyond_all": ("beyond the best of all controls", _BEYOND),
     }
@@ -169,7 +169,7 @@ def by_depth_and_distance(scores: pd.DataFrame) -> Figure | None:
             ax.set(xlabel=label, ylim=(-0.03, 1.03), xlim=(-0.4, len(groups) - 0.6))
             ax.set_xticks(range(len(groups)), groups)
             ax.legend(frameon=False, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        axes[0].set_ylabel("read rightly (share)\nhollow: best control")
+        axes[0].set_ylabel("read correctly (share)\nhollow: best control")
     return figure
 
 
@@ -188,7 +188,7 @@ def by_offset(scores: pd.DataFrame) -> Figure:
     rows = offset_rows(scores)
     with theme():
         names = list(rows.variable.unique())
-        figure, axes = panels(names, 1.7, xlabel="state, tokens ahead", ylabel="read rightly")
+        figure, axes = panels(names, 1.7, xlabel="state, tokens ahead", ylabel="read correctly")
         for variable, ax in axes.items():
             part = rows[rows.variable == variable].sort_values("offset")
             ax.plot(part.offset, part.score, "o-", color="C0", ms=4, lw=1.4, label="probe")

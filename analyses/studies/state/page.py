@@ -283,7 +283,7 @@ def _probe_comparison(results: StateResults) -> report.Section | None:
             "regression, which are linear, and a network with one hidden layer. What the network reads beyond the "
             "logistic probe is either held nonlinearly or computed by the network.",
         ),
-        caption="Share of test tokens read rightly, with its 95 % interval over skeletons.",
+        caption="Share of test tokens read correctly, with its 95 % interval over skeletons.",
         table=results.readers,
         display_table=cells.reset_index(),
     )

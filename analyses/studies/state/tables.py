@@ -140,7 +140,7 @@ def residues(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
             "variable": trained.variable,
             **location_column(trained),
             "residue of the value by": trained.period,
-            "told rightly, of values held out": _scores(trained),
+            "told correctly, of values held out": _scores(trained),
             "untrained model": _scores(untrained),
             "most frequent residue": trained.chance.map(report.number),
             "permuted values": trained.control.map(report.number),

@@ -178,7 +178,7 @@ def test_the_untrained_model_stands_beside_the_model(results: StateResults) -> N
     cells = state_tables.residues(results.residues, results.scores).set_index("residue of the value by")
     rows = results.residues[results.residues.site == best["stack.0.value"]].set_index(["model", "period"])
     assert len(cells) == rows.index.get_level_values("period").nunique()
-    for model, column in (("trained", "told rightly, of values held out"), ("untrained", "untrained model")):
+    for model, column in (("trained", "told correctly, of values held out"), ("untrained", "untrained model")):
         for period, row in rows.loc[model].iterrows():
             assert cells[column][period] == report.with_interval(row.score, row.low, row.high)
     cells = state_tables.dimensions(results.dimensions, results.scores).set_index("variable")

@@ -1,4 +1,4 @@
-"""The study of calibration: rates are counted rightly from planted cases, and the page is whole."""
+"""The study of calibration: rates are counted correctly from planted cases, and the page is whole."""
 
 from __future__ import annotations
 
