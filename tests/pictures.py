@@ -83,7 +83,9 @@ def take(chromium: Any, picture: Picture, explorer: Path) -> bytes:
     name, _, fragment = picture.page.partition("#")
     path = explorer if name == "explorer" else ROOT / name
     if not path.exists():
-        raise FileNotFoundError(f"{name} is missing: make docs builds the documentation, cadmus-probe report --out reports the report")
+        raise FileNotFoundError(
+            f"{name} is missing: make docs builds the documentation, cadmus-probe report --out reports the report"
+        )
     with browser.tab(chromium, color_scheme=picture.scheme, **SCREENS[picture.screen]) as tab:
         if name == "explorer":
             tab.open(path, fragment)
