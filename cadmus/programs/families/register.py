@@ -22,6 +22,7 @@ from cadmus.programs.parts.family import (
     check_share,
     check_tokens,
     knob,
+    later_knob,
     literal_assertion,
     shared_knob,
     statement_decision_positions,
@@ -55,6 +56,9 @@ class Register(Structured):
     operators: str = knob("+-", "the operators of dependent stores and of assertions about two registers")
     assertions: int = shared_knob("assertions")
     pair_share: float = knob(0.25, "the share of assertions about two registers")
+    aged_pair_share: float = later_knob(
+        0.0, "the share of these whose second register is of the requested age, as the first is; of the others it is any"
+    )
     digit_skew: float = shared_knob("digit_skew")
     skeletons: int = shared_knob("skeletons")
     zipf: float = shared_knob("zipf")
@@ -72,7 +76,7 @@ class Register(Structured):
                 f"max_stores = {self.max_stores}; lower the one or raise the other"
             )
         check_between(self, "assertions", 1, 8)
-        check_share(self, "dependent_share", "overwrite_share", "dead_share", "pair_share")
+        check_share(self, "dependent_share", "overwrite_share", "dead_share", "pair_share", "aged_pair_share")
         check_structures(self)
 
     @property
@@ -96,6 +100,7 @@ class Register(Structured):
             self.overwrite_share,
             self.dead_share,
             self.pair_share,
+            self.aged_pair_share,
             out,
         )
         return out
@@ -155,6 +160,7 @@ def _draw_structures(
     overwrite_share,
     dead_share,
     pair_share,
+    aged_pair_share,
     out,
 ):
     """Draw one structure per row: the number of stores; per store what is stored, its two registers, the operator and
@@ -173,20 +179,30 @@ def _draw_structures(
                 fitting += min_distance <= stores - 1 - stored_at[order[i]] <= max_distance
             if fitting > 0:
                 break
+        oldest, youngest = stores - 1 - max_distance, stores - 1 - min_distance
         for k in range(1 + 5 * max_stores, len(row), 4):
-            nth = rng.integers(0, fitting if fitting > 0 else used)
-            first = order[nth]
-            for i in range(used):
-                if fitting > 0 and min_distance <= stores - 1 - stored_at[order[i]] <= max_distance:
-                    if nth == 0:
-                        first = order[i]
-                    nth -= 1
             row[k : k + 4] = 0
-            row[k + 1] = first
+            row[k + 1] = _of_age(rng, order, stored_at, used, fitting, oldest, youngest)
             if rng.random() < pair_share:
                 row[k] = 1
-                row[k + 2] = order[rng.integers(0, used)]
+                if aged_pair_share > 0 and rng.random() < aged_pair_share:
+                    row[k + 2] = _of_age(rng, order, stored_at, used, fitting, oldest, youngest)
+                else:
+                    row[k + 2] = order[rng.integers(0, used)]
                 row[k + 3] = operators[rng.integers(0, len(operators))]
+
+
+@jit
+def _of_age(rng, order, stored_at, used, fitting, oldest, youngest):
+    """One of the `fitting` registers stored last at stores `oldest` to `youngest`; any in use where there is none."""
+    nth = rng.integers(0, fitting if fitting > 0 else used)
+    register = order[nth]
+    for i in range(used):
+        if fitting > 0 and oldest <= stored_at[order[i]] <= youngest:
+            if nth == 0:
+                register = order[i]
+            nth -= 1
+    return register
 
 
 @jit

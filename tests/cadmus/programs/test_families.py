@@ -209,6 +209,7 @@ register_knobs = st.fixed_dictionaries(
         "operators": st.sets(st.sampled_from("+-*xn"), min_size=1).map("".join),
         "assertions": st.integers(1, 3),
         "pair_share": st.floats(0, 1),
+        "aged_pair_share": st.floats(0, 1),
         "digit_skew": st.floats(-0.5, 2),
     }
 )
@@ -720,6 +721,24 @@ def test_distance_between_store_and_assertion(minimum: int, maximum: int) -> Non
             off = {d: max(minimum - d, d - maximum) for d in there}
             assert off[distance] == min(off.values()), "not the nearest"
     assert inside > 500
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), [(0, 0), (2, 2), (1, 3)])
+def test_both_registers_of_an_aged_pair_are_of_the_age(minimum: int, maximum: int) -> None:
+    ages = {"min_distance": minimum, "max_distance": maximum, "min_stores": 4, "max_stores": 8, "overwrite_share": 0.1}
+    outside = []
+    for share in (0.0, 1.0):
+        family = Register(**ages, pair_share=1.0, aged_pair_share=share, dependent_share=0.0)
+        second = []
+        for text in texts(family, 600):
+            stores, assertions = parts(text)
+            last = {target.lower(): len(stores) - 1 - i for i, (_, target) in enumerate(stores)}
+            if any(minimum <= distance <= maximum for distance in last.values()):
+                second += [last[assertion[1]] for assertion in assertions]
+        assert len(second) > 300
+        outside.append(sum(not minimum <= distance <= maximum for distance in second) / len(second))
+    assert outside[0] > 0.2
+    assert outside[1] == 0
 
 
 @pytest.mark.parametrize(("minimum", "maximum", "assertions"), [(2, 4, 1), (1, 3, 4), (5, 5, 2), (16, 16, 8)])

@@ -609,7 +609,7 @@ REFUSED = [
     *some_tokens(Register, "operators", "+-*xn", "+/"),
     *ranges(Register, "stores", 1, 16),
     *ranges(Register, "distance", 0, 16),
-    *shares(Register, "dependent_share", "overwrite_share", "dead_share", "pair_share"),
+    *shares(Register, "dependent_share", "overwrite_share", "dead_share", "pair_share", "aged_pair_share"),
     *ranges(Stack, "values", 1, 9),
     *ranges(Stack, "shuffles", 0, 16),
     *some_tokens(Stack, "shuffles", ":\\@o;", ":+"),

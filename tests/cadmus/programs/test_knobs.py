@@ -321,6 +321,15 @@ TURNS = (
     # assertions load
     Turn("register", "assertions", 2, "length", "up", "LENGTH FORMS READS instruction_pairs depth"),
     Turn("register", "pair_share", 0.75, "loads", "up", "LENGTH READS skeletons trigram_entropy"),
+    Turn(
+        "register",
+        "aged_pair_share",
+        1.0,
+        "read_distance",
+        "down",
+        "FORMS ENTROPY READS live_share instruction_pairs value_entropy",
+        base={"max_distance": 0, "pair_share": 1.0, "min_stores": 4, "dependent_share": 0.0},
+    ),
     Turn("register", "digit_skew", 2.0, "value_entropy", "down", "TEXTS ENTROPY"),
     Turn("register", "skeletons", 200, "skeletons", "down", "FORMS"),
     Turn("register", "zipf", 0.5, "zipf_slope", "up", "skeleton_entropy loads", base={"skeletons": 400}),
