@@ -14,7 +14,7 @@ from analyses.sweeps.cells import Cell, Run, pilot_cell, runs_of
 from analyses.sweeps.engines import Engine, check_device
 from analyses.sweeps.folder import DONE, FAILED, WAITING, open_sweep, read_status, write_status
 from analyses.sweeps.runs import Outcome, Task
-from analyses.sweeps.sweep import Sweep
+from analyses.sweeps.sweep import INTERCHANGE, READ, Sweep
 from analyses.sweeps.tables import OK, tidy_table, write_tables
 from cadmus.runtime.folder_lock import sole_writer
 from cadmus.runtime.progress import Progress, no_progress
@@ -163,6 +163,13 @@ def _check_pilot(sweep: Sweep, cells: Sequence[Cell], folder: Path, runs: Sequen
             "asked for: a sweep of models that have not learned says nothing. Train longer (train.steps), on simpler "
             "programs or with a larger model, under another --out; or lower the pilot's accuracy"
         )
+    for response in sweep.responses:
+        mine = table[table["response"] == response]
+        if response.partition(".")[0] in (READ, INTERCHANGE) and not (mine["status"] == OK).any():
+            raise PilotFailure(
+                f"the pilot ({cell.label}) could not measure {response}: {mine['why'].iloc[0]}; leave it out of the "
+                "responses, or change the mixture, under another --out"
+            )
 
 
 def _failures(folder: Path, runs: Sequence[Run]) -> list[str]:

@@ -109,15 +109,16 @@ def interchange_responses(sweep: Sweep, name: str, result: Interchanges, accurac
 
 def _cross_fitted(response: str, outcomes: Outcomes, role: str) -> Response:
     """The interchange accuracy of the cell that does best, which is chosen on the pairs of some base skeletons and
-    scored on those of the others, both ways. Cells that amount to a change of input have no part; role: of the cells,
-    empty: of any."""
+    scored on those of the others, both ways. A cell is one role after one layer; what amounts to a change of input has
+    no part: early cells, and literals where their digits stand. role: of the cells, empty: any."""
     cells = outcomes.cells
-    is_wanted = ~cells["input_change"].astype(bool) & (cells["layer"] >= 0)
+    is_wanted = ~cells["input_change"].astype(bool) & (cells["layer"] >= 0) & (cells["span"] == "single")
     if role:
-        is_wanted &= (cells["role"] == role) & (cells["span"] == "single")
+        is_wanted &= cells["role"] == role
     index = np.flatnonzero(is_wanted.to_numpy())
     shifted = np.zeros(len(outcomes.kinds), bool) if outcomes.shifted is None else np.asarray(outcomes.shifted, bool)
     counting = outcomes.counting[index] & ((np.asarray(outcomes.kinds) == "discriminating") & ~shifted)
+    counting &= ~np.outer(cells["role"].to_numpy()[index] == "arose", np.asarray(outcomes.strata) == "literal")
     success = np.asarray(outcomes.success, bool)[index]
     skeletons = np.unique(outcomes.base_skeletons.astype(str), return_inverse=True)[1]
     fold = skeletons % 2

@@ -110,7 +110,7 @@ class Measurements:
     """Programs completed per family, split and out-of-distribution set."""
 
     pairs: int = 200
-    """Discriminating pairs of the interventions, with a fifth as many minimal ones."""
+    """Discriminating pairs of the interventions."""
 
     probe_programs: int = 1000
     """Programs of the probe."""

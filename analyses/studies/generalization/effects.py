@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from analyses.studies.generalization.models import Design, Predictor
+from analyses.studies.generalization.models import IN_DISTRIBUTION, Design, Predictor
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
 
 MAX_INFLATION = 10.0  # of a variance, above which predictors are not told apart
-ALONE, JOINT = "alone", "joint"
+LEVEL = 0.05  # of q and of the bootstrap's p
+ALONE, JOINT, GIVEN = "alone", "joint", "given accuracy in distribution"
 _NUMBERS = (
     *("effect", "low", "high", "p", "q", "freedom", "between", "within"),
     *("robust_low", "robust_high", "robust_p", "wild_low", "wild_high", "wild_p"),
@@ -38,7 +39,8 @@ def effects(
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """Regress every response on the predictors, each alone and, where there are several, jointly; a predictor that is
-    itself a response stays out of the joint regression, since what it explains may come of the others.
+    itself a response stays out of the joint regression, since what it explains may come of the others: of accuracies
+    out of distribution it is regressed beside accuracy in distribution instead.
 
     Args:
         table: Of a sweep, as `models.check` gives it.
@@ -48,11 +50,12 @@ def effects(
         progress: Follows the regressions.
 
     Returns:
-        A row per (response, predictor, model `alone` or `joint`). `effect` with `low`, `high`, `p` is that of the model
-        with a random intercept for each cell; `robust_...` is least squares with errors clustered by cell (CR2),
-        `wild_...` the wild cluster bootstrap; `q` is p under Benjamini and Hochberg over the responses; `left_out_r2`
-        says how well cells that were left out are predicted, `bound_low` and `bound_high` what the effect could be
-        whatever the missing values are. NaN, and why, where nothing could be fitted.
+        A row per (response, predictor, model `alone`, `joint` or `given accuracy in distribution`). `effect` with
+        `low`, `high`, `p` is that of the model with a random intercept for each cell; `robust_...` is least squares
+        with errors clustered by cell (CR2), `wild_...` the wild cluster bootstrap; `q` is p under Benjamini and
+        Hochberg over the responses; `left_out_r2` says how well cells that were left out are predicted, `bound_low` and
+        `bound_high` what the effect could be whatever the missing values are. NaN, and why, where nothing could be
+        fitted.
     """
     rows: list[dict[str, Any]] = []
     names = models.responses(table)
@@ -62,6 +65,8 @@ def effects(
         part = models.models(table, response)
         for predictor in mine:
             rows += _fitted(part, response, (predictor,), ALONE, seed, draws)
+            if _is_beyond(response, predictor.name, names):
+                rows += _fitted(part, response, (predictor, Predictor(IN_DISTRIBUTION, False)), GIVEN, seed, draws)[:1]
         designed = tuple(predictor for predictor in mine if predictor.name not in names)
         if len(designed) > 1:
             rows += _fitted(part, response, designed, JOINT, seed, draws)
@@ -72,20 +77,50 @@ def effects(
     return out
 
 
+def best_models(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with an effect: of each response and predictor those of the joint regression, else of that beside
+    accuracy in distribution, else of the predictor alone."""
+    fitted = table[table["effect"].notna()]
+    order = fitted["model"].map([JOINT, GIVEN, ALONE].index)
+    return fitted.loc[order.groupby([fitted["response"], fitted["predictor"]], sort=False).idxmin()]
+
+
+def doubt(row: dict[str, Any]) -> str:
+    """Why no sign can be claimed of a row of `effects`; empty where one can."""
+    if row["low"] <= 0 <= row["high"]:
+        return "the interval holds 0"
+    if row["q"] > LEVEL:
+        return f"q = {row['q']:.3f}"
+    if row["wild_p"] > LEVEL:
+        return f"the wild bootstrap does not agree (p = {row['wild_p']:.3f})"
+    if row["model"] != ALONE and row["inflation"] > MAX_INFLATION:
+        return f"its predictor cannot be told from the others (variance inflation {row['inflation']:.0f})"
+    if row["missing"] and not (row["bound_low"] > 0 or row["bound_high"] < 0):
+        return f"{row['missing']:.0f} missing values could turn the sign"
+    return ""
+
+
+def _is_beyond(response: str, predictor: str, responses: Sequence[str]) -> bool:
+    """Whether what a measured predictor tells of a response is asked beyond accuracy in distribution."""
+    others = IN_DISTRIBUTION not in (response, predictor) and IN_DISTRIBUTION in responses
+    return others and predictor in responses and response.startswith("accuracy.")
+
+
 def _fitted(
     part: pd.DataFrame, response: str, predictors: tuple[Predictor, ...], model: str, seed: int, draws: int
 ) -> list[dict[str, Any]]:
-    """The rows of one regression, a row per predictor."""
+    """The rows of one regression, a row per predictor; models that lack a predictor are missing, too."""
+    known = part[["value", *(predictor.name for predictor in predictors)]].notna().all(axis=1)
     heads = [
         {
             "response": response,
             "predictor": predictor.name,
             "scale": "log10" if predictor.logarithmic else "linear",
             "model": model,
-            "models": int(part["value"].notna().sum()),
-            "missing": int(part["value"].isna().sum()),
-            "cells": part.loc[part["value"].notna(), "cell"].nunique(),
-            "seeds": part.loc[part["value"].notna(), "seed"].nunique(),
+            "models": int(known.sum()),
+            "missing": int((~known).sum()),
+            "cells": part.loc[known, "cell"].nunique(),
+            "seeds": part.loc[known, "seed"].nunique(),
             **dict.fromkeys(_NUMBERS, np.nan),
             "why": "",
         }
@@ -139,9 +174,11 @@ def estimates_of(frame: Design, seed: int, draws: int) -> list[dict[str, float]]
 
 def bounds_of_missing(part: pd.DataFrame, response: str, predictors: tuple[Predictor, ...]) -> list[dict[str, float]]:
     """What each effect (of least squares) could be, whatever shares in 0 ... 1 the missing values are (Manski 1990):
-    bound_low and bound_high, a dictionary per predictor; equal where nothing is missing, NaN where the properties of a
-    model without a value are unknown too and so are those of its cell."""
+    bound_low and bound_high, a dictionary per predictor; equal where nothing is missing, NaN where a model has a value
+    and lacks a predictor, or lacks both and its cell's are unknown, too."""
     names = [predictor.name for predictor in predictors]
+    if part.loc[part["value"].notna(), names].isna().any(axis=None):
+        return [{"bound_low": np.nan, "bound_high": np.nan} for _ in predictors]
     filled = part.copy()
     for name in names:
         means = filled.groupby("cell")[name].transform("mean")

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analyses.reporting.figures import CONTROL, MARKERS, error, legend, panels, theme
-from analyses.studies.generalization.effects import ALONE, JOINT
+from analyses.studies.generalization.effects import best_models
 from analyses.studies.generalization.inner_state import ACROSS, remainders
 from analyses.studies.generalization.models import PROPERTY, Predictor, models, responses
 
@@ -37,16 +37,6 @@ def effects(table: pd.DataFrame) -> Figure:
             ax.set_ylim(-0.6, len(predictors) - 0.4)
         legend(figure, axes.values(), columns=2)
     return figure
-
-
-def best_models(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with an effect: those of the joint regression where there is one, else of the predictor alone."""
-    fitted = table[table["effect"].notna()]
-    joint = fitted[fitted["model"] == JOINT]
-    has_joint = pd.MultiIndex.from_frame(fitted[["response", "predictor"]]).isin(
-        pd.MultiIndex.from_frame(joint[["response", "predictor"]])
-    )
-    return fitted[(fitted["model"] == JOINT) | ((fitted["model"] == ALONE) & ~has_joint)]
 
 
 def distributions(table: pd.DataFrame, predictor: Predictor) -> Figure:
@@ -89,5 +79,5 @@ def inner_state(table: pd.DataFrame, answers: pd.DataFrame) -> Figure:
 
 
 def display_name(name: str) -> str:
-    """A predictor's name without its prefix."""
-    return name.removeprefix(PROPERTY)
+    """A predictor's name; of a measured property without its prefix, since a factor may have the same name."""
+    return f"{name.removeprefix(PROPERTY)} (measured)" if name.startswith(PROPERTY) else name

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.studies.generalization.effects import ALONE, JOINT, MAX_INFLATION
+from analyses.studies.generalization.effects import best_models, doubt
 from cadmus.statistics.clustered import benjamini_hochberg
 
 POSITIVE, NEGATIVE, NONE = "positive", "negative", "none"
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
-LEVEL = 0.05
 NOTHING = 0.05  # effects (shares per standard deviation) of which it is said that there is none
 
 
@@ -56,7 +55,8 @@ def answers(hypotheses: Sequence[tuple[Hypothesis, str]], effects: pd.DataFrame)
     A sign is supported, or contradicted by the other sign, where the interval of the mixed model excludes 0, q (p under
     Benjamini and Hochberg over the hypotheses) is at most 0.05, the wild bootstrap agrees, and no missing values could
     turn the sign. None is supported where the interval lies within 0.05 of 0. The joint regression decides where it
-    could be fitted, else the predictor alone.
+    could be fitted; where the predictor is a response itself, that beside accuracy in distribution; else the predictor
+    alone (`effects.best_models`).
 
     hypotheses: each with the column that its predictor is (`models.resolve`); effects: as `effects.effects` gives them.
     """
@@ -70,8 +70,8 @@ def answers(hypotheses: Sequence[tuple[Hypothesis, str]], effects: pd.DataFrame)
             "expected": hypothesis.expected,
         }
         mine = effects[(effects["response"] == hypothesis.response) & (effects["predictor"] == column)]
-        fitted = mine[mine["effect"].notna()].set_index("model")
-        model = next((name for name in (JOINT, ALONE) if name in fitted.index), None)
+        fitted = best_models(mine).set_index("model")
+        model = fitted.index[0] if len(fitted) else None
         numbers = ("effect", "low", "high", "p", "wild_p", "bound_low", "bound_high", "inflation", "missing")
         values = {name: fitted.loc[model, name] if model else np.nan for name in numbers}
         whys = [why for why in mine["why"] if why]
@@ -89,26 +89,11 @@ def _verdict(row: dict[str, Any]) -> tuple[str, str]:
     """The verdict of a hypothesis, and why."""
     if np.isnan(row["effect"]):
         return UNDECIDED, row["why"] or "no regression could be fitted"
-    doubt = _doubt(row)
+    doubt_of_sign = doubt(row)
     if row["expected"] == NONE and row["low"] >= -NOTHING and row["high"] <= NOTHING:
         return SUPPORTED, f"the interval lies within {NOTHING} of 0"
-    if doubt:
-        return UNDECIDED, doubt
+    if doubt_of_sign:
+        return UNDECIDED, doubt_of_sign
     sign = POSITIVE if row["effect"] > 0 else NEGATIVE
     agrees = sign == row["expected"]
     return (SUPPORTED if agrees else CONTRADICTED), f"the effect is {sign}"
-
-
-def _doubt(row: dict[str, Any]) -> str:
-    """Why no sign can be claimed; empty where one can."""
-    if row["low"] <= 0 <= row["high"]:
-        return "the interval holds 0"
-    if row["q"] > LEVEL:
-        return f"q = {row['q']:.3f}, over all hypotheses"
-    if row["wild_p"] > LEVEL:
-        return f"the wild bootstrap does not agree (p = {row['wild_p']:.3f})"
-    if row["model"] == JOINT and row["inflation"] > MAX_INFLATION:
-        return f"its predictor cannot be told from the others (variance inflation {row['inflation']:.0f})"
-    if row["missing"] and not (row["bound_low"] > 0 or row["bound_high"] < 0):
-        return f"{row['missing']:.0f} missing values could turn the sign"
-    return ""

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
+from analyses.studies.generalization.models import IN_DISTRIBUTION
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
 
-IN_DISTRIBUTION = "accuracy.in_distribution"
 INNER = ("read.", "interchange.")
 ACROSS, WITHIN = "across cells", "within cells"
 _NUMBERS = ("effect", "low", "high", "p", "q", "wild_p", "partial_r2", "left_out_r2_without", "left_out_r2")

@@ -14,6 +14,7 @@ import pandas as pd
 COLUMNS = ("cell", "seed", "response", "value", "status", "why")
 MEASURED = ("sweep", *COLUMNS, "low", "high", "n")  # what is neither a factor nor a property
 PROPERTY = "property."
+IN_DISTRIBUTION = "accuracy.in_distribution"
 MIN_LOG_RANGE = 10.0  # a predictor above 0 whose greatest level is so many times its least counts in powers of 10
 MIN_BETWEEN = 0.5  # of a property's variance between cells, for the design to have moved it
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.generalization import figures, models, planes, study
+from analyses.studies.generalization.effects import best_models
 from analyses.studies.generalization.hypotheses import NOTHING
 from analyses.studies.generalization.study import GeneralizationConfig, GeneralizationResults
 from analyses.studies.generalization.summary import summary
@@ -57,8 +58,9 @@ def _hypotheses(table: pd.DataFrame) -> report.Section | None:
         (
             "Stated in the sweep's file before the runs. A sign is supported (contradicted, by the other sign) where "
             "the interval of the mixed model excludes 0, q over all hypotheses is at most 0.05, the wild cluster "
-            "bootstrap agrees, and no missing values could turn it; none is supported where the interval lies within "
-            f"{NOTHING} of 0. Everything else is undecided.",
+            "bootstrap agrees, and no missing values could turn it. Where the predictor was itself measured on the "
+            "models, the regression has accuracy in distribution beside it. None is supported where the interval lies "
+            f"within {NOTHING} of 0. Everything else is undecided.",
         ),
         table=table,
         display_table=display,
@@ -66,7 +68,7 @@ def _hypotheses(table: pd.DataFrame) -> report.Section | None:
 
 
 def _effects(table: pd.DataFrame) -> report.Section:
-    fitted = figures.best_models(table)
+    fitted = best_models(table)
     display = fitted[["response", "predictor", "model", "models", "cells"]].copy()
     display["effect"] = _intervals(fitted)
     display["wild"] = _intervals(fitted.assign(low=fitted["wild_low"], high=fitted["wild_high"]))
@@ -183,7 +185,10 @@ def _missing(table: pd.DataFrame) -> report.Section | None:
     return report.Section(
         "missing",
         "What is missing",
-        ("Measurements that failed or could not be made, cell by cell; no mean is taken over those that are left.",),
+        (
+            "Measurements that failed or could not be made, cell by cell. Regressions and ranks use the models that "
+            "have a value.",
+        ),
         table=table,
         display_table=part,
     )

@@ -6,12 +6,12 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.generalization import planes
-from analyses.studies.generalization.figures import best_models, display_name
+from analyses.studies.generalization.effects import LEVEL, best_models, doubt
+from analyses.studies.generalization.figures import display_name
 from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, UNDECIDED
 from analyses.studies.generalization.inner_state import ACROSS, WITHIN
 from analyses.studies.generalization.study import GeneralizationResults
 
-MAX_Q = 0.05
 MIN_SEEDS = 5  # per cell, below which the page says so
 _NAMED = 3  # effects in a sentence
 
@@ -44,13 +44,14 @@ def _hypotheses(table: pd.DataFrame) -> str:
 
 def _effects(table: pd.DataFrame) -> str:
     fitted = best_models(table)
-    claimed = fitted[(fitted["q"] <= MAX_Q) & (fitted["wild_p"] <= MAX_Q)]
+    claimed = fitted[[not doubt(row) for row in fitted.to_dict("records")]]
     largest = claimed.reindex(claimed["effect"].abs().sort_values(ascending=False).index)[:_NAMED]
     phrases = [
-        f"{row.response} by {report.with_interval(row.effect, row.low, row.high)} with {display_name(row.predictor)}"
+        f"{row.response} changes by {report.with_interval(row.effect, row.low, row.high)} per standard deviation of "
+        f"{display_name(row.predictor)}"
         for row in largest.itertuples()
     ]
-    start = f"{len(claimed)} of {len(fitted)} effects are claimed (q at most {MAX_Q}, the wild bootstrap agreeing)"
+    start = f"{len(claimed)} of {len(fitted)} effects are claimed, by the rule of the hypotheses"
     if len(claimed) > _NAMED:
         start += ", the largest"
     return f"{start}{report.after_colon(phrases)}."
@@ -62,11 +63,11 @@ def _inner_state(table: pd.DataFrame) -> str:
     parts = []
     for comparison, whose in ((ACROSS, "over all models"), (WITHIN, "between seeds of one distribution")):
         fitted = table[(table["comparison"] == comparison) & table["effect"].notna()]
-        claimed = fitted[(fitted["q"] <= MAX_Q) & (fitted["wild_p"] <= MAX_Q)]
+        claimed = fitted[(fitted["q"] <= LEVEL) & (fitted["wild_p"] <= LEVEL)]
         parts.append(f"in {len(claimed)} of {len(fitted)} pairs {whose}")
     return (
         "The inner state predicts accuracy out of distribution beyond accuracy in distribution "
-        f"{' and '.join(parts)} (q at most {MAX_Q}, the wild bootstrap agreeing)."
+        f"{' and '.join(parts)} (q at most {LEVEL}, the wild bootstrap agreeing)."
     )
 
 

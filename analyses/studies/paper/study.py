@@ -1,7 +1,7 @@
 """The paper's measurements: Table 3, and Figures 1 and 2 on `compare` programs, X Y relation.
 
-Table 3: how often a held-out program is completed correctly (`cadmus.training.completion`). Figure 1: where in the plane
-of X and Y the model tells their relation. Figure 2: how well each number can be read at each token, by probes per
+Table 3: how often a held-out program is completed correctly (`cadmus.training.completion`). Figure 1: where in the
+plane of X and Y the model tells their relation. Figure 2: how well each number can be read at each token, by probes per
 (layer, token, number) on the residual stream, against what the instructions seen so far give away and against the same
 probes on the untrained model.
 """

@@ -172,6 +172,17 @@ def test_a_pilot_that_does_not_learn_stops_the_sweep(tmp_path):
     assert table[table["status"] == "missing"]["why"].unique().tolist() == ["the run is waiting"]
 
 
+@pytest.mark.slow
+def test_a_pilot_that_cannot_measure_a_response_stops_the_sweep(tmp_path):
+    """Where every answer is the stored value itself, no source discriminates."""
+    mixture = tables()["mixture"] | {"family": [{"name": "register", "pair_share": 0.0, "dependent_share": 0.0}]}
+    sweep = tiny(mixture=mixture, responses=["accuracy.in_distribution", "interchange.reg"], hypothesis=None, seeds=[0])
+    with pytest.raises(
+        PilotFailure, match=r"could not measure interchange\.reg: only 0 discriminating pairs .*; leave"
+    ):
+        run_sweep(sweep, tmp_path / "s", serial)
+
+
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path, finished):
     folder, _ = finished
     sweep, runs = folders.stored_runs(folder)
@@ -226,7 +237,7 @@ def test_a_set_that_overlaps_the_corpus_is_measured_on_what_is_left(tmp_path):
 def test_the_state_is_read_and_used_or_said_to_be_missing(tmp_path):
     recipe = tables()["recipe"]
     two_layers = recipe | {"model": recipe["model"] | {"n_layers": 2}}
-    sweep = tiny(responses=[*ACCURACIES, *STATE], recipe=two_layers, seeds=[0])
+    sweep = tiny(responses=[*ACCURACIES, *STATE], recipe=two_layers, seeds=[0], pilot=None)
     table = run_sweep(sweep, tmp_path / "s", serial).table.set_index(["skeletons", "response"])
     assert (table.xs("read.reg", level="response")["status"] == "ok").all()
     mechanism = table.xs("mechanism.reg", level="response")

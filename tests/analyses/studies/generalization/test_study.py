@@ -12,11 +12,11 @@ import pytest
 import statsmodels.formula.api as smf
 
 from analyses.studies.generalization import models, study
-from analyses.studies.generalization.effects import ALONE, JOINT, bounds_of_missing, effects
+from analyses.studies.generalization.effects import ALONE, GIVEN, JOINT, bounds_of_missing, effects
 from analyses.studies.generalization.inner_state import ACROSS, WITHIN, inner_state, remainders
 from analyses.studies.generalization.missing import missingness, rank_correlations
 from analyses.studies.generalization.study import GeneralizationConfig, GeneralizationResults
-from tests.sweep_tables import RESPONSE, STATE, Planted, covered, covered_state, table_of
+from tests.sweep_tables import INSIDE, RESPONSE, STATE, Planted, covered, covered_state, table_of
 
 LARGE = Planted((4, 3), effect=0.1, spread=0.02)
 CONFIG = GeneralizationConfig("nowhere", draws=399)
@@ -144,6 +144,33 @@ def test_missing_values_that_could_turn_the_sign_leave_it_undecided() -> None:
     assert "15 missing values could turn the sign" in answer.why or "the interval holds 0" in answer.why
     counts = row_of(missingness(results.table), response=RESPONSE, cell="cell00")
     assert (counts.models, counts.ok, counts.missing, counts.why) == (5, 0, 5, "completion below 0.8")
+
+
+def test_a_measured_predictor_is_judged_beside_accuracy_in_distribution() -> None:
+    """A response that follows accuracy in distribution alone, as the state does: alone the state tells of it."""
+    table = table_of(LARGE, 0)
+    values = {name: table.loc[table.response == name, "value"].to_numpy() for name in (RESPONSE, INSIDE, STATE)}
+    noise = 0.02 * np.random.default_rng(0).normal(size=len(values[INSIDE]))
+    table.loc[table.response == RESPONSE, "value"] = 0.5 + 3 * (values[INSIDE] - 0.9) + noise
+    results = analyze(table, hypothesis(STATE))
+    where = {"response": RESPONSE, "predictor": STATE}
+    assert row_of(results.effects, model=ALONE, **where).low > 0
+    given = row_of(results.effects, model=GIVEN, **where)
+    assert given.low < 0 < given.high
+    (answer,) = results.hypotheses.itertuples()
+    assert (answer.model, answer.verdict) == (GIVEN, "undecided")
+    assert not (results.effects.predictor == INSIDE).any()
+    (answer,) = analyze(table_of(replace(LARGE, state_effect=0.08), 0), hypothesis(STATE)).hypotheses.itertuples()
+    assert (answer.model, answer.verdict) == (GIVEN, "supported")
+
+
+def test_models_that_lack_a_predictor_leave_the_sign_undecided() -> None:
+    table = table_of(replace(LARGE, state_effect=0.08), 0)
+    lacking = (table.response == STATE) & (table.seed == 0) & (table.factor0 == 0)
+    table.loc[lacking, ["status", "why"]] = ["missing", "no pair counts"]
+    (answer,) = analyze(table, hypothesis(STATE)).hypotheses.itertuples()
+    assert answer.missing == lacking.sum() == 3
+    assert (answer.verdict, answer.why) == ("undecided", "3 missing values could turn the sign")
 
 
 def test_bounds_are_the_least_and_greatest_effects_of_all_that_could_be_missing() -> None:
