@@ -100,15 +100,22 @@ def used() -> str:
 
 def seeds() -> str:
     """In how many seeds of the small model each variable is used, beside the model that ships and the ordinary twin."""
-    head = ["of the machine's state", "`cadmus-mini`", "`cadmus-micro`, three seeds", "its ordinary twin"]
+    head = ["of the machine's state", "`cadmus-mini`", "`cadmus-micro`, seeds 0, 1, 2", "its ordinary twin"]
     rows = [head, ["---"] * 4]
     for row in read("models", "interventions").to_dict("records"):
         in_seeds = [row[name] for name in SEEDS]
         if "not tested" not in in_seeds:
             n_used = sum(bool(re.search(r"\bused\b", finding)) for finding in in_seeds)
-            words_of_seeds = f"used in {n_used} of {len(SEEDS)}: {' / '.join(dict.fromkeys(in_seeds))}"
+            words_of_seeds = (
+                f"used in {n_used} of {len(SEEDS)}: {', '.join(_in_short(finding) for finding in in_seeds)}"
+            )
             rows.append([words.variable(row["variable"]), row["cadmus-mini"], words_of_seeds, row[TWIN]])
     return _lines(rows)
+
+
+def _in_short(finding: str) -> str:
+    """A finding as an item of a list: its own commas and semicolons apart."""
+    return finding.replace("; ", " and ").replace(", use undecided", " and undecided")
 
 
 def _interval(row: Any, name: str = "accuracy") -> str:

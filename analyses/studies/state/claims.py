@@ -18,7 +18,10 @@ from probes.measurement.plan import EMBEDDING
 from probes.measurement.scores import MARGIN
 
 WORDS = {"read": "read (beyond every control)", "readable": "readable (beyond the controls of the probe's own class)"}
-_MARKS = {"read": "a disk marks a cell that is claimed as read", "readable": "a ring one that is claimed as readable"}
+_MARKS = {
+    "read": "a disk marks a cell that is claimed as read",
+    "readable": "a ring marks a cell that is claimed as readable",
+}
 
 
 def with_claims(rows: pd.DataFrame, word: str = "") -> pd.DataFrame:

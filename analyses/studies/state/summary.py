@@ -112,7 +112,7 @@ def _phrase(part: pd.DataFrame, word: str) -> str:
 def _nowhere(everywhere: pd.DataFrame, at_roles: pd.DataFrame) -> str:
     rows = pd.concat([everywhere[everywhere.score.notna()], at_roles])
     names = [name for name in rows.variable.unique() if name not in set(claims.with_claims(rows).variable)]
-    return f"Nothing is claimed of {', '.join(names)}." if names else ""
+    return f"Over all tokens and by role nothing is claimed of {', '.join(names)}." if names else ""
 
 
 def _rising(rows: pd.DataFrame) -> str:
@@ -156,17 +156,18 @@ def _beyond_machines(results: StateResults) -> str:
     rows = tables.at_best_sites(results.gaps, results.scores)
     smallest = rows.loc[rows.groupby("variable", sort=False).gap_low.idxmin()]
     surely = smallest[smallest.gap_low > 0]
+    others = f"each of the {rows.machine.nunique()} alternative machines"
     if surely.empty:
         return (
             "For none of the variables is the probe surely more selective for the machine's states than for those of "
-            "every alternative machine."
+            f"{others}."
         )
     gaps = (
         f"{row.variable} by {report.with_interval(row.gap, row.gap_low, row.gap_high)}" for row in surely.itertuples()
     )
     return (
-        "The probe is more selective for the machine's states than for those of every alternative machine (smallest "
-        f"gap): {', '.join(gaps)}."
+        f"The probe is more selective for the machine's states than for those of {others} (smallest gap): "
+        f"{', '.join(gaps)}."
     )
 
 

@@ -57,7 +57,8 @@ class Register(Structured):
     assertions: int = shared_knob("assertions")
     pair_share: float = knob(0.25, "the share of assertions about two registers")
     aged_pair_share: float = later_knob(
-        0.0, "the share of these whose second register is of the requested age, as the first is; of the others it is any"
+        0.0,
+        "the share of these whose second register is of the requested age, as the first is; of the others it is any",
     )
     digit_skew: float = shared_knob("digit_skew")
     skeletons: int = shared_knob("skeletons")

@@ -307,7 +307,7 @@ def test_sentences_agree_with_the_table(results: StateResults) -> None:
         "(0.91 [0.88, 0.93] against 0.71 of n-gram)."
     )
     assert texts[1].startswith("At the tokens where the machine writes, holds, loads and uses a value 0 of ")
-    assert texts[2].startswith("Nothing is claimed of all_true, stack.0.kind")
+    assert texts[2].startswith("Over all tokens and by role nothing is claimed of all_true, stack.0.kind")
     at = state_tables.at_roles(scores)
     one = at.index[(at.variable == "stack.0.value") & (at.group == "arose") & (at.site == SITES[1])]
     scores.loc[one, ["score", "low", "high", "beyond", "best_control"]] = 0.8, 0.7, 0.9, 0.3, "untrained"
