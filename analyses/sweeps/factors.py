@@ -174,7 +174,9 @@ KNOBS: dict[str, Knob] = {
     "zipf": Knob("how unevenly those occur: the weight of the k-th is k ** -zipf", _of_families("zipf")),
     "value_range": Knob("the greatest value (and below 0, the least) of every family that has one", _value_range),
     "read_distance": Knob("the most stores between a value's and the first assertion", _of_register("max_distance")),
-    "overwrites": Knob("the share of stores into a register already stored", _of_register("overwrite_share")),
+    "overwrites": Knob(
+        "the share of stores into a register already stored, where one is still unused", _of_register("overwrite_share")
+    ),
     "compound_divergence": Knob("that of the programs held out, at an atom divergence of 0.02", _compound_divergence),
 }
 """Knobs of distributions by name; everything else is set by a path."""
