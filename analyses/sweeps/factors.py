@@ -175,7 +175,7 @@ KNOBS: dict[str, Knob] = {
     "value_range": Knob("the greatest value (and below 0, the least) of every family that has one", _value_range),
     "read_distance": Knob("the most stores between a value's and the first assertion", _of_register("max_distance")),
     "overwrites": Knob(
-        "the share of stores into a register already stored, where one is still unused", _of_register("overwrite_share")
+        "the share of stores into a stored register, while one is unused", _of_register("overwrite_share")
     ),
     "compound_divergence": Knob("that of the programs held out, at an atom divergence of 0.02", _compound_divergence),
 }
