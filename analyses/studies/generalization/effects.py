@@ -65,7 +65,7 @@ def effects(
         part = models.models(table, response)
         for predictor in mine:
             rows += _fitted(part, response, (predictor,), ALONE, seed, draws)
-            if _is_beyond(response, predictor.name, names):
+            if _is_beyond(part, response, predictor.name, names):
                 rows += _fitted(part, response, (predictor, Predictor(IN_DISTRIBUTION, False)), GIVEN, seed, draws)[:1]
         designed = tuple(predictor for predictor in mine if predictor.name not in names)
         if len(designed) > 1:
@@ -79,8 +79,10 @@ def effects(
 
 def best_models(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with an effect: of each response and predictor those of the joint regression, else of that beside
-    accuracy in distribution, else of the predictor alone."""
-    fitted = table[table["effect"].notna()]
+    accuracy in distribution, else of the predictor alone; not alone where the one beside could not be fitted."""
+    keys = pd.MultiIndex.from_frame(table[["response", "predictor"]])
+    has_given = keys.isin(keys[table["model"] == GIVEN])
+    fitted = table[table["effect"].notna() & ~((table["model"] == ALONE) & has_given)]
     order = fitted["model"].map([JOINT, GIVEN, ALONE].index)
     return fitted.loc[order.groupby([fitted["response"], fitted["predictor"]], sort=False).idxmin()]
 
@@ -100,10 +102,13 @@ def doubt(row: dict[str, Any]) -> str:
     return ""
 
 
-def _is_beyond(response: str, predictor: str, responses: Sequence[str]) -> bool:
-    """Whether what a measured predictor tells of a response is asked beyond accuracy in distribution."""
-    others = IN_DISTRIBUTION not in (response, predictor) and IN_DISTRIBUTION in responses
-    return others and predictor in responses and response.startswith("accuracy.")
+def _is_beyond(part: pd.DataFrame, response: str, predictor: str, responses: Sequence[str]) -> bool:
+    """Whether what a measured predictor tells of a response is asked beyond accuracy in distribution: of accuracies out
+    of distribution, where that varies."""
+    if IN_DISTRIBUTION in (response, predictor) or IN_DISTRIBUTION not in responses:
+        return False
+    inside = part.loc[part[["value", predictor]].notna().all(axis=1), IN_DISTRIBUTION] if predictor in part else []
+    return predictor in responses and response.startswith("accuracy.") and len(set(inside)) > 1
 
 
 def _fitted(
