@@ -78,6 +78,7 @@ def test_vm_takes_programs_as_people_write_them(capsys, program):
     assert "\noutputs: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_ships_wins_unless_the_path_holds_the_kind_of_thing(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("first", "cadmus-micro"):
@@ -142,6 +143,7 @@ def test_standard_streams_that_are_closed_are_told():
         assert len(run.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_a_place_for_compiled_code_commands_work():
     code = """
 import sys, numba.core.caching

@@ -27,6 +27,7 @@ def planted_differences(
     return (uniform < TRUTH[:, None] + 0.1).astype(float) - control, base, source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pairs", "bases", "sources"),
     [(300, 150, 150), (200, 5000, 5000), (240, 40, 5000), (300, 60, 60)],

@@ -46,6 +46,7 @@ def test_used_where_it_is_used_and_spent_behind() -> None:
     )
 
 
+@pytest.mark.slow
 def test_unused_needs_cumulative_patches_pairs_and_a_positive_control() -> None:
     nothing = {"control": 0.002, "pairs": 900, "skeletons": 10**6}
     table = judge(planted(**nothing))
@@ -120,6 +121,7 @@ def test_a_change_of_input_is_reported_and_never_claimed() -> None:
     assert set(table["verdict"]) == {"undecided"}
 
 
+@pytest.mark.slow
 def test_minimal_and_shifted_pairs_say_nothing() -> None:
     outcomes = planted(rates={(1, "arose"): 0.9}, kinds=np.full(300, "minimal"))
     with pytest.raises(ValueError, match="no row comes from discriminating pairs without a shift"):
@@ -194,6 +196,7 @@ def test_power() -> None:
     assert 0.3 <= power[1] <= 0.9
 
 
+@pytest.mark.slow
 def test_few_of_the_heads_called_used_are_not() -> None:
     """Benjamini and Hochberg over 32 heads, six of which carry the variable: 5 % false among those found."""
     cells = pd.DataFrame(
