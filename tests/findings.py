@@ -87,14 +87,20 @@ def readable() -> str:
 
 
 def used() -> str:
-    """What the model uses, where the report of interventions is committed."""
+    """What the model reads and uses, by which heads and in how many models, where that report is committed."""
     if not (ROOT / "reports" / "interventions" / "tables" / "findings.parquet").exists():
         return "(`cadmus-probe intervene` makes this table; it is not committed yet.)\n"
-    rows = [["of the machine's state", "finding", "patched at", "answers moved", "best control"], ["---"] * 5]
+    head = ["of the machine's state", "read (best control)", "finding", "patched at", "answers moved (best control)"]
+    rows = [[*head, "by which heads", "used in"], ["---"] * 7]
+    models = read("models", "interventions").set_index("variable")
     for row in read("findings", "interventions").itertuples():
         place = words.place(row.layer, row.role, row.span) if pd.notna(row.layer) else ""
-        moved, control = _interval(row), f"{row.control_score:.2f}" if pd.notna(row.control_score) else ""
-        rows.append([words.variable(row.variable), row.finding, place, moved, control])
+        control = max(row.untrained, row.input_linear, row.input_network)
+        moved = f"{_interval(row)} ({row.control_score:.2f})" if pd.notna(row.control_score) else _interval(row)
+        heads = row.heads or "none claimed"
+        counts = f"{models.used[row.variable]} of {models.models[row.variable]}"
+        name = words.variable(row.variable)
+        rows.append([name, f"{row.score:.2f} ({control:.2f})", row.finding, place, moved, heads, counts])
     return _lines(rows)
 
 
