@@ -33,7 +33,7 @@ def test_the_sentences_say_which_machines_are_read_worse_and_by_how_much() -> No
         "of the gap above 0; smallest gap) for "
     )
     assert sentences(a=[0.1, 0.2], b=[-0.1, 0.2], c=[-0.1, 0.0], d=[0.3]) == (
-        f"{every}2 of 4 variables: a 0.20 [0.10, 0.30], d 0.40 [0.30, 0.50].",
+        f"{every}2 of 4 variables: a 0.20 [0.10, 0.30]; d 0.40 [0.30, 0.50].",
         "For 1 variable this holds against some of the machines only: b (1 of 2).",
         "For 1 variable it holds against none of them (greatest gap): c 0.10 [0.00, 0.20].",
     )

@@ -77,6 +77,7 @@ SETTINGS = [
     Register(low=0, high=0, registers="c", min_stores=3, max_stores=3, operators="x", pair_share=1.0),
     Register(dependent_share=1.0, overwrite_share=1.0, operators="n", assertions=2, pair_share=0.0),
     Register(min_stores=4, max_stores=8, min_distance=2, max_distance=4, dead_share=1.0, digit_skew=1.0),
+    Register(min_stores=4, max_stores=8, max_distance=1, pair_share=1.0, aged_pair_share=0.5),
     Register(skeletons=10, zipf=1.0),
     Stack(),
     Stack(low=-30, high=30, min_values=3, max_values=6, min_shuffles=0, max_shuffles=6, max_depth=7, operators="*+"),
