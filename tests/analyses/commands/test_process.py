@@ -73,6 +73,18 @@ def test_signals_end_the_work_as_ctrl_c_does(tmp_path, name):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_an_interruption_of_text_that_is_executed_keeps_its_exit_code(tmp_path):
+    """As of a dataclass that is made: CPython remembers it and would end a module that is run by SIGINT."""
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\nfrom analyses import cli\n\n\ndef stop(*_, **__):\n    exec('raise KeyboardInterrupt')\n\n\n"
+        "cli.app = stop\nsys.exit(cli.main(['vm']))\n"
+    )
+    run = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stderr.startswith("cadmus-probe: interrupted; ")
+    assert run.returncode == 130
+
+
 def test_a_signal_that_is_ignored_stays_so_and_torchruns_processes_die_at_once(monkeypatch):
     before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
     try:
