@@ -113,9 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
         return CUT_OFF
     if code == 130:
         code = interrupted_status()
-        exec(
-            ""
-        )  # Python forgets an interruption of an exec of text (dataclasses), else `-m` ends by SIGINT, whatever code
+        # Python remembers an interruption that passed an exec of text (a dataclass being made), and would end a module
+        # run by -m with SIGINT, whatever its exit code; another exec makes it forget.
+        exec("")
         say("cadmus-probe: interrupted; nothing unfinished has a final name, run the command again")
     return code if isinstance(code, int) else 0
 

@@ -4,16 +4,32 @@ The estimators, and the protocol of a custom probe, are names of the package. Th
 used: `import probes` alone loads neither torch nor scikit-learn.
 """
 
+from __future__ import annotations
+
+import sys
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+_NAMES = {  # by the module that each stands in
+    "solvers.estimators": ["RidgeProbe", "LeastSquaresProbe", "DiscriminantProbe"],
+    "solvers.logistic": ["LogisticProbe"],
+    "solvers.mlp": ["MLPClassifierProbe", "MLPRegressorProbe"],
+    "solvers.custom": ["Probe"],
+    "data.token_map": ["TokenMap"],
+}
+_attribute, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["controls", "data", "geometry", "interventions", "measurement", "selftest", "solvers"],
-    submod_attrs={
-        "data.token_map": ["TokenMap"],
-        "solvers.custom": ["Probe"],
-        "solvers.estimators": ["DiscriminantProbe", "LeastSquaresProbe", "RidgeProbe"],
-        "solvers.logistic": ["LogisticProbe"],
-        "solvers.mlp": ["MLPClassifierProbe", "MLPRegressorProbe"],
-    },
+    submod_attrs=_NAMES,
 )
+
+
+def __getattr__(name: str) -> Any:
+    """A room, or a name of the package. Raises AttributeError, which says which names there are."""
+    try:
+        return _attribute(name)
+    except AttributeError:
+        names = ", ".join(known for several in _NAMES.values() for known in several)
+        message = f"module 'probes' has no {name!r}; it has {names}, and its modules"
+        raise AttributeError(message, name=name, obj=sys.modules[__name__]) from None

@@ -97,7 +97,7 @@ def used() -> str:
         place = words.place(row.layer, row.role, row.span) if pd.notna(row.layer) else ""
         control = max(row.untrained, row.input_linear, row.input_network)
         moved = f"{_interval(row)} ({row.control_score:.2f})" if pd.notna(row.control_score) else _interval(row)
-        heads = row.heads or "none claimed"
+        heads = row.heads.replace("load store", "from load to store") or "none claimed"
         counts = f"{models.used[row.variable]} of {models.models[row.variable]}"
         name = words.variable(row.variable)
         rows.append([name, f"{row.score:.2f} ({control:.2f})", row.finding, place, moved, heads, counts])

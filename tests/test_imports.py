@@ -384,7 +384,7 @@ def test_probes_loads_its_names_when_they_are_asked_for():
     for name in (name for name in probes.__all__ if not inspect.ismodule(getattr(probes, name))):
         home = importlib.import_module(getattr(probes, name).__module__)
         assert getattr(probes, name) is getattr(home, name)
-    with pytest.raises(AttributeError, match="No probes attribute Ridge"):
+    with pytest.raises(AttributeError, match=r"module 'probes' has no 'Ridge'; it has RidgeProbe, .*, and its modules"):
         _ = probes.Ridge
     with pytest.raises(ImportError, match="cannot import name 'Ridge'"):
         exec("from probes import Ridge", {})

@@ -69,6 +69,8 @@ def leads(table: pd.DataFrame) -> Figure:
         for family, ax in axes.items():
             for kind, (marker, color, shift) in styles.items():
                 part = table[(table.family == family) & (table.kind == kind)]
+                if part.empty:  # the legend has what is drawn
+                    continue
                 y = [variables.index(variable) + shift for variable in part.variable]
                 reach = error(part.lead, part.low, part.high)
                 ax.errorbar(part.lead, y, xerr=reach, fmt=marker, color=color, ms=5, lw=1.2, label=_KINDS[kind])

@@ -18,16 +18,13 @@ def summary(results: DynamicsResults) -> tuple[str, ...]:
     claimed = own[own.q < MAX_Q]
     before = claimed[claimed.lead > 0]
     after = claimed[claimed.lead < 0]
-    earlier = own[own.earlier_low > 0].drop_duplicates("variable")
     correlations = results.correlations
     related = correlations[(correlations.kind == "probe") & (correlations.p < MAX_P)]
     return (
         f"A variable becomes readable before a family's behaviour is right (q < {MAX_Q}) in {len(before)} of "
         f"{len(own)} pairs{_pairs(before)}.",
         f"It becomes readable only afterwards in {len(after)} of {len(own)} pairs{_pairs(after)}.",
-        f"{len(earlier)} of {own.variable.nunique()} variables become readable earlier than the same variable of an "
-        "alternative machine in the same runs, so that the order concerns this state and not what every state "
-        f"needs{_earlier(earlier)}.",
+        _beside_alternative(own),
         f"Within snapshots, a variable's score correlates with a family's accuracy over the runs (p < {MAX_P}, "
         f"uncorrected) in {len(related)} of {(correlations.kind == 'probe').sum()} pairs{_related(related)}.",
     )
@@ -44,11 +41,20 @@ def _pairs(leads: pd.DataFrame) -> str:
     return report.after_colon(phrases)
 
 
-def _earlier(leads: pd.DataFrame) -> str:
-    """Each variable, with the doublings of training between it and an alternative machine's."""
-    intervals = report.intervals(leads, "earlier")
-    return report.after_colon(
-        [f"{name} by {interval} doublings" for name, interval in zip(leads.variable, intervals, strict=True)]
+def _beside_alternative(own: pd.DataFrame) -> str:
+    """Which variables are readable earlier than those of an alternative machine, of those that both have dates of."""
+    compared = own[own.earlier_low.notna()]
+    if compared.empty:
+        return (
+            "No variable can be compared with the same variable of an alternative machine: not both rise enough to be "
+            "dated, so that the order may be that of what every state needs."
+        )
+    earlier = compared[compared.earlier_low > 0].drop_duplicates("variable")
+    intervals = report.intervals(earlier, "earlier")
+    phrases = [f"{name} by {interval} doublings" for name, interval in zip(earlier.variable, intervals, strict=True)]
+    return (
+        f"{len(earlier)} of {compared.variable.nunique()} variables become readable surely earlier than the same "
+        f"variable of an alternative machine in the same runs{report.after_colon(phrases)}."
     )
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from captum import attr
 from torch import Tensor
 
 import cadmus
-
-attr = pytest.importorskip("captum.attr")
 
 PROGRAM, BASELINE, ANSWER = "3A5Bab3=", "7A5Bab7=", "3"
 CUT = 5  # where the model says what is in the register that was loaded
