@@ -1,0 +1,20 @@
+"""The reports that are committed: every file is the one that its manifest names, so that none was edited by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+MANIFESTS = sorted((Path(__file__).parents[1] / "reports").glob("**/manifest.json"))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
+def test_the_files_of_a_committed_report_are_those_that_were_made(manifest: Path) -> None:
+    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    assert "index.html" in files
+    for name, entry in files.items():
+        data = (manifest.parent / name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["bytes"], entry["sha256"]), name
