@@ -14,6 +14,7 @@ from analyses.sweeps.cells import Cell, Run, pilot_cell, runs_of
 from analyses.sweeps.engines import Engine, check_device
 from analyses.sweeps.folder import DONE, FAILED, WAITING, open_sweep, read_status, write_status
 from analyses.sweeps.runs import Outcome, Task
+from analyses.sweeps.stages import Bench, is_whole
 from analyses.sweeps.sweep import INTERCHANGE, READ, Sweep
 from analyses.sweeps.tables import OK, tidy_table, write_tables
 from cadmus.runtime.folder_lock import sole_writer
@@ -81,7 +82,7 @@ def run_sweep(
         cells = open_sweep(folder, sweep, progress)
         runs = runs_of(sweep, cells)
         on_start(runs)
-        tasks = [Task(sweep, run, folder.resolve(), place) for run in _waiting(folder, runs, retry)]
+        tasks = [Task(sweep, run, folder.resolve(), place) for run in _waiting(sweep, folder, runs, retry)]
         n_pilots = 0 if sweep.pilot is None else max(1, min(pilot_runs, len(sweep.seeds)))
         pilots = [run.name for run in runs[:n_pilots]]
         outcomes = _Outcomes(sweep, cells, folder, runs, on_outcome)
@@ -94,12 +95,14 @@ def run_sweep(
     return Result(table, tuple(_failures(folder, runs)))
 
 
-def _waiting(folder: Path, runs: Sequence[Run], retry: bool) -> list[Run]:
-    """The runs that are to be worked on. Journals of runs that were at work when a sweep was killed wait again."""
+def _waiting(sweep: Sweep, folder: Path, runs: Sequence[Run], retry: bool) -> list[Run]:
+    """The runs that are to be worked on: what was never begun, was at work when the sweep was killed, or was done and
+    lacks a stage by now. Their journals say that they wait."""
     out = []
     for run in runs:
         status = read_status(folder, run)
-        if status.state == DONE or (status.state == FAILED and not retry):
+        is_done = status.state == DONE and is_whole(Bench(sweep, run, folder, "cpu", no_progress, {}))
+        if is_done or (status.state == FAILED and not retry):
             continue
         if status.state != WAITING:
             write_status(folder, run, replace(status, state=WAITING))

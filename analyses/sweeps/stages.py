@@ -80,13 +80,18 @@ def is_finished(bench: Bench, stage: str) -> bool:
     return (bench.place(stage) / artifacts.MANIFEST).is_file()
 
 
+def is_whole(bench: Bench) -> bool:
+    """Whether every stage is there that a run keeps. One that was done lacks a stage again where it was deleted, or
+    where a later version of this program computes it otherwise."""
+    return all(is_finished(bench, stage) for stage in stages_of(bench.sweep) if stage != "corpus")
+
+
 def run_stages(bench: Bench) -> None:
     """Make whatever is missing of a run, stage by stage."""
-    stages = stages_of(bench.sweep)
-    if all(is_finished(bench, stage) for stage in stages if stage != "corpus"):
+    if is_whole(bench):
         _drop_corpus(bench)
         return
-    for stage in stages:
+    for stage in stages_of(bench.sweep):
         if stage == "corpus" and all(is_finished(bench, name) for name in ("model", "evaluation")):
             continue
         bench.stage, bench.began = stage, time.perf_counter()

@@ -80,6 +80,8 @@ def test_what_was_lost_is_made_again_and_is_the_same(finished, tmp_path):
     again = run_sweep(tiny(), copy, serial).table
     pd.testing.assert_frame_equal(again, table)
     assert {path: path.stat().st_mtime_ns for path in (copy / "model").rglob("*.safetensors")} == models
+    shutil.rmtree(next((copy / "evaluation").iterdir()))  # of a run whose journal says that it is done
+    pd.testing.assert_frame_equal(run_sweep(tiny(), copy, serial).table, table)
 
 
 def test_a_changed_sweep_in_the_same_folder_is_refused_with_what_changed(finished):
