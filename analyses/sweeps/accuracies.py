@@ -91,6 +91,8 @@ def _tasks(
     n, base = sweep.measure.programs, sweep.recipe.mixture
     if name == "in_distribution":
         return [(family, held_out(family, "test", n, seed, mixture.hold_out)) for family in mixture.families]
+    if name == "base":
+        return [(family, held_out(family, "test", n, seed, base.hold_out)) for family in base.families]
     if name == "unseen_skeletons":
         return [(family, held_out(family, "test_skeleton", n, seed, base.hold_out)) for family in base.families]
     if name in base.family_names:

@@ -46,7 +46,7 @@ RESERVED = ("sweep", "cell", "seed", "response", "value", "low", "high", "n", "s
 
 EXPECTED = ("positive", "negative", "none")
 ACCURACY, FIGURE1, READ, INTERCHANGE, MECHANISM = "accuracy", "figure1", "read", "interchange", "mechanism"
-OWN_ACCURACIES = ("in_distribution", "unseen_skeletons")
+OWN_ACCURACIES = ("in_distribution", "base", "unseen_skeletons")
 """Accuracies that every sweep can measure; the others are those of a family, or of an out-of-distribution set."""
 
 COMPARED = ("compared_least", "compared_greatest")
@@ -241,7 +241,7 @@ class Sweep:
     """Of the weights, the order of the programs and, with the cell, the corpus."""
 
     responses: tuple[str, ...]
-    """What is measured: accuracy.NAME (in_distribution, unseen_skeletons, a family, an out-of-distribution set),
+    """What is measured: accuracy.NAME (in_distribution, base, unseen_skeletons, a family, an out-of-distribution set),
     figure1.NAME (inside, diagonal, outside), read.VARIABLE, interchange.VARIABLE, interchange.VARIABLE.ROLE,
     mechanism.VARIABLE."""
 

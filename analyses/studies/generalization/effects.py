@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from analyses.studies.generalization.models import IN_DISTRIBUTION, Design, Predictor
+from analyses.studies.generalization.models import INSIDE, Design, Predictor
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
@@ -40,7 +40,7 @@ def effects(
 ) -> pd.DataFrame:
     """Regress every response on the predictors, each alone and, where there are several, jointly; a predictor that is
     itself a response stays out of the joint regression, since what it explains may come of the others: of accuracies
-    out of distribution it is regressed beside accuracy in distribution instead.
+    out of distribution it is regressed beside accuracy in distribution (`models.INSIDE`) instead.
 
     Args:
         table: Of a sweep, as `models.check` gives it.
@@ -65,8 +65,9 @@ def effects(
         part = models.models(table, response)
         for predictor in mine:
             rows += _fitted(part, response, (predictor,), ALONE, seed, draws)
-            if _is_beyond(part, response, predictor.name, names):
-                rows += _fitted(part, response, (predictor, Predictor(IN_DISTRIBUTION, False)), GIVEN, seed, draws)[:1]
+            beside = _beside(part, response, predictor.name, names)
+            if beside:
+                rows += _fitted(part, response, (predictor, *beside), GIVEN, seed, draws)[:1]
         designed = tuple(predictor for predictor in mine if predictor.name not in names)
         if len(designed) > 1:
             rows += _fitted(part, response, designed, JOINT, seed, draws)
@@ -102,13 +103,11 @@ def doubt(row: dict[str, Any]) -> str:
     return ""
 
 
-def _is_beyond(part: pd.DataFrame, response: str, predictor: str, responses: Sequence[str]) -> bool:
-    """Whether what a measured predictor tells of a response is asked beyond accuracy in distribution: of accuracies out
-    of distribution, where that varies."""
-    if IN_DISTRIBUTION in (response, predictor) or IN_DISTRIBUTION not in responses:
-        return False
-    inside = part.loc[part[["value", predictor]].notna().all(axis=1), IN_DISTRIBUTION] if predictor in part else []
-    return predictor in responses and response.startswith("accuracy.") and len(set(inside)) > 1
+def _beside(part: pd.DataFrame, response: str, predictor: str, responses: Sequence[str]) -> list[Predictor]:
+    """The accuracies in distribution beyond which a measured predictor is asked about an accuracy out of distribution;
+    none of other predictors and responses."""
+    asked = predictor in responses and response.startswith("accuracy.") and not {response, predictor} & set(INSIDE)
+    return [Predictor(name, False) for name in models.covariates(part, "value", predictor)] if asked else []
 
 
 def _fitted(

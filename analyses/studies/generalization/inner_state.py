@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from analyses.studies.generalization.models import IN_DISTRIBUTION
+from analyses.studies.generalization.models import IN_DISTRIBUTION, INSIDE
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
 
@@ -19,7 +19,7 @@ _NUMBERS = ("effect", "low", "high", "p", "q", "wild_p", "partial_r2", "left_out
 
 def inner_state(table: pd.DataFrame, *, seed: int = 0, draws: int = regression.DRAWS) -> pd.DataFrame:
     """For each accuracy out of distribution and each measure of the inner state: what the state adds to accuracy in
-    distribution.
+    distribution, that of the cell's own programs and, where it is measured, that of the base mixture's.
 
     `across cells` compares all models; `within cells`, those of one training distribution, which differ by seed alone.
     Columns response, state, comparison, models, cells; effect (shares per standard deviation of the state) with low,
@@ -28,7 +28,7 @@ def inner_state(table: pd.DataFrame, *, seed: int = 0, draws: int = regression.D
     """
     names = models.responses(table)
     states = [name for name in names if name.startswith(INNER)]
-    outside = [name for name in names if name.startswith("accuracy.") and name != IN_DISTRIBUTION]
+    outside = [name for name in names if name.startswith("accuracy.") and name not in INSIDE]
     rows = []
     if IN_DISTRIBUTION in names:
         for response in outside:
@@ -43,7 +43,8 @@ def inner_state(table: pd.DataFrame, *, seed: int = 0, draws: int = regression.D
 
 
 def _compared(part: pd.DataFrame, response: str, state: str, comparison: str, seed: int, draws: int) -> dict[str, Any]:
-    complete = part[part[["value", IN_DISTRIBUTION, state]].notna().all(axis=1)]
+    inside = models.covariates(part, "value", state)
+    complete = part[part[["value", state, *inside]].notna().all(axis=1)]
     head = {
         "response": response,
         "state": state,
@@ -53,17 +54,17 @@ def _compared(part: pd.DataFrame, response: str, state: str, comparison: str, se
         **dict.fromkeys(_NUMBERS, np.nan),
         "why": "",
     }
-    y, inside, inner = (complete[name].to_numpy(np.float64) for name in ("value", IN_DISTRIBUTION, state))
+    y, inner = (complete[name].to_numpy(np.float64) for name in ("value", state))
     cells = complete["cell"].to_numpy()
-    parts = [np.ones((len(y), 1))]
-    if comparison == WITHIN:
-        parts = [(cells[:, None] == np.unique(cells)).astype(np.float64)]
-    if _varies(inside, parts[0]):
-        parts.append(_standardized(inside)[:, None])
-    rest = np.concatenate(parts, axis=1)
+    start = np.ones((len(y), 1)) if comparison == ACROSS else (cells[:, None] == np.unique(cells)).astype(np.float64)
+    rest = start
+    for name in inside:
+        values = complete[name].to_numpy(np.float64)
+        if models.varies(values, rest):
+            rest = np.column_stack([rest, _standardized(values)])
     if len(y) <= rest.shape[1] + 2 or head["cells"] < 3:
-        return {**head, "why": f"{len(y)} models in {head['cells']} cells have all three measured: too few"}
-    if not (_varies(inner, rest) and _varies(y, parts[0])):
+        return {**head, "why": f"{len(y)} models in {head['cells']} cells have all of them measured: too few"}
+    if not (models.varies(inner, rest) and models.varies(y, start)):
         return {**head, "why": f"{state} or {response} does not vary beyond accuracy in distribution"}
     x = np.column_stack([rest, _standardized(inner)])
     robust = regression.cluster_robust(y, x, cells)
@@ -84,14 +85,15 @@ def _compared(part: pd.DataFrame, response: str, state: str, comparison: str, se
 
 def remainders(table: pd.DataFrame, response: str, state: str) -> pd.DataFrame:
     """What accuracy in distribution leaves of the response and of the state, model by model: columns cell, seed,
-    response_left, state_left; empty where too few models have all three."""
+    response_left, state_left; empty where too few models have all of them."""
     part = models.models(table, response)
-    complete = part[part[["value", IN_DISTRIBUTION, state]].notna().all(axis=1)]
+    inside = models.covariates(part, "value", state)
+    complete = part[part[["value", state, *inside]].notna().all(axis=1)]
     columns = ["cell", "seed", "response_left", "state_left"]
     if len(complete) < 4:
         return pd.DataFrame(columns=columns)
-    inside = complete[IN_DISTRIBUTION].to_numpy(np.float64)
-    x = np.column_stack([np.ones(len(inside)), inside - inside.mean()])
+    accuracies = complete[inside].to_numpy(np.float64)
+    x = np.column_stack([np.ones(len(accuracies)), accuracies - accuracies.mean(axis=0)])
     left = {}
     for name, column in (("response_left", "value"), ("state_left", state)):
         values = complete[column].to_numpy(np.float64)
@@ -101,9 +103,3 @@ def remainders(table: pd.DataFrame, response: str, state: str) -> pd.DataFrame:
 
 def _standardized(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
-
-
-def _varies(values: np.ndarray, rest: np.ndarray) -> bool:
-    """Whether the other columns, [n, k], leave anything of the values."""
-    left = values - rest @ np.linalg.lstsq(rest, values, rcond=None)[0]
-    return bool((left**2).sum() > 1e-9 * max(float(((values - values.mean()) ** 2).sum()), 1e-12))

@@ -15,6 +15,8 @@ COLUMNS = ("cell", "seed", "response", "value", "status", "why")
 MEASURED = ("sweep", *COLUMNS, "low", "high", "n")  # what is neither a factor nor a property
 PROPERTY = "property."
 IN_DISTRIBUTION = "accuracy.in_distribution"
+BASE = "accuracy.base"
+INSIDE = (IN_DISTRIBUTION, BASE)  # a cell's own programs, and those that all inner states are measured on
 MIN_LOG_RANGE = 10.0  # a predictor above 0 whose greatest level is so many times its least counts in powers of 10
 MIN_BETWEEN = 0.5  # of a property's variance between cells, for the design to have moved it
 
@@ -70,6 +72,25 @@ def models(table: pd.DataFrame, response: str) -> pd.DataFrame:
     others = table.pivot(index=["cell", "seed"], columns="response", values="value")
     rows = table[table["response"] == response].reset_index(drop=True)
     return rows.join(others, on=["cell", "seed"])
+
+
+def covariates(rows: pd.DataFrame, *columns: str) -> list[str]:
+    """The accuracies of `INSIDE` beyond which something is asked of models that have these columns: those that are
+    measured, vary, and say something that the ones before them do not."""
+    names = [name for name in INSIDE if name in rows.columns]
+    complete = rows[rows[[*columns, *names]].notna().all(axis=1)]
+    out: list[str] = []
+    for name in names:
+        rest = np.column_stack([np.ones(len(complete)), complete[out].to_numpy(np.float64)])
+        if varies(complete[name].to_numpy(np.float64), rest):
+            out.append(name)
+    return out
+
+
+def varies(values: np.ndarray, rest: np.ndarray) -> bool:
+    """Whether the other columns, [n, k], leave anything of the values, [n]."""
+    left = values - rest @ np.linalg.lstsq(rest, values, rcond=None)[0]
+    return bool((left**2).sum() > 1e-9 * max(float(((values - values.mean()) ** 2).sum()), 1e-12))
 
 
 def resolve(table: pd.DataFrame, name: str) -> Predictor:

@@ -47,6 +47,12 @@ def test_the_table_has_a_row_per_cell_seed_and_response(finished):
     assert len(pd.read_csv(folder / "table.csv")) == len(table)
 
 
+def test_accuracy_on_the_base_is_that_of_its_families(finished):
+    _, table = finished
+    values = table.pivot(index=["skeletons", "seed"], columns="response", values="value")
+    assert (values["accuracy.base"] == values["accuracy.register"]).all(), "the base has this family alone"
+
+
 def test_properties_are_those_of_the_runs_own_corpus(finished):
     _, table = finished
     measured = table.groupby(["skeletons", "seed"])["property.skeletons"].first()

@@ -13,7 +13,7 @@ from analyses.sweeps.runs import Outcome, Task, work
 from analyses.sweeps.sweep import Sweep
 from analyses.sweeps.sweep_files import from_dict
 
-ACCURACIES = ["accuracy.in_distribution", "accuracy.unseen_skeletons", "accuracy.longer", "accuracy.register"]
+ACCURACIES = [f"accuracy.{name}" for name in ("in_distribution", "base", "unseen_skeletons", "longer", "register")]
 STATE = ["read.reg", "interchange.reg", "interchange.reg.stored", "mechanism.reg"]
 
 TABLES: dict[str, Any] = {

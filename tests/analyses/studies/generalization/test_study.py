@@ -15,6 +15,7 @@ from analyses.studies.generalization import models, study
 from analyses.studies.generalization.effects import ALONE, GIVEN, JOINT, bounds_of_missing, effects
 from analyses.studies.generalization.inner_state import ACROSS, WITHIN, inner_state, remainders
 from analyses.studies.generalization.missing import missingness, rank_correlations
+from analyses.studies.generalization.models import BASE
 from analyses.studies.generalization.study import GeneralizationConfig, GeneralizationResults
 from tests.sweep_tables import INSIDE, RESPONSE, STATE, Planted, covered, covered_state, table_of
 
@@ -222,6 +223,26 @@ def test_the_inner_state_is_found_where_it_is_planted_and_not_where_it_is_not() 
     left = remainders(models.check(table_of(LARGE, 0)), RESPONSE, STATE)
     assert len(left) == 60
     assert left.response_left.mean() == pytest.approx(0)
+
+
+def test_a_state_that_follows_accuracy_on_the_base_adds_nothing_to_it() -> None:
+    table = models.check(table_of(LARGE, 0))
+    inside = table[table.response == INSIDE].reset_index(drop=True)
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.8, 0.05, len(inside))
+    for response, noise in ((STATE, 0.01), (RESPONSE, 0.01)):
+        table.loc[table.response == response, "value"] = base + rng.normal(0, noise, len(inside))
+    (across, _) = inner_state(table, draws=199).itertuples()
+    assert across.low > 0, "beside accuracy on the cell's own programs alone, the state seems to tell of it"
+    with_base = pd.concat([table, inside.assign(response=BASE, value=base)], ignore_index=True)
+    (across, within) = inner_state(with_base, draws=199).itertuples()
+    assert across.low < 0 < across.high
+    assert within.low < 0 < within.high
+    results = analyze(with_base, hypothesis(STATE))
+    where = {"response": RESPONSE, "predictor": STATE, "model": GIVEN}
+    assert row_of(results.effects, **where).low < 0 < row_of(results.effects, **where).high
+    same = pd.concat([table, inside.assign(response=BASE)], ignore_index=True)
+    assert models.covariates(models.models(same, RESPONSE), "value", STATE) == [INSIDE], "they say the same"
 
 
 def test_a_sweep_without_an_inner_state_has_no_rows_of_it() -> None:
