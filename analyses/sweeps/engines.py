@@ -7,6 +7,7 @@ were at work are begun again one by one; one whose worker dies then too is recor
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -85,6 +86,8 @@ def _on_processes(tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
 
 def _pool(tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
     """Work on tasks, so many at once; TerminatedWorkerError where a worker dies, which ends the others too."""
+    # A worker whose memory has grown since its first run ends between two runs, and another takes its place.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
     at_least_two = max(2, jobs)  # or joblib would work in this process; only as many as are dispatched are at work
     try:
         with parallel_config("loky", n_jobs=at_least_two, inner_max_num_threads=1):
