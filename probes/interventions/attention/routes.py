@@ -200,8 +200,8 @@ def _paths(model: Any, pairs: Pairs, bases: Bases, heads: pd.DataFrame) -> pd.Da
     """What heads that stand out tell one another, and the answer: `value` is the share of the way from the own answer's
     logit to the wanted one's, at the first token in which they differ."""
     columns = [name for name in ("attends", "needed", "used") if name in heads]
-    standing = heads[heads[columns].eq(True).any(axis=1)].assign(score=heads[columns].eq(True).sum(axis=1))
-    standing = standing.sort_values(["score", "flow_d"], ascending=False).head(_MAX_HEADS)
+    scored = heads.assign(score=heads[columns].eq(True).sum(axis=1)).sort_values(["score", "flow_d"], ascending=False)
+    standing = scored[scored["score"] > 0].head(_MAX_HEADS)
     chosen_heads = sorted(zip(standing["layer"].tolist(), standing["head"].tolist()))
     edited_answers = pairs.pairs["edited_answer"].tolist()
     both = [(bases.answer(text, row), edited_answers[row]) for row, text in enumerate(bases.own)]

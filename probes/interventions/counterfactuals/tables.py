@@ -65,7 +65,8 @@ def _values_arising(prompts: list[str], arose: np.ndarray) -> np.ndarray:
 
 def _distances(roles: pd.DataFrame, table: pd.DataFrame, first_pair: int) -> tuple[np.ndarray, np.ndarray]:
     """`read_distance` and `overwrites` of each pair: int64 [n] both."""
-    rows = roles[roles["base_token"] >= 0].assign(pair=roles["pair"] - first_pair)
+    rows = roles.assign(pair=roles["pair"] - first_pair)
+    rows = rows[rows["base_token"] >= 0]
     first = {
         role: rows[rows["role"] == role].drop_duplicates("pair").set_index("pair") for role in rows["role"].unique()
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,10 @@ from probes.interventions.editing.edits import Arm, Edit, Positions
 from probes.interventions.editing.engine import Array
 from probes.interventions.editing.patching import Metric, measure
 
+_ROWS = 64  # of which the activations of all senders are held at once
+Sender = tuple[int, int | str]
+"""(layer, head) or (layer, "mlp")."""
+
 _RECEIVERS = {"q": "hook_q_input", "k": "hook_k_input", "v": "hook_v_input"}
 
 
@@ -22,7 +26,7 @@ def path_grid(
     model: Any,
     base: Array,
     source: Array,
-    senders: Sequence[tuple[int, int | str]],
+    senders: Sequence[Sender],
     receivers: Sequence[tuple[int, int | str, str]],
     metric: Metric,
     *,
@@ -51,22 +55,29 @@ def path_grid(
         `value`, `rows`, `changed`.
     """
     pairs = list(_pairs(model, senders, receivers))
-    sites = sorted({_sender_site(sender) for sender, _ in pairs})
-    there, here = engine.activations(model, source, sites), engine.activations(model, base, sites)
-    arms: list[Arm] = []
-    for sender, receiver in pairs:
-        site = _sender_site(sender)
-        delta = there[site] - here[site]  # [rows, pos, (head,) d_model]
-        if sender[1] != "mlp":
-            delta = delta[:, :, int(sender[1])]
-        arms.append(_receive(receiver, delta, positions))
+    deltas = _differences(model, base, source, dict.fromkeys(sender for sender, _ in pairs))
+    arms: list[Arm] = [_receive(receiver, deltas[sender], positions) for sender, receiver in pairs]
     index = [{"sender": name_of(sender), "receiver": name_of(receiver)} for sender, receiver in pairs]
     return measure(model, base, arms, at, index, metric, fast=fast)
 
 
+def _differences(model: Any, base: Array, source: Array, senders: Iterable[Sender]) -> dict[Sender, Tensor]:
+    """How much more each sender writes in the source than in the base: [rows, pos, d_model]. What all heads write apart
+    is large: a few rows at a time."""
+    sites = {sender: _sender_site(sender) for sender in senders}
+    parts: dict[Sender, list[Tensor]] = {sender: [] for sender in sites}
+    for start in range(0, len(base), _ROWS):
+        rows = slice(start, start + _ROWS)
+        there, here = (engine.activations(model, part[rows], sorted(set(sites.values()))) for part in (source, base))
+        for sender, site in sites.items():
+            delta = there[site] - here[site]  # [rows, pos, (head,) d_model]
+            parts[sender].append(delta if sender[1] == "mlp" else delta[:, :, int(sender[1])].clone())
+    return {sender: torch.cat(several) for sender, several in parts.items()}
+
+
 def _pairs(
-    model: Any, senders: Sequence[tuple[int, int | str]], receivers: Sequence[tuple[int, int | str, str]]
-) -> Iterator[tuple[tuple[int, int | str], tuple[int, int | str, str]]]:
+    model: Any, senders: Sequence[Sender], receivers: Sequence[tuple[int, int | str, str]]
+) -> Iterator[tuple[Sender, tuple[int, int | str, str]]]:
     """Senders with the receivers behind them; ValueError for what is neither, or outside the model."""
     heads, layers = model.cfg.n_heads, model.cfg.n_layers
     for layer, part in senders:
@@ -96,7 +107,7 @@ def lies_behind(receiver: tuple, sender: tuple) -> bool:
     return receiver[0] > sender[0] or is_same_block
 
 
-def _sender_site(sender: tuple[int, int | str]) -> str:
+def _sender_site(sender: Sender) -> str:
     return f"blocks.{sender[0]}." + ("hook_mlp_out" if sender[1] == "mlp" else "attn.hook_result")
 
 

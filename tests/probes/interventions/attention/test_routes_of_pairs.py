@@ -219,6 +219,15 @@ def test_a_model_that_answers_nothing_right_has_attention_alone() -> None:
     assert repr(table) == "Routes(undecided; heads needed: none)"
 
 
+def test_a_full_test_in_which_no_head_stands_out_has_no_paths() -> None:
+    cfg = ModelConfig(n_layers=2, d_model=24, n_heads=3, d_head=8, d_mlp=32, n_ctx=64)
+    model, pairs = far_from_trivial(cfg), some("reg.a", 24)
+    right = (pairs.pairs["base"] + pairs.pairs["base_answer"] + ".").tolist()
+    table = routes(model, pairs, own=right, untrained=far_from_trivial(cfg), kinds=("load_store",), full=True)
+    assert not table.heads["attends"].any()
+    assert table.paths.empty
+
+
 @pytest.mark.slow
 def test_the_model_that_ships_finds_the_store_with_a_head_of_its_first_layer() -> None:
     model = cadmus.load_model()
