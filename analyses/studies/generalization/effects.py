@@ -106,8 +106,9 @@ def doubt(row: dict[str, Any]) -> str:
 def _beside(part: pd.DataFrame, response: str, predictor: str, responses: Sequence[str]) -> list[Predictor]:
     """The accuracies in distribution beyond which a measured predictor is asked about an accuracy out of distribution;
     none of other predictors and responses."""
-    asked = predictor in responses and response.startswith("accuracy.") and not {response, predictor} & set(INSIDE)
-    return [Predictor(name, False) for name in models.covariates(part, "value", predictor)] if asked else []
+    if predictor not in responses or not response.startswith("accuracy.") or {response, predictor} & set(INSIDE):
+        return []
+    return [Predictor(name, False) for name in models.covariates(part, "value", predictor)]
 
 
 def _fitted(

@@ -1,13 +1,10 @@
-"""What is not there, cell by cell; and rank correlations of responses with the levels of factors."""
+"""What is not there, cell by cell."""
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from cadmus.statistics.clustered import benjamini_hochberg
-from cadmus.statistics.ranks import DRAWS, block_spearman
 
 
 def missingness(table: pd.DataFrame) -> pd.DataFrame:
@@ -29,41 +26,3 @@ def missingness(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def rank_correlations(table: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
-    """Spearman's rho of every response with the levels of every numeric factor: within blocks of one seed and the same
-    levels of the other factors, by permuting levels within them. Columns factor, response, rho, low, high, p, q (over
-    the responses), blocks, models; and p_cells, by permuting levels alike for all seeds, which holds where cells differ
-    for other reasons too."""
-    numeric = [
-        name
-        for name in models.factors(table)
-        if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
-    ]
-    rows = []
-    for factor in numeric:
-        others = [name for name in models.factors(table) if name != factor]
-        for response in models.responses(table):
-            part = table[(table["response"] == response) & table["value"].notna() & table[factor].notna()]
-            if part.empty:
-                continue
-            blocks = _labels(part, ["seed", *others])
-            levels, values = (part[name].to_numpy(np.float64) for name in (factor, "value"))
-            strata = _labels(part, others)
-            ranks = block_spearman(levels, values, blocks, seed=seed, draws=draws)
-            alike = block_spearman(levels, values, blocks, strata=strata, seed=seed, draws=draws)
-            row = {"factor": factor, "response": response, "rho": ranks.rho, "low": ranks.low, "high": ranks.high}
-            rows.append({**row, "p": ranks.p, "p_cells": alike.p, "blocks": ranks.blocks, "models": len(part)})
-    out = pd.DataFrame(rows, columns=["factor", "response", "rho", "low", "high", "p", "p_cells", "blocks", "models"])
-    out["q"] = np.nan
-    for _, rows_of in out.groupby("factor"):
-        out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))
-    return out
-
-
-def _labels(table: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """The values of some columns as one text for each row; the same for all rows where there are no columns."""
-    if not names:
-        return np.full(len(table), "")
-    return table[names].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)

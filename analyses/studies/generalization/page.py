@@ -14,6 +14,8 @@ from analyses.studies.generalization.study import GeneralizationConfig, Generali
 from analyses.studies.generalization.summary import summary
 from cadmus.runtime.progress import Progress, no_progress
 
+_SPREAD = ("median", "least", "greatest")  # of `levels.cells`
+
 
 def make(config: GeneralizationConfig, out: Path | str, progress: Progress = no_progress) -> Path:
     """Regress and write the page, its figures and tables to `out`; returns the page's path."""
@@ -35,11 +37,12 @@ def provenance(results: GeneralizationResults) -> dict[str, str]:
 
 
 def sections(results: GeneralizationResults) -> tuple[report.Section, ...]:
-    """Hypotheses, Figure 1, effects, models, the inner state, levels, properties, and what is missing."""
+    """Hypotheses, Figure 1, effects, cells, models, the inner state, levels, properties, and what is missing."""
     parts = [
         _hypotheses(results.hypotheses),
         planes.section(results.planes),
         _effects(results.effects),
+        _cells(results.cells),
         _models(results),
     ]
     parts += [_inner_state(results), _ranks(results.ranks), _properties(results.properties), _missing(results.missing)]
@@ -93,6 +96,27 @@ def _effects(table: pd.DataFrame) -> report.Section:
         caption="Blue: the mixed model with its 95 % interval; grey: the wild bootstrap's, cut where it is far wider.",
         table=table,
         display_table=display,
+    )
+
+
+def _cells(table: pd.DataFrame) -> report.Section:
+    levels = [name for name in table.columns if name not in ("response", "cell", "models", *_SPREAD)]
+    spread = [
+        f"{report.number(row.median)} ({report.number(row.least)} to {report.number(row.greatest)})"
+        if row.models
+        else "missing"
+        for row in table.itertuples()
+    ]
+    order = {name: list(dict.fromkeys(table[name])) for name in ("cell", "response")}
+    display = table.assign(spread=spread).pivot(index="cell", columns="response", values="spread")
+    display = display.loc[order["cell"], order["response"]]
+    heads = table.drop_duplicates("cell").set_index("cell").loc[order["cell"], levels]
+    return report.Section(
+        "cells",
+        "Every distribution",
+        ("What the seeds of each training distribution give: the median, and the least to the greatest in brackets.",),
+        table=table,
+        display_table=pd.concat([heads, display], axis=1).reset_index(drop=True),
     )
 
 

@@ -15,7 +15,8 @@ from analyses.studies.generalization import models, planes
 from analyses.studies.generalization.effects import effects
 from analyses.studies.generalization.hypotheses import Hypothesis, answers, hypothesis_of
 from analyses.studies.generalization.inner_state import inner_state
-from analyses.studies.generalization.missing import missingness, rank_correlations
+from analyses.studies.generalization.levels import cells, rank_correlations
+from analyses.studies.generalization.missing import missingness
 from analyses.studies.generalization.models import Predictor
 from analyses.studies.generalization.planes import Planes
 from cadmus.runtime.artifacts import read_json
@@ -64,8 +65,10 @@ class GeneralizationResults:
     """As `effects.effects`."""
     hypotheses: pd.DataFrame
     """As `hypotheses.answers`; empty where the sweep states none."""
+    cells: pd.DataFrame
+    """As `levels.cells`."""
     ranks: pd.DataFrame
-    """As `missing.rank_correlations`."""
+    """As `levels.rank_correlations`."""
     inner_state: pd.DataFrame
     """As `inner_state.inner_state`; empty where it was not measured."""
     missing: pd.DataFrame
@@ -112,6 +115,7 @@ def analyze(
         properties=models.moved_properties(table),
         effects=fitted,
         hypotheses=answers([(hypothesis, predictor.name) for hypothesis, predictor in resolved], fitted),
+        cells=cells(table),
         ranks=rank_correlations(table, seed=config.seed, draws=config.draws),
         inner_state=inner_state(table, seed=config.seed, draws=config.draws),
         missing=missingness(table),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from analyses.reporting import report
-from analyses.studies.generalization import planes
+from analyses.studies.generalization import levels, planes
 from analyses.studies.generalization.effects import LEVEL, best_models, doubt
 from analyses.studies.generalization.figures import display_name
 from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, UNDECIDED
@@ -14,6 +16,7 @@ from analyses.studies.generalization.study import GeneralizationResults
 
 MIN_SEEDS = 5  # per cell, below which the page says so
 _NAMED = 3  # effects in a sentence
+_LEVELS = 6  # of a factor in a sentence
 
 
 def summary(results: GeneralizationResults) -> tuple[str, ...]:
@@ -21,7 +24,8 @@ def summary(results: GeneralizationResults) -> tuple[str, ...]:
     return tuple(
         sentence
         for sentence in (
-            _hypotheses(results.hypotheses),
+            _counts(results.hypotheses),
+            *_decided(results),
             planes.sentence(results.planes),
             _effects(results.effects),
             _inner_state(results.inner_state),
@@ -31,15 +35,35 @@ def summary(results: GeneralizationResults) -> tuple[str, ...]:
     )
 
 
-def _hypotheses(table: pd.DataFrame) -> str:
+def _counts(table: pd.DataFrame) -> str:
     if table.empty:
         return "The sweep states no hypotheses: what follows was not expected beforehand."
     counts = [f"{(table.verdict == verdict).sum()} {verdict}" for verdict in (SUPPORTED, CONTRADICTED, UNDECIDED)]
-    decided = [
-        f"{row.name}: {row.verdict} ({report.with_interval(row.effect, row.low, row.high)} per standard deviation)"
-        for row in table[table.verdict != UNDECIDED].set_index("name", drop=False).itertuples(index=False)
-    ]
-    return f"Of {len(table)} hypotheses {', '.join(counts)}{report.after_colon(decided)}."
+    return f"Of {len(table)} hypotheses {', '.join(counts)}."
+
+
+def _decided(results: GeneralizationResults) -> Iterator[str]:
+    """Each decided hypothesis in its own words, with its effect and what the levels behind it give."""
+    table = results.hypotheses
+    for row in table[table["verdict"] != UNDECIDED].to_dict("records") if len(table) else ():
+        statement = (row["statement"] or row["name"]).rstrip(".")
+        effect = report.with_interval(row["effect"], row["low"], row["high"])
+        sentence = (
+            f'{row["verdict"].capitalize()}: "{statement}" ({row["response"]} changes by {effect} per standard '
+            f"deviation of {display_name(row['predictor'])}"
+        )
+        yield sentence + _of_levels(results.table, row["response"], row["predictor"]) + ")."
+
+
+def _of_levels(table: pd.DataFrame, response: str, predictor: str) -> str:
+    factor = levels.factor_of(table, predictor)
+    if factor is None:
+        return ""
+    values = levels.medians(table, response, factor).dropna()
+    if not 2 <= len(values) <= _LEVELS:
+        return ""
+    at = report.listed([f"{report.number(value)} at {level:g}" for level, value in values.items()])
+    return f"; medians by {factor}: {at}"
 
 
 def _effects(table: pd.DataFrame) -> str:

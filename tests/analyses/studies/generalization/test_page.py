@@ -46,17 +46,26 @@ def test_the_sentences_are_those_of_the_tables() -> None:
     outcome = results()
     sentences = summary(outcome)
     row = outcome.hypotheses.iloc[0]
-    assert sentences[0].startswith("Of 2 hypotheses 1 supported, 0 contradicted, 1 undecided: more helps: supported (")
-    assert f"{row.effect:.2f} [{row.low:.2f}, {row.high:.2f}] per standard deviation" in sentences[0]
-    assert " pairs over all models and in 1 of 1 pairs between seeds of one distribution (q at" in sentences[2]
-    assert sentences[3] == "60 models in 12 cells, 5 seeds each; 2 of 180 measurements failed or are missing."
+    assert sentences[0] == "Of 2 hypotheses 1 supported, 0 contradicted, 1 undecided."
+    assert sentences[1].startswith(f'Supported: "more helps" ({RESPONSE} changes by ')
+    assert f"{row.effect:.2f} [{row.low:.2f}, {row.high:.2f}] per standard deviation of p0 (measured); " in sentences[1]
+    medians = outcome.table[outcome.table.response == RESPONSE].groupby("factor0").value.median()
+    assert f"medians by factor0: {medians[0]:.2f} at 0, {medians[1]:.2f} at 1, " in sentences[1]
+    assert " pairs over all models and in 1 of 1 pairs between seeds of one distribution (q at" in sentences[3]
+    assert sentences[4] == "60 models in 12 cells, 5 seeds each; 2 of 180 measurements failed or are missing."
 
 
 def test_a_sweep_without_hypotheses_or_inner_state_has_a_page_too() -> None:
     table = planted_table()
     outcome = study.analyze(table[table.response == RESPONSE], {}, GeneralizationConfig("a-sweep", draws=99))
     assert summary(outcome)[0].startswith("The sweep states no hypotheses")
-    assert [section.name for section in page.sections(outcome)] == ["effects", "models", "levels", "properties"]
+    assert [section.name for section in page.sections(outcome)] == [
+        "effects",
+        "cells",
+        "models",
+        "levels",
+        "properties",
+    ]
     assert list(dict.fromkeys(outcome.effects.predictor)) == ["factor0", "factor1"]
 
 
@@ -85,7 +94,7 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     for heading in ("The hypotheses, one by one", "What goes with what", "Every model", "What is missing"):
         assert heading in text
     tables = {path.stem for path in (tmp_path / "page" / "tables").glob("*.csv")}
-    assert tables == {"hypotheses", "effects", "models", "inner_state", "levels", "properties", "missing"}
+    assert tables == {section.name for section in page.sections(results())}
     assert {path.stem for path in (tmp_path / "page" / "figures").glob("*.png")} == {"effects", "models", "inner_state"}
     again = study.run(GeneralizationConfig(str(sweep), draws=199))
     written = pd.read_parquet(tmp_path / "page" / "tables" / "effects.parquet")

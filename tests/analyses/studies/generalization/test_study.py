@@ -14,7 +14,8 @@ import statsmodels.formula.api as smf
 from analyses.studies.generalization import models, study
 from analyses.studies.generalization.effects import ALONE, GIVEN, JOINT, bounds_of_missing, effects
 from analyses.studies.generalization.inner_state import ACROSS, WITHIN, inner_state, remainders
-from analyses.studies.generalization.missing import missingness, rank_correlations
+from analyses.studies.generalization.levels import cells, factor_of, medians, rank_correlations
+from analyses.studies.generalization.missing import missingness
 from analyses.studies.generalization.models import BASE
 from analyses.studies.generalization.study import GeneralizationConfig, GeneralizationResults
 from tests.sweep_tables import INSIDE, RESPONSE, STATE, Planted, covered, covered_state, table_of
@@ -201,6 +202,19 @@ def test_rank_correlations_are_within_blocks() -> None:
     assert row.p <= 0.01
     assert 0.005 <= row.p_cells <= 0.05, "levels permuted alike for all seeds, in each of three strata"
     assert set(ranks.factor) == {"factor0", "factor1"}
+
+
+def test_cells_have_the_spread_of_their_seeds_and_levels_their_medians() -> None:
+    table = models.check(table_of(LARGE, 0))
+    mine = table[(table.response == RESPONSE) & (table.cell == "cell04")].value
+    row = row_of(cells(table), response=RESPONSE, cell="cell04")
+    assert (row.factor0, row.factor1, row.models) == (1, 1, 5)
+    assert (row.least, row["median"], row.greatest) == (mine.min(), mine.median(), mine.max())
+    by_level = medians(table, RESPONSE, "factor0")
+    assert list(by_level.index) == [0, 1, 2, 3]
+    assert by_level[2] == table[(table.response == RESPONSE) & (table.factor0 == 2)].value.median()
+    assert factor_of(table, "property.p0") == factor_of(table, "factor0") == "factor0"
+    assert factor_of(table, "property.p1") == "factor1"
 
 
 def test_which_properties_the_design_moved() -> None:
