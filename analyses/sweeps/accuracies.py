@@ -1,4 +1,4 @@
-"""What a run's model completes, and what its corpus is like: the responses accuracy.NAME and the measured properties.
+"""What a run's model completes, and what its corpus is like: accuracy.NAME, true.NAME and the measured properties.
 
 Every cell is measured on the same programs' distribution: the families of the base mixture, and its out-of-distribution
 sets. The accuracy in distribution alone is that of the cell's own mixture. Nothing that is completed was in the corpus:
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.sweeps.sweep import ACCURACY, COMPARED, Sweep
+from analyses.sweeps.sweep import ACCURACY, COMPARED, TRUE, Sweep
 from cadmus.corpora.corpus import Corpus, sample
 from cadmus.corpora.held_out import held_out, out_of_distribution
 from cadmus.corpora.shards import stack_programs
@@ -58,24 +58,26 @@ def nothing(response: str, why: str, n: int = 0) -> Response:
 
 
 def accuracies(sweep: Sweep, mixture: Mixture, corpus: Corpus, model: Model, seed: int) -> list[Response]:
-    """The responses accuracy.NAME of a model that was trained on this corpus of the cell's mixture."""
+    """The responses accuracy.NAME and true.NAME of a model that was trained on this corpus of the cell's mixture."""
     out = []
     for response in sweep.responses:
         kind, _, name = response.partition(".")
-        if kind == ACCURACY:
+        if kind in (ACCURACY, TRUE):
             out.append(_accuracy(response, _tasks(sweep, mixture, corpus, name, seed), model, seed))
     return out
 
 
 def _accuracy(response: str, tasks: Iterable[tuple[Family, np.ndarray]] | None, model: Model, seed: int) -> Response:
-    """The share of all prompts of these families' programs that are completed right, with Wilson's interval."""
+    """The share of all prompts of these families' programs that are completed right, or truly in whatever form, with
+    Wilson's interval."""
     if tasks is None:
         return nothing(response, "the cell has no such set")
     correct = n = 0
     for family, programs in tasks:
         texts = [text for text in tokens.decode(programs) if len(text) < model.cfg.n_ctx] if len(programs) else []
         row = score_family(model, family, response, texts, seed)
-        correct += round(row.accuracy * row.n) if row.n else 0
+        share = row.true_rate if response.startswith(f"{TRUE}.") else row.accuracy
+        correct += round(share * row.n) if row.n else 0
         n += row.n
     if not n:
         return nothing(response, "the corpus has all programs of the set that were drawn")

@@ -45,7 +45,8 @@ RESERVED = ("sweep", "cell", "seed", "response", "value", "low", "high", "n", "s
 """Columns of the table that no factor may be called by."""
 
 EXPECTED = ("positive", "negative", "none")
-ACCURACY, FIGURE1, READ, INTERCHANGE, MECHANISM = "accuracy", "figure1", "read", "interchange", "mechanism"
+ACCURACY, TRUE, FIGURE1 = "accuracy", "true", "figure1"
+READ, INTERCHANGE, MECHANISM = "read", "interchange", "mechanism"
 OWN_ACCURACIES = ("in_distribution", "base", "unseen_skeletons")
 """Accuracies that every sweep can measure; the others are those of a family, or of an out-of-distribution set."""
 
@@ -242,8 +243,8 @@ class Sweep:
 
     responses: tuple[str, ...]
     """What is measured: accuracy.NAME (in_distribution, base, unseen_skeletons, a family, an out-of-distribution set),
-    figure1.NAME (inside, diagonal, outside), read.VARIABLE, interchange.VARIABLE, interchange.VARIABLE.ROLE,
-    mechanism.VARIABLE."""
+    true.NAME (of the same names), figure1.NAME (inside, diagonal, outside), read.VARIABLE, interchange.VARIABLE,
+    interchange.VARIABLE.ROLE, mechanism.VARIABLE."""
 
     measure: Measurements = field(default_factory=Measurements)
     """How much is measured."""
@@ -289,18 +290,18 @@ class Sweep:
 
     def _check_response(self, response: str) -> None:
         kind, _, what = response.partition(".")
-        if kind == ACCURACY:
+        if kind in (ACCURACY, TRUE):
             names = (*OWN_ACCURACIES, *self.recipe.mixture.family_names, *self.sets)
-            tables.check_names([what], names, f"sweep {self.name!r}", "accuracy", suggest=True)
+            tables.check_names([what], names, f"sweep {self.name!r}", kind, suggest=True)
         elif kind == FIGURE1:
             tables.check_names([what], PLANE, f"sweep {self.name!r}", "part of figure1", suggest=True)
             if "compare" not in self.recipe.mixture.family_names:
                 raise ValueError(f"sweep {self.name!r}: {response} needs the family compare, which the mixture lacks")
         elif not _OF_STATE.fullmatch(response):
             raise ValueError(
-                f"sweep {self.name!r}: unknown response {response!r}; there are accuracy.NAME, figure1.NAME, "
-                f"read.VARIABLE, interchange.VARIABLE, interchange.VARIABLE.ROLE (a role of {', '.join(_ROLES)}) and "
-                "mechanism.VARIABLE, where a variable is reg, reg.a, reg.b, reg.c or reg.d"
+                f"sweep {self.name!r}: unknown response {response!r}; there are accuracy.NAME, true.NAME, "
+                "figure1.NAME, read.VARIABLE, interchange.VARIABLE, interchange.VARIABLE.ROLE (a role of "
+                f"{', '.join(_ROLES)}) and mechanism.VARIABLE, where a variable is reg, reg.a, reg.b, reg.c or reg.d"
             )
         elif "register" not in self.recipe.mixture.family_names:
             raise ValueError(f"sweep {self.name!r}: {response} needs the family register, which the mixture lacks")
@@ -353,7 +354,7 @@ class Sweep:
         return tuple(dict.fromkeys(variable_and_role(r)[0] for r in self.responses if _OF_STATE.fullmatch(r)))
 
     def kinds(self) -> set[str]:
-        """The kinds of responses: accuracy, figure1, read, interchange, mechanism."""
+        """The kinds of responses: accuracy, true, figure1, read, interchange, mechanism."""
         return {response.partition(".")[0] for response in self.responses}
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from analyses.studies.generalization.models import INSIDE, Design, Predictor
+from analyses.studies.generalization.models import BEHAVIOUR, INSIDE, Design, Predictor
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
@@ -106,7 +106,7 @@ def doubt(row: dict[str, Any]) -> str:
 def _beside(part: pd.DataFrame, response: str, predictor: str, responses: Sequence[str]) -> list[Predictor]:
     """The accuracies in distribution beyond which a measured predictor is asked about an accuracy out of distribution;
     none of other predictors and responses."""
-    if predictor not in responses or not response.startswith("accuracy.") or {response, predictor} & set(INSIDE):
+    if predictor not in responses or not response.startswith(BEHAVIOUR) or {response, predictor} & set(INSIDE):
         return []
     return [Predictor(name, False) for name in models.covariates(part, "value", predictor)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from analyses.studies.generalization.models import IN_DISTRIBUTION, INSIDE
+from analyses.studies.generalization.models import BEHAVIOUR, IN_DISTRIBUTION, INSIDE
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
 
@@ -28,7 +28,7 @@ def inner_state(table: pd.DataFrame, *, seed: int = 0, draws: int = regression.D
     """
     names = models.responses(table)
     states = [name for name in names if name.startswith(INNER)]
-    outside = [name for name in names if name.startswith("accuracy.") and name not in INSIDE]
+    outside = [name for name in names if name.startswith(BEHAVIOUR) and name not in INSIDE]
     rows = []
     if IN_DISTRIBUTION in names:
         for response in outside:

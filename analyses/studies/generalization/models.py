@@ -16,6 +16,7 @@ MEASURED = ("sweep", *COLUMNS, "low", "high", "n")  # what is neither a factor n
 PROPERTY = "property."
 IN_DISTRIBUTION = "accuracy.in_distribution"
 BASE = "accuracy.base"
+BEHAVIOUR = ("accuracy.", "true.")  # what responses about completions begin with
 INSIDE = (IN_DISTRIBUTION, BASE)  # a cell's own programs, and those that all inner states are measured on
 MIN_LOG_RANGE = 10.0  # a predictor above 0 whose greatest level is so many times its least counts in powers of 10
 MIN_BETWEEN = 0.5  # of a property's variance between cells, for the design to have moved it
