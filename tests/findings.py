@@ -119,6 +119,27 @@ def seeds() -> str:
     return _lines(rows)
 
 
+def distributions() -> str:
+    """What the training distribution did in each study: a sentence with its figures."""
+    return f"- {_compounds()}\n"
+
+
+def _compounds() -> str:
+    study = "compound-divergence"
+    row = read("hypotheses", study).set_index("name").loc["divergence"]
+    cells = read("cells", study).set_index(["response", "compound_divergence"])["median"]
+    levels = cells["accuracy.max_divergence"]
+    by_level = ", ".join(f"{value:.2f} at {level:g}" for level, value in levels.items())
+    inside = cells["accuracy.in_distribution"]
+    return (
+        "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, are "
+        f"completed the less often the greater the compound divergence: {by_level}, while accuracy on the training "
+        f"distribution stays between {inside.min():.2f} and {inside.max():.2f} (medians of five models each; "
+        f"{_interval(row, 'effect')} per standard deviation of the divergence: {row.verdict}; "
+        f"[page](reports/{study}/report.md))."
+    )
+
+
 def _in_short(finding: str) -> str:
     """A finding as an item of a list: its own commas and semicolons apart."""
     return finding.replace("; ", " and ").replace(", use undecided", " and undecided")
@@ -137,7 +158,7 @@ def _lines(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("|--- |", "|---|")
 
 
-TABLES = {table.__name__: table for table in (completion, unlike, readable, used, seeds)}
+TABLES = {table.__name__: table for table in (completion, unlike, readable, used, seeds, distributions)}
 
 
 def with_tables(text: str) -> str:

@@ -75,7 +75,8 @@ def _effects(table: pd.DataFrame) -> str:
         f"{display_name(row.predictor)}"
         for row in largest.itertuples()
     ]
-    start = f"{len(claimed)} of {len(fitted)} effects are claimed, by the rule of the hypotheses"
+    start = f"Of {len(fitted)} effects on all responses {len(claimed)} are claimed"
+    start += ", by the rule of the hypotheses with q over the responses"
     if len(claimed) > _NAMED:
         start += ", the largest"
     return f"{start}{report.after_colon(phrases)}."
