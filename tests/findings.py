@@ -132,8 +132,8 @@ def _compounds() -> str:
     by_level = ", ".join(f"{value:.2f} at {level:g}" for level, value in levels.items())
     inside = cells["accuracy.in_distribution"]
     return (
-        "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, are "
-        f"completed the less often the greater the compound divergence: {by_level}, while accuracy on the training "
+        "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, "
+        f"are completed the less often the greater the compound divergence: {by_level}, while accuracy on the training "
         f"distribution stays between {inside.min():.2f} and {inside.max():.2f} (medians of five models each; "
         f"{_interval(row, 'effect')} per standard deviation of the divergence: {row.verdict}; "
         f"[page](reports/{study}/report.md))."
