@@ -140,7 +140,8 @@ def intervene(
         typer.Option(
             "--full",
             help="All spans of roles, controls in every cell, all kinds of edges on all pairs, paths between heads, "
-            "the subspace of each variable, and attribution beside patching: an hour or more.",
+            "the subspace of each variable, and attribution beside patching: a quarter of an hour on two "
+            "cores.",
         ),
     ] = False,
     seed: Seed = 0,

@@ -194,7 +194,7 @@ def test(
         quick: at most 60 pairs and no minimal ones, every second layer, a third of the programs for probes, and of the
             edges each kind as a whole alone.
         full: every span of roles, controls in every cell, all kinds of edges on all pairs, paths between heads, a
-            search for the variable's subspace on new pairs, and attribution; ten times the work and more.
+            search for the variable's subspace on new pairs, and attribution; five times the work.
         progress: follows the stages.
 
     Raises:
