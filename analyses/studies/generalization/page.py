@@ -20,7 +20,7 @@ _SPREAD = ("median", "least", "greatest")  # of `levels.cells`
 def make(config: GeneralizationConfig, out: Path | str, progress: Progress = no_progress) -> Path:
     """Regress and write the page, its figures and tables to `out`; returns the page's path."""
     results = study.run(config, progress)
-    title = f"From training distribution to generalization: {results.name}"
+    title = f"Generalization, {results.name}: what the training distribution did"
     page = report.Report(title, summary(results), sections(results), provenance(results))
     return report.write(page, out)
 

@@ -24,8 +24,8 @@ def summary(results: GeneralizationResults) -> tuple[str, ...]:
     return tuple(
         sentence
         for sentence in (
-            _counts(results.hypotheses),
             *_decided(results),
+            _counts(results.hypotheses),
             planes.sentence(results.planes),
             _effects(results.effects),
             _inner_state(results.inner_state),
