@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.studies.generalization.levels import medians
 from analyses.studies.interventions import words
 from analyses.studies.state.tables import best_of_roles, headline, main_probe
 
@@ -120,24 +121,41 @@ def seeds() -> str:
 
 
 def distributions() -> str:
-    """What the training distribution did in each study: a sentence with its figures."""
-    return f"- {_compounds()}\n"
+    """What the training distribution did in each study that is committed: a sentence with its figures."""
+    return "".join(
+        f"- {sentence(study)}\n" for study, sentence in STUDIES.items() if (ROOT / "reports" / study).is_dir()
+    )
 
 
-def _compounds() -> str:
-    study = "compound-divergence"
-    row = read("hypotheses", study).set_index("name").loc["divergence"]
-    cells = read("cells", study).set_index(["response", "compound_divergence"])["median"]
-    levels = cells["accuracy.max_divergence"]
-    by_level = ", ".join(f"{value:.2f} at {level:g}" for level, value in levels.items())
-    inside = cells["accuracy.in_distribution"]
+def _compounds(study: str) -> str:
     return (
         "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, "
-        f"are completed the less often the greater the compound divergence: {by_level}, while accuracy on the training "
-        f"distribution stays between {inside.min():.2f} and {inside.max():.2f} (medians of five models each; "
-        f"{_interval(row, 'effect')} per standard deviation of the divergence: {row.verdict}; "
-        f"[page](reports/{study}/report.md))."
+        "are completed the less often the greater the compound divergence: "
+        f"{_by_level(study, 'accuracy.max_divergence', 'compound_divergence')}, while completion in distribution stays "
+        f"at {_by_level(study, 'accuracy.in_distribution', 'compound_divergence')} ({_answer(study, 'divergence')})."
     )
+
+
+def _skeletons(study: str) -> str:
+    return (
+        "**Skeletons.** Of 200,000 programs with more skeletons models learn more that carries over: they complete "
+        f"{_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} of programs of other skeletons "
+        f"({_answer(study, 'diversity')}), and {_by_level(study, 'accuracy.unseen_values', 'skeletons')} of those with "
+        f"numbers that no training program had ({_answer(study, 'values')})."
+    )
+
+
+def _by_level(study: str, response: str, factor: str) -> str:
+    """`0.96 at 0, 0.94 at 0.15`: the median over the models of each level."""
+    values = medians(read("models", study), response, factor)
+    return ", ".join(f"{value:.2f} at {level:,g}" for level, value in values.items())
+
+
+def _answer(study: str, hypothesis: str) -> str:
+    """The effect that a hypothesis rests on, its verdict, and the page."""
+    row = read("hypotheses", study).set_index("name").loc[hypothesis]
+    effect = f"{_interval(row, 'effect')} per standard deviation"
+    return f'{effect}; "{row.statement.rstrip(".")}": {row.verdict}; [page](reports/{study}/report.md)'
 
 
 def _in_short(finding: str) -> str:
@@ -158,6 +176,7 @@ def _lines(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("|--- |", "|---|")
 
 
+STUDIES = {"compound-divergence": _compounds, "diversity": _skeletons}
 TABLES = {table.__name__: table for table in (completion, unlike, readable, used, seeds, distributions)}
 
 
