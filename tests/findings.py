@@ -122,17 +122,17 @@ def seeds() -> str:
 
 def distributions() -> str:
     """What the training distribution did in each study that is committed: a sentence with its figures."""
-    return "".join(
-        f"- {sentence(study)}\n" for study, sentence in STUDIES.items() if (ROOT / "reports" / study).is_dir()
-    )
+    committed = [study for study in STUDIES if (ROOT / "reports" / study).is_dir()]
+    return "".join(f"- {STUDIES[study](study)}\n" for study in committed)
 
 
 def _compounds(study: str) -> str:
+    inside = medians(read("models", study), "accuracy.in_distribution", "compound_divergence")
     return (
         "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, "
         "are completed the less often the greater the compound divergence: "
         f"{_by_level(study, 'accuracy.max_divergence', 'compound_divergence')}, while completion in distribution stays "
-        f"at {_by_level(study, 'accuracy.in_distribution', 'compound_divergence')} ({_answer(study, 'divergence')})."
+        f"between {inside.min():.2f} and {inside.max():.2f} ({_answer(study, 'divergence')})."
     )
 
 
@@ -152,10 +152,11 @@ def _by_level(study: str, response: str, factor: str) -> str:
 
 
 def _answer(study: str, hypothesis: str) -> str:
-    """The effect that a hypothesis rests on, its verdict, and the page."""
+    """The effect that a hypothesis rests on, what was expected, the verdict, and the page."""
     row = read("hypotheses", study).set_index("name").loc[hypothesis]
-    effect = f"{_interval(row, 'effect')} per standard deviation"
-    return f'{effect}; "{row.statement.rstrip(".")}": {row.verdict}; [page](reports/{study}/report.md)'
+    expected = "no effect" if row.expected == "none" else f"a {row.expected} effect"
+    effect = f"{_interval(row, 'effect')} per standard deviation; {expected} was expected: {row.verdict}"
+    return f"{effect}; [page](reports/{study}/report.md)"
 
 
 def _in_short(finding: str) -> str:
