@@ -44,7 +44,7 @@ def effects(
 
     Args:
         table: Of a sweep, as `models.check` gives it.
-        predictors: What responses are regressed on; a response is not regressed on itself.
+        predictors: What responses are regressed on; a response is not regressed on itself, or on a part of itself.
         seed: Of the bootstrap.
         draws: Of the bootstrap.
         progress: Follows the regressions.
@@ -61,7 +61,7 @@ def effects(
     names = models.responses(table)
     for k, response in enumerate(names):
         progress(_STAGE, k / len(names), response)
-        mine = [predictor for predictor in predictors if predictor.name != response]
+        mine = [predictor for predictor in predictors if not _is_part(predictor.name, response)]
         part = models.models(table, response)
         for predictor in mine:
             rows += _fitted(part, response, (predictor,), ALONE, seed, draws)
@@ -101,6 +101,11 @@ def doubt(row: dict[str, Any]) -> str:
     if row["missing"] and not (row["bound_low"] > 0 or row["bound_high"] < 0):
         return f"{row['missing']:.0f} missing values could turn the sign"
     return ""
+
+
+def _is_part(one: str, other: str) -> bool:
+    """Whether they are one response, or one is a part of the other: interchange.reg.loaded of interchange.reg."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _beside(part: pd.DataFrame, response: str, predictor: str, responses: Sequence[str]) -> list[Predictor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.generalization import levels, planes
-from analyses.studies.generalization.effects import LEVEL, best_models, doubt
+from analyses.studies.generalization.effects import GIVEN, JOINT, LEVEL, best_models, doubt
 from analyses.studies.generalization.figures import display_name
 from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, UNDECIDED
 from analyses.studies.generalization.inner_state import ACROSS, WITHIN
@@ -52,7 +53,21 @@ def _decided(results: GeneralizationResults) -> Iterator[str]:
             f'{row["verdict"].capitalize()}: "{statement}" ({row["response"]} changes by {effect} per standard '
             f"deviation of {display_name(row['predictor'])}"
         )
-        yield sentence + _of_levels(results.table, row["response"], row["predictor"]) + ")."
+        yield (
+            sentence
+            + _beside(results.effects, row)
+            + _of_levels(results.table, row["response"], row["predictor"])
+            + ")."
+        )
+
+
+def _beside(effects: pd.DataFrame, row: dict[str, Any]) -> str:
+    """What is held fixed in the regression that a hypothesis rests on."""
+    if row["model"] == GIVEN:
+        return f", {GIVEN}"
+    is_joint = (effects["response"] == row["response"]) & (effects["model"] == JOINT)
+    others = [display_name(name) for name in effects.loc[is_joint, "predictor"] if name != row["predictor"]]
+    return f" at the same {report.listed(others)}" if row["model"] == JOINT and others else ""
 
 
 def _of_levels(table: pd.DataFrame, response: str, predictor: str) -> str:

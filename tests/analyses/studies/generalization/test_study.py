@@ -166,6 +166,15 @@ def test_a_measured_predictor_is_judged_beside_accuracy_in_distribution() -> Non
     assert (answer.model, answer.verdict) == (GIVEN, "supported")
 
 
+def test_a_response_is_not_regressed_on_a_part_of_itself() -> None:
+    table = table_of(LARGE, 0)
+    part = table[table.response == STATE].assign(response=f"{STATE}.loaded")
+    outcome = analyze(pd.concat([table, part], ignore_index=True), hypothesis(STATE))
+    on_state = set(outcome.effects[outcome.effects.predictor == STATE].response)
+    assert RESPONSE in on_state
+    assert not on_state & {STATE, f"{STATE}.loaded"}
+
+
 def test_models_that_lack_a_predictor_leave_the_sign_undecided() -> None:
     table = table_of(replace(LARGE, state_effect=0.08), 0)
     lacking = (table.response == STATE) & (table.seed == 0) & (table.factor0 == 0)
