@@ -138,10 +138,10 @@ def _compounds(study: str) -> str:
 
 def _skeletons(study: str) -> str:
     return (
-        "**Skeletons.** Of 200,000 programs with more skeletons models learn more that carries over: they complete "
-        f"{_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} of programs of other skeletons "
-        f"({_answer(study, 'diversity')}), and {_by_level(study, 'accuracy.unseen_values', 'skeletons')} of those with "
-        f"numbers that no training program had ({_answer(study, 'values')})."
+        "**Skeletons.** The more skeletons 200,000 training programs have, the more programs of other skeletons are "
+        f"completed: {_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} ({_answer(study, 'diversity')}), and "
+        "the more with numbers that no training program had: "
+        f"{_by_level(study, 'accuracy.unseen_values', 'skeletons')} ({_answer(study, 'values')})."
     )
 
 

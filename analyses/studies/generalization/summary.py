@@ -53,12 +53,8 @@ def _decided(results: GeneralizationResults) -> Iterator[str]:
             f'{row["verdict"].capitalize()}: "{statement}" ({row["response"]} changes by {effect} per standard '
             f"deviation of {display_name(row['predictor'])}"
         )
-        yield (
-            sentence
-            + _beside(results.effects, row)
-            + _of_levels(results.table, row["response"], row["predictor"])
-            + ")."
-        )
+        at_levels = _of_levels(results.table, row["response"], row["predictor"])
+        yield f"{sentence}{_beside(results.effects, row)}{at_levels})."
 
 
 def _beside(effects: pd.DataFrame, row: dict[str, Any]) -> str:
