@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.studies.generalization.figures import display_name
 from analyses.studies.generalization.levels import medians
 from analyses.studies.interventions import words
 from analyses.studies.state.tables import best_of_roles, headline, main_probe
@@ -132,16 +133,17 @@ def _compounds(study: str) -> str:
         "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, "
         "are completed the less often the greater the compound divergence: "
         f"{_by_level(study, 'accuracy.max_divergence', 'compound_divergence')}, while completion in distribution stays "
-        f"between {inside.min():.2f} and {inside.max():.2f} ({_answer(study, 'divergence')})."
+        f"between {inside.min():.2f} and {inside.max():.2f}, medians of five models ({_answer(study, 'divergence')}). "
+        f"{_page(study)}"
     )
 
 
 def _skeletons(study: str) -> str:
     return (
         "**Skeletons.** The more skeletons 200,000 training programs have, the more programs of other skeletons are "
-        f"completed: {_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} ({_answer(study, 'diversity')}), and "
-        "the more with numbers that no training program had: "
-        f"{_by_level(study, 'accuracy.unseen_values', 'skeletons')} ({_answer(study, 'values')})."
+        f"completed: {_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} skeletons, medians of ten "
+        f"models ({_answer(study, 'diversity')}); and the more programs with numbers that no training program had: "
+        f"{_by_level(study, 'accuracy.unseen_values', 'skeletons')} ({_answer(study, 'values')}). {_page(study)}"
     )
 
 
@@ -152,11 +154,15 @@ def _by_level(study: str, response: str, factor: str) -> str:
 
 
 def _answer(study: str, hypothesis: str) -> str:
-    """The effect that a hypothesis rests on, what was expected, the verdict, and the page."""
+    """The effect that a hypothesis rests on, what was expected, and the verdict."""
     row = read("hypotheses", study).set_index("name").loc[hypothesis]
     expected = "no effect" if row.expected == "none" else f"a {row.expected} effect"
-    effect = f"{_interval(row, 'effect')} per standard deviation; {expected} was expected: {row.verdict}"
-    return f"{effect}; [page](reports/{study}/report.md)"
+    predictor = display_name(row.predictor)
+    return f"{_interval(row, 'effect')} per standard deviation of {predictor}; {expected} was expected: {row.verdict}"
+
+
+def _page(study: str) -> str:
+    return f"[All of it](reports/{study}/report.md)."
 
 
 def _in_short(finding: str) -> str:

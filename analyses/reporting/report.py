@@ -185,7 +185,10 @@ def number(value: float) -> str:
 
 
 def with_interval(score: float, low: float, high: float) -> str:
-    """Format a score with its interval for a table or a sentence, `0.93 [0.91, 0.95]`."""
+    """Format a score with its interval for a table or a sentence, `0.93 [0.91, 0.95]`: alone where it has none, empty
+    where it was not measured."""
+    if pd.isna(score) or pd.isna(low):
+        return number(score)
     return f"{number(score)} [{number(low)}, {number(high)}]"
 
 

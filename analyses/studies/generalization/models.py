@@ -170,7 +170,7 @@ def design(rows: pd.DataFrame, response: str, predictors: tuple[Predictor, ...])
     n_cells = part["cell"].nunique()
     if n_cells < len(predictors) + 2:
         raise ValueError(
-            f"{n_cells} cells have {response} measured: a regression on {len(predictors)} predictors needs "
+            f"{n_cells} cells have {response} measured: a regression on {' and '.join(names)} needs "
             f"{len(predictors) + 2} or more"
         )
     columns = []

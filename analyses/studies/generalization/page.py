@@ -74,7 +74,7 @@ def _effects(table: pd.DataFrame) -> report.Section:
     fitted = best_models(table)
     display = fitted[["response", "predictor", "model", "models", "cells"]].copy()
     display["effect"] = _intervals(fitted)
-    display["wild"] = _intervals(fitted.assign(low=fitted["wild_low"], high=fitted["wild_high"]))
+    display["wild"] = [f"[{report.number(r.wild_low)}, {report.number(r.wild_high)}]" for r in fitted.itertuples()]
     display["q"] = [_p(value) for value in fitted["q"]]
     for name, column in (("partial R²", "partial_r2"), ("left-out R²", "left_out_r2"), ("VIF", "inflation")):
         display[name] = [report.number(value) for value in fitted[column]]
@@ -85,11 +85,13 @@ def _effects(table: pd.DataFrame) -> report.Section:
         "What goes with what",
         (
             "The change of a response, in shares, with one standard deviation of a property of the models' own corpora "
-            "(counted in powers of ten where it spans one), the other predictors held fixed where the regression is "
-            "joint; seeds are blocks, cells the clusters. Effect: a random intercept for each cell, by restricted "
-            "maximum likelihood. Wild: the wild cluster bootstrap. The table in tables/ has least squares with errors "
-            "clustered by cell (CR2) too, and the bounds of each effect whatever the missing values are. q: over the "
-            "responses. Left-out R²: how well cells are predicted that the regression did not see, against the mean.",
+            "(as a sample of their programs has it; counted in powers of ten where it spans one), the other predictors "
+            "held fixed where the regression is joint; seeds are blocks, cells the clusters. Effect: a random "
+            "intercept for each cell, by restricted maximum likelihood. Wild: the interval of the wild cluster "
+            "bootstrap, which is about the effect of least squares and may lie beside that of the mixed model. The "
+            "table in tables/ has least squares with errors clustered by cell (CR2) too, and the bounds of each "
+            "effect whatever the missing values are. q: over the responses. Left-out R²: how well cells are "
+            "predicted that the regression did not see, against the mean.",
             *whys,
         ),
         figure=figures.effects(table) if len(fitted) else None,
@@ -219,7 +221,7 @@ def _missing(table: pd.DataFrame) -> report.Section | None:
 
 
 def _intervals(table: pd.DataFrame) -> list[str]:
-    return ["" if pd.isna(r.effect) else report.with_interval(r.effect, r.low, r.high) for r in table.itertuples()]
+    return [report.with_interval(r.effect, r.low, r.high) for r in table.itertuples()]
 
 
 def _p(value: float) -> str:
