@@ -21,10 +21,12 @@ from einops import rearrange
 from torch import Tensor
 
 from cadmus.machine import tokens
+from cadmus.machine.jit import jit
+from cadmus.machine.tokens import PAD
 from cadmus.models import fused
 
 varlen_attn: Any = None
-"""PyTorch's attention over sequences of all lengths, as `_import_flash` finds it."""
+"""PyTorch's attention over sequences of all lengths, as `import_flash` finds it."""
 _CAUSAL: dict[str, Any] = {}
 """What makes it causal."""
 
@@ -84,7 +86,7 @@ class Packed:
         return program * int(self.lengths.max()) + self.positions
 
 
-def _import_flash() -> None:
+def import_flash() -> None:
     """Find `varlen_attn`, which comes with PyTorch 2.10. The import takes a second: for programs on a GPU alone, and
     before a block is compiled."""
     global varlen_attn
@@ -109,25 +111,36 @@ def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int
     allocates memory finds the same few sizes again (with every size another, a training run took three times as much).
     """
     if torch.device(device).type == "cuda":
-        _import_flash()
-    sequences = tokens.sequences(programs)  # [n, width + 1], the marker first
+        import_flash()
     lengths = tokens.lengths(programs) + 1
-    positions = np.arange(sequences.shape[1] - 1)
-    mask = positions < lengths[:, None]
-    if lengths.max(initial=0) > sequences.shape[1] - 1:  # the compiled loops would read beyond the arrays
+    if lengths.max(initial=0) > programs.shape[1]:  # the compiled loops would read beyond the arrays
         row = int(lengths.argmax())
         raise ValueError(f"program {row} has no `.` in its {programs.shape[1]} columns; end it with one")
-    n_fill = -int(lengths.sum()) % multiple
-
-    def filled(values: np.ndarray, fill: int) -> Tensor:
-        return torch.from_numpy(np.append(values.astype(np.int64), np.full(n_fill, fill))).to(device)
-
+    n_tokens = int(lengths.sum())
+    n_fill = -n_tokens % multiple
     starts = np.append(0, np.cumsum(np.append(lengths, np.ones(n_fill, np.int64))))
+    inputs = np.full(n_tokens + n_fill, PAD, np.int64)
+    targets = np.full(n_tokens + n_fill, IGNORED, np.int64)
+    positions = np.zeros(n_tokens + n_fill, np.int64)
+    lay_out(programs, lengths, inputs, targets, positions)
     return Packed(
-        inputs=filled(sequences[:, :-1][mask], tokens.PAD),
-        targets=filled(sequences[:, 1:][mask], IGNORED),
-        positions=filled(np.broadcast_to(positions, mask.shape)[mask], 0),
+        inputs=torch.from_numpy(inputs).to(device),
+        targets=torch.from_numpy(targets).to(device),
+        positions=torch.from_numpy(positions).to(device),
         starts=starts,
         offsets=torch.from_numpy(starts.astype(np.int32)).to(device),
         longest=programs.shape[1],
     )
+
+
+@jit
+def lay_out(programs, lengths, inputs, targets, positions):
+    """Write the inputs, targets and positions of programs uint8 [n, width], each as long as `lengths` says, its `.`
+    counted, into integer arrays that have room for all, one program after another."""
+    at = 0
+    for i in range(len(programs)):
+        for k in range(lengths[i]):
+            inputs[at] = programs[i, k - 1] if k else PAD
+            targets[at] = programs[i, k]
+            positions[at] = k
+            at += 1

@@ -1,5 +1,5 @@
 """What is kept out of training on purpose: programs by value, by what they are put together from (instruction pairs,
-compounds), by length, depth, read distance and registers in use, by skeleton."""
+compounds), by length, depth, read distance and registers in use, by skeleton, by what is asked."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from cadmus.machine import kernel, tokens, vm
-from cadmus.programs import compounds, skeletons
+from cadmus.programs import compounds, skeletons, splits
 from cadmus.runtime.checks import check_text_lists
 from cadmus.states.provenance import EDGE_KINDS, provenance
+
+_RELATIONS = ("<", ">", "=", "=!")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class HoldOut:
 
     max_live: int = 0
     """There are never more registers than this whose value a later token loads; 0: no limit."""
+
+    questions: bool = False
+    """No program is like one of the split `test_skeleton` but for its last relation, `<`, `>`, `=` or `=!`. Without this
+    rule, where `000-00+<` is in that split, its numbers are met in training with the other relations alone, and what a
+    model learns of them is never to write `<`. Programs of `test_skeleton` itself, never trained on, are left alone."""
 
     def __post_init__(self) -> None:
         check_text_lists(self, "pairs", "skeletons", "compounds")
@@ -111,6 +118,35 @@ class HoldOut:
 
     def _by_max_live(self, programs: np.ndarray) -> np.ndarray:
         return _most_live_registers(programs) > self.max_live
+
+    def _by_questions(self, programs: np.ndarray) -> np.ndarray:
+        asks, stems = _without_relation(programs)
+        out = np.zeros(len(programs), np.bool_)
+        for relation in _RELATIONS:
+            out[asks] |= splits.has_test_skeleton(_appended(stems, relation))
+        return out & ~splits.has_test_skeleton(programs)
+
+
+def _without_relation(programs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which programs end in a relation: bool [n]; these without it, with room for two tokens: uint8 [m, width + 2])."""
+    lengths = tokens.lengths(programs)
+    rows = np.arange(len(programs))
+    before, last = (programs[rows, np.maximum(lengths - back, 0)] for back in (2, 1))
+    negated = (lengths > 1) & (before == vm.VOCAB.index("=")) & (last == vm.VOCAB.index("!"))
+    asks = negated | (lengths > 0) & np.isin(last, [vm.VOCAB.index(relation) for relation in "<>="])
+    stems = np.pad(programs[asks], ((0, 0), (0, 2)), constant_values=tokens.PAD)
+    stem_lengths = (lengths - 1 - negated)[asks]
+    stems[np.arange(stems.shape[1]) >= stem_lengths[:, None]] = tokens.PAD
+    return asks, stems
+
+
+def _appended(programs: np.ndarray, text: str) -> np.ndarray:
+    """The programs with `text` behind each: uint8 [n, width], which has room for it."""
+    out = programs.copy()
+    lengths = tokens.lengths(programs)
+    for k, token in enumerate(text):
+        out[np.arange(len(out)), lengths + k] = vm.VOCAB.index(token)
+    return out
 
 
 def _greatest_read_distances(programs: np.ndarray) -> np.ndarray:

@@ -22,13 +22,17 @@ def split(text: str) -> str:
 
 def splits(programs: np.ndarray) -> np.ndarray:
     """`split` of every program, as an index into `SPLITS`: uint8 [n]."""
-    by_skeleton = skeleton_hashes(programs, "cadmus skeleton 1")
     by_program = hashes(programs, "cadmus program 1")
     out = np.zeros(len(programs), np.uint8)
     out[by_program < _share(VALIDATION_SHARE + TEST_SHARE)] = SPLITS.index("test")
     out[by_program < _share(VALIDATION_SHARE)] = SPLITS.index("validation")
-    out[by_skeleton < _share(TEST_SKELETON_SHARE)] = SPLITS.index("test_skeleton")
+    out[has_test_skeleton(programs)] = SPLITS.index("test_skeleton")
     return out
+
+
+def has_test_skeleton(programs: np.ndarray) -> np.ndarray:
+    """Which programs are of the split `test_skeleton`: bool [n]."""
+    return skeleton_hashes(programs, "cadmus skeleton 1") < _share(TEST_SKELETON_SHARE)
 
 
 def _share(share: float) -> np.uint64:

@@ -32,12 +32,12 @@ _MULTIPLE = 256  # that the tokens of a part are filled up to
 
 
 @cache
-def _through_block(device_type: str) -> ThroughBlock:
-    """How packed programs go through a block: on a GPU compiled, once for all blocks and any number of tokens (half a
-    minute at the first step), where triton is there to do it."""
+def through_block(device_type: str, dynamic: bool = True) -> ThroughBlock:
+    """How packed programs go through a block: on a GPU compiled, once for all blocks (half a minute at the first step),
+    where triton is there to do it; `dynamic` for any number of tokens."""
     if device_type != "cuda" or importlib.util.find_spec("triton") is None:
         return Block.on_packed
-    return torch.compile(Block.on_packed, dynamic=True)
+    return torch.compile(Block.on_packed, dynamic=dynamic)
 
 
 def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> tuple[Tensor, int]:
@@ -47,7 +47,7 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
     count; 0-dimensional, so that nothing waits for a GPU) and the number of those tokens.
     """
     model.check_unhooked()  # hooks belong to this thread, parts run on others
-    through = _through_block(model.device.type)
+    through = through_block(model.device.type)
     lengths = tokens.lengths(programs) + 1
     n_tokens = int(lengths.sum())  # of all processes
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cadmus.corpora.corpus import Corpus
 from cadmus.models.compilation import original_model
@@ -30,6 +31,7 @@ from cadmus.training.config import TrainConfig, check_fits
 from cadmus.training.cost import cost, flops_per_token
 from cadmus.training.distributed import broadcast, check_agreement, rank, world
 from cadmus.training.gradient import accumulate_gradient
+from cadmus.training.graphed import GraphedStep
 from cadmus.training.optimizers import average_weights, learning_rate_fraction, make_optimizers
 
 Source = Corpus | Mixture
@@ -42,6 +44,7 @@ Note = Callable[[str], None]
 """Called with a sentence that a person should read: which precision is used, what is not as in the last stretch."""
 
 MAX_SECONDS_UNSAVED = 60.0  # that a killed run loses
+_UNREAD = 16  # steps on a GPU whose losses are read together, so that it is seldom waited for
 
 
 def train(
@@ -146,6 +149,8 @@ class _Run:
         self.stretches: list[dict[str, Any]] = []  # where the run has gone on, and how: what its bits depend on
         self.loss = math.nan  # of the last step
         self.losses: list[float] = []  # since the last row
+        self.graphed: GraphedStep | None = None  # on one GPU, from the first step on
+        self._unread: list[Tensor] = []  # loss and norm of the gradient [2] of steps that nobody has waited for
         self.saved_step = 0  # of the last state on disk
         self.saved_at = math.inf  # when it was written, by the monotonic clock
 
@@ -232,7 +237,7 @@ class _Run:
         started = time.perf_counter()
         programs = self.batches.batch(self.step)
         self.step += 1
-        self.loss, n_tokens = self._step(programs)
+        n_tokens = self._step(programs)
         self._count(n_tokens, time.perf_counter() - started)
         self._log()
         if self.config.evaluate_every and self.step % self.config.evaluate_every == 0 and rank() == 0:
@@ -245,27 +250,60 @@ class _Run:
         """The learning rate of the current step."""
         return self.config.lr * learning_rate_fraction(self.step, self.config)
 
-    def _step(self, programs: np.ndarray) -> tuple[float, int]:
-        """Step the weights by the gradient of these programs; returns their mean loss, and how many tokens counted."""
+    def _step(self, programs: np.ndarray) -> int:
+        """Step the weights by the gradient of these programs; returns how many tokens counted."""
+        n_tokens = self._step_recorded(programs)
+        if n_tokens is None:
+            n_tokens = self._step_eagerly(programs)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return n_tokens
+
+    def _step_eagerly(self, programs: np.ndarray) -> int:
         loss, n_tokens = accumulate_gradient(self.model, programs, self.precision)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        for name, value in (("loss", loss.item()), ("norm of the gradient", norm.item())):  # here a GPU is waited for
-            if not math.isfinite(value):
-                raise self._not_finite(f"the {name} is {value}")
+        self._unread.append(torch.stack((loss, norm)))
+        self._read()  # here a GPU is waited for
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate
             optimizer.step()
             optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        return loss.item(), n_tokens
+        return n_tokens
+
+    def _step_recorded(self, programs: np.ndarray) -> int | None:
+        """The same as a CUDA graph, on one GPU; None elsewhere, and where the batch is longer than the graph's."""
+        if self.model.device.type != "cuda" or world() > 1:
+            return None
+        if self.graphed is None:
+            self.graphed = GraphedStep(self.model, self.optimizers, self.precision, self.config.clip, programs)
+        stepped = self.graphed.step(programs, self.rate)
+        if stepped is None:
+            return None
+        results, n_tokens = stepped
+        self._unread.append(results)
+        if self.step == 1 or len(self._unread) >= _UNREAD:
+            self._read()
+        return n_tokens
+
+    def _read(self) -> None:
+        """Read the losses of the last steps; FloatingPointError where one of them, or a gradient, is not finite."""
+        if not self._unread:
+            return
+        values = torch.stack(self._unread).tolist()
+        self._unread = []
+        for loss, norm in values:
+            for name, value in (("loss", loss), ("norm of the gradient", norm)):
+                if not math.isfinite(value):
+                    raise self._not_finite(f"the {name} is {value}")
+            self.losses.append(loss)
+        self.loss = self.losses[-1]
 
     def _count(self, n_tokens: int, seconds: float) -> None:
         """Add up a step's tokens and time. A step that beats the measured peak shows that the peak is higher."""
         self.seen += n_tokens
-        self.losses.append(self.loss)
-        self.peak = max(self.peak, flops_per_token(self.model.cfg) * n_tokens / seconds / world())
+        if self.graphed is None:  # of steps that nobody waits for no single one is timed
+            self.peak = max(self.peak, flops_per_token(self.model.cfg) * n_tokens / seconds / world())
         self.seconds += seconds
         self.device_seconds += seconds * world()
         self.possible += seconds * self.peak * world()
@@ -273,6 +311,7 @@ class _Run:
     def _log(self) -> None:
         """Add a row to the log where one is due."""
         if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+            self._read()
             row = {
                 "step": self.step,
                 "tokens": self.seen,
@@ -328,7 +367,8 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def _check_weights(self) -> None:
-        """Raise FloatingPointError where some weight is not finite: such a state or model is not written."""
+        """Raise FloatingPointError where a loss or some weight is not finite: such a state or model is not written."""
+        self._read()
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise self._not_finite("some weights are not finite")
 

@@ -71,7 +71,11 @@ class Muon(torch.optim.Optimizer):
                 parts = updates.split([len(update) for _, update in members])
                 steps = [part.view(parameter.shape) for (parameter, _), part in zip(members, parts)]
                 scale = _RMS * max(rows, columns) ** 0.5
-                torch._foreach_add_([parameter for parameter, _ in members], steps, alpha=-group["lr"] * scale)
+                stepped = [parameter for parameter, _ in members]
+                if isinstance(group["lr"], Tensor):  # a number on the device, as a recorded step has it
+                    torch._foreach_sub_(stepped, torch._foreach_mul(steps, group["lr"] * scale))
+                else:
+                    torch._foreach_add_(stepped, steps, alpha=-group["lr"] * scale)
 
     def _momentum_updates(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
         """Nesterov's updates from the gradients, in the parameters' shapes."""

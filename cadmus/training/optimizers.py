@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,11 +31,17 @@ def make_optimizers(model: Model, config: TrainConfig, muon_dtype: torch.dtype) 
             others.append(parameter)
     if config.optimizer == "adamw":
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return [torch.optim.AdamW(groups, config.lr, betas=config.betas, foreach=True)]
+        return [_adamw(groups, config, model.device)]
     return [
         Muon(matrices, config.lr, weight_decay=config.weight_decay, dtype=muon_dtype),
-        torch.optim.AdamW(others, config.lr, betas=config.betas, weight_decay=0.0, foreach=True),
+        _adamw([{"params": others, "weight_decay": 0.0}], config, model.device),
     ]
+
+
+def _adamw(groups: list[dict[str, Any]], config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW, which on a GPU can be recorded in a graph."""
+    capturable = device.type == "cuda"
+    return torch.optim.AdamW(groups, config.lr, betas=config.betas, foreach=True, capturable=capturable)
 
 
 def learning_rate_fraction(step: int, config: TrainConfig) -> float:

@@ -165,7 +165,7 @@ def test_compiled_blocks_have_the_gradients_of_others(monkeypatch: pytest.Monkey
         batch = programs().programs(np.arange(n))
         gradients = []
         for chosen in (Block.on_packed, through):
-            monkeypatch.setattr("cadmus.training.gradient._through_block", lambda device_type, chosen=chosen: chosen)
+            monkeypatch.setattr("cadmus.training.gradient.through_block", lambda device_type, chosen=chosen: chosen)
             accumulate_gradient(model, batch, "fp32")
             gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
         for name, expected in gradients[0].items():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cadmus.machine import tokens, vm
+from cadmus.programs import splits
 from cadmus.programs.families import FAMILIES
 from cadmus.programs.holdout import HoldOut
 from cadmus.states.provenance_plain import provenance_of
@@ -79,6 +80,14 @@ def more_live(text: str, maximum: int) -> bool:
     return max(counts, default=0) > maximum
 
 
+def asks_a_held_out_question(text: str, rule: bool) -> bool:
+    body = body_of(text)
+    match = re.fullmatch("(.*?)(=!|[<>=])", body)
+    if match is None or splits.split(body) == "test_skeleton":
+        return False
+    return any(splits.split(match[1] + relation) == "test_skeleton" for relation in ("<", ">", "=", "=!"))
+
+
 BY_HAND = {
     "values": lambda text, values: shows(text, values),
     "pairs": lambda text, pairs: has_pair(text, pairs),
@@ -88,6 +97,7 @@ BY_HAND = {
     "max_depth": deepest,
     "max_read_distance": reads_farther,
     "max_live": more_live,
+    "questions": asks_a_held_out_question,
 }
 RULES = [
     *(("values", values) for values in [(7,), (0,), (-1, 20), (1000, -1000), (2**31 - 1,), (3, 4, 5, 6)]),
@@ -105,6 +115,7 @@ RULES = [
         for compounds in [("pair 34",), ("operand 3+", "load 5a"), ("pair +1", "shuffle 3@"), ("store 3A", "store +B")]
     ),
     *((rule, maximum) for rule in ("max_depth", "max_read_distance", "max_live") for maximum in (1, 2, 3, 6)),
+    ("questions", True),
 ]
 
 
@@ -208,3 +219,22 @@ def test_bad_rules_are_refused_in_one_line(knobs: dict, message: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(message)) as caught:
         HoldOut(**knobs)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_asked_of_a_held_out_skeleton_is_never_trained_on() -> None:
+    """No two numbers of training are those of a held-out comparison; without the rule three in ten are."""
+    drawn = [
+        family.generate(5000, np.random.default_rng(0))
+        for family in (FAMILIES["compare"](length=5), FAMILIES["equality"](length=5))
+    ]
+    texts = [text for programs in drawn for text in tokens.decode(programs)]
+    stems = [re.sub("(=!|[<>=])$", "", skeleton_of(text)) for text in texts]
+    is_of_split = np.array([splits.split(text) == "test_skeleton" for text in texts])
+    is_held_out = HoldOut(questions=True).holds_out(tokens.encode(texts))
+    asked = {stem for stem, held_out in zip(stems, is_of_split, strict=True) if held_out}
+    met = {stem for stem, out in zip(stems, is_of_split | is_held_out, strict=True) if not out}
+    met_without = {stem for stem, held_out in zip(stems, is_of_split, strict=True) if not held_out}
+    assert asked and met
+    assert not asked & met
+    assert len(asked & met_without) > 0.3 * len(asked)
+    assert not is_held_out[is_of_split].any()

@@ -96,6 +96,7 @@ hold_outs = st.builds(
     max_depth=st.integers(0, 9),
     max_read_distance=st.integers(0, 30),
     max_live=st.integers(0, 4),
+    questions=st.booleans(),
 )
 mixtures = st.builds(
     Mixture,

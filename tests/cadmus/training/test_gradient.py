@@ -126,7 +126,7 @@ def test_no_number_that_is_not_finite_is_lost_on_its_way(precision: str) -> None
 
 def test_blocks_are_compiled_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And only where there is what compiles them; nothing is compiled before the first step."""
-    choose = gradient._through_block.__wrapped__
+    choose = gradient.through_block.__wrapped__
     assert choose("cpu") is choose("mps") is Block.on_packed
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert choose("cuda") is Block.on_packed

@@ -69,3 +69,19 @@ def test_muon_steps() -> None:
         assert step.pow(2).mean().sqrt().item() == pytest.approx(0.1 * 0.2, rel=0.2)
         assert torch.allclose(weight, before * (1 - 0.1 * 0.5) + step, atol=1e-4)
     assert (untouched == 1).all()
+
+
+def test_a_rate_that_is_a_tensor_steps_as_the_number() -> None:
+    """What is recorded for a GPU reads its rate from memory."""
+    draw = torch.Generator().manual_seed(0)
+    start, gradient = torch.randn(8, 16, generator=draw), torch.randn(8, 16, generator=draw)
+    results = []
+    for rate in (0.1, torch.tensor(0.1)):
+        weight = torch.nn.Parameter(start.clone())
+        weight.grad = gradient
+        optimizer = Muon([weight], lr=0.0, weight_decay=0.1)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        results.append(weight.detach())
+    assert torch.allclose(*results, atol=1e-6)
+    assert not torch.equal(results[0], start)
