@@ -182,7 +182,7 @@ class Attention(nn.Module):
             q, k, v = (qkv + bias).unflatten(-1, (3, *self.b_Q.shape)).unbind(1)  # [tokens, head, d_head] each
             q = self.rotary(q, packed.positions)
             k = self.rotary(k, packed.positions)
-            qkv = torch.stack((q, k, v), 1).flatten(1)
+            qkv = torch.stack((q, k, v), 1).flatten(1).to(qkv.dtype)  # the bias is of a higher precision
             bias = torch.zeros_like(bias)
         return packed.attend(qkv, bias, self.cfg.n_heads) @ self.W_O.flatten(0, 1)
 

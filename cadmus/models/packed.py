@@ -69,7 +69,7 @@ class Packed:
         if fused.compiled(qkv):
             return fused.attention(qkv, bias, heads, self.starts)
         qkv = qkv + bias.to(qkv.dtype)
-        if varlen_attn is not None and qkv.device.type == "cuda" and qkv.dtype in (torch.bfloat16, torch.float16):
+        if qkv.device.type == "cuda" and has_flash(qkv.dtype):
             q, k, v = rearrange(qkv, "tokens (part head d) -> part tokens head d", part=3, head=heads)
             return _flash_attention(q, k, v, self.offsets, self.longest).flatten(1)
         rows = len(self.lengths)
@@ -95,6 +95,11 @@ def import_flash() -> None:
         has_window = "window_size" in inspect.signature(attend).parameters  # not in PyTorch 2.10
         _CAUSAL.update({"window_size": (-1, 0)} if has_window else {"is_causal": True})
         varlen_attn = attend
+
+
+def has_flash(dtype: torch.dtype) -> bool:
+    """Whether a GPU attends by PyTorch's flash attention in this dtype, whose shapes do not depend on the lengths."""
+    return varlen_attn is not None and dtype in (torch.bfloat16, torch.float16)
 
 
 def _flash_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cadmus.machine import tokens
 from cadmus.models.model import Model
-from cadmus.models.packed import IGNORED, Packed, import_flash, lay_out
+from cadmus.models.packed import IGNORED, Packed, has_flash, import_flash, lay_out
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.training.gradient import through_block
 
@@ -78,6 +78,14 @@ class Room:
         return Packed(inputs, targets, positions, starts, offsets, self.longest), batch[-1]
 
 
+def can_record(device: torch.device, precision: str) -> bool:
+    """Whether steps on this device can be recorded: on a GPU in half precision, with PyTorch 2.10 or later."""
+    if device.type != "cuda":
+        return False
+    import_flash()
+    return has_flash(PRECISIONS[precision])
+
+
 class GraphedStep:
     """Steps of `model` by `optimizers` on one GPU. These must have been made for it (`optimizers.make_optimizers`).
 
@@ -92,7 +100,6 @@ class GraphedStep:
         clip: float,
         programs: np.ndarray,
     ):
-        import_flash()
         self.model = model
         self.optimizers = optimizers
         self.precision = precision

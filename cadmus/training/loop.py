@@ -31,7 +31,7 @@ from cadmus.training.config import TrainConfig, check_fits
 from cadmus.training.cost import cost, flops_per_token
 from cadmus.training.distributed import broadcast, check_agreement, rank, world
 from cadmus.training.gradient import accumulate_gradient
-from cadmus.training.graphed import GraphedStep
+from cadmus.training.graphed import GraphedStep, can_record
 from cadmus.training.optimizers import average_weights, learning_rate_fraction, make_optimizers
 
 Source = Corpus | Mixture
@@ -273,7 +273,7 @@ class _Run:
 
     def _step_recorded(self, programs: np.ndarray) -> int | None:
         """The same as a CUDA graph, on one GPU; None elsewhere, and where the batch is longer than the graph's."""
-        if self.model.device.type != "cuda" or world() > 1:
+        if world() > 1 or not can_record(self.model.device, self.precision):
             return None
         if self.graphed is None:
             self.graphed = GraphedStep(self.model, self.optimizers, self.precision, self.config.clip, programs)

@@ -58,13 +58,15 @@ def test_batches_without_room_are_refused() -> None:
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_on_a_gpu_recorded_steps_are_the_plain_ones(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig(
-        steps=12, batch_size=64, optimizer=optimizer, lr=3e-3, warmup_steps=2, precision="fp32", log_every=1
+        steps=12, batch_size=64, optimizer=optimizer, lr=3e-3, warmup_steps=2, precision="bf16", log_every=1
     )
-    models = [Model(CFG).to("cuda") for _ in range(2)]
+    cfg = replace(CFG, positional_embedding_type="rotary")
+    models = [Model(cfg).to("cuda") for _ in range(2)]
     records = [loop.train(models[0], programs(), config)]
+    assert graphed.can_record(models[0].device, "bf16")
     monkeypatch.setattr(graphed.GraphedStep, "step", lambda self, programs, rate: None)
     records.append(loop.train(models[1], programs(), config))
     recorded, plain = ([row["loss"] for row in record["log"]] for record in records)
-    assert recorded == pytest.approx(plain, rel=1e-3)
+    assert recorded == pytest.approx(plain, rel=2e-2)
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        assert torch.allclose(one, other, atol=2e-3)
+        assert (one - other).norm() < 0.1 * other.norm() + 0.01
