@@ -148,7 +148,7 @@ def test_a_record_that_names_snapshots_is_not_saved_without_them(tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
-SHIPPED = ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2", "cadmus-micro-ordinary", "cadmus-mini")
+SHIPPED = ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2", "cadmus-micro-ordinary", "cadmus-mini", "cadmus-mini-1")
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:

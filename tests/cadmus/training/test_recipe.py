@@ -43,7 +43,6 @@ def test_what_ships_is_what_the_commands_name(capsys) -> None:
         "first",
         "micro",
         "mini",
-        "mini-gpu",
         "ordinary",
     ]
     assert load("dynamics").train.snapshots == 24, "what cadmus-probe dynamics asks for"
