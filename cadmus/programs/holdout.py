@@ -45,9 +45,10 @@ class HoldOut:
     """There are never more registers than this whose value a later token loads; 0: no limit."""
 
     questions: bool = False
-    """No program is like one of the split `test_skeleton` but for its last relation, `<`, `>`, `=` or `=!`. Without this
-    rule, where `000-00+<` is in that split, its numbers are met in training with the other relations alone, and what a
-    model learns of them is never to write `<`. Programs of `test_skeleton` itself, never trained on, are left alone."""
+    """No program is like one of the split `test_skeleton` but for its last relation, `<`, `>`, `=` or `=!`. Without
+    this rule, where `000-00+<` is in that split, its numbers are met in training with the other relations alone, and
+    what a model learns of them is never to write `<`. Programs of `test_skeleton` itself, never trained on, are left
+    alone."""
 
     def __post_init__(self) -> None:
         check_text_lists(self, "pairs", "skeletons", "compounds")

@@ -30,8 +30,8 @@ _AHEAD = 4  # batches that may wait for the GPU
 
 @dataclass(frozen=True)
 class Room:
-    """The fixed shape of a batch: an array int32 [size] of inputs, targets, positions, where programs begin, and how many
-    tokens count."""
+    """The fixed shape of a batch: an array int32 [size] of inputs, targets, positions, where programs begin, and how
+    many tokens count."""
 
     programs: int
     """Programs of a batch."""

@@ -234,7 +234,8 @@ def test_what_is_asked_of_a_held_out_skeleton_is_never_trained_on() -> None:
     asked = {stem for stem, held_out in zip(stems, is_of_split, strict=True) if held_out}
     met = {stem for stem, out in zip(stems, is_of_split | is_held_out, strict=True) if not out}
     met_without = {stem for stem, held_out in zip(stems, is_of_split, strict=True) if not held_out}
-    assert asked and met
+    assert asked
+    assert met
     assert not asked & met
     assert len(asked & met_without) > 0.3 * len(asked)
     assert not is_held_out[is_of_split].any()
