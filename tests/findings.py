@@ -147,6 +147,20 @@ def _skeletons(study: str) -> str:
     )
 
 
+def _distances(study: str) -> str:
+    values = read("models", study).set_index("response").value
+    at_load, at_store = (values[f"interchange.reg.{role}"] for role in ("loaded", "stored"))
+    looked_up = at_load[at_load > 0.5]
+    return (
+        "**Read distance.** However far back training reads registers, and however often it overwrites them, "
+        f"{len(looked_up)} of {len(at_load)} models look them up at the load: an exchange there is followed in "
+        f"{looked_up.min():.2f} to {looked_up.max():.2f} of the pairs; one at the store in at most {at_store.max():.2f}, "
+        "in any of them. With at most so many stores between in training, values six or more stores back are read truly "
+        f"in {_by_level(study, 'true.longer_read_distance', 'read_distance')} "
+        f"({_answer(study, 'far reads')}). {_page(study)}"
+    )
+
+
 def _by_level(study: str, response: str, factor: str) -> str:
     """`0.96 at 0, 0.94 at 0.15`: the median over the models of each level."""
     values = medians(read("models", study), response, factor)
@@ -183,7 +197,7 @@ def _lines(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("|--- |", "|---|")
 
 
-STUDIES = {"compound-divergence": _compounds, "diversity": _skeletons}
+STUDIES = {"compound-divergence": _compounds, "diversity": _skeletons, "read-distance": _distances}
 TABLES = {table.__name__: table for table in (completion, unlike, readable, used, seeds, distributions)}
 
 
