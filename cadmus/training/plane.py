@@ -151,8 +151,8 @@ def _draw_unseen(
     parts = family.numbers.draw(x, rng), family.numbers.draw(y, rng), relation(x, y), same(vm.END, len(x))
     programs = join(family.width, *parts)
     unseen = np.isin(splits.splits(programs), _TEST) | ~_inside(x, y, trained_family)
-    if hold_out is not None:
-        unseen &= ~hold_out.holds_out(programs)
+    if hold_out is not None:  # questions are kept out of training, and may well be asked here
+        unseen &= ~replace(hold_out, questions=False).holds_out(programs)
     return programs[unseen], cell_of[unseen]
 
 

@@ -64,6 +64,14 @@ def test_programs_lie_in_their_cells_and_were_never_trained_on() -> None:
     assert counts.max() == 4
 
 
+def test_what_is_not_trained_on_may_be_asked() -> None:
+    """The rule `questions` keeps programs out of training, not out of the plane."""
+    asking = replace(HOLD_OUT, questions=True)
+    expected = draw_plane(FAMILY, 5, HOLD_OUT, 4, seed=1)
+    assert all(map(np.array_equal, draw_plane(FAMILY, 5, asking, 4, seed=1), expected))
+    assert asking.holds_out(expected[0]).any()
+
+
 def test_answers_are_those_of_one_program_at_a_time() -> None:
     generator = torch.Generator().manual_seed(0)
     model = Model(CFG).eval()
