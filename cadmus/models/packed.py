@@ -53,7 +53,7 @@ class Packed:
     """The same on the device: int32 [programs + 1]."""
 
     longest: int
-    """No program has more inputs: the width that they were padded to, the same for all batches of one source."""
+    """No program has more inputs: the width that they were padded to, or more."""
 
     @property
     def lengths(self) -> np.ndarray:
@@ -118,9 +118,7 @@ def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int
     if torch.device(device).type == "cuda":
         import_flash()
     lengths = tokens.lengths(programs) + 1
-    if lengths.max(initial=0) > programs.shape[1]:  # the compiled loops would read beyond the arrays
-        row = int(lengths.argmax())
-        raise ValueError(f"program {row} has no `.` in its {programs.shape[1]} columns; end it with one")
+    check_ends(programs, lengths)
     n_tokens = int(lengths.sum())
     n_fill = -n_tokens % multiple
     starts = np.append(0, np.cumsum(np.append(lengths, np.ones(n_fill, np.int64))))
@@ -136,6 +134,13 @@ def pack(programs: np.ndarray, device: torch.device | str = "cpu", multiple: int
         offsets=torch.from_numpy(starts.astype(np.int32)).to(device),
         longest=programs.shape[1],
     )
+
+
+def check_ends(programs: np.ndarray, lengths: np.ndarray) -> None:
+    """ValueError where a program has no `.`: `lay_out` would read beyond the array. lengths: its own `.` counted."""
+    if lengths.max(initial=0) > programs.shape[1]:
+        row = int(lengths.argmax())
+        raise ValueError(f"program {row} has no `.` in its {programs.shape[1]} columns; end it with one")
 
 
 @jit

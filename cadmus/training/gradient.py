@@ -15,18 +15,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
 from cadmus.machine import tokens
 from cadmus.models.layers import Block
 from cadmus.models.model import Model, ThroughBlock
-from cadmus.models.packed import pack
+from cadmus.models.packed import Packed, pack
 from cadmus.runtime.devices import PRECISIONS
 from cadmus.training.distributed import rank, sum_gradients, world
 
 # Tokens of a batch that go through the model together: more take memory (on a CPU 80 kB a token at 6 layers of width
 # 128) and leave the caches, fewer pay more often for what a pass costs whatever its size.
 _PART_TOKENS = {"cpu": 6144}
-_PART_TOKENS_GPU = 131_072
+PART_TOKENS_GPU = 131_072
 _MIN_TOKENS = 1024  # in a part, or a core does without: of smaller ones a step takes up to three times as long
 _MULTIPLE = 256  # that the tokens of a part are filled up to
 
@@ -55,10 +56,7 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
     def part_gradient(part: np.ndarray) -> list[Tensor]:
         """The part's share of the loss, and its gradient by each parameter."""
         packed = pack(part, model.device, _MULTIPLE)
-        with torch.autocast(model.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-            logits = model.packed_logits(packed, through)  # [tokens, d_vocab]
-        loss = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / n_tokens
-        return [loss.detach(), *torch.autograd.grad(loss, parameters)]
+        return loss_and_gradients(model, packed, n_tokens, parameters, through, precision)
 
     own_programs = programs[np.argsort(lengths, kind="stable")][rank() :: world()]
     loss, *gradients = _sum_over_parts(part_gradient, _cut(own_programs, model.device), model.device)
@@ -68,6 +66,23 @@ def accumulate_gradient(model: Model, programs: np.ndarray, precision: str) -> t
     return loss, n_tokens
 
 
+def loss_and_gradients(
+    model: Model,
+    packed: Packed,
+    n_tokens: int | Tensor,
+    parameters: list[Parameter],
+    through: ThroughBlock,
+    precision: str,
+) -> list[Tensor]:
+    """The share of packed programs in the mean loss over n_tokens tokens, and its gradient by each parameter."""
+    device_type, dtype = model.device.type, PRECISIONS[precision]
+    # weights are cast once for each use: a copy that is kept would not follow them where the pass is recorded
+    with torch.autocast(device_type, dtype, enabled=precision != "fp32", cache_enabled=device_type != "cuda"):
+        logits = model.packed_logits(packed, through)  # [tokens, d_vocab]
+    loss = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / n_tokens
+    return [loss.detach(), *torch.autograd.grad(loss, parameters)]
+
+
 def _cut(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:
     """Cut programs, shortest first, into parts of about as many tokens each, with programs of all lengths.
 
@@ -75,7 +90,7 @@ def _cut(programs: np.ndarray, device: torch.device) -> list[np.ndarray]:
     core's while.
     """
     n_tokens = int((tokens.lengths(programs) + 1).sum())
-    n_parts = -(-n_tokens // _PART_TOKENS.get(device.type, _PART_TOKENS_GPU))
+    n_parts = -(-n_tokens // _PART_TOKENS.get(device.type, PART_TOKENS_GPU))
     if device.type == "cpu":
         cores = max(1, min(torch.get_num_threads(), n_tokens // _MIN_TOKENS))
         n_parts = cores * -(-n_parts // cores)

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cadmus.machine import tokens
 from cadmus.models.model import Model
-from cadmus.models.packed import IGNORED, Packed, has_flash, import_flash, lay_out
+from cadmus.models.packed import IGNORED, Packed, check_ends, has_flash, import_flash, lay_out
 from cadmus.runtime.devices import PRECISIONS
-from cadmus.training.gradient import through_block
+from cadmus.training.gradient import PART_TOKENS_GPU, loss_and_gradients, through_block
 
 _WARMUP = 3  # steps before one is recorded: kernels are compiled in them, and optimizers make their state
 _SPARE = 1.1  # room for batches of so many times the tokens of the first
@@ -33,36 +32,40 @@ class Room:
     """The fixed shape of a batch: an array int32 [size] of inputs, targets, positions, where programs begin, and how
     many tokens count."""
 
-    programs: int
+    n_programs: int
     """Programs of a batch."""
 
-    tokens: int
+    n_tokens: int
     """Tokens at most; what a batch leaves empty is filled with rows of the marker, whose targets are IGNORED."""
 
     longest: int
     """Tokens of a program at most, its marker counted and its `.` not."""
 
     @property
-    def sequences(self) -> int:
+    def n_sequences(self) -> int:
         """Programs, and the rows that fill up what the shortest batch leaves empty."""
-        return self.programs + -(-self.tokens // self.longest)
+        return self.n_programs + -(-self.n_tokens // self.longest)
 
     @property
     def size(self) -> int:
         """Numbers of the array."""
-        return 3 * self.tokens + self.sequences + 2
+        return 3 * self.n_tokens + self.n_sequences + 2
 
     def fill(self, programs: np.ndarray, batch: np.ndarray) -> bool:
-        """Lay programs uint8 [programs, width] out in `batch`, int32 [size]; False where they have no room."""
+        """Lay programs uint8 [n_programs, width] out in `batch`, int32 [size]; False where they have no room.
+
+        Raises ValueError for a program without its `.`.
+        """
         lengths = tokens.lengths(programs) + 1
+        check_ends(programs, lengths)
         n_tokens = int(lengths.sum())
-        if n_tokens > self.tokens or len(programs) != self.programs or lengths.max() > self.longest:
+        if n_tokens > self.n_tokens or len(programs) != self.n_programs or lengths.max() > self.longest:
             return False
-        inputs, targets, positions = batch[: 3 * self.tokens].reshape(3, self.tokens)
-        starts = batch[3 * self.tokens : -1]
-        starts[: self.programs + 1] = np.append(0, np.cumsum(lengths))
-        fillers = n_tokens + self.longest * np.arange(1, self.sequences - self.programs + 1)
-        starts[self.programs + 1 :] = np.minimum(fillers, self.tokens)
+        inputs, targets, positions = batch[: 3 * self.n_tokens].reshape(3, self.n_tokens)
+        starts = batch[3 * self.n_tokens : -1]
+        starts[: self.n_programs + 1] = np.append(0, np.cumsum(lengths))
+        fillers = n_tokens + self.longest * np.arange(1, self.n_sequences - self.n_programs + 1)
+        starts[self.n_programs + 1 :] = np.minimum(fillers, self.n_tokens)
         lay_out(programs, lengths, inputs, targets, positions)
         inputs[n_tokens:] = tokens.PAD
         targets[n_tokens:] = IGNORED
@@ -72,8 +75,8 @@ class Room:
 
     def packed(self, batch: Tensor) -> tuple[Packed, Tensor]:
         """What `fill` wrote, as a model reads it, and the number of tokens that count."""
-        inputs, targets, positions = batch[: 3 * self.tokens].view(3, self.tokens).long()
-        offsets = batch[3 * self.tokens : -1]
+        inputs, targets, positions = batch[: 3 * self.n_tokens].view(3, self.n_tokens).long()
+        offsets = batch[3 * self.n_tokens : -1]
         starts = offsets.cpu().numpy().astype(np.int64) if batch.device.type == "cpu" else np.empty(0, np.int64)
         return Packed(inputs, targets, positions, starts, offsets, self.longest), batch[-1]
 
@@ -89,61 +92,67 @@ def can_record(device: torch.device, precision: str) -> bool:
 class GraphedStep:
     """Steps of `model` by `optimizers` on one GPU. These must have been made for it (`optimizers.make_optimizers`).
 
-    clip: the greatest norm of the gradient; precision: of products; programs: a batch, for the shape of all.
+    clip: the greatest norm of the gradient; precision: of products; longest: the tokens of a program at most.
     """
 
     def __init__(
-        self,
-        model: Model,
-        optimizers: list[torch.optim.Optimizer],
-        precision: str,
-        clip: float,
-        programs: np.ndarray,
+        self, model: Model, optimizers: list[torch.optim.Optimizer], precision: str, clip: float, longest: int
     ):
         self.model = model
         self.optimizers = optimizers
         self.precision = precision
         self.clip = clip
-        n_tokens = int((tokens.lengths(programs) + 1).sum())
-        room_tokens = -(-int(_SPARE * n_tokens) // _MULTIPLE) * _MULTIPLE
-        self.room = Room(len(programs), room_tokens, programs.shape[1])
+        self.longest = longest
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._through = through_block(model.device.type, dynamic=False)
-        self._batch = torch.zeros(self.room.size, dtype=torch.int32, device=model.device)
-        self._waiting = [torch.zeros(self.room.size, dtype=torch.int32).pin_memory() for _ in range(_AHEAD)]
-        self._copied: list[torch.cuda.Event] = [torch.cuda.Event() for _ in range(_AHEAD)]
         self._rates = [
             torch.zeros((), device=model.device) for optimizer in optimizers for group in optimizer.param_groups
         ]
         self._results = torch.zeros(2, device=model.device)
-        self._steps = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._stream = torch.cuda.Stream(model.device)
+        self._room: Room | None = None  # of the largest batch so far
+        self._steps = 0  # in that room
 
     def step(self, programs: np.ndarray, rate: float) -> tuple[Tensor, int] | None:
         """Take a step -> (loss and norm of the gradient [2], on the GPU; the number of tokens that count).
 
-        None where the batch has no room: nothing is stepped then.
+        A batch that is larger than those before has a step of its size recorded. None, and nothing is stepped, where it
+        is too large for one pass. ValueError while a hook is set.
         """
-        place = self._steps % _AHEAD
-        self._copied[place].synchronize()  # or the copy of four steps ago would read this batch
-        waiting = self._waiting[place]
-        if not self.room.fill(programs, waiting.numpy()):
+        self.model.check_unhooked()
+        n_tokens = int((tokens.lengths(programs) + 1).sum())
+        if n_tokens > PART_TOKENS_GPU:
             return None
+        with torch.cuda.device(self.model.device):
+            if self._room is None or n_tokens > self._room.n_tokens:
+                self._make_room(len(programs), n_tokens)
+            self._lay_out(programs)
+            self._set_rate(rate)
+            self._run()
+            return self._results.clone(), n_tokens
+
+    def _make_room(self, n_programs: int, n_tokens: int) -> None:
+        """Forget what was recorded, and be ready for batches of so many programs and somewhat more tokens."""
+        device = self.model.device
+        self._room = Room(n_programs, -(-int(_SPARE * n_tokens) // _MULTIPLE) * _MULTIPLE, self.longest)
+        self._steps = 0
+        self._graph = torch.cuda.CUDAGraph()
+        self._stream = torch.cuda.Stream(device)
+        self._batch = torch.zeros(self._room.size, dtype=torch.int32, device=device)
+        self._waiting = [torch.zeros(self._room.size, dtype=torch.int32).pin_memory() for _ in range(_AHEAD)]
+        self._copied = [torch.cuda.Event() for _ in range(_AHEAD)]
+
+    def _lay_out(self, programs: np.ndarray) -> None:
+        """Put the batch where the step reads it."""
+        place = self._steps % _AHEAD
+        self._copied[place].synchronize()  # or the copy of `_AHEAD` steps ago would read this batch
+        waiting = self._waiting[place]
+        assert self._room is not None, "it was made"
+        if not self._room.fill(programs, waiting.numpy()):
+            raise ValueError(
+                f"{len(programs)} programs of at most {tokens.lengths(programs).max()} tokens came; expected "
+                f"{self._room.n_programs} of less than {self.longest}"
+            )
         self._batch.copy_(waiting, non_blocking=True)
         self._copied[place].record()
-        self._set_rate(rate)
-        self._steps += 1
-        if self._graph is not None:
-            self._graph.replay()
-        elif self._steps <= _WARMUP:
-            self._on_own_stream()
-        else:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._step()
-            self._graph.replay()  # recording runs nothing
-        return self._results.clone(), int(waiting[-1])
 
     def _set_rate(self, rate: float) -> None:
         """Make it the rate of all optimizers: numbers on the GPU, or the recorded ones would stay."""
@@ -152,24 +161,29 @@ class GraphedStep:
             own_rate.fill_(rate)
             group["lr"] = own_rate
 
-    def _on_own_stream(self) -> None:
-        """Take a step on another stream than the default one, as what is recorded later needs it."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._step()
-        torch.cuda.current_stream().wait_stream(self._stream)
+    def _run(self) -> None:
+        """Take the step: the first few launch by launch, on a stream of their own as recording needs it."""
+        self._steps += 1
+        if self._steps <= _WARMUP:
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                self._take()
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return
+        if self._steps == _WARMUP + 1:
+            with torch.cuda.graph(self._graph):
+                self._take()
+        self._graph.replay()  # recording ran nothing
 
-    def _step(self) -> None:
+    def _take(self) -> None:
         """Gradient, clipping and optimizers, on what lies in the batch."""
-        packed, n_tokens = self.room.packed(self._batch)
-        dtype = PRECISIONS[self.precision]
-        with torch.autocast("cuda", dtype, enabled=self.precision != "fp32", cache_enabled=False):
-            logits = self.model.packed_logits(packed, self._through)  # [tokens, d_vocab]
-        loss = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / n_tokens
-        gradients = torch.autograd.grad(loss, self._parameters)
+        assert self._room is not None, "it was made"
+        packed, n_tokens = self._room.packed(self._batch)
+        through = through_block(self.model.device.type, dynamic=False)
+        loss, *gradients = loss_and_gradients(self.model, packed, n_tokens, self._parameters, through, self.precision)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        self._results.copy_(torch.stack((loss.detach(), norm)))
+        self._results.copy_(torch.stack((loss, norm)))

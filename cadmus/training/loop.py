@@ -6,6 +6,7 @@ Under `torchrun` every process takes its share of each batch, and the gradient i
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -32,13 +33,14 @@ from cadmus.training.cost import cost, flops_per_token
 from cadmus.training.distributed import broadcast, check_agreement, rank, world
 from cadmus.training.gradient import accumulate_gradient
 from cadmus.training.graphed import GraphedStep, can_record
-from cadmus.training.optimizers import average_weights, learning_rate_fraction, make_optimizers
+from cadmus.training.optimizers import learning_rate_fraction, make_optimizers, update_average
 
 Source = Corpus | Mixture
 """Stored programs, or a stream of them."""
 
 StepFn = Callable[[dict[str, float]], None]
-"""Called after each step with {step, tokens, seconds, loss, share_of_peak}: tokens and seconds so far, its own loss."""
+"""Called after each step with {step, tokens, seconds, loss, share_of_peak}: tokens and seconds so far, and the
+last loss that was read: on a GPU that of one of the last sixteen steps."""
 
 Note = Callable[[str], None]
 """Called with a sentence that a person should read: which precision is used, what is not as in the last stretch."""
@@ -137,7 +139,7 @@ class _Run:
         self.fast_precision = broadcast(devices.fast_precision(model.device))
         self.precision = self.fast_precision
         self.optimizers = make_optimizers(model, config, PRECISIONS[self.fast_precision])
-        self.average = average_weights(model, config.average_steps) if config.average_steps else None
+        self.average = copy.deepcopy(model) if config.average_steps else None
         self.step = 0  # steps so far
         self.seen = 0  # tokens
         self.seconds = 0.0
@@ -150,7 +152,9 @@ class _Run:
         self.loss = math.nan  # of the last step
         self.losses: list[float] = []  # since the last row
         self.graphed: GraphedStep | None = None  # on one GPU, from the first step on
-        self._unread: list[Tensor] = []  # loss and norm of the gradient [2] of steps that nobody has waited for
+        self._unread: list[
+            tuple[int, Tensor]
+        ] = []  # steps that nobody has waited for: loss and norm of the gradient [2]
         self.saved_step = 0  # of the last state on disk
         self.saved_at = math.inf  # when it was written, by the monotonic clock
 
@@ -200,8 +204,6 @@ class _Run:
             checkpoint.restore(tensors, self._models(), self.optimizers)
             for name in _PROGRESS:
                 setattr(self, name, progress[name])
-            if self.average is not None:
-                self.average.n_averaged.fill_(self.step)  # or the next step would begin the average anew
             self.saved_step = self.step
         elif rank() == 0:
             checkpoint.drop_snapshots(self.folder)
@@ -226,9 +228,7 @@ class _Run:
 
     def _models(self) -> dict[str, Model]:
         """The weights that a state holds."""
-        if self.average is None:
-            return {"model": self.model}
-        return {"model": self.model, "average": self._best()}
+        return {"model": self.model} if self.average is None else {"model": self.model, "average": self.average}
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
@@ -256,13 +256,13 @@ class _Run:
         if n_tokens is None:
             n_tokens = self._step_eagerly(programs)
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            update_average(self.average, self.model, self.step, self.config.average_steps)
         return n_tokens
 
     def _step_eagerly(self, programs: np.ndarray) -> int:
         loss, n_tokens = accumulate_gradient(self.model, programs, self.precision)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self._unread.append(torch.stack((loss, norm)))
+        self._unread.append((self.step, torch.stack((loss, norm))))
         self._read()  # here a GPU is waited for
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -272,30 +272,37 @@ class _Run:
         return n_tokens
 
     def _step_recorded(self, programs: np.ndarray) -> int | None:
-        """The same as a CUDA graph, on one GPU; None elsewhere, and where the batch is longer than the graph's."""
+        """The same as a CUDA graph, on one GPU; None elsewhere, and where the batch is too large for it."""
         if world() > 1 or not can_record(self.model.device, self.precision):
             return None
         if self.graphed is None:
-            self.graphed = GraphedStep(self.model, self.optimizers, self.precision, self.config.clip, programs)
+            longest = self.batches.mixture.width
+            self.graphed = GraphedStep(self.model, self.optimizers, self.precision, self.config.clip, longest)
         stepped = self.graphed.step(programs, self.rate)
         if stepped is None:
             return None
         results, n_tokens = stepped
-        self._unread.append(results)
-        if self.step == 1 or len(self._unread) >= _UNREAD:
-            self._read()
+        self._unread.append((self.step, results))
+        if len(self._unread) >= _UNREAD or math.isnan(self.loss) or self._is_looked_at():
+            self._read()  # within the time of the step, which is then that of all that the GPU had to do
         return n_tokens
+
+    def _is_looked_at(self) -> bool:
+        """Whether something of this step is logged, evaluated or kept."""
+        every = (self.config.log_every, self.config.checkpoint_every, self.config.evaluate_every)
+        is_due = any(n and self.step % n == 0 for n in every)
+        return is_due or self.step == self.config.steps or self.step in self.config.snapshot_steps
 
     def _read(self) -> None:
         """Read the losses of the last steps; FloatingPointError where one of them, or a gradient, is not finite."""
         if not self._unread:
             return
-        values = torch.stack(self._unread).tolist()
+        steps, results = zip(*self._unread, strict=True)
         self._unread = []
-        for loss, norm in values:
+        for step, (loss, norm) in zip(steps, torch.stack(results).tolist(), strict=True):
             for name, value in (("loss", loss), ("norm of the gradient", norm)):
                 if not math.isfinite(value):
-                    raise self._not_finite(f"the {name} is {value}")
+                    raise self._not_finite(f"the {name} is {value}", step)
             self.losses.append(loss)
         self.loss = self.losses[-1]
 
@@ -311,7 +318,6 @@ class _Run:
     def _log(self) -> None:
         """Add a row to the log where one is due."""
         if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-            self._read()
             row = {
                 "step": self.step,
                 "tokens": self.seen,
@@ -370,23 +376,19 @@ class _Run:
         """Raise FloatingPointError where a loss or some weight is not finite: such a state or model is not written."""
         self._read()
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
-            raise self._not_finite("some weights are not finite")
+            raise self._not_finite("some weights are not finite", self.step)
 
-    def _not_finite(self, why: str) -> FloatingPointError:
-        """The error with which the run ends, saying where it stands and what is kept."""
+    def _not_finite(self, why: str, step: int) -> FloatingPointError:
+        """The error with which the run ends, saying at which step this came and what is kept."""
         state = "no state is kept yet"
         if self.saved_step:
             state = f"the state of step {self.saved_step} is kept in {self.folder}"
-        batch = f"batch {self.step - 1} of {self.batches.about['fingerprint']}, seed {self.config.seed}"
-        return FloatingPointError(f"{why} at step {self.step} of {self.config.steps} ({batch}); {state}; lower lr")
+        batch = f"batch {step - 1} of {self.batches.about['fingerprint']}, seed {self.config.seed}"
+        return FloatingPointError(f"{why} at step {step} of {self.config.steps} ({batch}); {state}; lower lr")
 
     def _best(self) -> Model:
         """The model with the weights that are to be evaluated and kept."""
-        if self.average is None:
-            return self.model
-        average = self.average.module
-        assert isinstance(average, Model), "an average has the class of what it is the average of"
-        return average
+        return self.model if self.average is None else self.average
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -404,7 +406,8 @@ class _Run:
         """Leave in the model the weights that are to be kept."""
         self._check_weights()
         if self.average is not None:
-            self.model.load_state_dict(self.average.module.state_dict())
+            self.model.load_state_dict(self.average.state_dict())
+        self.model.zero_grad()  # what was recorded on a GPU ends with it
         self.model.eval()
 
     def record(self) -> dict[str, Any]:

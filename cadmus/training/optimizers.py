@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from cadmus.models.model import Model
 from cadmus.training.config import TrainConfig
@@ -58,16 +55,11 @@ def learning_rate_fraction(step: int, config: TrainConfig) -> float:
     return warmup * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
-def average_weights(model: Model, steps: int) -> AveragedModel:
-    """An exponential average of the weights over about the last `steps` steps, whose `update_parameters` adds a step's.
+@torch.no_grad()
+def update_average(average: Model, model: Model, step: int, steps: int) -> None:
+    """Blend the weights after a step (1, 2, ...) into an exponential average over about the last `steps` steps.
 
     It is over all steps before there are so many: the first weights would else count most of a run that is not much
-    longer.
+    longer. Of PyTorch's AveragedModel this differs in that it does not wait for a GPU.
     """
-
-    def blend(averages: Sequence[Tensor], weights: Sequence[Tensor], _: Tensor | int) -> None:
-        share = 1 / min(int(averaged.n_averaged) + 1, steps)  # its copy on a GPU, the argument, would be waited for
-        torch._foreach_lerp_(list(averages), list(weights), share)
-
-    averaged = AveragedModel(model, multi_avg_fn=blend)
-    return averaged
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 / min(step, steps))
