@@ -46,7 +46,8 @@ READABLE = (  # variable, role (empty: all tokens), in words
     ("needed.relation", "", "the relation that would make the program true, over all tokens"),
     ("reg.a.value", "", "register a, its value, over all tokens"),
 )
-SEEDS, TWIN = ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2"), "cadmus-micro-ordinary"
+MINI, MICRO = ("cadmus-mini", "cadmus-mini-1"), ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2")
+TWIN, NOT_TESTED = "cadmus-micro-ordinary", "not tested"
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
@@ -107,18 +108,23 @@ def used() -> str:
 
 
 def seeds() -> str:
-    """In how many seeds of the small model each variable is used, beside the model that ships and the ordinary twin."""
-    head = ["of the machine's state", "`cadmus-mini`", "`cadmus-micro`, seeds 0, 1, 2", "its ordinary twin"]
+    """In how many seeds of both models that ship each variable is used, beside the ordinary twin."""
+    head = ["of the machine's state", "`cadmus-mini`, seeds 0, 1", "`cadmus-micro`, seeds 0, 1, 2", "its ordinary twin"]
     rows = [head, ["---"] * 4]
     for row in read("models", "interventions").to_dict("records"):
-        in_seeds = [row[name] for name in SEEDS]
-        if "not tested" not in in_seeds:
-            n_used = sum(bool(re.search(r"\bused\b", finding)) for finding in in_seeds)
-            words_of_seeds = (
-                f"used in {n_used} of {len(SEEDS)}: {', '.join(_in_short(finding) for finding in in_seeds)}"
-            )
-            rows.append([words.variable(row["variable"]), row["cadmus-mini"], words_of_seeds, row[TWIN]])
+        mini, micro = (_over_seeds([row[name] for name in names]) for names in (MINI, MICRO))
+        rows.append([words.variable(row["variable"]), mini, micro, row[TWIN].replace(NOT_TESTED, "")])
     return _lines(rows)
+
+
+def _over_seeds(findings: list[str]) -> str:
+    """`used in 2 of 3: undecided, read and used, read and used`; empty where the programs have no such variable."""
+    if NOT_TESTED in findings:
+        return ""
+    n_used = sum(bool(re.search(r"\bused\b", finding)) for finding in findings)
+    each = {_in_short(finding) for finding in findings}
+    said = f"each {each.pop()}" if len(each) == 1 else ", ".join(map(_in_short, findings))
+    return f"used in {n_used} of {len(findings)}: {said}"
 
 
 def distributions() -> str:
@@ -154,8 +160,9 @@ def _distances(study: str) -> str:
     return (
         "**Read distance.** However far back training reads registers, and however often it overwrites them, "
         f"{len(looked_up)} of {len(at_load)} models look them up at the load: an exchange there is followed in "
-        f"{looked_up.min():.2f} to {looked_up.max():.2f} of the pairs; one at the store in at most {at_store.max():.2f}, "
-        "in any of them. With at most so many stores between in training, values six or more stores back are read truly "
+        f"{looked_up.min():.2f} to {looked_up.max():.2f} of the pairs; one at the store in at most "
+        f"{at_store.max():.2f}, in any of them. With at most so many stores between in training, values six or more "
+        "stores back are read truly "
         f"in {_by_level(study, 'true.longer_read_distance', 'read_distance')} "
         f"({_answer(study, 'far reads')}). {_page(study)}"
     )

@@ -129,7 +129,7 @@ class HoldOut:
 
 
 def _without_relation(programs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which programs end in a relation, bool [n]; these without it, with room for two more tokens, uint8 [m, width + 2]."""
+    """Which programs end in a relation, bool [n]; these without it, with room for two tokens, uint8 [m, width + 2]."""
     lengths = tokens.lengths(programs)
     rows = np.arange(len(programs))
     before, last = (programs[rows, np.maximum(lengths - back, 0)] for back in (2, 1))

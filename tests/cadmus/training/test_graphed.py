@@ -1,5 +1,5 @@
-"""A batch laid out for a recorded step is what training reads; the loop loses nothing where steps are not waited for; and
-on a GPU recorded steps are the plain ones."""
+"""A batch laid out for a recorded step is what training reads; the loop loses nothing where steps are not waited for;
+and on a GPU recorded steps are the plain ones."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_program_without_an_end_is_refused() -> None:
 
 
 class Recorded:
-    """Steps as `GraphedStep` takes them, on a CPU: nothing is said of a loss but to who asks, and nothing is refused."""
+    """Steps as `GraphedStep` takes them, on a CPU: a loss that is not finite is not refused, but said to who asks."""
 
     too_large: frozenset[int] = frozenset()
     broken: int = 0  # the step whose loss is not finite
