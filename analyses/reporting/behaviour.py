@@ -65,6 +65,7 @@ def training_section(trained: checkpoint.Checkpoint) -> report.Section:
     record = trained.record
     runs = [*record.get("before", []), record]
     log, evaluations = (_of_all_runs(runs, name) for name in ("log", "evaluations"))
+    evaluated = figures.is_curve(evaluations)
     parts = [_run_in_words(run) for run in runs]
     total = f"{sum(run['tokens'] for run in runs):,} tokens: " if len(runs) > 1 else ""
     return report.Section(
@@ -74,12 +75,12 @@ def training_section(trained: checkpoint.Checkpoint) -> report.Section:
         figure=figures.learning_curve(log, evaluations),
         caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0, because most "
         "tokens of a program are free."
-        + ("" if evaluations.empty else " Right: completion accuracy on held-out programs of the split validation."),
+        + (" Right: completion accuracy on held-out programs of the split validation." if evaluated else ""),
         alt=f"The training loss falls from {log.loss.iloc[0]:.2f} to {log.loss.iloc[-1]:.2f} nats per token over "
         f"{log.tokens.iloc[-1] / 1e6:,.0f} million tokens"
         + (
             "."
-            if evaluations.empty
+            if not evaluated
             else f"; completion accuracy of {evaluations.family.nunique()} families ends between "
             f"{evaluations.groupby('family').accuracy.last().min():.2f} and "
             f"{evaluations.groupby('family').accuracy.last().max():.2f}."
@@ -106,7 +107,8 @@ def _run_in_words(record: dict) -> str:
     rate = record["tokens"] / record["seconds"]
     return (
         f"{record['tokens']:,} tokens in {_duration(record['seconds'])} ({rate:,.0f} tokens per second on "
-        f"{_machines(record)}; {record['flops']:.2g} operations{_share_of_peak(record['share_of_peak'])})"
+        f"{_machines(record)}; {record['flops']:.2g} operations{_share_of_peak(record['share_of_peak'])}"
+        f"{_cost(record)})"
     )
 
 
@@ -123,6 +125,12 @@ def _machines(record: dict) -> str:
 def _share_of_peak(share: float) -> str:
     """The share of the peak in words; empty above 1, as records had it of CPUs that emulate bf16."""
     return f", {share:.0%} of what a large matrix product reaches" if share <= 1 else ""
+
+
+def _cost(record: dict) -> str:
+    """What the run cost in words; empty where no rate is stated."""
+    rate = record.get("dollars_per_hour", 0)
+    return f"; {record['dollars']:.2f} dollars at {rate:.2f} an hour of a device" if rate else ""
 
 
 def corpus_size(corpus: dict) -> str:

@@ -26,14 +26,15 @@ def theme() -> Iterator[None]:
 
 
 def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
-    """Training loss by tokens trained on, and completion accuracy where the run evaluated itself: the tables `log` and
-    `evaluations` of the record that `cadmus.training.loop` keeps."""
+    """Training loss by tokens trained on, and completion accuracy where the run evaluated itself on its way: the tables
+    `log` and `evaluations` of the record that `cadmus.training.loop` keeps."""
+    evaluated = is_curve(evaluations)
     with theme():
-        figure = Figure(figsize=(FIGURE_WIDTH, 2.8 if evaluations.empty else 3.4), layout="constrained")
-        axes = figure.subplots(1, 1 if evaluations.empty else 2, squeeze=False)[0]
+        figure = Figure(figsize=(FIGURE_WIDTH, 3.4 if evaluated else 2.8), layout="constrained")
+        axes = figure.subplots(1, 2 if evaluated else 1, squeeze=False)[0]
         axes[0].plot(log.tokens / 1e6, log.loss, color="C0", lw=1.6)
         axes[0].set(xlabel="tokens trained on (millions)", ylabel="training loss (nats per token)")
-        if not evaluations.empty:
+        if evaluated:
             families = evaluations.groupby("family", sort=False)
             colors = sns.color_palette("viridis", len(families))
             for k, (family, part) in enumerate(families):
@@ -42,6 +43,11 @@ def learning_curve(log: pd.DataFrame, evaluations: pd.DataFrame) -> Figure:
             axes[1].set(xlabel="tokens trained on (millions)", ylabel="completion accuracy (share)", ylim=(-0.03, 1.03))
             axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def is_curve(evaluations: pd.DataFrame) -> bool:
+    """Whether a run evaluated itself at more than one step."""
+    return not evaluations.empty and evaluations.step.nunique() > 1
 
 
 def panels(

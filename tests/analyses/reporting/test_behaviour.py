@@ -47,6 +47,35 @@ def test_runs_that_went_on_from_one_another_are_told_in_their_order() -> None:
     assert list(section.table["tokens"][:2]) == [first["log"][0]["tokens"], 1000 + micro.record["log"][0]["tokens"]]
 
 
+def test_what_a_run_cost_is_said_at_its_rate() -> None:
+    assert "; 0.40 dollars at 3.00 an hour of a device)" in training_text({"dollars_per_hour": 3.0, "dollars": 0.401})
+    assert "dollars" not in training_text({"dollars_per_hour": 0.0})
+
+
+def test_a_curve_of_completion_is_drawn_of_more_than_one_point() -> None:
+    micro = checkpoint.load(MICRO)
+    evaluations = [
+        {
+            "step": step,
+            "tokens": step,
+            "seconds": 1.0,
+            "family": "compare",
+            "accuracy": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+            "n": 9,
+        }
+        for step in (1, 2)
+    ]
+    for n_points, n_panels in ((0, 1), (1, 1), (2, 2)):
+        section = behaviour.training_section(
+            replace(micro, record={**micro.record, "before": [], "evaluations": evaluations[:n_points]})
+        )
+        assert section.figure is not None
+        assert len(section.figure.axes) == n_panels
+        assert ("Right:" in section.caption) == (n_panels == 2)
+
+
 def test_no_share_of_the_peak_above_1_is_printed() -> None:
     """Records had such of CPUs that emulate bf16, where the product that was the peak took a minute."""
     for share, printed in ((8.78, False), (1.0, True), (0.31, True)):
