@@ -1,5 +1,5 @@
-"""From a recipe to a trained model: `recipe`, `config`, `loop`, `batches`, `gradient`, `optimizers` and `muon`, `cost`
-(share of the machine's peak), `distributed`, `checkpoint`, and `completion` (is what the model writes true?)."""
+"""From a recipe to a trained model: `recipe`, `config`, `loop`, `batches`, `gradient`, `graphed`, `optimizers` and `muon`,
+`cost` (share of the machine's peak), `distributed`, `checkpoint`, and `completion` (is what the model writes true?)."""
 
 import lazy_loader
 
@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cost",
         "distributed",
         "gradient",
+        "graphed",
         "loop",
         "muon",
         "optimizers",

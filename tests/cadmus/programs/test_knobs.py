@@ -388,6 +388,7 @@ MIXTURE_TURNS = (
         "down",
         "FORMS",
     ),
+    MixtureTurn("questions", Component(Equality()), HoldOut(questions=True), "skeletons", "down", "FORMS"),
     MixtureTurn(
         "compounds",
         Component(Compare()),

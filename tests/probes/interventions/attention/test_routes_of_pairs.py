@@ -229,13 +229,13 @@ def test_a_full_test_in_which_no_head_stands_out_has_no_paths() -> None:
 
 
 @pytest.mark.slow
-def test_the_model_that_ships_finds_the_store_with_a_head_of_its_first_layer() -> None:
+def test_the_model_that_ships_finds_the_store_with_a_head_of_its_second_layer() -> None:
     model = cadmus.load_model()
     pairs = counterfactuals.draw("reg.a", mixture.load("default"), 60, kinds=("discriminating",))
     table = routes(model, pairs, untrained=untrained_twin(model, 0), kinds=("load_store", "load"), full=True)
     heads = table.heads.set_index(["layer", "head"])
-    assert heads["needed"][0, 3]
-    assert heads["knockout"][0, 3] == "load_store"
-    assert heads["moved"][0, 3] > heads["moved_control"][0, 3] + 0.2
+    assert heads["needed"][1, 3]
+    assert heads["knockout"][1, 3] == "load_store"
+    assert heads["moved"][1, 3] > heads["moved_control"][1, 3] + 0.2
     assert heads["attends"].sum() > 3
     assert set(table.paths) >= {"sender", "receiver", "moved"}
