@@ -1,5 +1,6 @@
-"""From a recipe to a trained model: `recipe`, `config`, `loop`, `batches`, `gradient`, `graphed`, `optimizers` and `muon`,
-`cost` (share of the machine's peak), `distributed`, `checkpoint`, and `completion` (is what the model writes true?)."""
+"""From a recipe to a trained model: `recipe`, `config`, `loop`, `batches`, `gradient`, `graphed` (steps on a GPU),
+`optimizers` and `muon`, `cost` (share of the machine's peak), `distributed`, `checkpoint`, and `completion` (is what
+the model writes true?)."""
 
 import lazy_loader
 
