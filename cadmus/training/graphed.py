@@ -3,7 +3,7 @@
 At our sizes a kernel takes microseconds, as long as it takes to launch one from Python. A graph records a step once,
 gradient, clipping and optimizers, and replays it on other programs. What it reads lies at fixed addresses and has fixed
 shapes: every batch is laid out in one array of as many tokens as the largest is expected to have. The mathematics is
-that of `gradient.accumulate_gradient` and of the optimizers; nothing is waited for, so the programs of the next steps
+that of `gradient.accumulate_gradient` and of the optimizers; a step is not waited for, so the programs of the next ones
 are drawn and laid out meanwhile.
 """
 

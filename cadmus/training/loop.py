@@ -149,12 +149,10 @@ class _Run:
         self.rows: list[dict[str, float]] = []  # the log
         self.evaluations: list[dict[str, float | str]] = []
         self.stretches: list[dict[str, Any]] = []  # where the run has gone on, and how: what its bits depend on
-        self.loss = math.nan  # of the last step
+        self.loss = math.nan  # the last that was read
         self.losses: list[float] = []  # since the last row
         self.graphed: GraphedStep | None = None  # on one GPU, from the first step on
-        self._unread: list[
-            tuple[int, Tensor]
-        ] = []  # steps that nobody has waited for: loss and norm of the gradient [2]
+        self._unread: list[tuple[int, Tensor]] = []  # steps not waited for yet: loss and norm of the gradient [2]
         self.saved_step = 0  # of the last state on disk
         self.saved_at = math.inf  # when it was written, by the monotonic clock
 
