@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cadmus.models import fused_loops
+from cadmus.models.rotary import Rotary
 
 
 def compiled(tensor: Tensor) -> bool:
@@ -21,14 +22,24 @@ def compiled(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tensor:
+def attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray, rotary: Rotary | None = None) -> Tensor:
     """Causal self-attention within programs that lie one after another, on a CPU -> z [tokens, heads * d_head].
 
     qkv [tokens, 3 * heads * d_head]: queries, keys and values, in each head after head; bias [3 * heads * d_head] is
-    added. starts int64 [programs + 1]: where each program begins, and the end. Raises TypeError unless qkv is float32
-    or bfloat16 and bias float32.
+    added, then `rotary`, if any, turns queries and keys. starts int64 [programs + 1]: where each program begins, and
+    the end. Raises TypeError unless qkv is float32 or bfloat16 and bias float32, ValueError for programs of more tokens
+    than `rotary` has positions.
     """
-    return _Attention.apply(qkv, bias, heads, starts)
+    return _Attention.apply(qkv, bias, heads, starts, *_turns(rotary, int(np.diff(starts).max())))
+
+
+def _turns(rotary: Rotary | None, length: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [pos, pair] of programs of so many tokens; without a pair where nothing turns."""
+    if rotary is None:
+        return torch.empty(length, 0), torch.empty(length, 0)
+    if length > len(rotary.cos):
+        raise ValueError(f"a program has {length} tokens; the model has {len(rotary.cos)} positions (n_ctx)")
+    return rotary.cos, rotary.sin
 
 
 def gelu(x: Tensor, bias: Tensor) -> Tensor:
@@ -53,26 +64,28 @@ class _Attention(torch.autograd.Function):
     """`attention`, with its gradient."""
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tensor:
-        _check_types(qkv, bias)
+    def forward(
+        ctx, qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray, cosines: Tensor, sines: Tensor
+    ) -> Tensor:
+        _check_types(qkv, bias, cosines, sines)
         qkv = qkv.contiguous()
         z = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
         pattern = torch.empty(len(qkv), heads, int(np.diff(starts).max()))  # query, head, key
-        fused_loops.attend(starts, heads, _array(qkv), _array(bias), _array(z), _array(pattern))
-        ctx.save_for_backward(qkv, bias, pattern)
+        fused_loops.attend(starts, heads, *map(_array, (qkv, bias, cosines, sines, z, pattern)))
+        ctx.save_for_backward(qkv, bias, cosines, sines, pattern)
         ctx.heads = heads
         ctx.starts = starts
         return z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        qkv, bias, pattern = ctx.saved_tensors
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, bias, cosines, sines, pattern = ctx.saved_tensors
         grad_qkv = torch.empty_like(qkv)
         grad_bias = torch.zeros_like(bias)
-        arrays = map(_array, (qkv, bias, pattern, grad.contiguous(), grad_qkv, grad_bias))
+        arrays = map(_array, (qkv, bias, cosines, sines, pattern, grad.contiguous(), grad_qkv, grad_bias))
         fused_loops.attend_backward(ctx.starts, ctx.heads, *arrays)
-        return grad_qkv, grad_bias, None, None
+        return grad_qkv, grad_bias, None, None, None, None
 
 
 class _Gelu(torch.autograd.Function):

@@ -105,11 +105,35 @@ def _exponential(x):
 # --- attention -------------------------------------------------------------------------------------------------------
 #
 # Whole rows are copied from and to memory, program by program, so that the processor fetches them ahead; heads then
-# work on what is near. Columns of qkv: queries, keys, values, in each head after head.
+# work on what is near. Columns of qkv: queries, keys, values, in each head after head. Rotary positions turn queries and
+# keys by cosines and sines [pos, pair]; where there are no pairs nothing turns.
 
 
 @jit(fastmath=_FAST, error_model="numpy")
-def attend(starts, heads, qkv, bias, z, pattern):
+def _turn(row, heads, d_head, cosines, sines, sign):
+    """Turn pairs (dimensions i and i + pairs) of each head of a row by the angles of its position; where sign is -1,
+    back."""
+    pairs = len(cosines)
+    for head in range(heads):
+        low, high = head * d_head, head * d_head + pairs
+        for i in range(pairs):
+            a, b, sine = row[low + i], row[high + i], sign * sines[i]
+            row[low + i] = a * cosines[i] - b * sine
+            row[high + i] = b * cosines[i] + a * sine
+
+
+@jit(fastmath=_FAST, error_model="numpy")
+def _fetch(begin, length, heads, qkv, bias, cosines, sines, own_qkv):
+    """Copy a program's queries, keys and values to own_qkv: with the bias, and turned."""
+    width = own_qkv.shape[1] // 3
+    for i in range(length):
+        for d in range(3 * width):
+            own_qkv[i, d] = _read(qkv[begin + i, d]) + bias[d]
+        _turn(own_qkv[i], 2 * heads, width // heads, cosines[i], sines[i], np.float32(1))
+
+
+@jit(fastmath=_FAST, error_model="numpy")
+def attend(starts, heads, qkv, bias, cosines, sines, z, pattern):
     """Fill in z [tokens, width] and pattern [query, head, key], given qkv [tokens, 3 * width] and bias [3 * width]."""
     width = z.shape[1]
     d_head = width // heads
@@ -119,9 +143,8 @@ def attend(starts, heads, qkv, bias, z, pattern):
     own_z = np.empty((longest, width), np.float32)
     for program in range(len(starts) - 1):
         begin, length = starts[program], starts[program + 1] - starts[program]
+        _fetch(begin, length, heads, qkv, bias, cosines, sines, own_qkv)
         for i in range(length):
-            for d in range(3 * width):
-                own_qkv[i, d] = _read(qkv[begin + i, d]) + bias[d]
             for d in range(width):
                 own_z[i, d] = 0
         for head in range(heads):
@@ -149,7 +172,7 @@ def attend(starts, heads, qkv, bias, z, pattern):
 
 
 @jit(fastmath=_FAST, error_model="numpy")
-def attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
+def attend_backward(starts, heads, qkv, bias, cosines, sines, pattern, grad, out, out_bias):
     """Fill in `out`, the gradient of qkv, and add that of bias to `out_bias`, given `grad`, that of z."""
     width = grad.shape[1]
     d_head = width // heads
@@ -163,9 +186,8 @@ def attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
     grad_row = np.empty(longest, np.float32)  # of a row of the pattern
     for program in range(len(starts) - 1):
         begin, length = starts[program], starts[program + 1] - starts[program]
+        _fetch(begin, length, heads, qkv, bias, cosines, sines, own_qkv)
         for i in range(length):
-            for d in range(3 * width):
-                own_qkv[i, d] = _read(qkv[begin + i, d]) + bias[d]
             for d in range(width):
                 grad_z[i, d] = _read(grad[begin + i, d])
                 grad_query[i, d] = grad_key[i, d] = grad_value[i, d] = 0
@@ -186,6 +208,8 @@ def attend_backward(starts, heads, qkv, bias, pattern, grad, out, out_bias):
                         grad_key[j, query + d] += change * own_qkv[i, query + d]
                         grad_value[j, query + d] += share * grad_z[i, query + d]
         for i in range(length):
+            _turn(grad_query[i], heads, d_head, cosines[i], sines[i], np.float32(-1))
+            _turn(grad_key[i], heads, d_head, cosines[i], sines[i], np.float32(-1))
             for d in range(width):
                 out[begin + i, d] = _written(grad_query[i, d], out[begin + i, d])
                 out[begin + i, width + d] = _written(grad_key[i, d], out[begin + i, d])

@@ -1,4 +1,4 @@
-"""The layers of the decoder: embeddings, LayerNorm, rotary positions, attention, MLP, block, unembedding.
+"""The layers of the decoder: embeddings, LayerNorm, attention, MLP, block, unembedding.
 
 Each has two forms. `forward` takes [batch, pos, ...] and shows what it computes at its sites; where no hook is set,
 fused operations run. `on_packed` takes the tokens of programs that lie one after another and has no sites: training
@@ -6,8 +6,6 @@ runs it. In memory matrices lie as [out, in], as a linear layer and its gradient
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +17,7 @@ from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import HookRegistry
 from cadmus.models.key_value_cache import Context
 from cadmus.models.packed import Packed
+from cadmus.models.rotary import Rotary
 
 
 class Embed(nn.Module):
@@ -68,48 +67,6 @@ class LayerNorm(nn.Module):
     def on_packed(self, x: Tensor, update: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """(x + update + bias, its normalization), [tokens, d_model] each."""
         return fused.add_norm(x, update, bias, self.w, self.b, self.eps)
-
-
-class Rotary(nn.Module):
-    """Turns pairs of dimensions (i and i + rotary_dim / 2) of a query or key by angles that grow with its position.
-
-    The tables of cosines and sines are float32 whatever the weights are, or float64 where these are: a cast makes them
-    anew, so that a model that was bfloat16 for a while turns by the same angles as before.
-    """
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.cfg = cfg
-        for name, table in self._tables(torch.empty(0)).items():
-            self.register_buffer(name, table, persistent=False)
-
-    def _tables(self, like: Tensor) -> dict[str, Tensor]:
-        """Cosines and sines [pos, pair] for weights of this dtype, on this device."""
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        half = (self.cfg.rotary_dim or self.cfg.d_head) // 2
-        pairs = torch.arange(half, device="cpu", dtype=dtype)
-        angles = torch.arange(self.cfg.n_ctx, device="cpu")[:, None] / self.cfg.rotary_base ** (pairs / half)
-        return {"cos": angles.cos().to(like.device), "sin": angles.sin().to(like.device)}
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
-        """What every move and cast of the model goes through."""
-        super()._apply(fn, recurse)
-        for name, table in self._tables(self.cos).items():
-            setattr(self, name, table)
-        return self
-
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x [.., pos, head, d_head], positions int [.., pos] (of all rows, or of each) -> x, turned."""
-        cos = self.cos[positions].unsqueeze(-2)  # [.., pos, 1, pair]
-        sin = self.sin[positions].unsqueeze(-2)
-        half = cos.shape[-1]
-        a = x[..., :half]  # [.., pos, head, pair]
-        b = x[..., half : 2 * half]
-        rest = x[..., 2 * half :]
-        return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -177,14 +134,7 @@ class Attention(nn.Module):
         b_O is left to be added.
         """
         qkv = x @ self._qkv_weight().T  # [tokens, 3 * head * d_head]
-        bias = self._qkv_bias()
-        if self.rotary is not None:
-            q, k, v = (qkv + bias).unflatten(-1, (3, *self.b_Q.shape)).unbind(1)  # [tokens, head, d_head] each
-            q = self.rotary(q, packed.positions)
-            k = self.rotary(k, packed.positions)
-            qkv = torch.stack((q, k, v), 1).flatten(1).to(qkv.dtype)  # the bias is of a higher precision
-            bias = torch.zeros_like(bias)
-        return packed.attend(qkv, bias, self.cfg.n_heads) @ self.W_O.flatten(0, 1)
+        return packed.attend(qkv, self._qkv_bias(), self.cfg.n_heads, self.rotary) @ self.W_O.flatten(0, 1)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [batch, pos, d_model] -> queries, keys and values [batch, pos, head, d_head], in one product."""

@@ -24,6 +24,7 @@ from cadmus.machine import tokens
 from cadmus.machine.jit import jit
 from cadmus.machine.tokens import PAD
 from cadmus.models import fused
+from cadmus.models.rotary import Rotary
 
 varlen_attn: Any = None
 """PyTorch's attention over sequences of all lengths, as `import_flash` finds it."""
@@ -60,15 +61,20 @@ class Packed:
         """Inputs of each program: int64 [programs]."""
         return np.diff(self.starts)
 
-    def attend(self, qkv: Tensor, bias: Tensor, heads: int) -> Tensor:
+    def attend(self, qkv: Tensor, bias: Tensor, heads: int, rotary: Rotary | None = None) -> Tensor:
         """Causal self-attention within each program -> z [tokens, heads * d_head].
 
         qkv [tokens, 3 * heads * d_head]: queries, keys and values, in each head after head; bias [3 * heads * d_head]
-        is added.
+        is added, then `rotary`, if any, turns queries and keys.
         """
         if fused.compiled(qkv):
-            return fused.attention(qkv, bias, heads, self.starts)
-        qkv = qkv + bias.to(qkv.dtype)
+            return fused.attention(qkv, bias, heads, self.starts, rotary)
+        if rotary is None:
+            qkv = qkv + bias.to(qkv.dtype)
+        else:  # rounded once, when all is done: the bias is of a higher precision
+            q, k, v = rearrange(qkv + bias, "tokens (part head d) -> part tokens head d", part=3, head=heads)
+            turned = torch.stack((rotary(q, self.positions), rotary(k, self.positions), v), 1)
+            qkv = turned.flatten(1).to(qkv.dtype)
         if qkv.device.type == "cuda" and has_flash(qkv.dtype):
             q, k, v = rearrange(qkv, "tokens (part head d) -> part tokens head d", part=3, head=heads)
             return _flash_attention(q, k, v, self.offsets, self.longest).flatten(1)

@@ -20,6 +20,7 @@ from cadmus.models import fused
 from cadmus.models.config import ModelConfig
 from cadmus.models.layers import Block
 from cadmus.models.packed import pack
+from cadmus.models.rotary import Rotary
 from cadmus.training.gradient import accumulate_gradient
 from tests.fuzzing import examples
 from tests.models import far_from_trivial
@@ -82,11 +83,14 @@ def test_a_packed_pass_refuses_hooks() -> None:
 # --- attention -------------------------------------------------------------------------------------------------------
 
 
-def plain_attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray) -> Tensor:
+def plain_attention(qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray, rotary: Rotary | None) -> Tensor:
     """Program by program, by PyTorch."""
     parts = []
     for begin, end in pairwise(starts):
-        q, k, v = (qkv[begin:end].float() + bias).unflatten(-1, (3, heads, -1)).permute(1, 2, 0, 3)
+        q, k, v = (qkv[begin:end].float() + bias).unflatten(-1, (3, heads, -1)).unbind(1)  # [pos, head, d_head] each
+        if rotary is not None:
+            q, k = (rotary(x, torch.arange(end - begin)) for x in (q, k))
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         scores = q @ k.mT / q.shape[-1] ** 0.5
         hidden = torch.ones(end - begin, end - begin, dtype=torch.bool).triu(1)
         z = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
@@ -109,6 +113,14 @@ def check(result: Tensor, expected: Tensor, tolerance: float, what: str = "") ->
     assert difference <= tolerance * expected.float().abs().max() + 1e-6, (what, difference)
 
 
+def turning(d_head: int, rotary_dim: int, n_ctx: int) -> Rotary | None:
+    """Rotary positions of so many dimensions of a head; None for none."""
+    if not rotary_dim:
+        return None
+    cfg = ModelConfig(1, 2 * d_head, 2, d_head, 8, n_ctx, positional_embedding_type="rotary", rotary_dim=rotary_dim)
+    return Rotary(cfg)
+
+
 PRECISIONS = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
 
 
@@ -116,23 +128,34 @@ PRECISIONS = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     heads=st.integers(1, 3),
     d_head=st.sampled_from([1, 7, 16, 32]),
+    turned=st.sampled_from([0.0, 0.5, 1.0]),
     scale=st.sampled_from([0.1, 1.0, 5.0]),
 )
-@settings(max_examples=examples(40), deadline=None)
-def test_attention_equals_the_plain_one(lengths: list[int], heads: int, d_head: int, scale: float) -> None:
-    """`scale` sharpens the patterns; rounding of a score moves its share by as much, so tolerances grow with scores."""
+@settings(max_examples=examples(80), deadline=None)
+def test_attention_equals_the_plain_one(
+    lengths: list[int], heads: int, d_head: int, turned: float, scale: float
+) -> None:
+    """`turned` is the share of dimensions that have rotary positions. `scale` sharpens the patterns; rounding of a score
+    moves its share by as much, so tolerances grow with scores."""
     starts = np.append(0, np.cumsum(lengths))
+    rotary = turning(d_head, 2 * int(turned * d_head / 2), 40)
     for dtype, tolerance in PRECISIONS:
         tolerance *= max(1.0, scale) ** 2
         qkv = (random(int(starts[-1]), 3 * heads * d_head, seed=1).detach() * scale).to(dtype).requires_grad_()
         bias = random(3 * heads * d_head, seed=2)
-        z = fused.attention(qkv, bias, heads, starts)
-        expected = plain_attention(qkv, bias, heads, starts)
+        z = fused.attention(qkv, bias, heads, starts, rotary)
+        expected = plain_attention(qkv, bias, heads, starts, rotary)
         check(z, expected, tolerance)
         qkv_grad, bias_grad = gradients(z, [qkv, bias])
         expected_qkv_grad, expected_bias_grad = gradients(expected, [qkv, bias])
         check(qkv_grad, expected_qkv_grad, 4 * tolerance, f"qkv, {dtype}")
         check(bias_grad, expected_bias_grad, 4 * tolerance, f"bias, {dtype}")
+
+
+def test_programs_longer_than_the_positions_are_refused() -> None:
+    """The compiled loops would read beyond the tables."""
+    with pytest.raises(ValueError, match=r"a program has 9 tokens; the model has 8 positions \(n_ctx\)"):
+        fused.attention(random(9, 24), random(24), 1, np.array([0, 9]), turning(8, 8, 8))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
