@@ -95,13 +95,14 @@ def used() -> str:
         return "(`cadmus-probe intervene` makes this table; it is not committed yet.)\n"
     head = ["of the machine's state", "read (best control)", "finding", "patched at", "answers moved (best control)"]
     rows = [[*head, "by which heads", "used in"], ["---"] * 7]
-    models = read("models", "interventions").set_index("variable")
+    true = read("models", "interventions").set_index("variable")[[*MINI, *MICRO]]  # without the ordinary twin
     for row in read("findings", "interventions").itertuples():
         place = words.place(row.layer, row.role, row.span) if pd.notna(row.layer) else ""
         control = max(row.untrained, row.input_linear, row.input_network)
         moved = f"{_interval(row)} ({row.control_score:.2f})" if pd.notna(row.control_score) else _interval(row)
         heads = row.heads.replace("load store", "from load to store") or "none claimed"
-        counts = f"{models.used[row.variable]} of {models.models[row.variable]}"
+        findings = [finding for finding in true.loc[row.variable] if finding != NOT_TESTED]
+        counts = f"{_n_used(findings)} of {len(findings)}"
         name = words.variable(row.variable)
         rows.append([name, f"{row.score:.2f} ({control:.2f})", row.finding, place, moved, heads, counts])
     return _lines(rows)
@@ -121,10 +122,14 @@ def _over_seeds(findings: list[str]) -> str:
     """`used in 2 of 3: undecided, read and used, read and used`; empty where the programs have no such variable."""
     if NOT_TESTED in findings:
         return ""
-    n_used = sum(bool(re.search(r"\bused\b", finding)) for finding in findings)
     each = {_in_short(finding) for finding in findings}
     said = f"each {each.pop()}" if len(each) == 1 else ", ".join(map(_in_short, findings))
-    return f"used in {n_used} of {len(findings)}: {said}"
+    return f"used in {_n_used(findings)} of {len(findings)}: {said}"
+
+
+def _n_used(findings: list[str]) -> int:
+    """In how many of these findings a value is called used."""
+    return sum(re.search(r"\bused\b", finding) is not None for finding in findings)
 
 
 def distributions() -> str:
@@ -138,8 +143,8 @@ def _compounds(study: str) -> str:
     return (
         "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, "
         "are completed the less often the greater the compound divergence: "
-        f"{_by_level(study, 'accuracy.max_divergence', 'compound_divergence')}, while completion in distribution stays "
-        f"between {inside.min():.2f} and {inside.max():.2f}, medians of five models ({_answer(study, 'divergence')}). "
+        f"{_by_level(study, 'accuracy.max_divergence', 'compound_divergence')} (at 0 nothing is held out), while "
+        f"completion in distribution stays between {inside.min():.2f} and {inside.max():.2f}, medians of five models ({_answer(study, 'divergence')}). "
         f"{_page(study)}"
     )
 
@@ -147,7 +152,8 @@ def _compounds(study: str) -> str:
 def _skeletons(study: str) -> str:
     return (
         "**Skeletons.** The more skeletons 200,000 training programs have, the more programs of other skeletons are "
-        f"completed: {_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} skeletons, medians of ten "
+        f"completed: {_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} skeletons (the knob, in which `~` "
+        "and assertions do not count), medians of ten "
         f"models ({_answer(study, 'diversity')}); and the more programs with numbers that no training program had: "
         f"{_by_level(study, 'accuracy.unseen_values', 'skeletons')} ({_answer(study, 'values')}). {_page(study)}"
     )
@@ -156,14 +162,14 @@ def _skeletons(study: str) -> str:
 def _distances(study: str) -> str:
     values = read("models", study).set_index("response").value
     at_load, at_store = (values[f"interchange.reg.{role}"] for role in ("loaded", "stored"))
-    looked_up = at_load[at_load > 0.5]
+    followed, others = at_load[at_load > 0.5], at_load[at_load <= 0.5]
     return (
-        "**Read distance.** However far back training reads registers, and however often it overwrites them, "
-        f"{len(looked_up)} of {len(at_load)} models look them up at the load: an exchange there is followed in "
-        f"{looked_up.min():.2f} to {looked_up.max():.2f} of the pairs; one at the store in at most "
-        f"{at_store.max():.2f}, in any of them. With at most so many stores between in training, values six or more "
-        "stores back are read truly "
-        f"in {_by_level(study, 'true.longer_read_distance', 'read_distance')} "
+        "**Read distance.** However far back training reads registers, and however often it overwrites them, an "
+        f"exchange at the load is followed in {followed.min():.2f} to {followed.max():.2f} of the pairs in "
+        f"{len(followed)} of {len(at_load)} models (in the others in {others.min():.2f} to {others.max():.2f}); one "
+        f"at the store in at most {at_store.max():.2f}, in any of them. By the greatest number of stores between that "
+        "of a value and the first assertion about it in training, values six or more stores back are read truly in "
+        f"{_by_level(study, 'true.longer_read_distance', 'read_distance')} "
         f"({_answer(study, 'far reads')}). {_page(study)}"
     )
 

@@ -105,8 +105,8 @@ def _exponential(x):
 # --- attention -------------------------------------------------------------------------------------------------------
 #
 # Whole rows are copied from and to memory, program by program, so that the processor fetches them ahead; heads then
-# work on what is near. Columns of qkv: queries, keys, values, in each head after head. Rotary positions turn queries and
-# keys by cosines and sines [pos, pair]; where there are no pairs nothing turns.
+# work on what is near. Columns of qkv: queries, keys, values, in each head after head. Rotary positions turn queries
+# and keys by cosines and sines [pos, pair]; where there are no pairs nothing turns.
 
 
 @jit(fastmath=_FAST, error_model="numpy")

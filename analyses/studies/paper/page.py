@@ -63,7 +63,7 @@ def _plane(results: PaperResults) -> report.Section:
             "dashed square). Within the square every program is from a held-out split; beyond it every program is "
             "unlike any that was trained on.",
             "Off the diagonal a model can be right without knowing X and Y exactly; on the diagonal beyond the square "
-            "it has to find two numbers equal that it never saw in a comparison.",
+            "it has to find two numbers equal that this family never compared in training.",
         ),
         figure=planes.plane(results.plane, family.low, family.high),
         caption=f"Left: each cell is the share of right answers over {results.config.programs} programs. Right: the "

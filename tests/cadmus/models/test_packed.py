@@ -135,8 +135,8 @@ PRECISIONS = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
 def test_attention_equals_the_plain_one(
     lengths: list[int], heads: int, d_head: int, turned: float, scale: float
 ) -> None:
-    """`turned` is the share of dimensions that have rotary positions. `scale` sharpens the patterns; rounding of a score
-    moves its share by as much, so tolerances grow with scores."""
+    """`turned` is the share of dimensions that have rotary positions. `scale` sharpens the patterns; rounding of a
+    score moves its share by as much, so tolerances grow with scores."""
     starts = np.append(0, np.cumsum(lengths))
     rotary = turning(d_head, 2 * int(turned * d_head / 2), 40)
     for dtype, tolerance in PRECISIONS:
