@@ -144,7 +144,8 @@ def _compounds(study: str) -> str:
         "**Compounds.** Programs put together of compounds that training lacked, their instructions and values alike, "
         "are completed the less often the greater the compound divergence: "
         f"{_by_level(study, 'accuracy.max_divergence', 'compound_divergence')} (at 0 nothing is held out), while "
-        f"completion in distribution stays between {inside.min():.2f} and {inside.max():.2f}, medians of five models ({_answer(study, 'divergence')}). "
+        f"completion in distribution stays between {inside.min():.2f} and {inside.max():.2f}, medians of five models "
+        f"({_answer(study, 'divergence')}). "
         f"{_page(study)}"
     )
 
