@@ -39,7 +39,8 @@ from cadmus.training.loop import train
 _SECONDS = 25.0  # that each side of a comparison is repeated for
 _GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if _GPU else "cpu")
-SHAPE = recipe.load("base").cfg if _GPU else recipe.with_changes(recipe.load("mini"), layers=6, width=128).cfg
+_SIZED = recipe.load("base") if _GPU else recipe.with_changes(recipe.load("mini"), layers=6, width=128)
+SHAPE = replace(_SIZED.cfg, positional_embedding_type="standard")  # learned positions, as the plain GPT's
 BATCH = 4096 if _GPU else 512  # programs
 _PADDED_PARTS = 16  # that a batch is cut into by length where it is padded
 
@@ -170,6 +171,17 @@ def training_precision() -> list[Measurement]:
             f"{precision}; peer: the same model in {_PADDED_PARTS} padded parts",
         ),
     ]
+
+
+@benchmark("training-rotary")
+def training_rotary() -> list[Measurement]:
+    """A step of a model with rotary positions against one with learned positions (>= 0.85 x)."""
+    precision = devices.fast_precision(DEVICE)
+    programs, counted = _batch()
+    cfgs = [replace(SHAPE, positional_embedding_type=positions) for positions in ("rotary", "standard")]
+    seconds = _in_turns(*(_packed_step(Model(cfg).to(DEVICE), programs, precision) for cfg in cfgs))
+    note = f"{precision}; peer: the same with learned positions"
+    return [_against("training-rotary", seconds[:, 0], seconds[:, 1], counted, 0.85, note)]
 
 
 @benchmark("training-loop")

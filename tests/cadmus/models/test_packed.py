@@ -179,11 +179,12 @@ def test_other_devices_have_the_gradients_of_a_cpu(
 
 
 @pytest.mark.slow
-def test_compiled_blocks_have_the_gradients_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["standard", "rotary"])
+def test_compiled_blocks_have_the_gradients_of_others(cfg: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where one compiled function serves all blocks and batches of any size."""
     monkeypatch.setattr(fused, "compiled", lambda tensor: False)
     through = torch.compile(Block.on_packed, dynamic=True)
-    model = far_from_trivial(CFG)
+    model = far_from_trivial(cfg)
     for n in (8, 32, 20):
         batch = programs().programs(np.arange(n))
         gradients = []
