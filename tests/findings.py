@@ -175,6 +175,18 @@ def _distances(study: str) -> str:
     )
 
 
+def _square(study: str) -> str:
+    told, inside = (medians(read("models", study), f"figure1.{name}", "arm") for name in ("diagonal", "inside"))
+    return (
+        "**Figure 1.** Models that are taught to compare numbers of -20..20 alone find the equal ones beyond this "
+        f"square in {told['base']:.2f} of cases, in {told['equal']:.2f} where half of the compared pairs are equal in "
+        f"place of a tenth, in {told['values']:.2f} where training has numbers beyond it but compares none, in "
+        f"{told['strict']:.2f} with both, and in {told['lenient']:.2f} where another family tells such numbers by `=`; "
+        f"inside it {inside.min():.2f} to {inside.max():.2f} are told, medians of five models "
+        f"({_answer(study, 'lenient')}). {_page(study)}"
+    )
+
+
 def _by_level(study: str, response: str, factor: str) -> str:
     """`0.96 at 0, 0.94 at 0.15`: the median over the models of each level."""
     values = medians(read("models", study), response, factor)
@@ -211,7 +223,7 @@ def _lines(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("|--- |", "|---|")
 
 
-STUDIES = {"compound-divergence": _compounds, "diversity": _skeletons, "read-distance": _distances}
+STUDIES = {"compound-divergence": _compounds, "diversity": _skeletons, "read-distance": _distances, "figure-1": _square}
 TABLES = {table.__name__: table for table in (completion, unlike, readable, used, seeds, distributions)}
 
 

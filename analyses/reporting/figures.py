@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ INTERVAL = 0.18  # opacity of a band
 MARKERS = "os^Dvp*XhP<>"  # of lines, in turn
 FIGURE_WIDTH = 9.2  # inches
 _COLUMNS = 4  # panels side by side
+_LABEL = 26  # characters that fit beneath one of them
 
 
 @contextlib.contextmanager
@@ -54,8 +56,9 @@ def panels(
     names: Sequence[str], height: float, *, xlabel: str, ylabel: str = "", sharey: bool = True, room: float = 0.0
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a panel of `height` inches per name, four to a row, and the panels by name. The lowest of each
-    column labels its x axis, in `room` inches more."""
+    column labels its x axis, in `room` inches more; a label wider than a panel is broken."""
     columns = min(_COLUMNS, len(names))
+    xlabel = textwrap.fill(xlabel, _LABEL * _COLUMNS // columns, break_long_words=False)
     rows = -(-len(names) // columns)
     labelled_rows = 1 if len(names) % columns == 0 else 2  # of panels with labels beneath them
     figure = Figure(figsize=(FIGURE_WIDTH, 0.5 + height * rows + room * labelled_rows), layout="constrained")
