@@ -13,6 +13,7 @@ from analyses.reporting import report
 
 PLANES = "figure1.parquet"  # in the folder of a sweep
 REGIONS = {"inside": "inside", "diagonal": "outside, X = Y", "outside": "outside, X and Y differ"}
+CORNERS = "corners"
 PAPER = {"inside": 1.00, "diagonal": 0.46}  # arXiv 2602.09112, Figure 1
 BESIDE, OF_PAPER = "the model beside", "the paper's model"
 _ANSWERS = ("less", "equal", "greater", "other")
@@ -65,20 +66,28 @@ def _plane(path: str) -> pd.DataFrame:
 
 def shares(planes: Planes) -> pd.DataFrame:
     """A row per model and region: `cell` in words, `seed` (-1 of the model beside), `region` (inside, diagonal,
-    outside), the share of right answers (`right`) and of each answer, and the programs, `n`."""
+    outside; corners: X and Y differ, and lie beyond the square on the same side), the share of right answers (`right`)
+    and of each answer, and the programs, `n`."""
     rows = []
     parts = [(name, seed, part) for name, cell in planes.by_cell().items() for seed, part in cell.groupby("seed")]
     if len(planes.beside):
         parts.append((BESIDE, -1, planes.beside))
     for name, seed, part in parts:
-        for region, words in REGIONS.items():
-            mine = part[part["region"] == words]
+        regions = {region: part["region"] == words for region, words in REGIONS.items()}
+        regions[CORNERS] = regions["outside"] & _on_one_side(part, *planes.square)
+        for region, rows_of_it in regions.items():
+            mine = part[rows_of_it]
             n = int(mine["n"].sum())
             if n:
                 answers = {answer: mine[answer].sum() / n for answer in _ANSWERS}
                 right = round(float((mine["accuracy"] * mine["n"]).sum())) / n
                 rows.append({"cell": name, "seed": seed, "region": region, "right": right, **answers, "n": n})
     return pd.DataFrame(rows, columns=["cell", "seed", "region", "right", *_ANSWERS, "n"])
+
+
+def _on_one_side(plane: pd.DataFrame, low: int, high: int) -> pd.Series:
+    """Where X and Y both lie above the square, or both below it."""
+    return (plane[["x", "y"]].min(axis=1) > high) | (plane[["x", "y"]].max(axis=1) < low)
 
 
 def section(planes: Planes) -> report.Section | None:
@@ -98,10 +107,11 @@ def section(planes: Planes) -> report.Section | None:
         "Figure 1, cell by cell",
         (
             f"Programs compute X and Y and end in their relation; in every cell `compare` was trained on {low}..{high} "
-            "(the dashed square). On the diagonal beyond it X and Y are equal. Right answers there are worth little "
-            "where those beyond the diagonal fall: a model may say `=` of every number that it does not know. Of each "
-            "cell the least, the median and the greatest share of right answers over its models, which differ by seed; "
-            "`other` is the share of answers on the diagonal that are no relation at all.",
+            "(the dashed square). On the diagonal beyond it X and Y are equal. A model may say `=` of every number "
+            "that it does not know: right answers there are worth only what they exceed the same answer to unequal "
+            "numbers by, both above the square or both below it (`= of unequal ones`). Of each cell the least, the "
+            "median and the greatest share over its models, which differ by seed; `no relation` is the share of "
+            "answers on the diagonal that are none at all.",
         ),
         figure=maps.planes(pictures, low, high),
         caption="Each map is the mean over a cell's models; the table has every model.",
@@ -118,10 +128,11 @@ def _display(table: pd.DataFrame) -> pd.DataFrame:
         by_region = {region: part[part["region"] == region] for region in REGIONS}
         row = {"cell": name, "models": str(part["seed"].nunique())}
         row |= {region: _spread(mine["right"]) for region, mine in by_region.items()}
-        rows.append(row | {"diagonal: other": _spread(by_region["diagonal"]["other"])})
+        row["= of unequal ones"] = _spread(part.loc[part["region"] == CORNERS, "equal"])
+        rows.append(row | {"no relation": _spread(by_region["diagonal"]["other"])})
     paper = {region: report.number(value) for region, value in PAPER.items()}
-    rows.append({"cell": OF_PAPER, "models": "1", **paper, "outside": "", "diagonal: other": ""})
-    return pd.DataFrame(rows)
+    rows.append({"cell": OF_PAPER, "models": "1", **paper})
+    return pd.DataFrame(rows).fillna("")
 
 
 def _spread(values: pd.Series) -> str:

@@ -73,7 +73,22 @@ def test_planted_shares_are_found_again(folder: Path) -> None:
         planes.BESIDE,
         planes.OF_PAPER,
     ]
-    assert section.display_table["diagonal: other"].iloc[0] == "0.75 / 0.75 / 0.88"
+    assert section.display_table["no relation"].iloc[0] == "0.75 / 0.75 / 0.88"
+
+
+def test_a_model_that_says_equal_of_all_large_numbers_is_seen(folder: Path) -> None:
+    """Its diagonal is right; the corners beside it say why. There are 4 unequal pairs: 3, 4 and -3, -4, either way."""
+    table = pd.read_parquet(folder / "figure1.parquet")
+    above = (table[["x", "y"]].min(axis=1) > 2) & (table["x"] != table["y"]) & (table["cell"] == "cell01")
+    table.loc[above, ["less", "equal", "greater", "accuracy"]] = [0.0, 4.0, 0.0, 0.0]
+    table.to_parquet(folder / "figure1.parquet", index=False)
+    found = planes.read(folder, STORED | SQUARE)
+    corners = planes.shares(found).set_index(["cell", "seed", "region"]).xs("corners", level="region")
+    assert (corners.n == 4 * 4).all()
+    assert (corners.equal["arm = arm of cell00"] == 0).all()
+    assert (corners.equal["arm = arm of cell01"] == 0.5).all(), "above the square, not below it"
+    display = planes.section(found).display_table.set_index("cell")["= of unequal ones"]
+    assert display.tolist() == ["0.00 / 0.00 / 0.00", "0.50 / 0.50 / 0.50", ""]
 
 
 def test_a_sweep_without_figure_1_has_no_section(tmp_path: Path) -> None:
@@ -105,4 +120,4 @@ def test_the_page_shows_every_cell(folder: Path, tmp_path: Path, capsys) -> None
     assert "arm = arm of cell01: 0.50 / 1.00 / 1.00; the model beside: 0.50" in page
     assert "figures/figure1.png" in page
     assert f"--beside {beside}" in page
-    assert len(pd.read_parquet(tmp_path / "page" / "tables" / "figure1.parquet")) == (2 * 3 + 1) * 3
+    assert len(pd.read_parquet(tmp_path / "page" / "tables" / "figure1.parquet")) == (2 * 3 + 1) * 4
