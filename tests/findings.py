@@ -46,6 +46,13 @@ READABLE = (  # variable, role (empty: all tokens), in words
     ("needed.relation", "", "the relation that would make the program true, over all tokens"),
     ("reg.a.value", "", "register a, its value, over all tokens"),
 )
+ARMS = {  # of the sweep figure-1
+    "base": "where a tenth of the compared pairs are equal",
+    "equal": "where half are",
+    "values": "where training has numbers beyond it but compares none",
+    "strict": "with both",
+    "lenient": "where another family tells such numbers by `=`",
+}
 MINI, MICRO = ("cadmus-mini", "cadmus-mini-1"), ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2")
 TWIN, NOT_TESTED = "cadmus-micro-ordinary", "not tested"
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
@@ -176,13 +183,16 @@ def _distances(study: str) -> str:
 
 
 def _square(study: str) -> str:
-    told, inside = (medians(read("models", study), f"figure1.{name}", "arm") for name in ("diagonal", "inside"))
+    shares = read("figure1", study).groupby(["region", "cell"])["equal"].median()
+    told, biased = (
+        shares[region].rename(lambda cell: cell.removeprefix("arm = ")) for region in ("diagonal", "corners")
+    )
+    inside = medians(read("models", study), "figure1.inside", "arm")
+    each = ", ".join(f"{told[arm]:.2f} ({biased[arm]:.2f}) {words}" for arm, words in ARMS.items())
     return (
-        "**Figure 1.** Models that are taught to compare numbers of -20..20 alone find the equal ones beyond this "
-        f"square in {told['base']:.2f} of cases, in {told['equal']:.2f} where half of the compared pairs are equal in "
-        f"place of a tenth, in {told['values']:.2f} where training has numbers beyond it but compares none, in "
-        f"{told['strict']:.2f} with both, and in {told['lenient']:.2f} where another family tells such numbers by `=`; "
-        f"inside it {inside.min():.2f} to {inside.max():.2f} are told, medians of five models "
+        "**Figure 1.** Models that are taught to compare numbers of -20..20 alone say `=` of equal numbers beyond this "
+        f"square (in brackets, of unequal ones above or below it) in {each}; inside it {inside.min():.2f} to "
+        f"{inside.max():.2f} are told, medians of five models. What is gained is mostly said of unequal numbers too "
         f"({_answer(study, 'lenient')}). {_page(study)}"
     )
 
