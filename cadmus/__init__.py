@@ -64,7 +64,7 @@ def load_model(source: Path | str = DEFAULT_MODEL, seed: int = 0) -> Model:
     Args:
         source: the name of a model that ships with the package, or a folder that `cadmus-probe train` wrote.
         seed: which of the runs of a model that ships, where there are several: `cadmus-micro` with seed 1 ships as
-            `cadmus-micro-1`.
+            `cadmus-micro-1`; 0 for a folder.
 
     Returns:
         The model. `cadmus.training.checkpoint.load(source)` also gives what it was trained on, and the record of its
@@ -72,7 +72,11 @@ def load_model(source: Path | str = DEFAULT_MODEL, seed: int = 0) -> Model:
 
     Raises:
         ArtifactError: the model does not exist, is damaged, or is not a Cadmus model.
+        ValueError: no run of that seed ships.
     """
+    from cadmus import shipped
     from cadmus.training import checkpoint  # loads torch
 
+    if seed and f"{source}-{seed}" not in shipped.names("models"):
+        raise ValueError(f"no model {source} of seed {seed} ships; there are {', '.join(shipped.names('models'))}")
     return checkpoint.load(f"{source}-{seed}" if seed else source).model.eval()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.options import Seed
-from analyses.commands.terminal import check_writable, paragraphs, progress_bars
+from analyses.commands.terminal import check_file_path, paragraphs, progress_bars
 from cadmus import DEFAULT_MODEL
 
 explorer = typer.Typer()
@@ -44,9 +44,7 @@ def explore(
 ) -> None:
     from analyses.explorer.page_file import write
 
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; name a file for the page, such as {out / 'explorer.html'}")
-    check_writable(out.parent)
+    check_file_path(out, "the page", "explorer.html")
     with progress_bars() as progress:
         page = write(run, program, out, seed=seed, progress=progress)
     print(page)

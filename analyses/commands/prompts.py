@@ -9,7 +9,7 @@ import typer
 
 from analyses.commands.options import Out, Seed
 from analyses.commands.tables import Json, print_beside, print_table
-from analyses.commands.terminal import check_writable, paragraphs
+from analyses.commands.terminal import check_file_path, check_writable, paragraphs
 
 prompts = typer.Typer(
     help="The comparison task of the paper's Figure 1 for a chat model: export prompts, score replies.",
@@ -55,9 +55,7 @@ def export(
     from analyses.studies.paper.prompts import export as write
 
     config = PromptsConfig(tuple(alphabet or ALPHABETS), reach, programs, limit, mixture, seed)
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; name a file for the prompts, such as {out / 'prompts.jsonl'}")
-    check_writable(out.parent)
+    check_file_path(out, "the prompts", "prompts.jsonl")
     print(f"{write(config, out):,} prompts in {out}")
 
 

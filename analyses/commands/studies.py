@@ -66,6 +66,7 @@ def report(
 ) -> None:
     from analyses.studies.model_report import comparison, page
     from analyses.studies.model_report.study import PARTS, QUICK, ModelReportConfig
+    from cadmus.training import checkpoint
 
     sizes = {
         "programs": programs,
@@ -82,6 +83,8 @@ def report(
         folder = out or Path(f"report-{configs[0].name}")
         write_page(page.make, configs[0], folder)
     else:
+        for config in configs:
+            checkpoint.load(config.run)  # before the first is measured: are they there?
         folder = out or Path(f"comparison-{'-'.join(config.name for config in configs)}")
         write_page(comparison.make, configs, folder)
 

@@ -37,8 +37,8 @@ _STATUS = "status"
         A sweep (TOML, docs/sweeps.md) names a base mixture and recipe, factors with levels, seeds, responses, a pilot
         and hypotheses. Sweeps that ship: diversity, read-distance, compound-divergence, figure-1. Each run draws a
         corpus, trains, completes, is probed and patched; each stage is kept, so that the same command goes on where it
-        was killed. The pilot runs first and must reach its accuracy. A run that fails is recorded, the others go on.
-        Writes table.parquet, table.csv and runs.csv: one row per cell, seed and response.
+        was killed. The pilot runs first and must reach its accuracy. A run that fails is recorded, the others go on,
+        and the command ends with 1. Writes table.parquet, table.csv and runs.csv: one row per cell, seed and response.
         """
     )
 )
@@ -80,6 +80,8 @@ def sweep(
     for failure in result.failed:
         print(f"failed: {failure}", file=sys.stderr)
     print(folder / "table.csv")
+    if result.failed:
+        raise typer.Exit(1)
 
 
 def _print_plan(request: Sweep, folder: Path, jobs: int, device: str, as_json: bool) -> None:

@@ -127,8 +127,18 @@ def check_table_path(path: Path | None) -> None:
         return
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path} ends neither in .csv nor in .parquet; name one of these")
+    check_file_path(path, "the table", f"table{path.suffix}")
+
+
+def check_file_path(path: Path, what: str, example: str) -> None:
+    """Raise ValueError or OSError, before the work is done, where `what` cannot be written to the file: it is a folder,
+    or part of something that a manifest lists."""
+    from cadmus.runtime.artifacts import MANIFEST, lists
+
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file for the table")
+        raise ValueError(f"{path} is a folder; name a file for {what}, such as {path / example}")
+    if lists(path):
+        raise ValueError(f"{path} is part of what {path.parent / MANIFEST} lists; name another file for {what}")
     check_writable(path.parent)
 
 

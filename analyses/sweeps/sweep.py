@@ -329,9 +329,9 @@ class Sweep:
         for hypothesis in self.hypotheses:
             owner = f"hypothesis {hypothesis.name!r}"
             tables.check_names([hypothesis.response], self.responses, owner, "response", suggest=True)
-            if not hypothesis.predictor.startswith("property."):
-                names = (*(factor.name for factor in self.factors), *self.responses)
-                tables.check_names([hypothesis.predictor], names, owner, "predictor", suggest=True)
+            properties = (f"property.{name}" for name in ALL_PROPERTIES)
+            names = (*(factor.name for factor in self.factors), *self.responses, *properties)
+            tables.check_names([hypothesis.predictor], names, owner, "predictor", suggest=True)
 
     def _check_demands(self) -> None:
         by_name = {factor.name: factor for factor in self.factors}

@@ -23,7 +23,7 @@ from cadmus.corpora import corpus, held_out
 from cadmus.corpora.corpus import Corpus, Shard
 from cadmus.corpora.membership import HashSet, program_hashes
 from cadmus.corpora.shards import DrawnShard, Section, draw_shard, sections, stack_programs
-from cadmus.programs.mixture import Mixture, to_dict
+from cadmus.programs.mixture import Mixture, check_storable, to_dict
 from cadmus.runtime import artifacts
 from cadmus.runtime.folder_lock import sole_writer
 from cadmus.runtime.progress import Progress, no_progress
@@ -63,8 +63,8 @@ def build(
         The corpus.
 
     Raises:
-        ValueError: The size is 0, a family runs out of programs, or an out-of-distribution set has programs of the
-            corpus.
+        ValueError: The size is 0, a family runs out of programs, an out-of-distribution set has programs of the
+            corpus, or one that is to be stored has a family that is not registered.
         ArtifactError: The folder holds something else, or another run writes to it.
         OSError: Nothing can be written, or workers die again and again.
     """
@@ -78,6 +78,7 @@ def build(
     plan = sections(mixture, size)
     if folder is None:
         return _assemble(mixture, seed, list(_finish_shards(plan, seed, workers, size, _Memory(), progress)))
+    check_storable(mixture)
     name = corpus.fingerprint(mixture, seed, size)
     with contextlib.suppress(ValueError):  # there is none, or it is damaged, or of another version
         existing = corpus.load(folder)

@@ -20,13 +20,16 @@ from cadmus.models.generation import generate
 def as_tokens(tokens: Tensor | np.ndarray | str | Sequence[str], device: torch.device) -> Tensor:
     """What a model is given, int [batch, pos], [pos], or text, as it reads it: int64 [batch, pos] on the device.
 
-    Text gets the marker in front. Raises ValueError for any other number of dimensions.
+    Text gets the marker in front. Raises ValueError for any other number of dimensions, and for numbers that are no
+    integers.
     """
     if isinstance(tokens, np.ndarray):
         tokens = torch.from_numpy(tokens)
     if not isinstance(tokens, Tensor):
         texts = [tokens] if isinstance(tokens, str) else tokens
         tokens = torch.from_numpy(encoding.encode([vm.END + text for text in texts]))
+    if tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
+        raise ValueError(f"tokens are {tokens.dtype}; expected integers: `to_tokens` makes them of text")
     if tokens.ndim not in (1, 2):
         raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected [batch, pos], or [pos]")
     return (tokens if tokens.ndim == 2 else tokens[None]).to(device, torch.long)
@@ -128,7 +131,7 @@ class Text:
             do_sample: draw tokens; False takes the likeliest.
             top_k: draw from the so many likeliest tokens only.
             top_p: draw only from the fewest tokens whose probabilities sum to this.
-            temperature: of what is drawn.
+            temperature: of what is drawn; 0 takes the likeliest.
             prepend_bos: put the marker before a text.
             return_type: "input" (texts for texts, tokens for tokens), "str", or "tokens".
             generator: draws the tokens; None is PyTorch's own of the CPU.
@@ -153,7 +156,7 @@ class Text:
             texts = [input] if isinstance(input, str) else input
             lengths = [len(text) + prepend_bos for text in texts]
         sampling: dict[str, Any] = {}
-        if do_sample:
+        if do_sample and temperature != 0:
             sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
             sampling["generator"] = torch.default_generator if generator is None else generator
         out = generate(self, prompts, torch.tensor(lengths, dtype=torch.long), max_new_tokens, **sampling)

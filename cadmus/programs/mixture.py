@@ -109,6 +109,12 @@ class Mixture:
         names = [ood.name for ood in self.out_of_distribution]
         if len(set(names)) < len(names) or not all(names):
             raise ValueError(f"mixture {self.name!r}: out_of_distribution sets need names, each its own")
+        for name in names:
+            if name.startswith(".") or set(name) & set("/\\\0"):
+                raise ValueError(
+                    f"mixture {self.name!r}: out_of_distribution set {name!r} is stored as a file of that name; leave "
+                    "out / and \\, and a . at its beginning"
+                )
         for ood in self.out_of_distribution:
             self._check_unlike_training(ood)
 
@@ -228,6 +234,17 @@ def to_toml(mixture: Mixture) -> str:
 def save(mixture: Mixture, path: str | Path) -> Path:
     """Write the mixture to a TOML file."""
     return write_bytes(path, to_toml(mixture).encode())
+
+
+def check_storable(mixture: Mixture) -> None:
+    """Raise ValueError, before the work is done, where what is stored with this mixture could not be read again: a
+    family that is not in `FAMILIES`."""
+    for family in (*mixture.families, *(ood.family for ood in mixture.out_of_distribution)):
+        if FAMILIES.get(family.name) is not type(family):
+            raise ValueError(
+                f"family {family.name!r} ({type(family).__name__}) is not in cadmus.programs.families.FAMILIES: what "
+                "is stored of it could not be read again; add it there"
+            )
 
 
 def to_dict(mixture: Mixture) -> dict[str, Any]:

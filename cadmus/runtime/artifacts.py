@@ -262,6 +262,13 @@ def holds(folder: Path | str, kind: str) -> bool:
     return present_kind == kind or (present_kind is None and any(folder.glob(f"{_PARTIAL}*")))
 
 
+def lists(file: Path | str) -> bool:
+    """Whether a finished artifact lists this file as its own, in the manifest of its folder."""
+    file = Path(file)
+    files = _earlier_manifest(file.parent).get("files", {})
+    return (file.name == MANIFEST and file.is_file()) or file.name in files
+
+
 def drop_partial(folder: Path | str, resume: str) -> None:
     """Remove what `new_folder(folder, resume=...)` may have left behind when it was killed."""
     shutil.rmtree(Path(folder) / f"{_PARTIAL}{resume}", ignore_errors=True)

@@ -15,7 +15,7 @@ from cadmus.corpora.corpus import Corpus, fingerprint
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.programs import mixture
-from cadmus.programs.mixture import Mixture
+from cadmus.programs.mixture import Mixture, check_storable
 from cadmus.runtime import artifacts, tables
 from cadmus.runtime.devices import AUTO
 from cadmus.runtime.folder_lock import sole_writer
@@ -102,13 +102,15 @@ def train_recipe(
         The checkpoint; None in all but the first of several processes that train together.
 
     Raises:
-        ValueError: the corpus is of another mixture, or the state in the folder of another run.
+        ValueError: the corpus is of another mixture, a family is not registered, or the state in the folder is of
+            another run.
         ArtifactError: the folder holds something else, the model of another run too, or another run writes to it.
         FloatingPointError: as `train`.
     """
     if workers:
         check_guard()
     _check_corpus(recipe, corpus)
+    check_storable(recipe.mixture if corpus is None else corpus.mixture)
     with sole_writer(folder) if rank() == 0 else contextlib.nullcontext():
         return _train(recipe, folder, corpus, device, workers, progress, note)
 

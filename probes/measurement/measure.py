@@ -120,13 +120,16 @@ def measure(
         Everything that `probes.measurement.scores` computes its tables from.
 
     Raises:
-        ValueError: Where both probe and keep, or probe and nonlinear are given, a skeleton is in two folds, a fold has
-            no token to probe, no target is given, one that is broken down is not among them, or a site does not exist.
+        ValueError: Where untrained is of another shape, both probe and keep, or probe and nonlinear are given, a
+            skeleton is in two folds, a fold has no token to probe, no target is given, one that is broken down is not
+            among them, or a site does not exist.
     """
     if keep is not None and probe is not None:
         raise ValueError("keep= is given the banks of our own probes, and a probe of one's own has none; leave out one")
     if nonlinear and probe is not None:
         raise ValueError("nonlinear=True adds networks to our own probes; leave it out with a probe of your own")
+    if untrained is not None:
+        _check_untrained(model, untrained)
     models = {TRAINED: model} if untrained is None else {TRAINED: model, UNTRAINED: untrained}
     targets, broken_down = Targets(targets), Targets(broken_down, "broken_down")
     names = tuple(check_sites(model, sites, token_map))
@@ -197,6 +200,16 @@ def _fit_from_sums(
 def _round_progress(progress: Progress, k: int, n: int) -> Progress:
     """The progress of the k-th of n rounds, as a fraction of all."""
     return lambda stage, fraction, note: progress(stage, (k + fraction) / n, note)
+
+
+def _check_untrained(model: Any, untrained: Any) -> None:
+    """Raise ValueError for a control that is of another shape than the model."""
+    for name in ("n_layers", "d_model", "n_heads"):
+        own, other = (getattr(getattr(each, "cfg", None), name, None) for each in (model, untrained))
+        if own != other:
+            raise ValueError(
+                f"untrained has {name} = {other}, the model {own}; its twin is Model(model.cfg, seed=...), untrained"
+            )
 
 
 def _check(plan: Plan, broken_down: Collection[Target]) -> None:

@@ -22,6 +22,7 @@ from cadmus.machine import vm
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.programs.mixture import load
+from cadmus.runtime import artifacts
 from cadmus.training import checkpoint
 from probes import selftest
 
@@ -119,7 +120,22 @@ def test_a_table_cannot_take_the_place_of_a_folder(errors, tmp_path):
     (tmp_path / "table.csv").mkdir()
     for arguments in (["eval", "--programs", "1"], ["data", "compare", "first", "paper"]):
         line = errors(*arguments, "--out", str(tmp_path / "table.csv"))
-        assert line.endswith("table.csv is a folder; name a file for the table")
+        named = tmp_path / "table.csv"
+        assert line.endswith(f"{named} is a folder; name a file for the table, such as {named / 'table.csv'}")
+
+
+def test_a_file_of_something_finished_is_not_overwritten(errors, tmp_path):
+    with artifacts.new_folder(tmp_path / "made", "model") as partial:
+        for name in ("table.csv", "model.safetensors"):
+            (partial / name).write_text("kept")
+    for *command, name in (
+        ["eval", "--programs", "1", "table.csv"],
+        ["explore", "3", "model.safetensors"],
+        ["prompts", "export", "manifest.json"],
+    ):
+        line = errors(*command, "--out", str(tmp_path / "made" / name))
+        assert f"{name} is part of what {tmp_path / 'made' / 'manifest.json'} lists; name another file" in line
+    assert {path.read_text() for path in (tmp_path / "made").glob("*[vs]")} == {"kept"}
 
 
 def test_two_sources_never_share_a_page():

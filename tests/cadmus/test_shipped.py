@@ -43,6 +43,9 @@ def test_seeds_of_a_model_have_its_name_and_a_number() -> None:
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
     assert cadmus.load_model(seed=1).cfg == cadmus.load_model().cfg
+    for source, seed in (("cadmus-micro", 3), ("cadmus-micro", -1), (cadmus.shipped.path("models", "cadmus-micro"), 1)):
+        with pytest.raises(ValueError, match=f"no model .*cadmus-micro of seed {seed} ships; there are cadmus-micro, "):
+            cadmus.load_model(source, seed=seed)
 
 
 @pytest.mark.parametrize("name", RECIPES)

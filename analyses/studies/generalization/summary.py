@@ -79,6 +79,8 @@ def _of_levels(table: pd.DataFrame, response: str, predictor: str) -> str:
 
 def _effects(table: pd.DataFrame) -> str:
     fitted = best_models(table)
+    if fitted.empty:
+        return "No effect could be fitted."
     claimed = fitted[[not doubt(row) for row in fitted.to_dict("records")]]
     largest = claimed.reindex(claimed["effect"].abs().sort_values(ascending=False).index)[:_NAMED]
     phrases = [

@@ -94,6 +94,8 @@ def test_the_pilot_and_hypotheses_are_about_what_the_sweep_has():
     assert "expected = 'up' must be one of positive" in refusal(hypothesis=[hypothesis | {"expected": "up"}])
     assert "unknown response 'accuracy.x'" in refusal(hypothesis=[hypothesis | {"response": "accuracy.x"}])
     assert "unknown predictor 'zipf'" in refusal(hypothesis=[hypothesis | {"predictor": "zipf"}])
+    line = refusal(hypothesis=[hypothesis | {"predictor": "property.skelet"}])
+    assert "unknown predictor 'property.skelet' (did you mean 'property.skeletons'?)" in line
     assert "a [[hypothesis]] needs expected" in refusal(
         hypothesis=[{k: v for k, v in hypothesis.items() if k != "expected"}]
     )

@@ -34,6 +34,7 @@ from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress
+from cadmus.training import recipe
 
 ROOT = Path(__file__).parents[3]
 DRAWS = 1024
@@ -198,6 +199,21 @@ def npy(array: np.ndarray) -> bytes:
 
 def in_order_of_names(result: Corpus) -> list[corpus.Shard]:
     return sorted(result.shards, key=lambda shard: (shard.phase, result.families[shard.family]))
+
+
+def test_what_could_not_be_read_again_is_not_stored(tmp_path: Path) -> None:
+    """A family of one's own that is not registered: in memory it serves, on disk nothing is begun."""
+
+    class Mine(Compare):
+        name = "mine"
+
+    own = Mixture("own", (Component(Mine()),))
+    assert len(build(own, 50)) == 50
+    with pytest.raises(ValueError, match=r"family 'mine' \(Mine\) is not in cadmus.programs.families.FAMILIES"):
+        build(own, 50, folder=tmp_path / "own")
+    with pytest.raises(ValueError, match=r"family 'mine' \(Mine\) is not in"):
+        recipe.train_recipe(recipe.with_changes(recipe.load("first"), mixture=own), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_build_to_disk_is_what_loading_finds(tmp_path: Path) -> None:

@@ -249,6 +249,20 @@ def test_text_and_tokens() -> None:
             call()
 
 
+def test_a_temperature_of_0_is_greedy() -> None:
+    """As HookedTransformer has it, do_sample or not."""
+    model = cadmus.load_model("cadmus-micro")
+    greedy = model.generate("12+3*", do_sample=False, verbose=False)
+    assert model.generate("12+3*", temperature=0, verbose=False) == greedy
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_tokens_that_are_no_integers_are_refused(dtype: torch.dtype) -> None:
+    model = cadmus.load_model("cadmus-micro")
+    with pytest.raises(ValueError, match=f"tokens are {dtype}; expected integers"):
+        model(model.to_tokens("12+3*").to(dtype))
+
+
 def test_generate_returns_what_it_was_given() -> None:
     model, _ = models()
     text = model.generate("34+7=", max_new_tokens=8, do_sample=False)

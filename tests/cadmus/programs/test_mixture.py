@@ -577,6 +577,7 @@ REFUSED = {
     OUTSIDE: f"mix.toml: unknown family None; there are {ALL}",
     COMPARE + '[[out_of_distribution]]\nfamily = "stack"': "mix.toml: an [[out_of_distribution]] table is name = ",
     COMPARE + '[[out_of_distribution]]\nfamily = "stack"\nname = ""': "out_of_distribution sets need names, each its ",
+    COMPARE + '[[out_of_distribution]]\nfamily = "stack"\nname = "../x"': "set '../x' is stored as a file of that name",
     OUTSIDE + 'family = "stack"\n[[out_of_distribution]]\nname = "far"\nfamily = "label"': (
         "mix.toml: mixture 'm': out_of_distribution sets need names, each its own"
     ),

@@ -228,6 +228,9 @@ def test_what_cannot_be_measured_is_refused() -> None:
         quick([Target("depht")])
     with pytest.raises(ValueError, match="keep= is given the banks of our own probes"):
         quick([Target("depth")], probe=Ridge(), keep=lambda *_: None)
+    other = Model(replace(CFG, n_layers=CFG.n_layers + 1))
+    with pytest.raises(ValueError, match=f"untrained has n_layers = {CFG.n_layers + 1}, the model {CFG.n_layers}; its"):
+        quick(["depth"], [BEFORE], untrained=other)
     with pytest.raises(ValueError, match="no target is given; name a variable or more"):
         quick([])
     with pytest.raises(ValueError, match=r"'all_true'.* is none of the 1 targets"):

@@ -102,6 +102,15 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     pd.testing.assert_frame_equal(written, again.effects)
 
 
+def test_two_cells_make_a_page_that_fits_nothing(tmp_path: Path) -> None:
+    """Of two distributions no effect can be told from the difference between distributions."""
+    table = planted_table()
+    table = table[table["cell"].isin(table["cell"].unique()[:2])]
+    outcome = study.analyze(table, {"hypotheses": []}, GeneralizationConfig("a-sweep", draws=99))
+    assert "No effect could be fitted." in summary(outcome)
+    assert [section.name for section in page.sections(outcome)]
+
+
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["generalization", str(tmp_path), "--out", str(tmp_path / "page")]) == 2
     assert f"{tmp_path} holds no table of a sweep (table.parquet); name the folder" in capsys.readouterr().err
