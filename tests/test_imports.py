@@ -22,7 +22,7 @@ PROGRAMS = MACHINE | {"cadmus.programs", "cadmus.runtime"}
 STUDY = {"cadmus.runtime", "analyses.reporting"}
 PROBED = {"cadmus.models", "cadmus.states", "cadmus.training", "probes.data"}
 ALLOWED = {
-    "cadmus": {"cadmus.models", "cadmus.training"},  # inside load_model, and for its type
+    "cadmus": {"cadmus.models", "cadmus.shipped", "cadmus.training"},  # inside load_model, and for its type
     "cadmus.machine": set(),
     "cadmus.runtime": MACHINE,
     "cadmus.statistics": MACHINE,

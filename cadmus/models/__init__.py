@@ -1,5 +1,5 @@
-"""The transformer: `config`, `layers` and `model` (HookedTransformer's names and shapes), `sites`, `hooks`, `run_cache`
-(what a run computed), `weights` and `text` (what is called as there), `key_value_cache`, `partial`
+"""The transformer: `config`, `layers`, `rotary` and `model` (HookedTransformer's names and shapes), `sites`, `hooks`,
+`run_cache` (what a run computed), `weights` and `text` (what is called as there), `key_value_cache`, `partial`
 (reading again from where an edit begins), `generation`, `constraints`,
 the training form of its layers (`packed`, `fused`, `fused_loops`), `lens` (conversion to and from TransformerLens) and
 `backends` (what differs between them). uint8 [batch, position] enters, logits and activations leave."""
@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "model",
         "packed",
         "partial",
+        "rotary",
         "run_cache",
         "sites",
         "text",
