@@ -164,7 +164,7 @@ def _check_pilot(sweep: Sweep, cells: Sequence[Cell], folder: Path, runs: Sequen
         raise PilotFailure(
             f"the pilot ({cell.label}) reached an accuracy of {accuracy:.2f} in distribution, {pilot.accuracy:g} is "
             "asked for: a sweep of models that have not learned says nothing. Train longer (train.steps), on simpler "
-            "programs or with a larger model, under another --out; or lower the pilot's accuracy"
+            "programs or with a larger model, under another --out; or lower the pilot's accuracy, and go on"
         )
     for response in sweep.responses:
         mine = table[table["response"] == response]

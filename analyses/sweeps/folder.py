@@ -72,19 +72,21 @@ def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> 
     """The cells of a sweep in its folder, which is begun where there is none.
 
     Raises ArtifactError where the folder holds another sweep, or this one as it was before it was changed: it says what
-    differs. Nothing is overwritten.
+    differs. Nothing is overwritten but the pilot, which decides only whether the runs go on.
     """
     request = json.loads(json.dumps(sweep.to_dict()))
     path = folder / SWEEP
     if path.is_file():
         stored = artifacts.read_json(path)
-        differing = _differences(stored["sweep"], request)
+        differing = _differences({**stored["sweep"], "pilot": None}, {**request, "pilot": None})
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise artifacts.ArtifactError(
                 f"{folder} holds the sweep {stored['sweep']['name']!r} as it was before it was changed "
                 f"({'; '.join(differing[:3])}{more}); name another --out, or undo the change"
             )
+        if stored["sweep"] != request:
+            artifacts.write_json(path, {**stored, "sweep": request})
         return [cell_from_dict(cell, sweep.recipe) for cell in stored["cells"]]
     artifacts.check_free(folder, "sweep")
     if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):

@@ -76,7 +76,7 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
 
 
 def _check_complete(model: Model) -> None:
-    """TypeError for what is no model of ours, ValueError for weights that are not those of its config."""
+    """TypeError for what is no model of ours, ValueError for weights that are not its config's, or not finite."""
     if not isinstance(model, Model):
         raise TypeError(f"a {type(model).__name__} is no cadmus.models.model.Model; pass the model that it was made of")
     with torch.device("meta"):
@@ -88,6 +88,9 @@ def _check_complete(model: Model) -> None:
                 f"{name} has shape {shapes.get(name, 'none')}, the model's config asks for "
                 f"{expected.get(name, 'none')}: save a model as Model(cfg) makes it"
             )
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} has entries that are not finite: it completes nothing, and none is saved")
 
 
 def _serialize(model: Model) -> bytes:

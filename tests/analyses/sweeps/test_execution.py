@@ -178,6 +178,10 @@ def test_a_pilot_that_does_not_learn_stops_the_sweep(tmp_path):
     table = pd.read_parquet(tmp_path / "s" / "table.parquet")
     assert set(table["status"]) == {"ok", "missing"}
     assert table[table["status"] == "missing"]["why"].unique().tolist() == ["the run is waiting"]
+    seen.clear()
+    run_sweep(tiny(pilot={"accuracy": 0.0, "cell": {"skeletons": 400}}), tmp_path / "s", watched)
+    assert len(seen) == 3, "with another bar the sweep goes on, and the pilot's run is not made again"
+    assert folders.read_sweep(tmp_path / "s")["sweep"]["pilot"]["accuracy"] == 0.0
 
 
 @pytest.mark.slow

@@ -142,6 +142,15 @@ def test_a_checkpoint_is_shown_in_one_line(tmp_path: Path) -> None:
     assert repr(result) == f"Checkpoint({result.model!r}, mixture 'mixed', fingerprint {result.fingerprint})"
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    model = Model(CFG)
+    with torch.no_grad():
+        model.blocks[0].mlp.b_out[0] = torch.nan
+    with pytest.raises(ValueError, match=r"blocks\.0\.mlp\.b_out has entries that are not finite: .*none is saved"):
+        checkpoint.save(tmp_path / "model", model, MIXED, {})
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_record_that_names_snapshots_is_not_saved_without_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"names snapshots after steps \[1, 3\], which .* lacks; take them out of it"):
         checkpoint.save(tmp_path / "run", Model(CFG), MIXED, {"config": {"seed": 0}, "snapshots": [1, 3]})
