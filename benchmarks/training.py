@@ -11,19 +11,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.measure import Measurement, benchmark
 from benchmarks.plain_gpt import PlainGPT
 from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
 from cadmus.machine import tokens
-from cadmus.models import lens
+from cadmus.models import fused, lens
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model, loss_mask, next_token_loss
+from cadmus.models.rotary import Rotary
 from cadmus.programs import mixture
 from cadmus.programs.families import Compare
 from cadmus.programs.mixture import Component, Mixture
@@ -175,13 +177,37 @@ def training_precision() -> list[Measurement]:
 
 @benchmark("training-rotary")
 def training_rotary() -> list[Measurement]:
-    """A step of a model with rotary positions against one with learned positions (>= 0.85 x)."""
+    """A step of a model with rotary positions against one with learned positions (>= 0.85 x), and on a CPU against one
+    whose queries and keys are turned by PyTorch's operators (>= 1.2 x)."""
     precision = devices.fast_precision(DEVICE)
     programs, counted = _batch()
-    cfgs = [replace(SHAPE, positional_embedding_type=positions) for positions in ("rotary", "standard")]
-    seconds = _in_turns(*(_packed_step(Model(cfg).to(DEVICE), programs, precision) for cfg in cfgs))
-    note = f"{precision}; peer: the same with learned positions"
-    return [_against("training-rotary", seconds[:, 0], seconds[:, 1], counted, 0.85, note)]
+    rotary, learned = (
+        _packed_step(Model(replace(SHAPE, positional_embedding_type=name)).to(DEVICE), programs, precision)
+        for name in ("rotary", "standard")
+    )
+
+    def turned_apart() -> None:
+        with mock.patch.object(fused, "attention", _attention_turned_apart):
+            rotary()
+
+    seconds = _in_turns(rotary, learned, *([] if _GPU else [turned_apart]))
+    notes = ["the same with learned positions", "turned by PyTorch's operators"]
+    return [
+        _against(name, seconds[:, 0], seconds[:, k], counted, target, f"{precision}; peer: {notes[k - 1]}")
+        for k, (name, target) in enumerate((("training-rotary", 0.85), ("training-rotary, turned", 1.2)), 1)
+        if k < seconds.shape[1]
+    ]
+
+
+def _attention_turned_apart(
+    qkv: Tensor, bias: Tensor, heads: int, starts: np.ndarray, rotary: Rotary, *, plain: Callable = fused.attention
+) -> Tensor:
+    """`fused.attention`, queries and keys turned by PyTorch's operators before it."""
+    lengths = np.diff(starts)
+    positions = torch.from_numpy(np.arange(starts[-1]) - np.repeat(starts[:-1], lengths))
+    q, k, v = (qkv + bias).unflatten(-1, (3, heads, -1)).unbind(1)  # [tokens, head, d_head] each
+    turned = torch.stack((rotary(q, positions), rotary(k, positions), v), 1).flatten(1).to(qkv.dtype)
+    return plain(turned, torch.zeros_like(bias), heads, starts)
 
 
 @benchmark("training-loop")

@@ -133,12 +133,13 @@ def check_table_path(path: Path | None) -> None:
 def check_file_path(path: Path, what: str, example: str) -> None:
     """Raise ValueError or OSError, before the work is done, where `what` cannot be written to the file: it is a folder,
     or part of something that a manifest lists."""
-    from cadmus.runtime.artifacts import MANIFEST, lists
+    from cadmus.runtime.artifacts import owner
 
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file for {what}, such as {path / example}")
-    if lists(path):
-        raise ValueError(f"{path} is part of what {path.parent / MANIFEST} lists; name another file for {what}")
+    manifest = owner(path)
+    if manifest is not None:
+        raise ValueError(f"{path} is part of what {manifest} lists; name another file for {what}")
     check_writable(path.parent)
 
 

@@ -232,7 +232,8 @@ def to_toml(mixture: Mixture) -> str:
 
 
 def save(mixture: Mixture, path: str | Path) -> Path:
-    """Write the mixture to a TOML file."""
+    """Write the mixture to a TOML file. Raises ValueError as `check_storable`."""
+    check_storable(mixture)
     return write_bytes(path, to_toml(mixture).encode())
 
 

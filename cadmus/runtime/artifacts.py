@@ -262,11 +262,14 @@ def holds(folder: Path | str, kind: str) -> bool:
     return present_kind == kind or (present_kind is None and any(folder.glob(f"{_PARTIAL}*")))
 
 
-def lists(file: Path | str) -> bool:
-    """Whether a finished artifact lists this file as its own, in the manifest of its folder."""
-    file = Path(file)
-    files = _earlier_manifest(file.parent).get("files", {})
-    return (file.name == MANIFEST and file.is_file()) or file.name in files
+def owner(file: Path | str) -> Path | None:
+    """The manifest that lists this file as part of something finished, or is this file; None where there is none."""
+    file = Path(os.path.abspath(file))
+    for folder in file.parents:
+        manifest = folder / MANIFEST
+        if file.relative_to(folder).as_posix() in {MANIFEST, *_listed_files(folder, folder)} and manifest.is_file():
+            return manifest
+    return None
 
 
 def drop_partial(folder: Path | str, resume: str) -> None:

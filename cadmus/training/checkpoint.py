@@ -17,7 +17,7 @@ from cadmus.machine import vm
 from cadmus.models.compilation import original_model
 from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
-from cadmus.programs.mixture import Mixture, from_dict, to_dict
+from cadmus.programs.mixture import Mixture, check_storable, from_dict, to_dict
 from cadmus.runtime import artifacts
 
 STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
@@ -60,6 +60,7 @@ def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, A
     """
     model = original_model(model)
     _check_complete(model)
+    check_storable(mixture)
     present = {_step(path) for path in Path(folder).glob(_SNAPSHOTS)}
     missing = sorted(set(record.get("snapshots", ())) - present)
     if missing:

@@ -126,16 +126,19 @@ def test_a_table_cannot_take_the_place_of_a_folder(errors, tmp_path):
 
 def test_a_file_of_something_finished_is_not_overwritten(errors, tmp_path):
     with artifacts.new_folder(tmp_path / "made", "model") as partial:
-        for name in ("table.csv", "model.safetensors"):
+        (partial / "tables").mkdir()
+        for name in ("table.csv", "model.safetensors", "tables/more.csv"):
             (partial / name).write_text("kept")
     for *command, name in (
         ["eval", "--programs", "1", "table.csv"],
+        ["eval", "--programs", "1", "tables/more.csv"],
         ["explore", "3", "model.safetensors"],
         ["prompts", "export", "manifest.json"],
     ):
         line = errors(*command, "--out", str(tmp_path / "made" / name))
         assert f"{name} is part of what {tmp_path / 'made' / 'manifest.json'} lists; name another file" in line
-    assert {path.read_text() for path in (tmp_path / "made").glob("*[vs]")} == {"kept"}
+    files = [path for path in (tmp_path / "made").rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert [path.read_text() for path in files] == ["kept"] * 3
 
 
 def test_two_sources_never_share_a_page():

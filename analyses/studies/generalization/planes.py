@@ -107,11 +107,11 @@ def section(planes: Planes) -> report.Section | None:
         "Figure 1, cell by cell",
         (
             f"Programs compute X and Y and end in their relation; in every cell `compare` was trained on {low}..{high} "
-            "(the dashed square). On the diagonal beyond it X and Y are equal. A model may say `=` of every number "
-            "that it does not know: right answers there are worth only what they exceed the same answer to unequal "
-            "numbers by, both above the square or both below it (`= of unequal ones`). Of each cell the least, the "
-            "median and the greatest share over its models, which differ by seed; `no relation` is the share of "
-            "answers on the diagonal that are none at all.",
+            "(the dashed square). On the diagonal beyond it X and Y are equal. A model may say `=` of any two numbers "
+            "that it does not know, so that right answers there count only as far as they exceed how often it says `=` "
+            "of unequal numbers in the same corners, both above the square or both below it (`= of unequal ones`). Of "
+            "each cell the table has the least, the median and the greatest share over its models, which differ by "
+            "seed; `no relation` is the share of answers on the diagonal that are no relation at all.",
         ),
         figure=maps.planes(pictures, low, high),
         caption="Each map is the mean over a cell's models; the table has every model.",

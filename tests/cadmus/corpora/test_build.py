@@ -28,13 +28,15 @@ from cadmus.corpora import corpus, shards
 from cadmus.corpora.build import _shard_file, build
 from cadmus.corpora.corpus import Corpus
 from cadmus.machine import tokens, vm
+from cadmus.models.config import ModelConfig
+from cadmus.models.model import Model
 from cadmus.programs import mixture, splits
 from cadmus.programs.families import Compare, Equality, Family, Register
 from cadmus.programs.holdout import HoldOut
 from cadmus.programs.mixture import Component, Mixture, OutOfDistribution, Phase
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress
-from cadmus.training import recipe
+from cadmus.training import checkpoint, recipe
 
 ROOT = Path(__file__).parents[3]
 DRAWS = 1024
@@ -213,6 +215,10 @@ def test_what_could_not_be_read_again_is_not_stored(tmp_path: Path) -> None:
         build(own, 50, folder=tmp_path / "own")
     with pytest.raises(ValueError, match=r"family 'mine' \(Mine\) is not in"):
         recipe.train_recipe(recipe.with_changes(recipe.load("first"), mixture=own), tmp_path / "model")
+    with pytest.raises(ValueError, match=r"family 'mine' \(Mine\) is not in"):
+        checkpoint.save(tmp_path / "model", Model(ModelConfig(1, 32, 1, 32, 32)), own, {})
+    with pytest.raises(ValueError, match=r"family 'mine' \(Mine\) is not in"):
+        mixture.save(own, tmp_path / "own.toml")
     assert not list(tmp_path.iterdir())
 
 

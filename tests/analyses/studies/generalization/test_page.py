@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from analyses.cli import main
+from analyses.reporting.figures import panels
 from analyses.studies.generalization import figures, models, page, study
 from analyses.studies.generalization.study import GeneralizationConfig
 from analyses.studies.generalization.summary import summary
@@ -100,6 +102,15 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     again = study.run(GeneralizationConfig(str(sweep), draws=199))
     written = pd.read_parquet(tmp_path / "page" / "tables" / "effects.parquet")
     pd.testing.assert_frame_equal(written, again.effects)
+
+
+def test_labels_of_neighbours_do_not_meet() -> None:
+    """The name of a property is wider than one of four panels."""
+    figure, axes = panels(["one", "two", "three", "four"], 1.9, xlabel="compared_greatest (measured)")
+    figure.canvas.draw()
+    boxes = [ax.xaxis.label.get_window_extent() for ax in axes.values()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert boxes[-1].x1 <= figure.bbox.x1
 
 
 def test_two_cells_make_a_page_that_fits_nothing(tmp_path: Path) -> None:
