@@ -144,9 +144,14 @@ def _spread(values: pd.Series) -> str:
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What each cell's models tell on the diagonal beyond the square, in words."""
-    mine = table[table["region"] == "diagonal"]
-    return [f"{name}: {_spread(part['right'])}" for name, part in mine.groupby("cell", sort=False)]
+    """What each cell's models tell on the diagonal beyond the square, in words, and what they call equal in the
+    corners."""
+    out = []
+    for name, part in table.groupby("cell", sort=False):
+        told = _spread(part.loc[part["region"] == "diagonal", "right"])
+        guessed = _spread(part.loc[part["region"] == CORNERS, "equal"])
+        out += [f"{name}: {told} ({guessed})"] if told else []
+    return out
 
 
 def sentence(planes: Planes) -> str:
@@ -155,6 +160,7 @@ def sentence(planes: Planes) -> str:
     if not by_cell:
         return ""
     return (
-        "On Figure 1's diagonal beyond the trained square X = Y is told (least / median / greatest over seeds) in "
+        "On Figure 1's diagonal beyond the trained square X = Y is told (least / median / greatest over seeds; in "
+        "brackets how often `=` is said of unequal numbers in the same corners) in "
         f"{'; '.join(by_cell)}; {OF_PAPER}: {PAPER['diagonal']:.2f}."
     )

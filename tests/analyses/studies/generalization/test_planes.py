@@ -62,9 +62,10 @@ def test_planted_shares_are_found_again(folder: Path) -> None:
     assert (table.right.xs("inside", level="region") == 1).all()
     assert table.n["arm = arm of cell00", 0, "diagonal"] == 4 * 4
     assert planes.sentence(found) == (
-        "On Figure 1's diagonal beyond the trained square X = Y is told (least / median / greatest over seeds) in "
-        "arm = arm of cell00: 0.12 / 0.25 / 0.25; arm = arm of cell01: 0.50 / 1.00 / 1.00; the model beside: 0.50; "
-        "the paper's model: 0.46."
+        "On Figure 1's diagonal beyond the trained square X = Y is told (least / median / greatest over seeds; in "
+        "brackets how often `=` is said of unequal numbers in the same corners) in arm = arm of cell00: 0.12 / 0.25 / "
+        "0.25 (0.00 / 0.00 / 0.00); arm = arm of cell01: 0.50 / 1.00 / 1.00 (0.00 / 0.00 / 0.00); the model beside: "
+        "0.50 (0.00); the paper's model: 0.46."
     )
     section = planes.section(found)
     assert list(section.display_table["cell"]) == [
@@ -117,7 +118,7 @@ def test_the_page_shows_every_cell(folder: Path, tmp_path: Path, capsys) -> None
     words = ["generalization", str(folder), "--out", str(tmp_path / "page"), "--draws", "99", "--beside", beside]
     assert main(words) == 0
     page = (tmp_path / "page" / "report.md").read_text()
-    assert "arm = arm of cell01: 0.50 / 1.00 / 1.00; the model beside: 0.50" in page
+    assert "arm = arm of cell01: 0.50 / 1.00 / 1.00 (0.00 / 0.00 / 0.00); the model beside: 0.50 (0.00)" in page
     assert "figures/figure1.png" in page
     assert f"--beside {beside}" in page
     assert len(pd.read_parquet(tmp_path / "page" / "tables" / "figure1.parquet")) == (2 * 3 + 1) * 4
