@@ -149,8 +149,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
     out = []
     for name, part in table.groupby("cell", sort=False):
         told = _spread(part.loc[part["region"] == "diagonal", "right"])
-        guessed = _spread(part.loc[part["region"] == CORNERS, "equal"])
-        out += [f"{name}: {told} ({guessed})"] if told else []
+        in_corners = _spread(part.loc[part["region"] == CORNERS, "equal"])
+        out += [f"{name}: {told} ({in_corners})"] if told else []
     return out
 
 
