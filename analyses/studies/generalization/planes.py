@@ -148,9 +148,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
     corners."""
     out = []
     for name, part in table.groupby("cell", sort=False):
-        told = _spread(part.loc[part["region"] == "diagonal", "right"])
+        on_diagonal = _spread(part.loc[part["region"] == "diagonal", "right"])
         in_corners = _spread(part.loc[part["region"] == CORNERS, "equal"])
-        out += [f"{name}: {told} ({in_corners})"] if told else []
+        out += [f"{name}: {on_diagonal} ({in_corners})"] if on_diagonal else []
     return out
 
 
