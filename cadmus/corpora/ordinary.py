@@ -165,7 +165,7 @@ def _spans(text: str, family: Family) -> list[tuple[int, int]]:
 
 def _negates(family: Family) -> bool:
     """Whether an answer is a `!`, or nothing."""
-    return isinstance(family, Label) or isinstance(family, Equality) and family.negates
+    return isinstance(family, Label) or (isinstance(family, Equality) and family.negates)
 
 
 def _relation_end(text: str, start: int) -> int:

@@ -31,7 +31,8 @@ class Equality(Statements):
     length: int = knob(3, "instructions of the longest expression: 1 to 9")
     negated_share: float = knob(0.5, "the share of statements with X != Y, which end in `=!`")
     test: str = later_knob(
-        "=", "what X and Y are tested by: =, - (their difference, which compares nothing), or =- (= where X = Y, else -)"
+        "=",
+        "what X and Y are tested by: =, - (their difference, which compares nothing), or =- (= where X = Y, else -)",
     )
 
     def __post_init__(self) -> None:

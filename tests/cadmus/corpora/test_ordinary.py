@@ -86,7 +86,7 @@ def small_corpus() -> Corpus:
 
 def variable(family: Family) -> bool:
     """Whether an answer of the family is a `!` or nothing."""
-    return isinstance(family, Label) or isinstance(family, Equality) and family.test != "=-"
+    return isinstance(family, Label) or (isinstance(family, Equality) and family.test != "=-")
 
 
 class Original:
