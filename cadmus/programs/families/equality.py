@@ -1,7 +1,7 @@
 """`equality`: whether two computed numbers are equal, `[34+52+=.]`, and where not, the same negated: `[34+8=!.]`.
 
-The same can be said by the difference, which is true where it is not 0: without `=`, `[34+52+-!.]` and `[34+8-.]`, or so
-that what follows the numbers tells whether they are equal, `[34+52+=.]` and `[34+8-.]`.
+The same can be said by the difference, which is true where it is not 0: without `=`, `[34+52+-!.]` and `[34+8-.]`, or
+so that what follows the numbers tells whether they are equal, `[34+52+=.]` and `[34+8-.]`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Equality(Statements):
     negated_share: float = knob(0.5, "the share of statements with X != Y, which end in `=!`")
     test: str = later_knob(
         "=",
-        "what X and Y are tested by: =, - (their difference, which compares nothing), or =- (= where X = Y, else -)",
+        "what X and Y are tested by: =, - (their difference, which compares nothing), =- (= where X = Y, else -)",
     )
 
     def __post_init__(self) -> None:
