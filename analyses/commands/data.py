@@ -148,7 +148,9 @@ def sample(
     source: Source,
     family: Annotated[list[str] | None, typer.Option(help="Only this family; may be given more than once.")] = None,
     n: Annotated[int, typer.Option("-n", help="Programs of each family.", min=1)] = 5,
-    split: Annotated[str, typer.Option(help="train, validation, test or test_skeleton.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="train, validation, test or test_skeleton; train where left out.")
+    ] = None,
     out_of_distribution: Annotated[str | None, typer.Option(help="An out-of-distribution set, by name.")] = None,
     seed: Seed = 0,
     as_json: Json = False,

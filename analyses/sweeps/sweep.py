@@ -282,6 +282,10 @@ class Sweep:
         self._check_demands()
         if self.recipe.stream or self.recipe.ordinary:
             raise ValueError(f"sweep {self.name!r}: each model has a corpus of its own; leave out stream and ordinary")
+        if self.recipe.train.seed:
+            raise ValueError(
+                f"sweep {self.name!r}: train: seed = {self.recipe.train.seed} would be ignored; name it in seeds = [...]"
+            )
 
     def _check_distinct(self, word: str, names: tuple[str, ...] | list[str]) -> None:
         twice = next((name for name in names if names.count(name) > 1), None)

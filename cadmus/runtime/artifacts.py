@@ -295,17 +295,23 @@ def read_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     folder = Path(folder)
     path = folder / MANIFEST
     if not path.is_file():
-        state = "is half-written (it has no manifest.json)" if folder.is_dir() else "does not exist"
-        raise ArtifactError(f"{kind} folder {folder} {state}; make it again")
+        if not folder.is_dir():
+            raise ArtifactError(f"{kind} folder {folder} does not exist; make it again")
+        raise ArtifactError(
+            f"{kind} folder {folder} is half-written (it has no {MANIFEST}); run the command that began it again, or "
+            "delete the folder"
+        )
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise ArtifactError(f"{path} is not a manifest; make the {kind} again")
+        raise ArtifactError(f"{path} is not a manifest; delete the folder and make the {kind} again")
     if manifest.get("kind") != kind:
         raise ArtifactError(f"{folder} holds a {manifest.get('kind')}, not a {kind}; pass another folder")
     if manifest.get("machine") != machine_fingerprint():
-        raise ArtifactError(f"{folder} was made with another version of the machine; make it again")
+        raise ArtifactError(
+            f"{folder} was made with another version of the machine; delete the folder and make it again"
+        )
     if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
-        raise ArtifactError(f"{path} is damaged (wrong checksum); make the {kind} again")
+        raise ArtifactError(f"{path} is damaged (wrong checksum); delete the folder and make the {kind} again")
     for name, expected in manifest["files"].items():
         _check_file(folder, name, expected, kind)
     return manifest
@@ -321,11 +327,13 @@ def check_file(folder: Path, name: str) -> None:
 def _check_file(folder: Path, name: str, expected: Any, kind: str) -> None:
     description = describe_file(folder / name)
     if description is None:
-        raise ArtifactError(f"{folder / name} is missing; make the {kind} again")
+        raise ArtifactError(f"{folder / name} is missing; delete the folder and make the {kind} again")
     if description != expected:
         same_size = isinstance(expected, dict) and expected.get("bytes") == description["bytes"]
         difference = "checksum" if same_size else "size"
-        raise ArtifactError(f"{folder / name} is damaged (wrong {difference}); make the {kind} again")
+        raise ArtifactError(
+            f"{folder / name} is damaged (wrong {difference}); delete the folder and make the {kind} again"
+        )
 
 
 def _earlier_manifest(folder: Path) -> dict[str, Any]:

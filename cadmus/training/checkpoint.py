@@ -165,7 +165,9 @@ def _weights(path: Path, model: Model) -> dict[str, torch.Tensor]:
     try:
         weights = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise artifacts.ArtifactError(f"{path} is not a safetensors file ({error}); make the model again") from error
+        raise artifacts.ArtifactError(
+            f"{path} is not a safetensors file ({error}); delete the folder and make the model again"
+        ) from error
     _check_shapes(path, weights, model)
     return weights
 
@@ -178,7 +180,7 @@ def _check_shapes(path: Path, weights: dict[str, torch.Tensor], model: Model) ->
         if shapes.get(name) != expected.get(name):
             raise artifacts.ArtifactError(
                 f"{path}: {name} has shape {shapes.get(name, 'none')}, its config asks for "
-                f"{expected.get(name, 'none')}; make the model again"
+                f"{expected.get(name, 'none')}; delete the folder and make the model again"
             )
 
 
@@ -336,4 +338,6 @@ def _read_snapshot(path: Path) -> dict[str, torch.Tensor]:
             artifacts.check_file(folder, path.relative_to(folder).as_posix())
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise artifacts.ArtifactError(f"{path} is damaged ({error}); make the run again") from error
+        raise artifacts.ArtifactError(
+            f"{path} is damaged ({error}); delete the folder and make the run again"
+        ) from error

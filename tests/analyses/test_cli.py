@@ -313,7 +313,9 @@ def test_a_damaged_or_missing_run(errors, tmp_path):
     weights = bytearray((run / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (run / "model.safetensors").write_bytes(weights)
-    assert "model.safetensors is damaged (wrong checksum); make the model again" in errors("report", str(run), *out)
+    assert "model.safetensors is damaged (wrong checksum); delete the folder and make the model again" in errors(
+        "report", str(run), *out
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -10,24 +10,30 @@ from cadmus.programs import mixture
 from cadmus.programs.families import Family
 from cadmus.programs.mixture import Mixture
 
+MAX_SAMPLE = 100_000  # programs of a family
+
 Sample = tuple[str, str, list[str]]
 """(family, program, its decisions: what precedes each, then the canonical continuation in square brackets)."""
 
 
 def take(
-    source: str, families: list[str], n: int, split: str, out_of_distribution: str | None, seed: int
+    source: str, families: list[str], n: int, split: str | None, out_of_distribution: str | None, seed: int
 ) -> list[Sample]:
     """Take `n` programs of each of `families` (all where empty) of a mixture or a corpus.
 
-    Programs of a corpus are taken from it for the split train; all others are drawn. Raises ValueError for an unknown
-    family, split or set.
+    Programs of a corpus are taken from it for the split train (or None); all others are drawn. Raises ValueError for an
+    unknown family, split or set, more programs than MAX_SAMPLE, and a set together with families or a split.
     """
+    if n > MAX_SAMPLE:
+        raise ValueError(f"{n:,} programs of a family are no sample; take {MAX_SAMPLE:,} at most, or data build")
     families = tokens.text_list(families, "families")
     stored = corpus.load(source) if corpus.is_meant(source) else None
     mix = mixture.load(source) if stored is None else stored.mixture
     if out_of_distribution is not None:
+        if split is not None:
+            raise ValueError("--split does not go with --out-of-distribution: none of a set was trained on")
         return _of_set(mix, out_of_distribution, families, n, seed)
-    samples = []
+    split, samples = split or "train", []
     for family in [mix.family(name) for name in families] or mix.families:
         if stored is not None and split == "train":
             programs = corpus.sample(stored, n, seed, family.name)

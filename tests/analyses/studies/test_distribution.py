@@ -243,6 +243,14 @@ def test_compare_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture)
             "no out-of-distribution set 'x'; there are unseen_values",
         ),
         (
+            ["sample", "default", "--out-of-distribution", "unseen_values", "--split", "test"],
+            "--split does not go with --out-of-distribution: none of a set was trained on",
+        ),
+        (
+            ["sample", "first", "-n", "100000000"],
+            "100,000,000 programs of a family are no sample; take 100,000 at most",
+        ),
+        (
             ["sample", "default", "--out-of-distribution", "unseen_values", "--family", "compare"],
             "--family does not go with --out-of-distribution: unseen_values is of compare",
         ),
@@ -266,4 +274,7 @@ def test_bad_input_is_one_line(
 def test_an_unknown_corpus_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     assert run("describe", tmp_path / "empty", "--out", tmp_path / "page") == 2
-    assert "is half-written (it has no manifest.json); make it again" in capsys.readouterr().err
+    assert (
+        "is half-written (it has no manifest.json); run the command that began it again, or delete the folder"
+        in capsys.readouterr().err
+    )

@@ -425,19 +425,25 @@ def retouch(**changes: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip, rf"/{SHARD} is damaged \(wrong checksum\); make the corpus again"),
-        (cut, rf"/{SHARD} is damaged \(wrong size\); make the corpus again"),
-        (lambda folder: (folder / SHARD).unlink(), rf"/{SHARD} is missing; make the corpus again"),
+        (flip, rf"/{SHARD} is damaged \(wrong checksum\); delete the folder and make the corpus again"),
+        (cut, rf"/{SHARD} is damaged \(wrong size\); delete the folder and make the corpus again"),
+        (
+            lambda folder: (folder / SHARD).unlink(),
+            rf"/{SHARD} is missing; delete the folder and make the corpus again",
+        ),
         (
             lambda folder: (folder / "manifest.json").unlink(),
-            r" is half-written \(it has no manifest\.json\); make it again",
+            r" is half-written \(it has no manifest\.json\); run the command that began it again, or delete the folder",
         ),
         (
             lambda folder: (folder / "manifest.json").write_text("{"),
             r"/manifest\.json is not JSON \(.*\); delete it and make it again",
         ),
         (retouch(kind="model"), r" holds a model, not a corpus; pass another folder"),
-        (retouch(machine="0" * 16), r" was made with another version of the machine; make it again"),
+        (
+            retouch(machine="0" * 16),
+            r" was made with another version of the machine; delete the folder and make it again",
+        ),
     ],
 )
 def test_damage_is_noticed(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:

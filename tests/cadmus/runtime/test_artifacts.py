@@ -649,7 +649,8 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_no_manifest(tmp_path: Path) -> None:
     folder = make(tmp_path / "x")
     (folder / "manifest.json").unlink()
-    assert refused(folder) == f"corpus folder {folder} is half-written (it has no manifest.json); make it again"
+    advice = "run the command that began it again, or delete the folder"
+    assert refused(folder) == f"corpus folder {folder} is half-written (it has no manifest.json); {advice}"
 
 
 def test_another_kind(tmp_path: Path) -> None:
@@ -662,7 +663,10 @@ def test_another_machine(tmp_path: Path) -> None:
     make(tmp_path)
     manifest = artifacts.read_json(tmp_path / "manifest.json")
     artifacts.write_json(tmp_path / "manifest.json", {**manifest, "machine": "0" * 16})
-    assert refused(tmp_path) == f"{tmp_path} was made with another version of the machine; make it again"
+    assert (
+        refused(tmp_path)
+        == f"{tmp_path} was made with another version of the machine; delete the folder and make it again"
+    )
     artifacts.write_json(tmp_path / "manifest.json", {k: v for k, v in manifest.items() if k != "machine"})
     assert "another version of the machine" in refused(tmp_path)
 
@@ -670,20 +674,23 @@ def test_another_machine(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "deep" / "b.safetensors").unlink()
-    assert refused(tmp_path) == f"{tmp_path}/deep/b.safetensors is missing; make the corpus again"
+    assert refused(tmp_path) == f"{tmp_path}/deep/b.safetensors is missing; delete the folder and make the corpus again"
 
 
 def test_a_wrong_checksum(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "a.txt").write_text("fIrst")
-    assert refused(tmp_path) == f"{tmp_path}/a.txt is damaged (wrong checksum); make the corpus again"
+    assert (
+        refused(tmp_path)
+        == f"{tmp_path}/a.txt is damaged (wrong checksum); delete the folder and make the corpus again"
+    )
 
 
 @pytest.mark.parametrize("content", ["", "firs", "first "])
 def test_a_wrong_size(tmp_path: Path, content: str) -> None:
     make(tmp_path)
     (tmp_path / "a.txt").write_text(content)
-    assert refused(tmp_path) == f"{tmp_path}/a.txt is damaged (wrong size); make the corpus again"
+    assert refused(tmp_path) == f"{tmp_path}/a.txt is damaged (wrong size); delete the folder and make the corpus again"
 
 
 def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:

@@ -72,9 +72,12 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: flip(folder / "model.safetensors"), r"model\.safetensors is damaged \(wrong checksum\); make"),
+        (lambda folder: flip(folder / "model.safetensors"), r"model\.safetensors is damaged \(wrong checksum\); delete the folder"),
         (lambda folder: replace_text(folder / "manifest.json", "1e-05", "1e-01"), r"manifest\.json is damaged \(wrong"),
-        (lambda folder: (folder / "training.json").unlink(), r"training\.json is missing; make the model again"),
+        (
+            lambda folder: (folder / "training.json").unlink(),
+            r"training\.json is missing; delete the folder and make the model again",
+        ),
         (lambda folder: (folder / "manifest.json").unlink(), r"is half-written \(it has no manifest\.json\)"),
     ],
 )
@@ -95,9 +98,9 @@ def edit(folder: Path, change: Callable[[dict], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d_mlp": 96}, r"blocks\.0\.mlp\.W_in has shape \(32, 64\), its config asks for \(32, 96\); make"),
-        ({"n_layers": 3}, r"blocks\.2\.ln1\.w has shape none, its config asks for \(32,\); make"),
-        ({"n_layers": 1}, r"blocks\.1\.\S+ has shape \(.*\), its config asks for none; make"),
+        ({"d_mlp": 96}, r"blocks\.0\.mlp\.W_in has shape \(32, 64\), its config asks for \(32, 96\); delete the folder"),
+        ({"n_layers": 3}, r"blocks\.2\.ln1\.w has shape none, its config asks for \(32,\); delete the folder"),
+        ({"n_layers": 1}, r"blocks\.1\.\S+ has shape \(.*\), its config asks for none; delete the folder"),
         ({"d_vocab": 50257}, r"a vocabulary of 50257 tokens, the machine has 65; it is no Cadmus model"),
         ({"rope": True}, r"its model is not one of this version \(.*'rope'\)"),
         ({"act_fn": "relu"}, r"its model is not one of this version \(act_fn = 'relu' is not built"),
@@ -188,7 +191,9 @@ def test_a_folder_that_is_no_model(inside: str | None, tmp_path: Path) -> None:
 )
 def test_a_part_of_a_model_is_half_written(name: str, tmp_path: Path) -> None:
     artifacts.write_bytes(tmp_path / name, b"")
-    with pytest.raises(ArtifactError, match=r"is half-written \(it has no manifest\.json\); make it again"):
+    with pytest.raises(
+        ArtifactError, match=r"is half-written \(it has no manifest\.json\); run the command that began"
+    ):
         checkpoint.load(tmp_path)
 
 
