@@ -283,9 +283,7 @@ class Sweep:
         if self.recipe.stream or self.recipe.ordinary:
             raise ValueError(f"sweep {self.name!r}: each model has a corpus of its own; leave out stream and ordinary")
         if self.recipe.train.seed:
-            raise ValueError(
-                f"sweep {self.name!r}: train: seed = {self.recipe.train.seed} would be ignored; name it in seeds = [...]"
-            )
+            raise ValueError(f"sweep {self.name!r}: train: seed would be ignored; name it in seeds = [...]")
 
     def _check_distinct(self, word: str, names: tuple[str, ...] | list[str]) -> None:
         twice = next((name for name in names if names.count(name) > 1), None)

@@ -39,7 +39,7 @@ def test_a_probe_that_reads_nothing_anywhere_is_an_error(
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(PROBE, encoding="utf-8")
     arguments = ["probe", "cadmus-micro", "--variable", "reg.a", "--probe", "mine.py:Broken"]
-    assert main([*arguments, *OPTIONS.split()]) == 1
+    assert main([*arguments, *OPTIONS.split()]) == 2
     error = "cadmus-probe: error: mine.py:Broken reads nothing at any site: RuntimeError: not today"
     assert error in capsys.readouterr().err
     assert not Path("page").exists()

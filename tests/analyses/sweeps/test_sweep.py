@@ -64,7 +64,7 @@ def test_values_out_of_bounds_are_refused():
     assert "levels = [1] must be two or more different ones" in refusal(factor=[{"name": "skeletons", "levels": [1]}])
     assert "the table has a column of that name" in refusal(factor=[{"name": "seed", "levels": [1, 2]}])
     assert "seeds = [0, 0] must be different whole numbers from 0" in refusal(seeds=[0, 0])
-    assert "train: seed = 3 would be ignored; name it in seeds = [...]" in refusal(recipe={"train": {"seed": 3}})
+    assert "train: seed would be ignored; name it in seeds = [...]" in refusal(recipe={"train": {"seed": 3}})
     assert "measure: pairs = 3 must be 10 or more" in refusal(measure={"pairs": 3})
     twice = [{"name": "skeletons", "levels": [1, 2]}, {"name": "pool", "knob": "skeletons", "levels": [1, 2]}]
     assert "knob of a factor 'skeletons' stands there twice; neither could vary alone" in refusal(factor=twice)
