@@ -10,6 +10,8 @@ their tensors. Where values differ by row, their shape says how:
 | that of one activation | the same everywhere |
 | [rows, ...]           | one of each row, for all its positions |
 | [rows, columns, ...]  | one of each row and position, as `engine.activations` gives them where positions are None |
+
+They may be NumPy arrays. Raises ValueError for values that are not finite: a model answers them with nonsense.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+Array = np.ndarray | Tensor
 Change = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`change(x [m, ...], rows [m], columns [m]) -> y [m, ...]`."""
 
@@ -27,8 +31,9 @@ _ORTHONORMAL = 1e-3  # how far products of a basis's columns may lie from 0 and 
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # SplitMix64 (Steele, Lea, Flood 2014)
 
 
-def patch(values: Tensor) -> Change:
+def patch(values: Array) -> Change:
     """Put `values` in the activation's place: interchange, where they are a source's; resample, where any program's."""
+    values = _finite(values, "patch")
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return _select(values, x, rows, columns, "patch").expand_as(x).to(x.dtype)
@@ -43,8 +48,9 @@ def as_far(here: Tensor, there: Tensor, noise: Tensor) -> Tensor:
     return here + noise * (distance / noise.norm(dim=-1, keepdim=True))
 
 
-def add(values: Tensor, scale: float = 1.0) -> Change:
+def add(values: Array, scale: float = 1.0) -> Change:
     """Add `scale * values`; negative scales subtract."""
+    values = _finite(values, "add")
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return x + scale * _select(values, x, rows, columns, "add").to(x.dtype)
@@ -52,7 +58,7 @@ def add(values: Tensor, scale: float = 1.0) -> Change:
     return change
 
 
-def steer(directions: Tensor, targets: Tensor | float, intercept: Tensor | float = 0.0, dose: float = 1.0) -> Change:
+def steer(directions: Array, targets: Array | float, intercept: Tensor | float = 0.0, dose: float = 1.0) -> Change:
     """Shift by the least norm after which `x @ directions + intercept` is `targets`.
 
     Args:
@@ -62,6 +68,8 @@ def steer(directions: Tensor, targets: Tensor | float, intercept: Tensor | float
         intercept: a number or [k]: what the reading adds.
         dose: the share of that shift; 1 reaches the targets, 0 leaves everything, above 1 overshoots.
     """
+    directions = _finite(directions, "steer")
+    aims = _finite(torch.as_tensor(targets), "steer")
     is_single = directions.ndim == 1
     directions = directions[:, None] if is_single else directions
     inverse = torch.linalg.pinv(directions)  # [k, features]
@@ -69,7 +77,7 @@ def steer(directions: Tensor, targets: Tensor | float, intercept: Tensor | float
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         _check_features("steer", directions, x)
         reading = x @ directions.to(x.dtype) + intercept  # [..., k]
-        aim = torch.as_tensor(targets, device=x.device).to(x.dtype)
+        aim = aims.to(x)
         aim = aim[..., None] if is_single else aim
         if aim.ndim > 1:
             aim = _select(aim, reading, rows, columns, "steer")
@@ -78,23 +86,25 @@ def steer(directions: Tensor, targets: Tensor | float, intercept: Tensor | float
     return change
 
 
-def project_out(basis: Tensor, mean: Tensor | None = None) -> Change:
+def project_out(basis: Array, mean: Array | None = None) -> Change:
     """Remove the subspace that the columns of `basis` [features] or [features, k] span: x keeps the mean's share there.
 
     mean: [features], what the subspace is set to; None is zero.
     """
+    basis = _finite(basis, "project_out")
+    mean = None if mean is None else _finite(mean, "project_out")
     q, _ = torch.linalg.qr(basis[:, None] if basis.ndim == 1 else basis)  # [features, k]
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         _check_features("project_out", q, x)
         span = q.to(x.dtype)
-        centred = x if mean is None else x - mean.to(x.dtype)
+        centred = x if mean is None else x - mean.to(x)
         return x - (centred @ span) @ span.T
 
     return change
 
 
-def swap_subspace(basis: Tensor, values: Tensor, weights: Tensor | None = None) -> Change:
+def swap_subspace(basis: Tensor, values: Array, weights: Tensor | None = None) -> Change:
     """Take from `values` what lies in a subspace, and leave the rest: distributed interchange (Geiger et al. 2024).
 
     Args:
@@ -106,6 +116,7 @@ def swap_subspace(basis: Tensor, values: Tensor, weights: Tensor | None = None) 
     Raises:
         ValueError: columns that are not orthonormal; torch.linalg.qr(basis).Q makes them so.
     """
+    values = _finite(values, "swap_subspace")
     with torch.no_grad():
         error = float((basis.T @ basis - torch.eye(basis.shape[1], device=basis.device)).abs().max())
     if error > _ORTHONORMAL:
@@ -128,8 +139,9 @@ def zero() -> Change:
     return lambda x, rows, columns: torch.zeros_like(x)
 
 
-def mean(vector: Tensor) -> Change:
+def mean(vector: Array) -> Change:
     """Put the mean activation, [..] of one activation, in every activation's place."""
+    vector = _finite(vector, "mean")
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         if vector.shape != x.shape[1:]:
@@ -164,6 +176,15 @@ def _mix(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 30) & (2**34 - 1))) * first
     x = (x ^ ((x >> 27) & (2**37 - 1))) * second
     return x ^ ((x >> 31) & (2**33 - 1))
+
+
+def _finite(values: Array, name: str) -> Tensor:
+    """The values as a tensor, with their gradients; ValueError unless all are finite."""
+    values = torch.as_tensor(values)
+    n_bad = int((~values.isfinite()).sum())
+    if n_bad:
+        raise ValueError(f"{name} was given {n_bad:,} of {values.numel():,} numbers that are not finite; mend them")
+    return values
 
 
 def _select(values: Tensor, x: Tensor, rows: Tensor, columns: Tensor, name: str) -> Tensor:

@@ -72,7 +72,10 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: flip(folder / "model.safetensors"), r"model\.safetensors is damaged \(wrong checksum\); delete the folder"),
+        (
+            lambda folder: flip(folder / "model.safetensors"),
+            r"model\.safetensors is damaged \(wrong checksum\); delete the folder",
+        ),
         (lambda folder: replace_text(folder / "manifest.json", "1e-05", "1e-01"), r"manifest\.json is damaged \(wrong"),
         (
             lambda folder: (folder / "training.json").unlink(),
@@ -98,7 +101,10 @@ def edit(folder: Path, change: Callable[[dict], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d_mlp": 96}, r"blocks\.0\.mlp\.W_in has shape \(32, 64\), its config asks for \(32, 96\); delete the folder"),
+        (
+            {"d_mlp": 96},
+            r"blocks\.0\.mlp\.W_in has shape \(32, 64\), its config asks for \(32, 96\); delete the folder",
+        ),
         ({"n_layers": 3}, r"blocks\.2\.ln1\.w has shape none, its config asks for \(32,\); delete the folder"),
         ({"n_layers": 1}, r"blocks\.1\.\S+ has shape \(.*\), its config asks for none; delete the folder"),
         ({"d_vocab": 50257}, r"a vocabulary of 50257 tokens, the machine has 65; it is no Cadmus model"),

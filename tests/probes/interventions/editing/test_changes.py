@@ -1,5 +1,6 @@
 """What edits do to activations: each change against its definition."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,15 @@ def test_values_of_another_shape_and_too_few_rows_are_refused():
         changes.mean(normal(4, 6))(X, ROWS, COLUMNS)
     with pytest.raises(ValueError, match="directions of 5 features; the activations have 6"):
         changes.steer(normal(5), 1.0)(X, ROWS, COLUMNS)
+
+
+@pytest.mark.parametrize("change", [changes.patch, changes.add, changes.mean, changes.project_out])
+def test_values_may_be_arrays_and_must_be_finite(change):
+    values = np.linspace(-1.0, 1.0, 6, dtype=np.float32)
+    assert torch.equal(change(values)(X, ROWS, COLUMNS), change(torch.from_numpy(values))(X, ROWS, COLUMNS))
+    values[3] = np.nan
+    with pytest.raises(ValueError, match=r"was given 1 of \d+ numbers that are not finite"):
+        change(values)
 
 
 def test_steering_reaches_the_targets_by_the_least_shift():
