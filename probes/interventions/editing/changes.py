@@ -11,7 +11,7 @@ their tensors. Where values differ by row, their shape says how:
 | [rows, ...]           | one of each row, for all its positions |
 | [rows, columns, ...]  | one of each row and position, as `engine.activations` gives them where positions are None |
 
-They may be NumPy arrays. Raises ValueError for values that are not finite: a model answers them with nonsense.
+They may be NumPy arrays. Raises ValueError where one is NaN: a model would answer it with nonsense.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # SplitMix6
 
 def patch(values: Array) -> Change:
     """Put `values` in the activation's place: interchange, where they are a source's; resample, where any program's."""
-    values = _finite(values, "patch")
+    values = _numbers(values, "patch")
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return _select(values, x, rows, columns, "patch").expand_as(x).to(x.dtype)
@@ -50,7 +50,7 @@ def as_far(here: Tensor, there: Tensor, noise: Tensor) -> Tensor:
 
 def add(values: Array, scale: float = 1.0) -> Change:
     """Add `scale * values`; negative scales subtract."""
-    values = _finite(values, "add")
+    values = _numbers(values, "add")
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return x + scale * _select(values, x, rows, columns, "add").to(x.dtype)
@@ -68,8 +68,8 @@ def steer(directions: Array, targets: Array | float, intercept: Tensor | float =
         intercept: a number or [k]: what the reading adds.
         dose: the share of that shift; 1 reaches the targets, 0 leaves everything, above 1 overshoots.
     """
-    directions = _finite(directions, "steer")
-    aims = _finite(torch.as_tensor(targets), "steer")
+    directions = _numbers(directions, "steer")
+    aims = _numbers(torch.as_tensor(targets), "steer")
     is_single = directions.ndim == 1
     directions = directions[:, None] if is_single else directions
     inverse = torch.linalg.pinv(directions)  # [k, features]
@@ -91,8 +91,8 @@ def project_out(basis: Array, mean: Array | None = None) -> Change:
 
     mean: [features], what the subspace is set to; None is zero.
     """
-    basis = _finite(basis, "project_out")
-    mean = None if mean is None else _finite(mean, "project_out")
+    basis = _numbers(basis, "project_out")
+    mean = None if mean is None else _numbers(mean, "project_out")
     q, _ = torch.linalg.qr(basis[:, None] if basis.ndim == 1 else basis)  # [features, k]
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def swap_subspace(basis: Tensor, values: Array, weights: Tensor | None = None) -
     Raises:
         ValueError: columns that are not orthonormal; torch.linalg.qr(basis).Q makes them so.
     """
-    values = _finite(values, "swap_subspace")
+    values = _numbers(values, "swap_subspace")
     with torch.no_grad():
         error = float((basis.T @ basis - torch.eye(basis.shape[1], device=basis.device)).abs().max())
     if error > _ORTHONORMAL:
@@ -141,7 +141,7 @@ def zero() -> Change:
 
 def mean(vector: Array) -> Change:
     """Put the mean activation, [..] of one activation, in every activation's place."""
-    vector = _finite(vector, "mean")
+    vector = _numbers(vector, "mean")
 
     def change(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         if vector.shape != x.shape[1:]:
@@ -178,12 +178,12 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & (2**33 - 1))
 
 
-def _finite(values: Array, name: str) -> Tensor:
-    """The values as a tensor, with their gradients; ValueError unless all are finite."""
+def _numbers(values: Array, name: str) -> Tensor:
+    """The values as a tensor, with their gradients; ValueError where one is NaN. (Scores of attention may be -inf.)"""
     values = torch.as_tensor(values)
-    n_bad = int((~values.isfinite()).sum())
+    n_bad = int(values.isnan().sum())
     if n_bad:
-        raise ValueError(f"{name} was given {n_bad:,} of {values.numel():,} numbers that are not finite; mend them")
+        raise ValueError(f"{name} was given {n_bad:,} of {values.numel():,} numbers that are NaN; mend them")
     return values
 
 

@@ -39,6 +39,7 @@ def test_recipes_that_ship_fit_their_programs(name: str) -> None:
 def test_what_ships_is_what_the_commands_name(capsys) -> None:
     assert shipped.names("recipes") == [
         "base",
+        "compute",
         "dynamics",
         "first",
         "micro",
@@ -71,7 +72,7 @@ def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:
     [
         ("name = ", r"recipe\.toml is not TOML: "),
         ('name = "x"', r'recipe\.toml: a recipe is name = "\.\.\.", mixture = "\.\.\.", and tables'),
-        ('name = "x"\nmixture = "frist"', r"recipe\.toml: no mixture 'frist'; name a TOML file or one of default"),
+        ('name = "x"\nmixture = "frist"', r"recipe\.toml: no mixture 'frist'; name a TOML file or one of compute"),
         ('name = "x"\nmixture = "first"\nlr = 1.0', r"a recipe has no 'lr'; it has name, mixture, programs, stream"),
         ('name = "x"\nmixture = "first"\nprograms = "many"', r"programs = 'many' must be int"),
         ('name = "x"\nmixture = "first"\nprograms = -1', r"programs = -1 must be 0 or more"),
