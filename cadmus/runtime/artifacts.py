@@ -34,6 +34,7 @@ _USUAL_FILES = {  # files that such a folder usually holds, checked before any w
     "report": ("index.html", "report.md", "figures/*.png", "tables/*.csv", "tables/*.parquet"),
     "model": ("model.safetensors", "training.json"),
 }
+_BEGUN = {"state.safetensors": "model", "sweep.json": "sweep"}  # file -> what was begun where it lies
 
 
 class ArtifactError(ValueError):
@@ -220,10 +221,11 @@ def _move(partial: Path, folder: Path, files: list[str]) -> None:
 
 
 def check_free(folder: Path | str, kind: str) -> None:
-    """Raise ArtifactError where a folder holds something of another kind, which `new_folder(folder, kind)` would
-    replace, or files that are not ours under names that it needs."""
+    """Raise ArtifactError where a folder holds something of another kind, finished or begun, which `new_folder(folder,
+    kind)` would replace, or files that are not ours under names that it needs."""
     folder = Path(folder)
-    present_kind = _earlier_manifest(folder).get("kind", kind)
+    begun = next((begun for file, begun in _BEGUN.items() if (folder / file).is_file()), kind)
+    present_kind = _earlier_manifest(folder).get("kind", begun)
     if present_kind != kind:
         raise ArtifactError(f"{folder} holds a {present_kind}, which a {kind} would replace; choose another folder")
     patterns = _USUAL_FILES.get(kind, ())

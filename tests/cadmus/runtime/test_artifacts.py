@@ -341,6 +341,14 @@ def test_a_folder_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == FINISHED
 
 
+@pytest.mark.parametrize(("file", "kind"), [("state.safetensors", "model"), ("sweep.json", "sweep")])
+def test_what_was_begun_is_not_replaced_by_another_kind(file: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(b"")
+    with pytest.raises(ArtifactError, match=f"holds a {kind}, which a corpus would replace; choose another folder"):
+        artifacts.check_free(tmp_path, "corpus")
+    artifacts.check_free(tmp_path, kind)
+
+
 def test_a_manifest_that_names_files_elsewhere_deletes_none(tmp_path: Path) -> None:
     folder, other = tmp_path / "folder", tmp_path / "other.txt"
     make(folder)
