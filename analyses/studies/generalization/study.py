@@ -85,11 +85,21 @@ def run(config: GeneralizationConfig, progress: Progress = no_progress) -> Gener
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The tidy table of a sweep's folder, and what the sweep asked for. Raises ValueError where there is none."""
+    """The tidy table of a sweep's folder, and what the sweep asked for, empty where only the table is there. Raises
+    ValueError where there is none, or one of them is damaged."""
     if not (folder / TABLE).is_file():
         raise ValueError(f"{folder} holds no table of a sweep ({TABLE}); name the folder of cadmus-probe sweep")
-    stored = read_json(folder / SWEEP).get("sweep", {}) if (folder / SWEEP).is_file() else {}
-    return pd.read_parquet(folder / TABLE), stored
+    stored = {}
+    if (folder / SWEEP).is_file():
+        stored = read_json(folder / SWEEP).get("sweep", {})
+        if not {"name", "mixture", "hypotheses"} <= set(stored):
+            raise ValueError(
+                f"{folder / SWEEP} is damaged: it names no hypotheses; take it away to study the table alone"
+            )
+    try:
+        return pd.read_parquet(folder / TABLE), stored
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise ValueError(f"{folder / TABLE} is damaged ({error}); cadmus-probe sweep writes it again") from error
 
 
 def analyze(

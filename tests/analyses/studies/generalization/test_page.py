@@ -126,3 +126,19 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert main(["generalization", str(tmp_path), "--out", str(tmp_path / "page")]) == 2
     assert f"{tmp_path} holds no table of a sweep (table.parquet); name the folder" in capsys.readouterr().err
     assert INSIDE in planted_table().response.to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("sweep.json", "{}", "sweep.json is damaged: it names no hypotheses; take it away to study the table alone"),
+        ("table.parquet", "{}", "table.parquet is damaged ("),
+    ],
+)
+def test_a_damaged_sweep_is_refused(
+    name: str, content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    planted_table().to_parquet(tmp_path / "table.parquet")
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert main(["generalization", str(tmp_path), "--out", str(tmp_path / "page")]) == 2
+    assert message in capsys.readouterr().err
