@@ -21,6 +21,10 @@ from cadmus.programs.mixture import Mixture, check_storable, from_dict, to_dict
 from cadmus.runtime import artifacts
 
 STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
+_OTHERS = {  # hashes in a state, and what another one means
+    "rates": "other learning rates up to here: other steps, warmup_steps or decay_share",
+    "fingerprint": "another fingerprint: other programs",
+}
 _SNAPSHOTS = "snapshots/step-*.safetensors"
 _SECOND = "2:"  # before the checksum of a state or snapshot, in its second form
 _FILES = (artifacts.MANIFEST, "model.safetensors", "training.json", STATE, _SNAPSHOTS)  # of a model, or a part of one
@@ -274,14 +278,14 @@ def check_same_run(folder: Path, stored: dict[str, Any], current: dict[str, Any]
 
 
 def _differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Where two nested dictionaries differ: `config.lr 0.01, now 0.02`."""
+    """Where two nested dictionaries differ: `config.lr 0.01, now 0.02`, and of hashes what that means."""
     differences = []
     for name in {**stored, **current}:
         old, new = stored.get(name), current.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             differences += [f"{name}.{inner}" for inner in _differences(old, new)]
         elif old != new:
-            differences.append(f"{name} {old}, now {new}")
+            differences.append(_OTHERS.get(name, f"{name} {old}, now {new}"))
     return differences
 
 
