@@ -106,7 +106,7 @@ def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
     for name, parameter in parameters(model).items():
         assert torch.equal(parameter, parameters(whole)[name]), "as one that was to be that long from the start"
     with pytest.raises(
-        ValueError, match=r"another run \(other learning rates up to here: other steps"
+        ValueError, match=r"another run \(other learning rates up to here"
     ):  # step 16 is of the longer run
         train(Model(CFG), programs(), short, folder=tmp_path)
 
