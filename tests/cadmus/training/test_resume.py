@@ -105,9 +105,8 @@ def test_a_run_may_be_made_longer_until_its_rate_falls(tmp_path: Path) -> None:
     whole, _ = trained(longer)
     for name, parameter in parameters(model).items():
         assert torch.equal(parameter, parameters(whole)[name]), "as one that was to be that long from the start"
-    with pytest.raises(
-        ValueError, match=r"another run \(other learning rates up to here"
-    ):  # step 16 is of the longer run
+    message = r"another run \(other learning rates up to here"  # step 16 is of the longer run
+    with pytest.raises(ValueError, match=message):
         train(Model(CFG), programs(), short, folder=tmp_path)
 
 
