@@ -16,7 +16,7 @@ import numpy as np
 from cadmus.corpora.corpus import Corpus, Shard
 from cadmus.corpora.membership import program_hashes
 from cadmus.corpora.shards import stack_programs
-from cadmus.machine import tokens, vm
+from cadmus.machine import tokens
 from cadmus.machine.jit import jit
 from cadmus.machine.tokens import PAD
 from cadmus.programs import skeletons
@@ -25,7 +25,8 @@ from cadmus.runtime import artifacts
 from cadmus.runtime.seeds import generator
 
 _KEPT_AS_THEY_ARE = (Random, Induce)  # what they decide is a program, or an algorithm, to be found
-_RELATION = re.compile("[<>=]|-$")  # which ends an answer that is no `!`; `equality` may say by a last `-` that X != Y
+_NEGATED = (Equality, Label)  # an answer is a `!`, or nothing
+_RELATION = re.compile("[<>=]")  # which ends every other answer
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,7 +149,7 @@ def _rows_of_skeletons(programs: np.ndarray, family: Family) -> tuple[np.ndarray
     for k, (text, skeleton) in enumerate(zip(tokens.decode(programs), forms, strict=True)):
         group_text, last_end = "", 0  # what stands before an answer, and each answer before it as so many dots
         for start, end in _spans(text, family):
-            group_text += skeleton[last_end:start] + "." * (1 if _negates(family) else end - start)
+            group_text += skeleton[last_end:start] + "." * (1 if isinstance(family, _NEGATED) else end - start)
             rows.append((start, end, groups.setdefault(group_text, len(groups))))
             counts[k] += 1
             last_end = end
@@ -158,19 +159,14 @@ def _rows_of_skeletons(programs: np.ndarray, family: Family) -> tuple[np.ndarray
 def _spans(text: str, family: Family) -> list[tuple[int, int]]:
     """Where the answers of a text begin and end; none where a definition is to be found."""
     positions = family.decisions(text)
-    if _negates(family):
+    if isinstance(family, _NEGATED):
         return [(position, position + (text[position : position + 1] == "!")) for position in positions]
     return [(position, _relation_end(text, position)) for position in positions if text[position] != "{"]
 
 
-def _negates(family: Family) -> bool:
-    """Whether an answer is a `!`, or nothing."""
-    return isinstance(family, Label) or (isinstance(family, Equality) and family.negates)
-
-
 def _relation_end(text: str, start: int) -> int:
     """Where the first relation of a text from `start` on ends."""
-    relation = _RELATION.search(text.removesuffix(vm.END), start)
+    relation = _RELATION.search(text, start)
     assert relation is not None, f"{text!r} has an answer without a relation"
     return relation.end()
 

@@ -49,7 +49,6 @@ SETTINGS = [
     Equality(low=0, high=9, length=1, negated_share=1.0, digit_skew=-1.0),
     Equality(low=3, high=3, negated_share=0.0, min_length=1, operators="+x", skeletons=2, zipf=1.0),
     Equality(low=-40, high=40, length=6, operators="+-*/%xn~m", test="-"),
-    Equality(low=-40, high=40, length=5, min_length=3, test="=-"),
     Subroutine(),
     Subroutine(low=-9, high=27, length=5, min_length=3, subroutines=3, min_calls=2, max_calls=4, after_share=1.0),
     Subroutine(operators="+-*x~", equal_share=0.5, digit_skew=1.0, assertions=2, after_share=0.0),
