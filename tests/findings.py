@@ -189,9 +189,10 @@ def _square(study: str) -> str:
     inside = _both(list(medians(read("models", "figure-1-mini"), "figure1.inside", "arm")))
     return (
         "**Figure 1.** `cadmus-mini`, trained further where `compare` keeps to -20..20, says `=` of equal numbers "
-        f"beyond this square (in brackets, of unequal ones above or below it; two seeds) in {each}; inside it tells {inside}. "
-        f"Models of 0.2 M parameters trained so from the start gain little but a bias: {of_small} in the same order, "
-        f"medians of five. {_page('figure-1-mini')} [Of the small ones](reports/{study}/report.md)."
+        "beyond this square (in brackets, of unequal ones above or below it; two seeds) in "
+        f"{each}; inside it tells {inside}. Models of 0.2 M parameters trained so from the start gain little but a "
+        f"bias: {of_small} in the same order, medians of five. {_page('figure-1-mini')} "
+        f"[Of the small ones](reports/{study}/report.md)."
     )
 
 
