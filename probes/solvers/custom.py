@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -120,13 +119,6 @@ class CustomSiteProbes:
     def probe_name(self, target: Target) -> str:
         """The probe's class."""
         return self.name
-
-
-def require_some(problems: Sequence[Mapping[int, str]], n_targets: int, source: str) -> None:
-    """Raise ValueError where the probe of `source` reads none of the targets at any site; problems: why, by target, of
-    each site."""
-    if all(len(of_site) == n_targets for of_site in problems):
-        raise ValueError(f"{source} reads nothing at any site: {next(iter(problems[0].values()))}")
 
 
 def fresh(probe: Probe) -> Any:

@@ -92,10 +92,8 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     stored = {}
     if (folder / SWEEP).is_file():
         stored = read_json(folder / SWEEP).get("sweep", {})
-        if not {"name", "mixture", "hypotheses"} <= set(stored):
-            raise ValueError(
-                f"{folder / SWEEP} is damaged: it names no hypotheses; take it away to study the table alone"
-            )
+        if not stored:
+            raise ValueError(f"{folder / SWEEP} is damaged: it holds no sweep; take it away to study the table alone")
     try:
         return pd.read_parquet(folder / TABLE), stored
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError

@@ -33,7 +33,6 @@ from probes.data.loading import FAILURES, load_variable, one_line
 from probes.data.targets import Target, Targets, Variable, read
 from probes.measurement import scores
 from probes.measurement.measure import Measurement, measure
-from probes.measurement.plan import TRAINED
 from probes.measurement.tally import Breakdown, Grouping, token_classes
 from probes.solvers import custom
 
@@ -176,10 +175,6 @@ def run(config: StateConfig, progress: Progress = no_progress) -> StateResults:
         seed=config.seed,
         progress=progress,
     )
-    if probe is not None:
-        custom.require_some(
-            [measured.site_probes[TRAINED, site].problems for site in sites], len(targets), config.probe
-        )
     return _results(config, trained, examples, machines, variables_read, measured, progress)
 
 

@@ -22,28 +22,6 @@ def loaded_a(traces, programs):
 '''
 OPTIONS = "--programs 300 --machines 0 --offset 0 --family register --site blocks.0.hook_resid_pre --out page"
 
-PROBE = """
-class Broken:
-    def fit(self, x, y):
-        raise RuntimeError("not today")
-
-    def predict(self, x):
-        return x[:, 0]
-"""
-
-
-@pytest.mark.slow
-def test_a_probe_that_reads_nothing_anywhere_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(PROBE, encoding="utf-8")
-    arguments = ["probe", "cadmus-micro", "--variable", "reg.a", "--probe", "mine.py:Broken"]
-    assert main([*arguments, *OPTIONS.split()]) == 2
-    error = "cadmus-probe: error: mine.py:Broken reads nothing at any site: RuntimeError: not today"
-    assert error in capsys.readouterr().err
-    assert not Path("page").exists()
-
 
 @pytest.mark.slow
 def test_a_variable_sees_tokens_on_the_command_line_as_in_python(

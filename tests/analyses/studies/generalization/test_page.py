@@ -131,7 +131,7 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("sweep.json", "{}", "sweep.json is damaged: it names no hypotheses; take it away to study the table alone"),
+        ("sweep.json", "{}", "sweep.json is damaged: it holds no sweep; take it away to study the table alone"),
         ("table.parquet", "{}", "table.parquet is damaged ("),
     ],
 )
