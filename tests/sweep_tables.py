@@ -115,7 +115,7 @@ def _count(counts: dict[str, float], name: str, hit: bool, tables: int) -> None:
 
 
 SHIFTS = (0.0, 0.02, 0.05, 0.1)  # effects, in shares per standard deviation
-LEVELS = ((5,), (3, 2), (4, 3))
+LEVELS = ((5,), (3, 2), (4, 2), (4, 3))
 DESIGNS = [Planted(levels, 0.0, spread) for levels in LEVELS for spread in (0.0, 0.03, 0.1)]
 STATES = [Planted(levels, 0.05, 0.03, state_effect=effect) for levels in LEVELS for effect in (0.0, 0.03)]
 

@@ -28,7 +28,7 @@ from cadmus.training.recipe import train_recipe
 STAGES = ("corpus", "model", "evaluation", "probing", "interventions")
 _KIND = "sweep stage"
 _RESULT = "result.json"
-_VERSIONS = {"evaluation": 1, "probing": 1, "interventions": 2}  # of what a stage computes: another one is made anew
+_VERSIONS = {"evaluation": 1, "probing": 2, "interventions": 2}  # of what a stage computes: another one is made anew
 
 
 @dataclass

@@ -47,7 +47,8 @@ def readings(sweep: Sweep, model: Model, seed: int, progress: Progress = no_prog
 
 
 def read_responses(sweep: Sweep, tables: dict[str, pd.DataFrame]) -> list[Response]:
-    """read.VARIABLE: the share of values that a linear probe reads at the load, after the layer where it reads best."""
+    """read.VARIABLE: the share of values that a linear probe reads at the load, after the layer where it reads most of
+    the values by which its penalty was chosen."""
     out = []
     for name, table in tables.items():
         response = f"{READ}.{name}"
@@ -58,13 +59,10 @@ def read_responses(sweep: Sweep, tables: dict[str, pd.DataFrame]) -> list[Respon
                 out.append(nothing(response, "too few programs for a probe"))
                 continue
             mine = scored[scored["role"] == role]  # a row per layer, and per stratum of values
-            sums = (
-                mine.assign(correct=mine["accuracy"] * mine["programs"]).groupby("layer")[["correct", "programs"]].sum()
-            )
-            best = sums.loc[(sums["correct"] / sums["programs"]).idxmax()]
-            n = int(best["programs"])
-            (low,), (high,) = wilson([round(best["correct"])], [n])
-            out.append(Response(response, float(best["correct"]) / n, float(low), float(high), n))
+            best = mine[mine["layer"] == mine.loc[mine["validation"].idxmax(), "layer"]]
+            n, n_right = int(best["programs"].sum()), float((best["accuracy"] * best["programs"]).sum())
+            (low,), (high,) = wilson([round(n_right)], [n])
+            out.append(Response(response, n_right / n, float(low), float(high), n))
     return out
 
 

@@ -113,8 +113,9 @@ def readability(
     anything that looks there, and says nothing of values that are computed. programs: that are drawn; steps: of the
     network on the input, at most.
 
-    Columns: `stratum`, `layer`, `role`, `programs` (that score), `classes`; the share of values that are read right,
-    with intervals: `accuracy` (of the model), `untrained` (of the twin), `input_linear` and `input_network` (of the
+    Columns: `stratum`, `layer`, `role`, `programs` (that score), `classes`; `validation`, the share of values that are
+    read right where the penalty was chosen, of both strata, by which a layer can be chosen too; the same of the rows
+    that score, with intervals: `accuracy` (of the model), `untrained` (of the twin), `input_linear` and `input_network` (of the
     position and the last 8 tokens); `beyond_low`, `beyond_all_low`: the least simultaneous lower bound of the accuracy
     minus that of the probe's own controls, and of all; `beyond_high`, `beyond_all_high`: the least upper bound of the
     same (all simultaneous over a stratum's cells); `readable`, `read`: whether the lower bounds are above 0.05, None
@@ -194,7 +195,7 @@ def _features(data: Values, role: str) -> np.ndarray:
 
 
 def _probe(x: np.ndarray, data: Values, role: str) -> np.ndarray:
-    """Whether a linear probe on x [n, features] reads each value right: bool [n], of those that score."""
+    """Whether a linear probe on x [n, features] reads each value right: bool [n], of those that choose or score."""
     has = data.positions[role] >= 0
     classes = _classes(data, has)
     known = has & np.isin(data.v, classes)
@@ -202,10 +203,16 @@ def _probe(x: np.ndarray, data: Values, role: str) -> np.ndarray:
     scale = max(float(x[fitting].std()), 1e-6)
     moments = [Moments.of(x[rows] / scale, data.v[rows, None] == classes) for rows in (fitting, choosing)]
     probe = linear.discriminant(moments[0], validation=moments[1])
-    scoring = has & (data.fold == _SCORING)
+    rest = has & (data.fold != _FITTING)
     correct = np.zeros(len(data.v), bool)
-    correct[scoring] = classes[probe(x[scoring] / scale).argmax(1)] == data.v[scoring]
+    correct[rest] = classes[probe(x[rest] / scale).argmax(1)] == data.v[rest]
     return correct
+
+
+def _validation(correct: np.ndarray, data: Values, role: str) -> float:
+    """The share of `correct`, bool [n], of the rows that choose; NaN where the role has none or no probe."""
+    choosing = (data.positions[role] >= 0) & (data.fold == _CHOOSING)
+    return float(correct[choosing].mean()) if choosing.any() and not _problem(data, role) else np.nan
 
 
 def _network(data: Values, roles: list[str], steps: int, seed: int) -> dict[str, np.ndarray]:
@@ -243,6 +250,7 @@ def _table(
         "role": [role for _, role in cells],
         "programs": mask.sum(1),
         "classes": [len(_classes(data, data.positions[role] >= 0)) for _, role in cells],
+        "validation": [_validation(right, data, role) for right, (_, role) in zip(correct["accuracy"], cells)],
     }
     for name in COLUMNS:
         columns |= simultaneous.share_columns(name, correct[name], mask, data.skeletons, data.skeletons)

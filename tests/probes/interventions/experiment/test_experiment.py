@@ -262,13 +262,15 @@ def test_probes_read_what_is_planted_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     codes = rng.standard_normal((400, 64))
     noise = 0.1 * rng.standard_normal((len(data.v), 64))
-    scoring = (data.positions["loaded"] >= 0) & (data.fold == 2)
+    scoring, fitting = ((data.positions["loaded"] >= 0) & (data.fold == fold) for fold in (2, 0))
     planted = readability_module._probe((codes[data.v + 200] + noise).astype(np.float32), data, "loaded")
     absent = readability_module._probe(noise.astype(np.float32), data, "loaded")
     frequent = np.isin(data.v, readability_module._classes(data, data.positions["loaded"] >= 0))
     assert planted[scoring & frequent].mean() > 0.98
     assert absent[scoring].mean() < 0.15
-    assert not planted[~scoring].any()
+    assert not planted[fitting].any()
+    assert readability_module._validation(planted, data, "loaded") > 0.9
+    assert readability_module._validation(planted & scoring, data, "loaded") == 0
 
 
 def test_digits_that_are_read_do_not_make_computed_values_readable() -> None:
