@@ -42,7 +42,7 @@ agreement: $(VENV)/installed  ## interpreter and compiled machine on a million p
 	$(BIN)/python -m tests.agreement 1000000
 	$(BIN)/python -m tests.oracle_agreement 1000000
 
-coverage-of-generalization: $(VENV)/installed  ## how often the study of generalization is right: 15,000 planted tables (eight minutes)
+coverage-of-generalization: $(VENV)/installed  ## how often the study of generalization is right: 20,000 planted tables (ten minutes)
 	$(BIN)/python -m tests.sweep_tables 1000 docs/generalization_coverage.csv
 
 fuzz: $(VENV)/installed  ## hypothesis with ten times the examples, random commands, damaged files (ten minutes)
