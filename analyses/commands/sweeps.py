@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyses.commands.options import Device
 from analyses.commands.tables import Json, print_table
 from analyses.commands.terminal import check_writable, paragraphs, progress_bars
 
@@ -49,7 +48,9 @@ def sweep(
     engine: Annotated[str, typer.Option(help="local (processes of this machine) or ray (a cluster).")] = "local",
     jobs: Annotated[int, typer.Option(help="Runs at once; 0: one per core, or per GPU.", min=0)] = 0,
     address: Annotated[str, typer.Option(help="Of a Ray cluster; empty: RAY_ADDRESS, else one of this machine.")] = "",
-    device: Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or mps; auto is the CPU, where small models train fastest, one per core.")
+    ] = "auto",
     retry: Annotated[bool, typer.Option("--retry", help="Begin runs again that failed.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -197,7 +197,7 @@ def test_on_a_gpu_a_larger_batch_and_another_rate_are_followed() -> None:
     some = programs().programs(np.arange(400))
     short_first = some[np.argsort(tokens.lengths(some), kind="stable")].reshape(50, 8, -1)
     for k, batch in enumerate(short_first):
-        before = model.unembed.W_U.clone()
+        before = model.unembed.W_U.detach().clone()  # a graph of autograd held here would be part of the recording
         stepped = step.step(batch, 0.0 if k % 2 else 1e-3)
         assert stepped is not None
         assert stepped[1] == int((tokens.lengths(batch) + 1).sum())
