@@ -92,9 +92,9 @@ def can_record(device: torch.device, precision: str) -> bool:
 class GraphedStep:
     """Steps of `model` by `optimizers` on one GPU. These must have been made for it (`optimizers.make_optimizers`).
 
-    clip: the greatest norm of the gradient; precision: of products; longest: the tokens of a program at most. Nothing else
-    may hold a graph of autograd through the model's parameters meanwhile (a clone of one that is not detached, say):
-    CUDA cannot record a step beside it.
+    clip: the greatest norm of the gradient; precision: of products; longest: the tokens of a program at most. Nothing
+    else may hold a graph of autograd through the model's parameters meanwhile (a clone of one that is not detached,
+    say): CUDA cannot record a step beside it.
     """
 
     def __init__(

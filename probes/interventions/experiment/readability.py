@@ -115,11 +115,11 @@ def readability(
 
     Columns: `stratum`, `layer`, `role`, `programs` (that score), `classes`; `validation`, the share of values that are
     read right where the penalty was chosen, of both strata, by which a layer can be chosen too; the same of the rows
-    that score, with intervals: `accuracy` (of the model), `untrained` (of the twin), `input_linear` and `input_network` (of the
-    position and the last 8 tokens); `beyond_low`, `beyond_all_low`: the least simultaneous lower bound of the accuracy
-    minus that of the probe's own controls, and of all; `beyond_high`, `beyond_all_high`: the least upper bound of the
-    same (all simultaneous over a stratum's cells); `readable`, `read`: whether the lower bounds are above 0.05, None
-    where there are too few programs; `note`.
+    that score, with intervals: `accuracy` (of the model), `untrained` (of the twin), `input_linear` and `input_network`
+    (of the position and the last 8 tokens); `beyond_low`, `beyond_all_low`: the least simultaneous lower bound of the
+    accuracy minus that of the probe's own controls, and of all; `beyond_high`, `beyond_all_high`: the least upper bound
+    of the same (all simultaneous over a stratum's cells); `readable`, `read`: whether the lower bounds are above 0.05,
+    None where there are too few programs; `note`.
     """
     progress("readability", 0.0, "programs")
     data = values_of(variable, mixture, programs, seed)
