@@ -18,6 +18,7 @@ from analyses.sweeps.plan import Plan
 from analyses.sweeps.stages import stages_of
 from analyses.sweeps.sweep import Sweep
 from analyses.sweeps.tables import OK
+from cadmus.runtime.artifacts import read_table
 
 _MAX_RESPONSES = 5  # columns of the table so far
 _STALE = 180.0  # seconds without a word, after which a run seems to be dead
@@ -111,4 +112,4 @@ def _spread(table: pd.DataFrame, cell: str, response: str) -> str:
 def table_so_far(folder: Path) -> pd.DataFrame:
     """The table that lies in the folder; empty where there is none yet."""
     path = folder / "table.parquet"
-    return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+    return read_table(path) if path.is_file() else pd.DataFrame()

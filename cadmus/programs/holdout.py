@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from cadmus.machine import kernel, tokens, vm
+from cadmus.machine.values import MAX_INT
 from cadmus.programs import compounds, skeletons, splits
 from cadmus.runtime.checks import check_text_lists
 from cadmus.states.provenance import EDGE_KINDS, provenance
@@ -52,6 +53,9 @@ class HoldOut:
 
     def __post_init__(self) -> None:
         check_text_lists(self, "pairs", "skeletons", "compounds")
+        for value in self.values:
+            if abs(value) > MAX_INT:
+                raise ValueError(f"hold_out: value {value} is no Int, which lies in -{MAX_INT}..{MAX_INT}")
         for pair in self.pairs:
             if len(pair) != 2 or set(pair) - set(vm.VOCAB.replace(vm.END, "")):
                 raise ValueError(f"hold_out: pair {pair!r} must be two instructions")

@@ -19,13 +19,16 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from cadmus.machine import vm
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST = "manifest.json"
 _CHECKSUM = "checksum"  # the field of a manifest that covers all others
@@ -96,6 +99,16 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise ArtifactError(f"{path} is not JSON ({error}); delete it and make it again") from error
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """Read a table (Parquet). Raises ArtifactError for anything else."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # Arrow's own is a ValueError
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and make it again") from error
 
 
 def write_arrays(path: Path | str, arrays: dict[str, np.ndarray]) -> Path:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analyses.reporting import planes as maps
 from analyses.reporting import report
+from cadmus.runtime.artifacts import read_table
 
 PLANES = "figure1.parquet"  # in the folder of a sweep
 REGIONS = {"inside": "inside", "diagonal": "outside, X = Y", "outside": "outside, X and Y differ"}
@@ -51,13 +52,13 @@ def read(folder: Path, stored: dict[str, Any], beside: str = "") -> Planes:
         return Planes()
     families = stored.get("mixture", {}).get("family", [])
     square = next(((table["low"], table["high"]) for table in families if table["name"] == "compare"), (0, 0))
-    return Planes(pd.read_parquet(path), _plane(beside) if beside else pd.DataFrame(), square)
+    return Planes(read_table(path), _plane(beside) if beside else pd.DataFrame(), square)
 
 
 def _plane(path: str) -> pd.DataFrame:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}; name tables/figure1.parquet of a report")
-    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.DataFrame()
+    table = read_table(path) if path.endswith(".parquet") else pd.DataFrame()
     absent = [name for name in _KEYS[2:] if name not in table.columns]
     if absent:
         raise ValueError(f"{path} is no plane, it has no column {absent[0]}; name tables/figure1.parquet of a report")

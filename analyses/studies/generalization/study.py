@@ -19,7 +19,7 @@ from analyses.studies.generalization.levels import cells, rank_correlations
 from analyses.studies.generalization.missing import missingness
 from analyses.studies.generalization.models import Predictor
 from analyses.studies.generalization.planes import Planes
-from cadmus.runtime.artifacts import read_json
+from cadmus.runtime.artifacts import read_json, read_table
 from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.progress import Progress, no_progress
 
@@ -94,10 +94,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         stored = read_json(folder / SWEEP).get("sweep", {})
         if not stored:
             raise ValueError(f"{folder / SWEEP} is damaged: it holds no sweep; take it away to study the table alone")
-    try:
-        return pd.read_parquet(folder / TABLE), stored
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-        raise ValueError(f"{folder / TABLE} is damaged ({error}); cadmus-probe sweep writes it again") from error
+    return read_table(folder / TABLE), stored
 
 
 def analyze(

@@ -202,6 +202,7 @@ def test_values_by_hand(text: str, values: tuple[int, ...], is_held_out: bool) -
         ({"pairs": ("*n+",)}, "hold_out: pair '*n+' must be two instructions"),
         ({"pairs": ("*n", "*.")}, "hold_out: pair '*.' must be two instructions"),
         ({"pairs": ("é+",)}, "hold_out: pair 'é+' must be two instructions"),
+        ({"values": (3, 2**31)}, "hold_out: value 2147483648 is no Int, which lies in -2147483647..2147483647"),
         ({"pairs": ("",)}, "hold_out: pair '' must be two instructions"),
         ({"pairs": ("5+",)}, "hold_out: pair '5+' names a digit; write 0 for any digit"),
         ({"pairs": ("+9",)}, "hold_out: pair '+9' names a digit; write 0 for any digit"),

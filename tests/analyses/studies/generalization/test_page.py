@@ -133,6 +133,7 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path, capsys: pytest.Capt
     [
         ("sweep.json", "{}", "sweep.json is damaged: it holds no sweep; take it away to study the table alone"),
         ("table.parquet", "{}", "table.parquet is damaged ("),
+        ("figure1.parquet", "{}", "figure1.parquet is damaged ("),
     ],
 )
 def test_a_damaged_sweep_is_refused(
