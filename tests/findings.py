@@ -187,18 +187,24 @@ def _square(study: str) -> str:
     medians_of = small.map(lambda values: f"{pd.Series(values).median():.2f}")
     of_small = ", ".join(f"{row.diagonal} ({row.corners})" for row in medians_of.loc[list(ARMS)].itertuples())
     inside = _both(list(medians(read("models", "figure-1-mini"), "figure1.inside", "arm")))
+    scratch = _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / "from-scratch.csv")).loc[["strict", "lenient"]]
+    of_scratch = ", ".join(f"{_both(row.diagonal)} ({_both(row.corners)})" for row in scratch.itertuples())
     return (
         "**Figure 1.** `cadmus-mini`, trained further where `compare` keeps to -20..20, says `=` of equal numbers "
         "beyond this square (in brackets, of unequal ones above or below it; two seeds) in "
-        f"{each}; inside it tells {inside}. Models of 0.2 M parameters trained so from the start gain little but a "
-        f"bias: {of_small} in the same order, medians of five. {_page('figure-1-mini')} "
+        f"{each}; inside it tells {inside}. Trained from scratch on the last two, one model of its shape each tells "
+        f"{of_scratch}. Models of 0.2 M parameters trained so from scratch gain little but a bias: {of_small} in the "
+        f"first order, medians of five. {_page('figure-1-mini')} "
         f"[Of the small ones](reports/{study}/report.md)."
     )
 
 
 def _told(study: str) -> pd.DataFrame:
     """How often models say `=` on the diagonal beyond the square and in the corners: an arm's models in a list."""
-    shares = read("figure1", study)
+    return _told_of(read("figure1", study))
+
+
+def _told_of(shares: pd.DataFrame) -> pd.DataFrame:
     shares = shares[shares["cell"].str.startswith("arm = ")]
     shares = shares.assign(cell=shares["cell"].str.removeprefix("arm = "))
     return shares.groupby(["cell", "region"])["equal"].agg(list).unstack()
