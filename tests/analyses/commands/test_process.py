@@ -63,7 +63,9 @@ def start(folder, *arguments):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_signals_end_the_work_as_ctrl_c_does(tmp_path, name):
     number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # were it ignored, as under nohup, the command would ignore it too
     run = start(tmp_path, "train", "--steps", "3000", "--layers", "1", "--width", "32", "--out", "run")
+    signal.signal(number, before)
     assert "build the corpus 100%" in run.stderr.readline()
     time.sleep(0.5)
     run.send_signal(number)
