@@ -47,7 +47,8 @@ def tables(page: str, section: str) -> Tables:
         return Tables(reports, np.concatenate([shares, 100 * shares]))  # its table is in percent without saying so
     if page == "docs/training.md":
         of_the_model = [path for path in reports if path.parent.parent == ROOT / "reports"]
-        trials = [ROOT / "benchmarks" / name for name in ("trials.csv", "more_tokens.csv", "time_to_accuracy.csv", "learning_curve.csv")]
+        names = ("trials", "more_tokens", "time_to_accuracy", "learning_curve")
+        trials = [ROOT / "benchmarks" / f"{name}.csv" for name in names]
         return Tables([*trials, *of_the_model], records())
     if page == "docs/speed.md":
         cells = " ; ".join(row[name] for row in benchmark_rows() for name in CELLS)
