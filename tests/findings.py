@@ -188,11 +188,11 @@ def _square(study: str) -> str:
     of_small = ", ".join(f"{row.diagonal} ({row.corners})" for row in medians_of.loc[list(ARMS)].itertuples())
     inside = _both(list(medians(read("models", "figure-1-mini"), "figure1.inside", "arm")))
     scratch = _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / "from-scratch.csv")).loc[["strict", "lenient"]]
-    of_scratch = ", ".join(f"{_both(row.diagonal)} ({_both(row.corners)})" for row in scratch.itertuples())
+    of_scratch = " and ".join(f"{_both(row.diagonal)} ({_both(row.corners)})" for row in scratch.itertuples())
     return (
         "**Figure 1.** `cadmus-mini`, trained further where `compare` keeps to -20..20, says `=` of equal numbers "
         "beyond this square (in brackets, of unequal ones above or below it; two seeds) in "
-        f"{each}; inside it tells {inside}. Trained from scratch on the last two, one model of its shape each tells "
+        f"{each}; inside it tells {inside}. Models of its shape trained from scratch on the last two, one each, tell "
         f"{of_scratch}. Models of 0.2 M parameters trained so from scratch gain little but a bias: {of_small} in the "
         f"first order, medians of five. {_page('figure-1-mini')} "
         f"[Of the small ones](reports/{study}/report.md)."
@@ -205,6 +205,7 @@ def _told(study: str) -> pd.DataFrame:
 
 
 def _told_of(shares: pd.DataFrame) -> pd.DataFrame:
+    """The same of the table `figure1` of a page."""
     shares = shares[shares["cell"].str.startswith("arm = ")]
     shares = shares.assign(cell=shares["cell"].str.removeprefix("arm = "))
     return shares.groupby(["cell", "region"])["equal"].agg(list).unstack()
