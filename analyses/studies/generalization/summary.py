@@ -88,7 +88,8 @@ def _effects(table: pd.DataFrame) -> str:
         f"{display_name(row.predictor)}"
         for row in largest.itertuples()
     ]
-    start = f"Of {len(fitted)} effects on all responses {len(claimed)} are claimed"
+    verb = "is" if len(claimed) == 1 else "are"
+    start = f"Of {len(fitted)} effects on all responses {len(claimed)} {verb} claimed"
     start += ", by the rule of the hypotheses with q over the responses"
     if len(claimed) > _NAMED:
         start += ", the largest"
