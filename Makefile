@@ -6,7 +6,7 @@ LENS4 ?= .venv-lens4
 NEWEST ?= .venv-newest
 OUT ?= my-report
 
-.PHONY: report test test-all test-lens4 test-newest lint format coverage agreement coverage-of-generalization fuzz docs pictures clean
+.PHONY: report test test-slow test-all test-lens4 test-newest lint format coverage agreement coverage-of-generalization fuzz docs pictures clean
 
 report: $(VENV)/installed  ## all about the model that ships: my-report/index.html, or another folder by OUT=
 	$(BIN)/cadmus-probe report --out $(OUT)
@@ -14,8 +14,10 @@ report: $(VENV)/installed  ## all about the model that ships: my-report/index.ht
 test: $(VENV)/installed  ## what one runs before each commit: no training, no processes, no pages
 	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow" --durations=10
 
-test-all: $(VENV)/installed  ## every test
-	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope --durations=10
+test-slow: $(VENV)/installed  ## what make test leaves out: training, processes, pages
+	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope -m slow --durations=10
+
+test-all: test test-slow  ## every test
 
 coverage: $(VENV)/installed  ## every test, and the statements that they reach (compiled functions count as not reached)
 	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope \

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cadmus import shipped as shipped_data
+from cadmus.machine import vm
 from cadmus.programs import mixture
 from cadmus.programs.families import (
     FAMILIES,
@@ -88,7 +89,7 @@ components = st.builds(Component, families, st.floats(1e-6, 1e6), st.sampled_fro
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]))
 hold_outs = st.builds(
     HoldOut,
-    values=st.lists(st.integers(-(2**31), 2**31), max_size=3).map(tuple),
+    values=st.lists(st.integers(-vm.MAX_INT, vm.MAX_INT), max_size=3).map(tuple),
     pairs=st.lists(st.sampled_from(["*n", "00", '\\"', "{}", "A'"]), max_size=3).map(tuple),
     max_length=st.integers(0, 100),
     skeletons=st.lists(st.sampled_from(["00+0=", "0", "{#0>}(0,f"]), max_size=2).map(tuple),
