@@ -150,7 +150,7 @@ def _compounds(study: str) -> str:
         "are completed the less often the greater the compound divergence: "
         f"{_by_level(study, 'accuracy.max_divergence', 'compound_divergence')} (at 0 nothing is held out), while "
         f"completion in distribution stays between {inside.min():.2f} and {inside.max():.2f}, medians of five models "
-        f"({_answer(study, 'divergence')}). "
+        f"(ρ = {_rho(study, 'accuracy.max_divergence', 'compound_divergence')}; {_answer(study, 'divergence')}). "
         f"{_page(study)}"
     )
 
@@ -228,6 +228,13 @@ def _answer(study: str, hypothesis: str) -> str:
     expected = "no effect" if row.expected == "none" else f"a {row.expected} effect"
     predictor = display_name(row.predictor)
     return f"{_interval(row, 'effect')} per standard deviation of {predictor}; {expected} was expected: {row.verdict}"
+
+
+def _rho(study: str, response: str, factor: str) -> str:
+    """Spearman's rank correlation with the levels of a factor."""
+    table = read("levels", study)
+    (row,) = table[(table["response"] == response) & (table["factor"] == factor)].itertuples()
+    return _interval(row, "rho")
 
 
 def _page(study: str) -> str:

@@ -36,8 +36,9 @@ _STATUS = "status"
         A sweep (TOML, docs/sweeps.md) names a base mixture and recipe, factors with levels, seeds, responses, a pilot
         and hypotheses. Sweeps that ship: diversity, read-distance, compound-divergence, figure-1. Each run draws a
         corpus, trains, completes, is probed and patched; each stage is kept, so that the same command goes on where it
-        was killed. The pilot runs first and must reach its accuracy. A run that fails is recorded, the others go on,
-        and the command ends with 1. Writes table.parquet, table.csv and runs.csv: one row per cell, seed and response.
+        was killed, or seeds were added. The pilot runs first and must reach its accuracy. A run that fails is recorded,
+        the others go on, and the command ends with 1. Writes table.parquet, table.csv and runs.csv: one row per cell,
+        seed and response.
         """
     )
 )
@@ -63,15 +64,19 @@ def sweep(
         raise ValueError(f"one sweep is run at a time, {len(source)} are named: {' '.join(source)}")
     from analyses.sweeps.engines import check_device, engine_of, n_jobs
     from analyses.sweeps.execution import run_sweep
+    from analyses.sweeps.sweep import MEANT_SEEDS
     from analyses.sweeps.sweep_files import load
 
     request = load(source[0])
     folder = out or Path("runs") / "sweeps" / request.name
     at_once = n_jobs(check_device(device), jobs)
+    at_work = engine_of(engine, jobs, address)
+    if len(request.seeds) < MEANT_SEEDS:
+        few = f"{len(request.seeds)} a cell"
+        _say(f"{request.name}: seeds are {few}, {MEANT_SEEDS} are meant: fewer tell little; more can be added later")
     if plan:
         _print_plan(request, folder, at_once, check_device(device), as_json)
         return
-    at_work = engine_of(engine, jobs, address)
     check_writable(folder)
     with _watching(request, folder, at_once) as (progress, on_start, on_outcome):
         result = run_sweep(

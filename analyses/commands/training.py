@@ -38,10 +38,10 @@ TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: s
 
         A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
         what it says. Recipes that ship: first (two to five minutes on two cores), compute (comparisons, subroutines and
-        the stack, a quarter of an hour), micro and mini (the models that ship with the package; mini is for a GPU),
-        ordinary (as micro, on programs whose truth is destroyed, for comparison), dynamics (small, with snapshots, for
-        cadmus-probe dynamics) and base (25 M parameters, a GPU). Interrupted or killed, the same command goes on from
-        its last state (one a minute, at least); of a finished model it says what that completes. Writes
+        the stack, a quarter of an hour with bfloat16), micro and mini (the models that ship with the package; mini is
+        for a GPU), ordinary (as micro, on programs whose truth is destroyed, for comparison), dynamics (small, with
+        snapshots, for cadmus-probe dynamics) and base (25 M parameters, a GPU). Interrupted or killed, the same command
+        goes on from its last state (one a minute, at least); of a finished model it says what that completes. Writes
         model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to the folder, and
         prints the completion accuracy on held-out programs, decided by the machine.
 

@@ -71,23 +71,25 @@ class Status:
 def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> list[Cell]:
     """The cells of a sweep in its folder, which is begun where there is none.
 
-    Raises ArtifactError where the folder holds another sweep, or this one as it was before it was changed: it says what
-    differs. Nothing is overwritten but the pilot, which decides only whether the runs go on.
+    Seeds may be added to a sweep that has begun, since every run stands by itself. Raises ArtifactError where the
+    folder holds another sweep, or this one as it was before it was changed otherwise: it says what differs. Nothing is
+    overwritten but the pilot, which decides only whether the runs go on.
     """
     request = json.loads(json.dumps(sweep.to_dict()))
     path = folder / SWEEP
     if path.is_file():
-        stored = artifacts.read_json(path)
-        differing = _differences({**stored["sweep"], "pilot": None}, {**request, "pilot": None})
+        stored = read_sweep(folder)
+        free = {"pilot": None} | ({"seeds": None} if set(stored["sweep"].get("seeds", [])) <= set(sweep.seeds) else {})
+        differing = _differences({**stored["sweep"], **free}, {**request, **free})
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise artifacts.ArtifactError(
-                f"{folder} holds the sweep {stored['sweep']['name']!r} as it was before it was changed "
+                f"{folder} holds the sweep {stored['sweep'].get('name')!r} as it was before it was changed "
                 f"({'; '.join(differing[:3])}{more}); name another --out, or undo the change"
             )
         if stored["sweep"] != request:
             artifacts.write_json(path, {**stored, "sweep": request})
-        return [cell_from_dict(cell, sweep.recipe) for cell in stored["cells"]]
+        return _stored_cells(folder, stored, sweep)
     artifacts.check_free(folder, "sweep")
     if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise artifacts.ArtifactError(
@@ -100,10 +102,29 @@ def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> 
 
 
 def read_sweep(folder: Path) -> dict[str, Any]:
-    """What sweep.json says. Raises ArtifactError where the folder holds no sweep."""
+    """What sweep.json says, `sweep` and `cells`. Raises ArtifactError where the folder holds no sweep, or a damaged
+    one."""
     if not (folder / SWEEP).is_file():
         raise artifacts.ArtifactError(f"{folder} holds no sweep (it has no {SWEEP}); name the folder of one")
-    return artifacts.read_json(folder / SWEEP)
+    stored = artifacts.read_json(folder / SWEEP)
+    for key, kind in (("sweep", dict), ("cells", list)):
+        if not isinstance(stored.get(key), kind):
+            raise _damaged(folder, f"it lacks {key}")
+    return stored
+
+
+def _damaged(folder: Path, why: object) -> artifacts.ArtifactError:
+    return artifacts.ArtifactError(
+        f"{folder / SWEEP} is damaged ({why}); run the sweep with another --out, or put the file back"
+    )
+
+
+def _stored_cells(folder: Path, stored: dict[str, Any], sweep: Sweep) -> list[Cell]:
+    """The cells that sweep.json has. Raises ArtifactError for what is no cell."""
+    try:
+        return [cell_from_dict(cell, sweep.recipe) for cell in stored["cells"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, f"a cell is none: {type(error).__name__}: {error}") from None
 
 
 def _differences(stored: Any, request: Any, place: str = "") -> list[str]:
@@ -151,5 +172,8 @@ def statuses(folder: Path, runs: Sequence[Run]) -> Iterator[tuple[Run, Status]]:
 def stored_runs(folder: Path) -> tuple[Sweep, list[Run]]:
     """The sweep that lies in a folder, without its file, and all its runs. Raises ArtifactError where there is none."""
     stored = read_sweep(folder)
-    sweep = sweep_from_stored(stored["sweep"])
-    return sweep, runs_of(sweep, [cell_from_dict(cell, sweep.recipe) for cell in stored["cells"]])
+    try:
+        sweep = sweep_from_stored(stored["sweep"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, f"what is asked for is no sweep: {type(error).__name__}: {error}") from None
+    return sweep, runs_of(sweep, _stored_cells(folder, stored, sweep))

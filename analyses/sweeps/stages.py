@@ -16,8 +16,9 @@ from typing import Any
 from analyses.sweeps import state_responses
 from analyses.sweeps.accuracies import Response, accuracies, check_demands, nothing, properties
 from analyses.sweeps.cells import Run
+from analyses.sweeps.factors import DIVERGENCE_SET
 from analyses.sweeps.planes import plane, plane_responses
-from analyses.sweeps.sweep import ACCURACY, FIGURE1, INTERCHANGE, MECHANISM, READ, Sweep, variable_and_role
+from analyses.sweeps.sweep import ACCURACY, FIGURE1, INTERCHANGE, MECHANISM, REACHED, READ, Sweep, variable_and_role
 from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
 from cadmus.programs import mixture as mixtures
@@ -150,7 +151,7 @@ def _evaluation(bench: Bench) -> dict[str, Any]:
     """What the model completes, and what its corpus is like."""
     corpus, seed = _corpus(bench), bench.run.seed
     bench.progress("evaluation", 0.0, "properties")
-    measured = properties(bench.sweep, corpus, seed)
+    measured = properties(bench.sweep, corpus, seed) | _reached(bench)
     bench.progress("evaluation", 0.3, "accuracies")
     model = trained_model(bench)
     rows = accuracies(bench.sweep, bench.run.recipe.mixture, corpus, model, seed)
@@ -160,6 +161,17 @@ def _evaluation(bench: Bench) -> dict[str, Any]:
         rows += plane_responses(bench.sweep, table)
         tables = {"tables": {FIGURE1: table.to_dict("list")}}
     return {"responses": [asdict(row) for row in rows], "properties": measured, **tables}
+
+
+def _reached(bench: Bench) -> dict[str, dict[str, float]]:
+    """The properties `REACHED` of a corpus whose mixture a factor divided by compounds, as its manifest has them."""
+    sets = artifacts.read_manifest(bench.place("corpus"), "corpus").get("divergence", {})
+    reached = sets.get(DIVERGENCE_SET, {})
+    return {
+        name: dict.fromkeys(("value", "low", "high"), reached[name.removeprefix("reached_")])
+        for name in REACHED
+        if reached
+    }
 
 
 def _probing(bench: Bench) -> dict[str, Any]:

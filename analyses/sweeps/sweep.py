@@ -44,6 +44,9 @@ from cadmus.training.recipe import Recipe
 RESERVED = ("sweep", "cell", "seed", "response", "value", "low", "high", "n", "status", "why")
 """Columns of the table that no factor may be called by."""
 
+MEANT_SEEDS = 5
+"""Seeds per cell, fewer than which tell little."""
+
 EXPECTED = ("positive", "negative", "none")
 ACCURACY, TRUE, FIGURE1 = "accuracy", "true", "figure1"
 READ, INTERCHANGE, MECHANISM = "read", "interchange", "mechanism"
@@ -52,6 +55,10 @@ OWN_ACCURACIES = ("in_distribution", "base", "unseen_skeletons")
 
 COMPARED = ("compared_least", "compared_greatest")
 """Properties of what a corpus compares, exact (`cadmus.properties.comparisons`)."""
+
+REACHED = ("reached_atom_divergence", "reached_compound_divergence")
+"""Properties of corpora whose mixture the knob compound_divergence divided: how far the programs held out lie from
+them, as their manifests have it."""
 
 ALL_PROPERTIES = (*PROPERTIES, "atom_divergence", "compound_divergence", *COMPARED)
 
@@ -267,6 +274,7 @@ class Sweep:
         self._check_distinct("factor", [factor.name for factor in self.factors])
         self._check_distinct("knob of a factor", [factor.sets for factor in self.factors])
         self._check_distinct("response", self.responses)
+        self._check_distinct("column of the table", [*(factor.name for factor in self.factors), *self.responses])
         if (
             not self.seeds
             or len(set(self.seeds)) < len(self.seeds)
@@ -331,9 +339,14 @@ class Sweep:
         for hypothesis in self.hypotheses:
             owner = f"hypothesis {hypothesis.name!r}"
             tables.check_names([hypothesis.response], self.responses, owner, "response", suggest=True)
-            properties = (f"property.{name}" for name in ALL_PROPERTIES)
+            properties = (f"property.{name}" for name in (*ALL_PROPERTIES, *REACHED))
             names = (*(factor.name for factor in self.factors), *self.responses, *properties)
             tables.check_names([hypothesis.predictor], names, owner, "predictor", suggest=True)
+        if self.hypotheses and len(self.seeds) < 2:
+            raise ValueError(
+                f"sweep {self.name!r}: one seed a cell answers no hypothesis; name two or more, five are meant: "
+                "seeds = [0, 1, 2, 3, 4]"
+            )
 
     def _check_demands(self) -> None:
         by_name = {factor.name: factor for factor in self.factors}

@@ -184,10 +184,11 @@ class _Run:
             note(f"goes on from step {self.step} with {'; '.join(changes)}: bits may differ from here on")
         if changes or not before:
             self.stretches.append({"from_step": self.step, **here})
-        if self.precision != self.fast_precision and device.type == "cpu":
+        if self.precision != self.fast_precision:
             gain = devices.bf16_gain(device)
             slower = 1 / gain if self.precision == "bf16" else gain
-            note(f"{self.precision} products take {slower:.1f} times as long as {self.fast_precision} ones on this CPU")
+            fast = self.fast_precision
+            note(f"{self.precision} products take {slower:.1f} times as long as {fast} ones on this device")
         self.peak = devices.matmul_peak(device, self.precision)
 
     def _resume(self) -> None:

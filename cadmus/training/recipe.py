@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ class Recipe:
     """Train on the same programs with their truth destroyed (`cadmus.corpora.ordinary`), for comparison."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(
+                f"recipe name {self.name!r} must be letters, digits, -, _ and ., and begin with one of the first two: "
+                "its runs lie in runs/NAME"
+            )
         if self.programs < 0:
             raise ValueError(f"recipe {self.name!r}: programs = {self.programs} must be 0 or more")
         if self.stream and self.programs:

@@ -13,20 +13,19 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from analyses.studies.generalization.models import BEHAVIOUR, INSIDE, Design, Predictor
+from analyses.studies.generalization.models import BEHAVIOUR, IN_DISTRIBUTION, INSIDE, LEVEL, Design, Predictor
 from cadmus.runtime.progress import Progress, no_progress
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
 
 MAX_INFLATION = 10.0  # of a variance, above which predictors are not told apart
-LEVEL = 0.05  # of q and of the bootstrap's p
 ALONE, JOINT, GIVEN = "alone", "joint", "given accuracy in distribution"
 _NUMBERS = (
-    *("effect", "low", "high", "p", "q", "freedom", "between", "within"),
-    *("robust_low", "robust_high", "robust_p", "wild_low", "wild_high", "wild_p"),
+    *("effect", "low", "high", "p", "q", "freedom", "between", "within", "reach"),
+    *("least_squares", "robust_low", "robust_high", "robust_p", "wild_low", "wild_high", "wild_p"),
     *("partial_r2", "left_out_r2", "inflation", "condition", "bound_low", "bound_high"),
 )
-COLUMNS = ("response", "predictor", "scale", "model", "models", "missing", "cells", "seeds", *_NUMBERS, "why")
+COLUMNS = ("response", "predictor", "scale", "model", "beside", "models", "missing", "cells", "seeds", *_NUMBERS, "why")
 _STAGE = "regressions"
 
 
@@ -38,9 +37,12 @@ def effects(
     draws: int = regression.DRAWS,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Regress every response on the predictors, each alone and, where there are several, jointly; a predictor that is
-    itself a response stays out of the joint regression, since what it explains may come of the others: of accuracies
-    out of distribution it is regressed beside accuracy in distribution (`models.INSIDE`) instead.
+    """Regress every response on the predictors, each alone and, where there are several, jointly.
+
+    Joint is: a property beside all others that are named; a factor, which the design sets, beside the other factors
+    alone, since it may act by way of the properties, and to hold these fixed would take from its effect, or turn it. A
+    predictor that is itself a response stays out of the joint regression, since what it explains may come of the
+    others: of accuracies out of distribution it is regressed beside accuracy in distribution instead.
 
     Args:
         table: Of a sweep, as `models.check` gives it.
@@ -50,15 +52,16 @@ def effects(
         progress: Follows the regressions.
 
     Returns:
-        A row per (response, predictor, model `alone`, `joint` or `given accuracy in distribution`). `effect` with
-        `low`, `high`, `p` is that of the model with a random intercept for each cell; `robust_...` is least squares
-        with errors clustered by cell (CR2), `wild_...` the wild cluster bootstrap; `q` is p under Benjamini and
-        Hochberg over the responses; `left_out_r2` says how well cells that were left out are predicted, `bound_low` and
-        `bound_high` what the effect could be whatever the missing values are. NaN, and why, where nothing could be
-        fitted.
+        A row per (response, predictor, model `alone`, `joint` or `given accuracy in distribution`); `beside` names what
+        is held fixed. `effect` with `low`, `high`, `p` is that of the model with a random intercept for each cell,
+        `reach` how many standard deviations the predictor ranges over; `least_squares` is the effect of least squares,
+        `robust_...` with errors clustered by cell (CR2), `wild_...` the wild cluster bootstrap; `q` is p under
+        Benjamini and Hochberg over the responses; `left_out_r2` says how well cells that were left out are predicted,
+        `bound_low` and `bound_high` what the effect could be whatever the missing values are. NaN, and why, where
+        nothing could be fitted.
     """
     rows: list[dict[str, Any]] = []
-    names = models.responses(table)
+    names, in_design = models.responses(table), models.design_of(table)
     for k, response in enumerate(names):
         progress(_STAGE, k / len(names), response)
         mine = [predictor for predictor in predictors if not _is_part(predictor.name, response)]
@@ -68,9 +71,7 @@ def effects(
             beside = _beside(part, response, predictor.name, names)
             if beside:
                 rows += _fitted(part, response, (predictor, *beside), GIVEN, seed, draws)[:1]
-        designed = tuple(predictor for predictor in mine if predictor.name not in names)
-        if len(designed) > 1:
-            rows += _fitted(part, response, designed, JOINT, seed, draws)
+        rows += _jointly(part, response, [each for each in mine if each.name not in names], in_design, seed, draws)
     out = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, rows_of in out.groupby(["predictor", "model"]):
         out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))
@@ -94,11 +95,14 @@ def doubt(row: dict[str, Any]) -> str:
         return "the interval holds 0"
     if row["q"] > LEVEL:
         return f"q = {row['q']:.3f}"
+    is_positive = row["effect"] > 0
     if row["wild_p"] > LEVEL:
         return f"the wild bootstrap does not agree (p = {row['wild_p']:.3f})"
+    if not (row["wild_low"] > 0 if is_positive else row["wild_high"] < 0):
+        return f"the wild bootstrap does not agree (its interval is {row['wild_low']:.2g} to {row['wild_high']:.2g})"
     if row["model"] != ALONE and row["inflation"] > MAX_INFLATION:
         return f"its predictor cannot be told from the others (variance inflation {row['inflation']:.0f})"
-    if row["missing"] and not (row["bound_low"] > 0 or row["bound_high"] < 0):
+    if row["missing"] and not (row["bound_low"] > 0 if is_positive else row["bound_high"] < 0):
         return f"{row['missing']:.0f} missing values could turn the sign"
     return ""
 
@@ -113,7 +117,25 @@ def _beside(part: pd.DataFrame, response: str, predictor: str, responses: Sequen
     none of other predictors and responses."""
     if predictor not in responses or not response.startswith(BEHAVIOUR) or {response, predictor} & set(INSIDE):
         return []
-    return [Predictor(name, False) for name in models.covariates(part, "value", predictor)]
+    return [Predictor(name, False) for name in models.covariates(part, (IN_DISTRIBUTION,), "value", predictor)]
+
+
+def _jointly(
+    part: pd.DataFrame,
+    response: str,
+    predictors: list[Predictor],
+    in_design: list[Predictor],
+    seed: int,
+    draws: int,
+) -> list[dict[str, Any]]:
+    """The rows of the joint regressions: of properties beside all the predictors, of factors beside the design's."""
+    rows = []
+    for together, are_factors in ((predictors, False), (in_design, True)):
+        mine = [each.name for each in predictors if (each in in_design) == are_factors]
+        if mine and len(together) > 1:
+            fitted = _fitted(part, response, tuple(together), JOINT, seed, draws)
+            rows += [row for row in fitted if row["predictor"] in mine]
+    return rows
 
 
 def _fitted(
@@ -127,6 +149,7 @@ def _fitted(
             "predictor": predictor.name,
             "scale": "log10" if predictor.logarithmic else "linear",
             "model": model,
+            "beside": ", ".join(other.name for other in predictors if other != predictor),
             "models": int(known.sum()),
             "missing": int((~known).sum()),
             "cells": part.loc[known, "cell"].nunique(),
@@ -167,6 +190,8 @@ def estimates_of(frame: Design, seed: int, draws: int) -> list[dict[str, float]]
                 "freedom": fixed.freedom[k],
                 "between": mixed.between,
                 "within": mixed.within,
+                "reach": float(np.ptp(frame.x[:, k])),
+                "least_squares": robust.estimate[k],
                 "robust_low": robust.low[k],
                 "robust_high": robust.high[k],
                 "robust_p": robust.p[k],

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analyses.reporting.figures import CONTROL, MARKERS, error, legend, panels, theme
 from analyses.studies.generalization.effects import best_models
-from analyses.studies.generalization.inner_state import ACROSS, remainders
+from analyses.studies.generalization.inner_state import ACROSS, OWN, remainders
 from analyses.studies.generalization.models import PROPERTY, Predictor, models, responses
 
 MAX_PANELS = 8  # of the inner state
@@ -40,7 +40,8 @@ def effects(table: pd.DataFrame) -> Figure:
 
 
 def distributions(table: pd.DataFrame, predictor: Predictor) -> Figure:
-    """Draw every model: each response by the predictor, a marker for each seed."""
+    """Draw every model: each response by the predictor, a number or the names of a factor's levels; a marker for each
+    seed."""
     names = [name for name in responses(table) if table.loc[table["response"] == name, "value"].notna().any()]
     seeds = sorted(table["seed"].unique())
     with theme():
@@ -53,6 +54,8 @@ def distributions(table: pd.DataFrame, predictor: Predictor) -> Figure:
                 ax.plot(part[predictor.name], part["value"], ls="", ms=4, alpha=0.8, label=f"seed {seed}", **style)
             if predictor.logarithmic:
                 ax.set_xscale("log")
+            if not pd.api.types.is_numeric_dtype(rows[predictor.name]):
+                ax.tick_params("x", rotation=45)
         legend(figure, axes.values(), columns=min(len(seeds), 8))
     return figure
 
@@ -60,7 +63,8 @@ def distributions(table: pd.DataFrame, predictor: Predictor) -> Figure:
 def inner_state(table: pd.DataFrame, answers: pd.DataFrame) -> Figure:
     """Draw what accuracy in distribution leaves of accuracy out of distribution by what it leaves of the inner state: a
     point per model, a colour per cell; `answers` as `inner_state.inner_state`, with an effect across cells."""
-    fitted = answers[(answers["comparison"] == ACROSS) & answers["effect"].notna()].sort_values("p")[:MAX_PANELS]
+    asked = (answers["comparison"] == ACROSS) & (answers["beyond"] == OWN)
+    fitted = answers[asked & answers["effect"].notna()].sort_values("p")[:MAX_PANELS]
     titles = {f"{row.response}\nby {row.state}": (row.response, row.state) for row in fitted.itertuples()}
     cells = list(dict.fromkeys(table["cell"]))
     colors = dict(zip(cells, sns.color_palette("viridis", len(cells)), strict=True))

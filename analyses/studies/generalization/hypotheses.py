@@ -14,7 +14,11 @@ from cadmus.statistics.clustered import benjamini_hochberg
 
 POSITIVE, NEGATIVE, NONE = "positive", "negative", "none"
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
-NOTHING = 0.05  # effects (shares per standard deviation) of which it is said that there is none
+NOTHING = 0.05  # a change (in shares) over all that a predictor ranges over, of which it is said that there is none
+_NUMBERS = (
+    *("effect", "low", "high", "p", "q", "wild_low", "wild_high", "wild_p", "reach"),
+    *("bound_low", "bound_high", "inflation", "missing"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,10 @@ def answers(hypotheses: Sequence[tuple[Hypothesis, str]], effects: pd.DataFrame)
 
     A sign is supported, or contradicted by the other sign, where the interval of the mixed model excludes 0, q (p under
     Benjamini and Hochberg over the hypotheses) is at most 0.05, the wild bootstrap agrees, and no missing values could
-    turn the sign. None is supported where the interval lies within 0.05 of 0. The joint regression decides where it
-    could be fitted; where the predictor is a response itself, that beside accuracy in distribution; else the predictor
-    alone (`effects.best_models`).
+    turn the sign. None is supported where the interval of what the response changes by, from the least to the greatest
+    value of the predictor, lies within 0.05 of 0. The joint regression decides where it could be fitted; where the
+    predictor is a response itself, that beside accuracy in distribution; else the predictor alone
+    (`effects.best_models`).
 
     hypotheses: each with the column that its predictor is (`models.resolve`); effects: as `effects.effects` gives them.
     """
@@ -72,12 +77,12 @@ def answers(hypotheses: Sequence[tuple[Hypothesis, str]], effects: pd.DataFrame)
         mine = effects[(effects["response"] == hypothesis.response) & (effects["predictor"] == column)]
         fitted = best_models(mine).set_index("model")
         model = fitted.index[0] if len(fitted) else None
-        numbers = ("effect", "low", "high", "p", "wild_p", "bound_low", "bound_high", "inflation", "missing")
-        values = {name: fitted.loc[model, name] if model else np.nan for name in numbers}
+        values = {name: fitted.loc[model, name] if model else np.nan for name in _NUMBERS}
+        head = {"model": model or "", "beside": fitted.loc[model, "beside"] if model else ""}
         whys = [why for why in mine["why"] if why]
-        rows.append({**row, "model": model or "", **values, "why": whys[-1] if whys and not model else ""})
-    names = ("name", "statement", "response", "predictor", "expected", "model", "effect", "low", "high", "p", "wild_p")
-    out = pd.DataFrame(rows, columns=[*names, "bound_low", "bound_high", "inflation", "missing", "why"])
+        rows.append({**row, **head, **values, "why": whys[-1] if whys and not model else ""})
+    names = ("name", "statement", "response", "predictor", "expected", "model", "beside", *_NUMBERS, "why")
+    out = pd.DataFrame(rows, columns=list(names))
     out["q"] = benjamini_hochberg(out["p"].to_numpy(np.float64))
     judged = [_verdict(row) for row in out.to_dict("records")]
     out["verdict"] = [verdict for verdict, _ in judged]
@@ -90,8 +95,8 @@ def _verdict(row: dict[str, Any]) -> tuple[str, str]:
     if np.isnan(row["effect"]):
         return UNDECIDED, row["why"] or "no regression could be fitted"
     doubt_of_sign = doubt(row)
-    if row["expected"] == NONE and row["low"] >= -NOTHING and row["high"] <= NOTHING:
-        return SUPPORTED, f"the interval lies within {NOTHING} of 0"
+    if row["expected"] == NONE and max(-row["low"], row["high"]) * row["reach"] <= NOTHING:
+        return SUPPORTED, f"over the whole range the change lies within {NOTHING} of 0"
     if doubt_of_sign:
         return UNDECIDED, doubt_of_sign
     sign = POSITIVE if row["effect"] > 0 else NEGATIVE

@@ -8,23 +8,31 @@ import numpy as np
 import pandas as pd
 
 from analyses.studies.generalization import models
-from analyses.studies.generalization.models import BEHAVIOUR, IN_DISTRIBUTION, INSIDE
+from analyses.studies.generalization.models import BEHAVIOUR, IN_DISTRIBUTION, INSIDE, LEVEL
 from cadmus.statistics import regression
 from cadmus.statistics.clustered import benjamini_hochberg
 
 INNER = ("read.", "interchange.")
 ACROSS, WITHIN = "across cells", "within cells"
-_NUMBERS = ("effect", "low", "high", "p", "q", "wild_p", "partial_r2", "left_out_r2_without", "left_out_r2")
+OWN, OWN_AND_BASE = "accuracy in distribution", "accuracy in distribution and on the base mixture"
+BEYOND = {OWN: (IN_DISTRIBUTION,), OWN_AND_BASE: INSIDE}
+"""What the state may add to, and the accuracies that it is."""
+_NUMBERS = (
+    *("effect", "low", "high", "p", "q", "wild_p"),
+    *("partial_r2", "left_out_r2_without", "left_out_r2"),
+)
 
 
 def inner_state(table: pd.DataFrame, *, seed: int = 0, draws: int = regression.DRAWS) -> pd.DataFrame:
     """For each accuracy out of distribution and each measure of the inner state: what the state adds to accuracy in
-    distribution, that of the cell's own programs and, where it is measured, that of the base mixture's.
+    distribution, that on the cell's own programs, and, where it is measured, to that and the accuracy on the base
+    mixture together, on whose programs all states are measured.
 
     `across cells` compares all models; `within cells`, those of one training distribution, which differ by seed alone.
-    Columns response, state, comparison, models, cells; effect (shares per standard deviation of the state) with low,
-    high, p (errors clustered by cell, CR2) and q (over the rows of a comparison), wild_p; partial_r2; and how well left
-    out cells are predicted without and with the state (left_out_r2_without, left_out_r2; across cells only); why.
+    Columns response, state, comparison, beyond (of `BEYOND`), models, cells; effect (shares per standard deviation of
+    the state) with low, high, p (errors clustered by cell, CR2) and q (over the rows of a comparison and what it is
+    beyond), wild_p; partial_r2; and how well left out cells are predicted without and with the
+    state (left_out_r2_without, left_out_r2; across cells only); why.
     """
     names = models.responses(table)
     states = [name for name in names if name.startswith(INNER)]
@@ -33,22 +41,36 @@ def inner_state(table: pd.DataFrame, *, seed: int = 0, draws: int = regression.D
     if IN_DISTRIBUTION in names:
         for response in outside:
             part = models.models(table, response)
-            for state in states:
-                rows += [_compared(part, response, state, how, seed, draws) for how in (ACROSS, WITHIN)]
-    columns = ["response", "state", "comparison", "models", "cells", *_NUMBERS, "why"]
+            questions = [beyond for beyond, accuracies in BEYOND.items() if set(accuracies) <= set(names)]
+            rows += [
+                _compared(part, response, state, how, beyond, seed, draws)
+                for state in states
+                for how in (ACROSS, WITHIN)
+                for beyond in questions
+            ]
+    columns = ["response", "state", "comparison", "beyond", "models", "cells", *_NUMBERS, "why"]
     out = pd.DataFrame(rows, columns=columns)
-    for _, rows_of in out.groupby("comparison"):
+    for _, rows_of in out.groupby(["comparison", "beyond"]):
         out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))
     return out
 
 
-def _compared(part: pd.DataFrame, response: str, state: str, comparison: str, seed: int, draws: int) -> dict[str, Any]:
-    inside = models.covariates(part, "value", state)
+def claimed(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of which it is said that the state adds something: q and the wild bootstrap's p, both of the effect of
+    least squares, are at most 0.05."""
+    return table[(table["q"] <= LEVEL) & (table["wild_p"] <= LEVEL)]
+
+
+def _compared(
+    part: pd.DataFrame, response: str, state: str, comparison: str, beyond: str, seed: int, draws: int
+) -> dict[str, Any]:
+    inside = models.covariates(part, BEYOND[beyond], "value", state)
     complete = part[part[["value", state, *inside]].notna().all(axis=1)]
     head = {
         "response": response,
         "state": state,
         "comparison": comparison,
+        "beyond": beyond,
         "models": len(complete),
         "cells": complete["cell"].nunique(),
         **dict.fromkeys(_NUMBERS, np.nan),
@@ -65,7 +87,7 @@ def _compared(part: pd.DataFrame, response: str, state: str, comparison: str, se
     if len(y) <= rest.shape[1] + 2 or head["cells"] < 3:
         return {**head, "why": f"{len(y)} models in {head['cells']} cells have all of them measured: too few"}
     if not (models.varies(inner, rest) and models.varies(y, start)):
-        return {**head, "why": f"{state} or {response} does not vary beyond accuracy in distribution"}
+        return {**head, "why": f"{state} or {response} does not vary beyond {beyond}"}
     x = np.column_stack([rest, _standardized(inner)])
     robust = regression.cluster_robust(y, x, cells)
     wild = regression.wild_cluster(y, x, x.shape[1] - 1, cells, seed=seed, draws=draws)
@@ -87,7 +109,7 @@ def remainders(table: pd.DataFrame, response: str, state: str) -> pd.DataFrame:
     """What accuracy in distribution leaves of the response and of the state, model by model: columns cell, seed,
     response_left, state_left; empty where too few models have all of them."""
     part = models.models(table, response)
-    inside = models.covariates(part, "value", state)
+    inside = models.covariates(part, BEYOND[OWN], "value", state)
     complete = part[part[["value", state, *inside]].notna().all(axis=1)]
     columns = ["cell", "seed", "response_left", "state_left"]
     if len(complete) < 4:

@@ -31,7 +31,7 @@ def medians(table: pd.DataFrame, response: str, factor: str) -> pd.Series:
 def factor_of(table: pd.DataFrame, predictor: str) -> str | None:
     """The numeric factor whose levels a column of the table follows most nearly: itself, where it is one. None where
     there is no such factor, or the predictor is no column."""
-    numeric = _numeric_factors(table)
+    numeric = models.numeric_factors(table)
     if predictor not in table or not numeric:
         return None
     once = table.drop_duplicates(["cell", "seed"])
@@ -45,7 +45,7 @@ def rank_correlations(table: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS)
     the responses), blocks, models; and p_cells, by permuting levels alike for all seeds, which holds where cells differ
     for other reasons too."""
     rows = []
-    for factor in _numeric_factors(table):
+    for factor in models.numeric_factors(table):
         others = [name for name in models.factors(table) if name != factor]
         for response in models.responses(table):
             part = table[(table["response"] == response) & table["value"].notna() & table[factor].notna()]
@@ -63,14 +63,6 @@ def rank_correlations(table: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS)
     for _, rows_of in out.groupby("factor"):
         out.loc[rows_of.index, "q"] = benjamini_hochberg(rows_of["p"].to_numpy(np.float64))
     return out
-
-
-def _numeric_factors(table: pd.DataFrame) -> list[str]:
-    return [
-        name
-        for name in models.factors(table)
-        if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
-    ]
 
 
 def _labels(table: pd.DataFrame, names: list[str]) -> np.ndarray:

@@ -6,6 +6,7 @@ model's own corpus), `response`, `value`, `low`, `high`, `n`, `status` (ok, fail
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ BASE = "accuracy.base"
 BEHAVIOUR = ("accuracy.", "true.")  # what responses about completions begin with
 INSIDE = (IN_DISTRIBUTION, BASE)  # a cell's own programs, and those that all inner states are measured on
 MIN_LOG_RANGE = 10.0  # a predictor above 0 whose greatest level is so many times its least counts in powers of 10
+LEVEL = 0.05  # of q and of the bootstrap's p
 MIN_BETWEEN = 0.5  # of a property's variance between cells, for the design to have moved it
 
 
@@ -38,11 +40,28 @@ class Predictor:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """The table, its values of failed and missing rows NaN. Raises ValueError where a column is missing, a (cell, seed,
-    response) stands there twice, or there are fewer than two cells or seeds."""
+    """The table, its values of failed and missing rows NaN. Raises ValueError where a column is missing or has holes, a
+    value is none, a (cell, seed, response) stands there twice, or there are fewer than two cells or seeds."""
     absent = [name for name in COLUMNS if name not in table.columns]
     if absent:
         raise ValueError(f"the sweep's table has no column {', '.join(absent)}; it is written by cadmus-probe sweep")
+    for name in ("cell", "seed", "response", "status", *factors(table)):
+        if table[name].isna().any():
+            raise ValueError(f"the sweep's table has {int(table[name].isna().sum())} rows without {name}")
+        if name in set(table["response"]):
+            raise ValueError(f"the sweep's table has a column {name}, which is a response too; call it otherwise")
+    other = set(table["status"]) - {"ok", "failed", "missing"}
+    if other:
+        raise ValueError(f"the sweep's table has the status {min(other)!r}; there are ok, failed, missing")
+    ok = table[table["status"] == "ok"]
+    is_share = ok["response"].str.startswith(BEHAVIOUR)
+    wrong = ok[~np.isfinite(ok["value"].astype(np.float64)) | is_share & ~ok["value"].between(0, 1)]
+    if len(wrong):
+        row = wrong.iloc[0]
+        raise ValueError(
+            f"the sweep's table has {row.response} = {row.value:g} (cell {row.cell}, seed {row.seed}), and says ok; a "
+            "value that was not measured has the status missing"
+        )
     repeated = table.duplicated(["cell", "seed", "response"])
     if repeated.any():
         row = table[repeated].iloc[0]
@@ -63,6 +82,16 @@ def factors(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns if name not in MEASURED and not name.startswith(PROPERTY)]
 
 
+def numeric_factors(table: pd.DataFrame) -> list[str]:
+    """The factors whose levels are numbers."""
+    return [name for name in factors(table) if _is_number(table[name])]
+
+
+def design_of(table: pd.DataFrame) -> list[Predictor]:
+    """The factors that are numbers and vary."""
+    return [resolve(table, name) for name in numeric_factors(table) if table[name].nunique() > 1]
+
+
 def responses(table: pd.DataFrame) -> list[str]:
     """The names of the responses, in the order of the table."""
     return list(dict.fromkeys(table["response"]))
@@ -75,10 +104,10 @@ def models(table: pd.DataFrame, response: str) -> pd.DataFrame:
     return rows.join(others, on=["cell", "seed"])
 
 
-def covariates(rows: pd.DataFrame, *columns: str) -> list[str]:
-    """The accuracies of `INSIDE` beyond which something is asked of models that have these columns: those that are
-    measured, vary, and say something that the ones before them do not."""
-    names = [name for name in INSIDE if name in rows.columns]
+def covariates(rows: pd.DataFrame, accuracies: Sequence[str], *columns: str) -> list[str]:
+    """Of the accuracies beyond which something is asked of models that have these columns: those that are measured,
+    vary, and say something that the ones before them do not."""
+    names = [name for name in accuracies if name in rows.columns]
     complete = rows[rows[[*columns, *names]].notna().all(axis=1)]
     out: list[str] = []
     for name in names:
@@ -106,12 +135,16 @@ def resolve(table: pd.DataFrame, name: str) -> Predictor:
     if column not in table.columns or column in MEASURED:
         known = [*factors(table), *(name for name in table.columns if name.startswith(PROPERTY)), *responses(table)]
         raise ValueError(f"predictor {name!r} is no factor, property or response; there are {', '.join(known)}")
-    if not pd.api.types.is_numeric_dtype(table[column]) or pd.api.types.is_bool_dtype(table[column]):
+    if not _is_number(table[column]):
         raise ValueError(f"predictor {column!r} is no number: name the property that its levels move")
     values = table[column].dropna()
     if values.nunique() < 2:
         raise ValueError(f"predictor {column!r} is the same in all models: the sweep does not vary it")
     return Predictor(column, bool(values.min() > 0 and values.max() / values.min() >= MIN_LOG_RANGE))
+
+
+def _is_number(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def moved_properties(table: pd.DataFrame) -> pd.DataFrame:

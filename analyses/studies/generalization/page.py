@@ -61,16 +61,19 @@ def _hypotheses(table: pd.DataFrame) -> report.Section | None:
         (
             "Stated in the sweep's file before the runs. A sign is supported (contradicted, by the other sign) where "
             "the interval of the mixed model excludes 0, q over all hypotheses is at most 0.05, the wild cluster "
-            "bootstrap agrees, and no missing values could turn it. Where the predictor was itself measured on the "
-            "models, the regression has accuracy in distribution beside it. None is supported where the interval lies "
-            f"within {NOTHING} of 0. Everything else is undecided.",
+            "bootstrap agrees, and no missing values could turn it. Held fixed is, beside a factor, what the other "
+            "factors set; beside a measured property the other predictors; beside what was measured on the models "
+            "themselves accuracy in distribution. None is supported where the interval of the response's change over "
+            f"the predictor's whole range lies within {NOTHING} of 0. Everything else is undecided.",
         ),
         table=table,
         display_table=display,
     )
 
 
-def _effects(table: pd.DataFrame) -> report.Section:
+def _effects(table: pd.DataFrame) -> report.Section | None:
+    if table.empty:
+        return None
     fitted = best_models(table)
     display = fitted[["response", "predictor", "model", "models", "cells"]].copy()
     display["effect"] = _intervals(fitted)
@@ -85,8 +88,9 @@ def _effects(table: pd.DataFrame) -> report.Section:
         "What goes with what",
         (
             "The change of a response, in shares, with one standard deviation of a property of the models' own corpora "
-            "(as a sample of their programs has it; counted in powers of ten where it spans one), the other predictors "
-            "held fixed where the regression is joint; seeds are blocks, cells the clusters. Effect: a random "
+            "(as a sample of their programs has it; counted in powers of ten where it spans one) or of a factor. A "
+            "joint regression holds the other predictors fixed, of a factor the other factors alone, since it may act "
+            "by way of the properties; seeds are blocks, cells the clusters. Effect: a random "
             "intercept for each cell, by restricted maximum likelihood. Wild: the interval of the wild cluster "
             "bootstrap, which is about the effect of least squares and may lie beside that of the mixed model. The "
             "table in tables/ has least squares with errors clustered by cell (CR2) too, and the bounds of each "
@@ -124,9 +128,10 @@ def _cells(table: pd.DataFrame) -> report.Section:
 
 def _models(results: GeneralizationResults) -> report.Section | None:
     names = [name for name in results.effects["predictor"] if name in results.table.columns]
-    if not names or results.table["value"].isna().all():
+    arms = models.factors(results.table)
+    if not (names or arms) or results.table["value"].isna().all():
         return None
-    predictor = models.resolve(results.table, names[0])
+    predictor = models.resolve(results.table, names[0]) if names else models.Predictor(arms[0], logarithmic=False)
     return report.Section(
         "models",
         "Every model",
@@ -142,7 +147,7 @@ def _inner_state(results: GeneralizationResults) -> report.Section | None:
     if table.empty:
         return None
     fitted = table[table["effect"].notna()]
-    display = fitted[["response", "state", "comparison", "models"]].copy()
+    display = fitted[["response", "state", "comparison", "beyond", "models"]].copy()
     display["effect"] = _intervals(fitted)
     display["q"] = [_p(value) for value in fitted["q"]]
     display["wild p"] = [_p(value) for value in fitted["wild_p"]]
@@ -153,9 +158,11 @@ def _inner_state(results: GeneralizationResults) -> report.Section | None:
         "Does the inner state tell more than accuracy in distribution?",
         (
             "Accuracy out of distribution regressed on accuracy in distribution and, beside it, on how well the state "
-            "is read or how often an exchange of it is followed. Across cells: all models. Within cells: models of one "
-            "distribution, which differ by their seed alone. Left-out R²: cells that the regression did not see, "
-            "without and with the inner state.",
+            "is read or how often an exchange of it is followed. Across cells: all models. What a distribution does to "
+            "accuracy and state alike then looks as if the one told of the other; so the second question has accuracy "
+            "on the base mixture beside it too, on whose programs every state is measured, and which to most cells is "
+            "itself out of distribution. Within cells: models of one distribution, which differ by their seed alone. "
+            "Left-out R²: cells that the regression did not see, without and with the inner state.",
         ),
         figure=figures.inner_state(results.table, table) if (fitted["comparison"] == "across cells").any() else None,
         caption="What accuracy in distribution leaves of both; a point is a model, a colour a cell.",
@@ -177,7 +184,8 @@ def _ranks(table: pd.DataFrame) -> report.Section | None:
         "By level",
         (
             "Spearman's ρ of a response with the levels of a factor, within blocks of one seed and the same levels of "
-            "the other factors; the mean over blocks, p by permuting levels within them: small where cells "
+            "the other factors; the mean over blocks, its interval over blocks of such seeds (of these very cells), "
+            "which few blocks that all agree leave wide; p by permuting levels within them: small where cells "
             "differ in the order of their levels, for whatever reason. The last column permutes levels alike for all "
             "seeds, so that cells may differ for reasons of their own; with few levels it cannot be small.",
         ),

@@ -24,7 +24,6 @@ from cadmus.runtime.checks import check_at_least, check_seed, check_text_lists
 from cadmus.runtime.progress import Progress, no_progress
 
 TABLE, SWEEP = "table.parquet", "sweep.json"
-MAX_PREDICTORS = 4  # taken where neither hypotheses nor the config name any
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class GeneralizationResults:
     properties: pd.DataFrame
     """Which properties the design moved, as `models.moved_properties`."""
     effects: pd.DataFrame
-    """As `effects.effects`."""
+    """As `effects.effects`; empty where no factor is a number, and no predictor is named."""
     hypotheses: pd.DataFrame
     """As `hypotheses.answers`; empty where the sweep states none."""
     cells: pd.DataFrame
@@ -130,20 +129,7 @@ def analyze(
 def _predictors(
     table: pd.DataFrame, config: GeneralizationConfig, resolved: list[tuple[Hypothesis, Predictor]]
 ) -> list[Predictor]:
-    """What responses are regressed on: what hypotheses and config name; else the factors that are numbers, else the
-    properties that the design moved most."""
+    """What responses are regressed on: what hypotheses and config name; else the factors that are numbers, if any."""
     named = [predictor for _, predictor in resolved]
     named += [models.resolve(table, name) for name in config.predictors]
-    if not named:
-        candidates = [name for name in models.factors(table) if pd.api.types.is_numeric_dtype(table[name])]
-        if not candidates:
-            moved = models.moved_properties(table)
-            candidates = list(moved[moved["moved"]].sort_values("between", ascending=False)["property"])
-        for name in candidates[:MAX_PREDICTORS]:
-            try:
-                named.append(models.resolve(table, name))
-            except ValueError:  # the same in all models
-                continue
-    if not named:
-        raise ValueError("the sweep varies no number: name predictors, properties of the corpora, to regress on")
-    return list(dict.fromkeys(named))
+    return list(dict.fromkeys(named or models.design_of(table)))

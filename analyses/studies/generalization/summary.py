@@ -9,10 +9,11 @@ import pandas as pd
 
 from analyses.reporting import report
 from analyses.studies.generalization import levels, planes
-from analyses.studies.generalization.effects import GIVEN, JOINT, LEVEL, best_models, doubt
+from analyses.studies.generalization.effects import GIVEN, best_models, doubt
 from analyses.studies.generalization.figures import display_name
 from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, UNDECIDED
-from analyses.studies.generalization.inner_state import ACROSS, WITHIN
+from analyses.studies.generalization.inner_state import ACROSS, OWN, OWN_AND_BASE, WITHIN, claimed
+from analyses.studies.generalization.models import LEVEL
 from analyses.studies.generalization.study import GeneralizationResults
 
 MIN_SEEDS = 5  # per cell, below which the page says so
@@ -54,16 +55,15 @@ def _decided(results: GeneralizationResults) -> Iterator[str]:
             f"deviation of {display_name(row['predictor'])}"
         )
         at_levels = _of_levels(results.table, row["response"], row["predictor"])
-        yield f"{sentence}{_beside(results.effects, row)}{at_levels})."
+        yield f"{sentence}{_beside(row)}{at_levels})."
 
 
-def _beside(effects: pd.DataFrame, row: dict[str, Any]) -> str:
+def _beside(row: dict[str, Any]) -> str:
     """What is held fixed in the regression that a hypothesis rests on."""
     if row["model"] == GIVEN:
         return f", {GIVEN}"
-    is_joint = (effects["response"] == row["response"]) & (effects["model"] == JOINT)
-    others = [display_name(name) for name in effects.loc[is_joint, "predictor"] if name != row["predictor"]]
-    return f" at the same {report.listed(others)}" if row["model"] == JOINT and others else ""
+    others = [display_name(name) for name in row["beside"].split(", ") if name]
+    return f" at the same {report.listed(others)}" if others else ""
 
 
 def _of_levels(table: pd.DataFrame, response: str, predictor: str) -> str:
@@ -78,20 +78,22 @@ def _of_levels(table: pd.DataFrame, response: str, predictor: str) -> str:
 
 
 def _effects(table: pd.DataFrame) -> str:
+    if table.empty:
+        return ""
     fitted = best_models(table)
     if fitted.empty:
         return "No effect could be fitted."
-    claimed = fitted[[not doubt(row) for row in fitted.to_dict("records")]]
-    largest = claimed.reindex(claimed["effect"].abs().sort_values(ascending=False).index)[:_NAMED]
+    certain = fitted[[not doubt(row) for row in fitted.to_dict("records")]]
+    largest = certain.reindex(certain["effect"].abs().sort_values(ascending=False).index)[:_NAMED]
     phrases = [
         f"{row.response} changes by {report.with_interval(row.effect, row.low, row.high)} per standard deviation of "
         f"{display_name(row.predictor)}"
         for row in largest.itertuples()
     ]
-    verb = "is" if len(claimed) == 1 else "are"
-    start = f"Of {len(fitted)} effects on all responses {len(claimed)} {verb} claimed"
+    verb = "is" if len(certain) == 1 else "are"
+    start = f"Of {len(fitted)} effects on all responses {len(certain)} {verb} claimed"
     start += ", by the rule of the hypotheses with q over the responses"
-    if len(claimed) > _NAMED:
+    if len(certain) > _NAMED:
         start += ", the largest"
     return f"{start}{report.after_colon(phrases)}."
 
@@ -99,14 +101,19 @@ def _effects(table: pd.DataFrame) -> str:
 def _inner_state(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
-    parts = []
-    for comparison, whose in ((ACROSS, "over all models"), (WITHIN, "between seeds of one distribution")):
-        fitted = table[(table["comparison"] == comparison) & table["effect"].notna()]
-        claimed = fitted[(fitted["q"] <= LEVEL) & (fitted["wild_p"] <= LEVEL)]
-        parts.append(f"in {len(claimed)} of {len(fitted)} pairs {whose}")
+    counts = {}
+    for key, part in table[table["effect"].notna()].groupby(["comparison", "beyond"]):
+        counts[key] = f"{len(claimed(part))} of {len(part)} pairs"
+    across, within, given = (counts.get(key) for key in ((ACROSS, OWN), (WITHIN, OWN), (ACROSS, OWN_AND_BASE)))
+    said = [f"in {across} over all models"] if across else []
+    if across and given and across != given:
+        said[0] += f" (in {given.partition(' of ')[0]} where accuracy on the base mixture is held fixed too)"
+    said += [f"in {within} between seeds of one distribution"] if within else []
     return (
-        "The inner state predicts accuracy out of distribution beyond accuracy in distribution "
-        f"{' and '.join(parts)} (q at most {LEVEL}, the wild bootstrap agreeing)."
+        f"The inner state predicts accuracy out of distribution beyond accuracy in distribution {' and '.join(said)} "
+        f"(q at most {LEVEL}, the wild bootstrap agreeing)."
+        if said
+        else ""
     )
 
 

@@ -1,6 +1,7 @@
 """A sweep of real tiny models: its table, what it finds again, what it refuses, what fails."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -93,8 +94,8 @@ def test_what_was_lost_is_made_again_and_is_the_same(finished, tmp_path):
 def test_a_changed_sweep_in_the_same_folder_is_refused_with_what_changed(finished):
     folder, _ = finished
     before = (folder / folders.SWEEP).read_bytes()
-    with pytest.raises(ArtifactError, match=r"as it was before it was changed \(seeds: \[0, 1\], now \[0, 1, 2\]\)"):
-        run_sweep(tiny(seeds=[0, 1, 2]), folder, nothing_runs)
+    with pytest.raises(ArtifactError, match=r"as it was before it was changed \(seeds: \[0, 1\], now \[1\]; "):
+        run_sweep(tiny(seeds=[1], hypothesis=None), folder, nothing_runs)
     recipe = tables()["recipe"]
     longer = tiny(recipe=recipe | {"train": recipe["train"] | {"steps": 9}})
     with pytest.raises(ArtifactError, match=r"train\.steps: 8, now 9"):
@@ -103,6 +104,38 @@ def test_a_changed_sweep_in_the_same_folder_is_refused_with_what_changed(finishe
     with pytest.raises(ArtifactError, match=r"hypotheses\[0\]\.expected: \"positive\", now \"none\""):
         run_sweep(tiny(hypothesis=[hypothesis]), folder, nothing_runs)
     assert (folder / folders.SWEEP).read_bytes() == before
+
+
+def test_seeds_can_be_added_to_a_sweep_and_nothing_is_run_again(finished, tmp_path):
+    folder, table = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    began = []
+
+    def only_new(tasks):
+        began.extend(task.run.seed for task in tasks)
+        return serial(tasks)
+
+    grown = run_sweep(tiny(seeds=[2, 0, 1]), copy, only_new).table
+    assert began == [2, 2]
+    pd.testing.assert_frame_equal(grown[grown.seed < 2].reset_index(drop=True), table)
+    assert (grown[grown.seed == 2].status == "ok").all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cells": None}, "is damaged (it lacks cells); run the sweep with another --out"),
+        ({"sweep": {"name": "x"}}, "is damaged (what is asked for is no sweep: KeyError: 'mixture'); run"),
+        ({"cells": [{"cell": "x"}]}, "is damaged (a cell is none: KeyError: 'mixture'); run"),
+    ],
+)
+def test_a_damaged_request_says_what_to_do(finished, tmp_path, change, message):
+    folder, _ = finished
+    stored = folders.read_sweep(folder) | change
+    (tmp_path / folders.SWEEP).write_text(json.dumps(stored))
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        folders.stored_runs(tmp_path)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -217,7 +250,7 @@ def test_what_a_worker_cannot_record_is_recorded_for_it(tmp_path):
 
 
 def test_an_error_of_no_sweeps_making_is_recorded_with_its_place(tmp_path):
-    sweep = tiny(pilot=None, seeds=[0])
+    sweep = tiny(pilot=None, seeds=[0], hypothesis=None)
     runs = runs_of(sweep, folders.open_sweep(tmp_path, sweep))
     outcome = work(Task(sweep, runs[0], tmp_path, device="abacus"))
     status = folders.read_status(tmp_path, runs[0])
@@ -249,7 +282,7 @@ def test_a_set_that_overlaps_the_corpus_is_measured_on_what_is_left(tmp_path):
 def test_the_state_is_read_and_used_or_said_to_be_missing(tmp_path):
     recipe = tables()["recipe"]
     two_layers = recipe | {"model": recipe["model"] | {"n_layers": 2}}
-    sweep = tiny(responses=[*ACCURACIES, *STATE], recipe=two_layers, seeds=[0], pilot=None)
+    sweep = tiny(responses=[*ACCURACIES, *STATE], recipe=two_layers, seeds=[0], hypothesis=None, pilot=None)
     table = run_sweep(sweep, tmp_path / "s", serial).table.set_index(["skeletons", "response"])
     assert (table.xs("read.reg", level="response")["status"] == "ok").all()
     mechanism = table.xs("mechanism.reg", level="response")

@@ -102,6 +102,18 @@ def test_the_pilot_and_hypotheses_are_about_what_the_sweep_has():
     )
 
 
+def test_one_seed_answers_no_hypothesis():
+    with pytest.raises(ValueError, match="one seed a cell answers no hypothesis; name two or more, five are meant"):
+        tiny(seeds=[0])
+    assert tiny(seeds=[0], hypothesis=None).seeds == (0,)
+
+
+def test_a_factor_is_not_called_as_a_response():
+    factor = {"name": "accuracy.base", "knob": "recipe.model.n_layers", "levels": [1, 2]}
+    with pytest.raises(ValueError, match=r"column of the table 'accuracy\.base' stands there twice"):
+        tiny(factor=[factor], pilot=None)
+
+
 def test_an_unknown_sweep_is_refused_with_those_that_ship():
     with pytest.raises(ValueError, match=r"no sweep 'diversty'; name a TOML file or one of .*diversity"):
         load("diversty")

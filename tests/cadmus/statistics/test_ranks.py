@@ -63,6 +63,19 @@ def test_nothing_to_order() -> None:
         block_spearman(level, value[:3], block)
 
 
+@pytest.mark.parametrize(("levels", "blocks"), [(5, 5), (3, 10), (4, 10)])
+def test_the_interval_holds_the_truth_whatever_rho_is(levels: int, blocks: int) -> None:
+    rng = np.random.default_rng(0)
+    level, block = np.tile(np.arange(levels), blocks), np.repeat(np.arange(blocks), levels)
+    many = np.tile(np.arange(levels), 4000), np.repeat(np.arange(4000), levels)
+    for slope in (0.0, 0.5, 1.0, 2.0, 4.0):
+        truth = block_spearman(many[0], slope * many[0] + rng.normal(size=4000 * levels), many[1], draws=1).rho
+        tables = [
+            block_spearman(level, slope * level + rng.normal(size=len(level)), block, draws=1) for _ in range(300)
+        ]
+        assert np.mean([table.low <= truth <= table.high for table in tables]) >= 0.88, (slope, truth)
+
+
 def test_false_positives_are_as_stated_and_the_interval_covers() -> None:
     """200 tables: 5 % within 4 standard errors; the truth is the mean over many blocks."""
     n_positive = sum(block_spearman(*planted(seed, 0.0), draws=199).p <= 0.05 for seed in range(200))

@@ -133,7 +133,7 @@ def test_a_slow_precision_is_allowed_and_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(devices, "fast_precision", lambda device: "fp32")
     monkeypatch.setattr(devices, "bf16_gain", lambda device: 1 / 12)
     texts, (stretch,) = notes(tmp_path, precision="bf16")
-    assert texts[1:] == ["bf16 products take 12.0 times as long as fp32 ones on this CPU"]
+    assert texts[1:] == ["bf16 products take 12.0 times as long as fp32 ones on this device"]
     assert (stretch["precision"], stretch["muon_precision"]) == ("bf16", "fp32")
 
 
@@ -146,7 +146,7 @@ def test_a_run_that_goes_on_keeps_its_precision_and_says_so(tmp_path: Path, monk
     texts, (first, second) = notes(tmp_path, precision="auto")
     assert "goes on from step 5 with muon_precision bf16, now fp32; device" in texts[0]
     assert texts[0].endswith("now another CPU: bits may differ from here on")
-    assert texts[1] == "bf16 products take 10.0 times as long as fp32 ones on this CPU"
+    assert texts[1] == "bf16 products take 10.0 times as long as fp32 ones on this device"
     assert (first["from_step"], first["precision"]) == (0, "bf16")
     assert (second["from_step"], second["precision"], second["device"]) == (5, "bf16", "another CPU")
 

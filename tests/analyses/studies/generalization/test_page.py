@@ -72,6 +72,17 @@ def test_a_sweep_without_hypotheses_or_inner_state_has_a_page_too() -> None:
     assert list(dict.fromkeys(outcome.effects.predictor)) == ["factor0", "factor1"]
 
 
+def test_arms_without_an_order_have_a_page_without_regressions() -> None:
+    table = planted_table().drop(columns="factor1")
+    table["factor0"] = table["factor0"].map({0: "base", 1: "more", 2: "fewer", 3: "none"})
+    outcome = study.analyze(table, {}, GeneralizationConfig("a-sweep", draws=99))
+    assert outcome.effects.empty
+    sections = {section.name: section for section in page.sections(outcome)}
+    assert "effects" not in sections
+    assert "Each response by factor0" in sections["models"].paragraphs[0]
+    assert not any("effect" in sentence for sentence in summary(outcome))
+
+
 def test_few_seeds_are_named() -> None:
     outcome = study.analyze(table_of(Planted((5,), 0.1, 0.02, seeds=3), 0), {}, GeneralizationConfig("x", draws=99))
     assert "15 models in 5 cells, 3 seeds each; fewer than 5 seeds a cell tell little" in summary(outcome)[-1]

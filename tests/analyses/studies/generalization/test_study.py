@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,8 +13,17 @@ import pytest
 import statsmodels.formula.api as smf
 
 from analyses.studies.generalization import models, study
-from analyses.studies.generalization.effects import ALONE, GIVEN, JOINT, bounds_of_missing, effects
-from analyses.studies.generalization.inner_state import ACROSS, WITHIN, inner_state, remainders
+from analyses.studies.generalization.effects import ALONE, GIVEN, JOINT, bounds_of_missing, doubt, effects
+from analyses.studies.generalization.inner_state import (
+    ACROSS,
+    BEYOND,
+    OWN,
+    OWN_AND_BASE,
+    WITHIN,
+    claimed,
+    inner_state,
+    remainders,
+)
 from analyses.studies.generalization.levels import cells, factor_of, medians, rank_correlations
 from analyses.studies.generalization.missing import missingness
 from analyses.studies.generalization.models import BASE
@@ -153,7 +163,7 @@ def test_a_measured_predictor_is_judged_beside_accuracy_in_distribution() -> Non
     table = table_of(LARGE, 0)
     values = {name: table.loc[table.response == name, "value"].to_numpy() for name in (RESPONSE, INSIDE, STATE)}
     noise = 0.02 * np.random.default_rng(0).normal(size=len(values[INSIDE]))
-    table.loc[table.response == RESPONSE, "value"] = 0.5 + 3 * (values[INSIDE] - 0.9) + noise
+    table.loc[table.response == RESPONSE, "value"] = 0.5 + 3 * (values[INSIDE] - 0.7) + noise
     results = analyze(table, hypothesis(STATE))
     where = {"response": RESPONSE, "predictor": STATE}
     assert row_of(results.effects, model=ALONE, **where).low > 0
@@ -198,6 +208,25 @@ def test_bounds_are_the_least_and_greatest_effects_of_all_that_could_be_missing(
         slopes.append(np.linalg.lstsq(frame.x, frame.y, rcond=None)[0][1])
     assert bounds["bound_low"] == pytest.approx(min(slopes))
     assert bounds["bound_high"] == pytest.approx(max(slopes))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": np.inf}, "accuracy.unseen_values = inf (cell cell00, seed 0.0), and says ok; a value"),
+        ({"value": np.nan}, "accuracy.unseen_values = nan (cell cell00, seed 0.0), and says ok; a value"),
+        ({"value": 7.0}, "accuracy.unseen_values = 7 (cell cell00, seed 0.0), and says ok; a value"),
+        ({"status": "done"}, "the status 'done'; there are ok, failed, missing"),
+        ({"seed": np.nan}, "1 rows without seed"),
+        ({"factor1": np.nan}, "1 rows without factor1"),
+    ],
+)
+def test_a_table_with_a_value_that_is_none_is_refused(change: dict[str, object], message: str) -> None:
+    table = table_of(LARGE, 0).astype({"seed": float})
+    for name, value in change.items():
+        table.loc[0, name] = value
+    with pytest.raises(ValueError, match=re.escape(message)):
+        models.check(table)
 
 
 # --- levels, properties, the inner state -----------------------------------------------------------------------------
@@ -255,17 +284,68 @@ def test_a_state_that_follows_accuracy_on_the_base_adds_nothing_to_it() -> None:
     base = rng.normal(0.8, 0.05, len(inside))
     for response, noise in ((STATE, 0.01), (RESPONSE, 0.01)):
         table.loc[table.response == response, "value"] = base + rng.normal(0, noise, len(inside))
-    (across, _) = inner_state(table, draws=199).itertuples()
-    assert across.low > 0, "beside accuracy on the cell's own programs alone, the state seems to tell of it"
     with_base = pd.concat([table, inside.assign(response=BASE, value=base)], ignore_index=True)
-    (across, within) = inner_state(with_base, draws=199).itertuples()
-    assert across.low < 0 < across.high
-    assert within.low < 0 < within.high
+    answers = inner_state(with_base, draws=199)
+    assert list(answers.comparison + ", " + answers.beyond) == [
+        f"{comparison}, {beyond}" for comparison in (ACROSS, WITHIN) for beyond in (OWN, OWN_AND_BASE)
+    ]
+    assert (answers.low[answers.beyond == OWN] > 0).all(), (
+        "beyond the cell's own programs the state seems to tell of it"
+    )
+    both = answers[answers.beyond == OWN_AND_BASE]
+    assert ((both.low < 0) & (both.high > 0)).all()
+    assert list(claimed(answers).beyond) == [OWN, OWN]
     results = analyze(with_base, hypothesis(STATE))
-    where = {"response": RESPONSE, "predictor": STATE, "model": GIVEN}
-    assert row_of(results.effects, **where).low < 0 < row_of(results.effects, **where).high
+    given = row_of(results.effects, response=RESPONSE, predictor=STATE, model=GIVEN)
+    assert given.beside == INSIDE, "a hypothesis is about accuracy in distribution, and says so"
+    assert given.low > 0
     same = pd.concat([table, inside.assign(response=BASE)], ignore_index=True)
-    assert models.covariates(models.models(same, RESPONSE), "value", STATE) == [INSIDE], "they say the same"
+    part = models.models(same, RESPONSE)
+    assert models.covariates(part, BEYOND[OWN_AND_BASE], "value", STATE) == [INSIDE], "they say the same"
+
+
+def test_a_factor_is_not_judged_beside_a_property_that_it_moves() -> None:
+    """factor1 acts by way of p0 alone, which it lowers: at the same p0 it seems to do the contrary."""
+    table = table_of(replace(LARGE, effect=0.0, spread=0.0), 0)
+    table["property.p0"] = table["property.p0"] - 1.5 * table["factor1"]
+    moved = (table["property.p0"] - table["property.p0"].mean()) / table["property.p0"].std()
+    noise = 0.03 * np.random.default_rng(0).normal(size=len(table))
+    mine = table.response == RESPONSE
+    table.loc[mine, "value"] = 0.5 + 0.1 * moved[mine] + 0.05 * table.loc[mine, "factor1"] + noise[mine]
+    beside_property = models.design(
+        models.models(models.check(table), RESPONSE),
+        RESPONSE,
+        tuple(models.resolve(table, name) for name in ("p0", "factor1")),
+    )
+    assert np.linalg.lstsq(beside_property.x, beside_property.y, rcond=None)[0][2] > 0.02
+    results = analyze(table, hypothesis(), hypothesis("factor1", "negative"))
+    joint = results.effects[(results.effects.response == RESPONSE) & (results.effects.model == JOINT)]
+    assert dict(zip(joint.predictor, joint.beside)) == {"property.p0": "factor1", "factor1": "factor0"}
+    assert row_of(joint, predictor="factor1").high < 0
+    assert list(results.hypotheses.verdict) == ["supported", "supported"]
+
+
+def test_a_sign_is_claimed_only_where_both_estimates_have_it() -> None:
+    row = large().effects[large().effects.model == JOINT].iloc[0].to_dict()
+    assert doubt(row) == ""
+    turned = row | {"effect": -row["effect"], "low": -row["high"], "high": -row["low"]}
+    assert doubt(turned).startswith("the wild bootstrap does not agree (its interval is ")
+    wild = {"wild_low": -row["wild_high"], "wild_high": -row["wild_low"]}
+    assert doubt(turned | wild) == ""
+    assert doubt(turned | wild | {"missing": 2, "bound_low": 0.1, "bound_high": 0.2}) == (
+        "2 missing values could turn the sign"
+    )
+
+
+def test_no_effect_is_one_over_the_whole_range_not_per_standard_deviation() -> None:
+    table = table_of(replace(LARGE, spread=0.0), 0)
+    mine = table.response == RESPONSE
+    level = table.loc[mine, "property.p1"]
+    noise = 0.005 * np.random.default_rng(0).normal(size=mine.sum())
+    table.loc[mine, "value"] = 0.9 + 0.03 * (level - level.mean()) / level.std() + noise
+    (answer,) = analyze(table, hypothesis("p1", "none")).hypotheses.itertuples()
+    assert answer.high < 0.05 < answer.high * answer.reach
+    assert answer.verdict == "contradicted"
 
 
 def test_a_sweep_without_an_inner_state_has_no_rows_of_it() -> None:
