@@ -54,13 +54,17 @@ def on_cluster(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outco
 
 def _check_reachable(address: str) -> None:
     """Raise ClusterGone where nothing answers at HOST:PORT: Ray itself would try for minutes."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    if not (host and port.isdigit()):
-        return
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECTION_TIMEOUT).close()
+        _connect(address)
     except OSError as error:
         raise _absent(address, error) from None
+
+
+def _connect(address: str) -> None:
+    """Raise OSError where nothing answers at HOST:PORT; an address of another form is not tried."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECTION_TIMEOUT).close()
 
 
 def _absent(address: str, why: Exception) -> ClusterGone:
@@ -75,6 +79,7 @@ def _local_options(jobs: int) -> dict[str, Any]:
 def _collect(ray: Any, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
     on_gpu = tasks[0].device.startswith("cuda")
     remote = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=_RETRIES)(work)
+    address = ray.get_runtime_context().gcs_address
     waiting = list(tasks)
     pending: dict[Any, Task] = {}
     limit = jobs or len(waiting)
@@ -86,7 +91,7 @@ def _collect(ray: Any, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
                 pending[remote.remote(task)] = task
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL)
             if not ready:
-                _check_alive(ray)
+                _check_alive(ray, address)
             for reference in ready:
                 yield _outcome(ray, reference, pending.pop(reference))
     except ray.exceptions.RaySystemError as error:
@@ -98,12 +103,19 @@ def _outcome(ray: Any, reference: Any, task: Task) -> Outcome:
         return ray.get(reference)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         return Outcome(task.run.name, f"its worker died twice (out of memory?) ({type(error).__name__})")
-    except (ray.exceptions.NodeDiedError, ray.exceptions.RaySystemError) as error:
+    except ray.exceptions.RayTaskError:  # an error of `work` itself
+        raise
+    except ray.exceptions.RayError as error:  # its machine died, its raylet, the whole cluster
         raise _gone(error) from None
 
 
-def _check_alive(ray: Any) -> None:
-    """Raise ClusterGone where no machine of the cluster is alive."""
+def _check_alive(ray: Any, address: str) -> None:
+    """Raise ClusterGone where the cluster's head does not answer, which Ray itself asks for a minute and then ends this
+    process; or where no machine of the cluster is alive."""
+    try:
+        _connect(address)
+    except OSError as error:
+        raise _gone(f"nothing answers at {address}: {error}") from None
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
     except Exception as error:

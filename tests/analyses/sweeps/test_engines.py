@@ -97,8 +97,12 @@ def test_a_killed_sweep_goes_on_within_seconds_and_repeats_nothing(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     until(lambda: not any(map(_alive, pids)), 60)  # the workers end with it
+    begin = time.monotonic()
     process = command(str(path), "--out", str(folder), "--jobs", "2")
     until(lambda: any(journal["began"] > 1 and journal["fraction"] > 0 for journal in journals(folder)))
+    seconds = time.monotonic() - begin
+    print(f"went on after {seconds:.1f} s")
+    assert seconds < 60, "alone on two cores it is less than 10"
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     table = pd.read_parquet(folder / "table.parquet")
@@ -229,6 +233,34 @@ def test_a_run_whose_worker_of_a_cluster_dies_twice_fails_alone(tmp_path, cluste
         result = run_sweep(tiny(recipe=SHORT, **ONE_SEED), tmp_path / "s", engine_of("ray", 2, cluster.address))
     assert result.table.groupby("skeletons")["status"].first().to_dict() == {40: "failed", 400: "ok"}
     assert "its worker died twice" in result.failed[0]
+
+
+HEAD = """
+import sys
+from ray.cluster_utils import Cluster
+place = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print(place.address, flush=True)
+sys.stdin.readline()
+place.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_goes_away_ends_the_sweep_with_a_word_and_it_goes_on_elsewhere(tmp_path, cluster):
+    path, folder = write(tmp_path, recipe=LONG), tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as head:
+        address = head.stdout.readline().strip()
+        process = command(str(path), "--out", str(folder), "--engine", "ray", "--jobs", "2", "--address", address)
+        until(lambda: in_training(folder))
+        head.communicate("go away\n")
+    _, errors = process.communicate(timeout=50)  # Ray itself would try for a minute, and end the process
+    assert process.returncode == 2, errors
+    assert "the Ray cluster went away (" in errors
+    assert "what was finished is kept: start the cluster and run the command again" in errors
+    table = run_sweep(tiny(recipe=LONG), folder, engine_of("ray", 2, cluster.address)).table
+    assert (table["status"] == "ok").all()
 
 
 @pytest.mark.slow

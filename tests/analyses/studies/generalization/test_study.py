@@ -360,11 +360,16 @@ def test_the_large_simulation_held_what_the_page_says() -> None:
     table = pd.read_csv(Path(__file__).parents[4] / "docs" / "generalization_coverage.csv")
     assert (table.tables >= 1000).all()
     covers = table[table.quantity.str.startswith("covered")]
-    assert covers.share.between(0.92, 0.98).all()
+    of_arms = covers.design.str.endswith("arms")
+    assert covers.share[~of_arms].between(0.92, 0.98).all()
+    assert covers.share[of_arms].between(0.91, 0.99).all()
     false = table[table.quantity.str.fullmatch(r"positive_(mixed|robust|wild)_0|claimed_0|positive_ranks_cells")]
-    assert (false.share <= 0.08).all()
+    assert (false.share <= 0.09).all()
     power = table[(table.quantity == "claimed_0.1") & (table.spread_of_cells <= 0.03)]
-    assert (power.share > 0.85).all()
+    assert (power.share[~power.design.str.endswith("arms")] > 0.85).all()
+    state = table[(table.question == "inner state") & (table.effect == 0)]
+    assert (state[state.quantity.str.startswith(("positive", "claimed"))].share <= 0.06).all()
+    assert (state[(state.quantity == "naive_across") & state.with_base].share > 0.1).all(), "what the second row is for"
 
 
 def test_intervals_hold_the_truth() -> None:
