@@ -208,7 +208,7 @@ def dynamics(
         Which property of the training programs made the models of a sweep generalize? Regressions of every response on
         the measured properties of each model's own corpus, and the sweep's hypotheses, answered one by one.
 
-        Example: cadmus-probe generalization sweeps/diversity --out my-generalization
+        Example: cadmus-probe generalization runs/sweeps/diversity --out my-generalization
 
         Reads the table of a sweep. Beside the mixed model stand cluster-robust errors and the wild cluster bootstrap;
         cells that are left out are predicted, missing measurements bounded; does the inner state predict accuracy out
@@ -230,7 +230,7 @@ def generalization(
         typer.Option(help="Of a sweep with Figure 1: another model's, tables/figure1.parquet of its report."),
     ] = "",
     draws: Annotated[int, typer.Option(help="Draws of the bootstrap and of permutations.", min=99)] = 4999,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of permutations.", min=0)] = 0,
 ) -> None:
     from analyses.studies.generalization.page import make
     from analyses.studies.generalization.study import GeneralizationConfig
