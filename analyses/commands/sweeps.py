@@ -62,18 +62,17 @@ def sweep(
         return
     if len(source) != 1:
         raise ValueError(f"one sweep is run at a time, {len(source)} are named: {' '.join(source)}")
+    from analyses.sweeps.display import few_seeds
     from analyses.sweeps.engines import check_device, engine_of, n_jobs
     from analyses.sweeps.execution import run_sweep
-    from analyses.sweeps.sweep import MEANT_SEEDS
     from analyses.sweeps.sweep_files import load
 
     request = load(source[0])
     folder = out or Path("runs") / "sweeps" / request.name
     at_once = n_jobs(check_device(device), jobs)
     at_work = engine_of(engine, jobs, address)
-    if len(request.seeds) < MEANT_SEEDS:
-        few = f"{len(request.seeds)} a cell"
-        _say(f"{request.name}: seeds are {few}, {MEANT_SEEDS} are meant: fewer tell little; more can be added later")
+    if few := few_seeds(request):
+        _say(few)
     if plan:
         _print_plan(request, folder, at_once, check_device(device), as_json)
         return
@@ -98,7 +97,7 @@ def _print_plan(request: Sweep, folder: Path, jobs: int, device: str, as_json: b
 
     with progress_bars() as progress:
         begun = (folder / folders.SWEEP).is_file()
-        cells = folders.open_sweep(folder, request) if begun else cells_of(request, progress)
+        cells = folders.begun_cells(folder, request) if begun else cells_of(request, progress)
         known = list(folders.statuses(folder, runs_of(request, cells)))
         result = plan_of(request, cells, known, jobs=jobs, device=device, progress=progress)
     print_table([("sweep", request.name), *plan_rows(result)], [{"sweep": request.name, **asdict(result)}], as_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -46,7 +47,7 @@ def on_cluster(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outco
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise _absent(address or os.environ.get("RAY_ADDRESS") or "this machine", error) from None
     try:
-        yield from _collect(ray, tasks, jobs)
+        yield from _collect(ray, tasks, jobs, address)
     finally:
         if mine:
             ray.shutdown()
@@ -76,10 +77,10 @@ def _local_options(jobs: int) -> dict[str, Any]:
     return {"include_dashboard": False} | ({} if os.environ.get("RAY_ADDRESS") or not jobs else {"num_cpus": jobs})
 
 
-def _collect(ray: Any, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
+def _collect(ray: Any, tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outcome]:
     on_gpu = tasks[0].device.startswith("cuda")
     remote = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=_RETRIES)(work)
-    address = ray.get_runtime_context().gcs_address
+    address = address if address else ray.get_runtime_context().gcs_address
     waiting = list(tasks)
     pending: dict[Any, Task] = {}
     limit = jobs or len(waiting)
@@ -112,10 +113,14 @@ def _outcome(ray: Any, reference: Any, task: Task) -> Outcome:
 def _check_alive(ray: Any, address: str) -> None:
     """Raise ClusterGone where the cluster's head does not answer, which Ray itself asks for a minute and then ends this
     process; or where no machine of the cluster is alive."""
-    try:
-        _connect(address)
-    except OSError as error:
-        raise _gone(f"nothing answers at {address}: {error}") from None
+    for last in (False, True):
+        try:
+            _connect(address)
+            break
+        except OSError as error:
+            if last:
+                raise _gone(f"nothing answers at {address}: {error}") from None
+            time.sleep(_POLL)
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
     except Exception as error:

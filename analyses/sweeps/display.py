@@ -19,9 +19,19 @@ from analyses.sweeps.stages import stages_of
 from analyses.sweeps.sweep import Sweep
 from analyses.sweeps.tables import OK
 from cadmus.runtime.artifacts import read_table
+from cadmus.statistics.regression import MEANT_SEEDS
 
 _MAX_RESPONSES = 5  # columns of the table so far
 _STALE = 180.0  # seconds without a word, after which a run seems to be dead
+
+
+def few_seeds(sweep: Sweep) -> str:
+    """What is said of a sweep with few seeds a cell; empty of another."""
+    n = len(sweep.seeds)
+    if n >= MEANT_SEEDS:
+        return ""
+    seeds = f"{n} seed{'s' * (n > 1)} a cell"
+    return f"{sweep.name}: {seeds}, {MEANT_SEEDS} are meant; fewer tell little, more can be added"
 
 
 def time_left(known: Sequence[tuple[Run, Status]], jobs: int) -> float:

@@ -157,7 +157,7 @@ def _check_pilot(sweep: Sweep, cells: Sequence[Cell], folder: Path, runs: Sequen
                 f"the pilot ({run.label}) failed in {status.stage or 'its start'}: {status.why}; mend that and add "
                 "--retry, or change the sweep under another --out"
             )
-    table = tidy_table(replace(sweep, pilot=None, hypotheses=(), seeds=tuple(run.seed for run in runs)), [cell], folder)
+    table = tidy_table(replace(sweep, pilot=None, seeds=tuple(run.seed for run in runs)), [cell], folder)
     rows = table[(table["response"] == "accuracy.in_distribution") & (table["status"] == OK)]
     accuracy = float(np.median(rows["value"])) if len(rows) else float("nan")
     if not accuracy >= pilot.accuracy:

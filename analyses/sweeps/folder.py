@@ -78,18 +78,11 @@ def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> 
     request = json.loads(json.dumps(sweep.to_dict()))
     path = folder / SWEEP
     if path.is_file():
+        cells = begun_cells(folder, sweep)
         stored = read_sweep(folder)
-        free = {"pilot": None} | ({"seeds": None} if set(stored["sweep"].get("seeds", [])) <= set(sweep.seeds) else {})
-        differing = _differences({**stored["sweep"], **free}, {**request, **free})
-        if differing:
-            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-            raise artifacts.ArtifactError(
-                f"{folder} holds the sweep {stored['sweep'].get('name')!r} as it was before it was changed "
-                f"({'; '.join(differing[:3])}{more}); name another --out, or undo the change"
-            )
         if stored["sweep"] != request:
             artifacts.write_json(path, {**stored, "sweep": request})
-        return _stored_cells(folder, stored, sweep)
+        return cells
     artifacts.check_free(folder, "sweep")
     if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise artifacts.ArtifactError(
@@ -101,6 +94,20 @@ def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> 
     return cells
 
 
+def begun_cells(folder: Path, sweep: Sweep) -> list[Cell]:
+    """The cells of a sweep that has begun in its folder; nothing is written. Raises ArtifactError as `open_sweep`."""
+    stored, request = read_sweep(folder), json.loads(json.dumps(sweep.to_dict()))
+    free = {"pilot": None} | ({"seeds": None} if set(stored["sweep"]["seeds"]) <= set(sweep.seeds) else {})
+    differing = _differences({**stored["sweep"], **free}, {**request, **free})
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise artifacts.ArtifactError(
+            f"{folder} holds the sweep {stored['sweep'].get('name')!r} as it was before it was changed "
+            f"({'; '.join(differing[:3])}{more}); name another --out, or undo the change"
+        )
+    return _stored_cells(folder, stored, sweep)
+
+
 def read_sweep(folder: Path) -> dict[str, Any]:
     """What sweep.json says, `sweep` and `cells`. Raises ArtifactError where the folder holds no sweep, or a damaged
     one."""
@@ -108,8 +115,11 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         raise artifacts.ArtifactError(f"{folder} holds no sweep (it has no {SWEEP}); name the folder of one")
     stored = artifacts.read_json(folder / SWEEP)
     for key, kind in (("sweep", dict), ("cells", list)):
-        if not isinstance(stored.get(key), kind):
+        if not isinstance(stored, dict) or not isinstance(stored.get(key), kind):
             raise _damaged(folder, f"it lacks {key}")
+    seeds = stored["sweep"].get("seeds")
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise _damaged(folder, f"its seeds are {seeds!r}")
     return stored
 
 

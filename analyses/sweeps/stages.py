@@ -164,14 +164,13 @@ def _evaluation(bench: Bench) -> dict[str, Any]:
 
 
 def _reached(bench: Bench) -> dict[str, dict[str, float]]:
-    """The properties `REACHED` of a corpus whose mixture a factor divided by compounds, as its manifest has them."""
+    """The properties `REACHED`, as the manifest of the corpus has them; none where no factor holds compounds out."""
+    if not bench.sweep.divides:
+        return {}
     sets = artifacts.read_manifest(bench.place("corpus"), "corpus").get("divergence", {})
     reached = sets.get(DIVERGENCE_SET, {})
-    return {
-        name: dict.fromkeys(("value", "low", "high"), reached[name.removeprefix("reached_")])
-        for name in REACHED
-        if reached
-    }
+    values = {name: reached.get(name.removeprefix("reached_"), 0.0) for name in REACHED}
+    return {name: dict.fromkeys(("value", "low", "high"), value) for name, value in values.items()}
 
 
 def _probing(bench: Bench) -> dict[str, Any]:

@@ -44,9 +44,6 @@ from cadmus.training.recipe import Recipe
 RESERVED = ("sweep", "cell", "seed", "response", "value", "low", "high", "n", "status", "why")
 """Columns of the table that no factor may be called by."""
 
-MEANT_SEEDS = 5
-"""Seeds per cell, fewer than which tell little."""
-
 EXPECTED = ("positive", "negative", "none")
 ACCURACY, TRUE, FIGURE1 = "accuracy", "true", "figure1"
 READ, INTERCHANGE, MECHANISM = "read", "interchange", "mechanism"
@@ -58,7 +55,7 @@ COMPARED = ("compared_least", "compared_greatest")
 
 REACHED = ("reached_atom_divergence", "reached_compound_divergence")
 """Properties of corpora whose mixture the knob compound_divergence divided: how far the programs held out lie from
-them, as their manifests have it."""
+them, as their manifests have it; 0 where nothing is held out."""
 
 ALL_PROPERTIES = (*PROPERTIES, "atom_divergence", "compound_divergence", *COMPARED)
 
@@ -320,8 +317,12 @@ class Sweep:
     def sets(self) -> tuple[str, ...]:
         """The names of the out-of-distribution sets: the base's, and what factors add."""
         own = tuple(ood.name for ood in self.recipe.mixture.out_of_distribution)
-        adds = any(factor.sets == "compound_divergence" for factor in self.factors)
-        return (*own, "max_divergence") if adds and "max_divergence" not in own else own
+        return (*own, "max_divergence") if self.divides and "max_divergence" not in own else own
+
+    @property
+    def divides(self) -> bool:
+        """Whether a factor holds compounds out."""
+        return any(factor.sets == "compound_divergence" for factor in self.factors)
 
     def _check_pilot(self) -> None:
         if self.pilot is None:
@@ -339,14 +340,10 @@ class Sweep:
         for hypothesis in self.hypotheses:
             owner = f"hypothesis {hypothesis.name!r}"
             tables.check_names([hypothesis.response], self.responses, owner, "response", suggest=True)
-            properties = (f"property.{name}" for name in (*ALL_PROPERTIES, *REACHED))
+            reached = REACHED if self.divides else ()
+            properties = (f"property.{name}" for name in (*ALL_PROPERTIES, *reached))
             names = (*(factor.name for factor in self.factors), *self.responses, *properties)
             tables.check_names([hypothesis.predictor], names, owner, "predictor", suggest=True)
-        if self.hypotheses and len(self.seeds) < 2:
-            raise ValueError(
-                f"sweep {self.name!r}: one seed a cell answers no hypothesis; name two or more, five are meant: "
-                "seeds = [0, 1, 2, 3, 4]"
-            )
 
     def _check_demands(self) -> None:
         by_name = {factor.name: factor for factor in self.factors}

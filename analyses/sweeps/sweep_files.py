@@ -11,6 +11,7 @@ from cadmus.models.config import ModelConfig
 from cadmus.programs import mixture as mixtures
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts, tables
+from cadmus.statistics.regression import MEANT_SEEDS
 from cadmus.training import recipe as recipes
 from cadmus.training.config import TrainConfig
 from cadmus.training.recipe import Recipe
@@ -42,7 +43,7 @@ def from_dict(data: dict[str, Any], folder: Path = Path()) -> Sweep:
     if missing:
         raise ValueError(f"a sweep needs {', '.join(missing)}; see docs/sweeps.md")
     mixture = _mixture(data["mixture"], folder)
-    return Sweep(
+    sweep = Sweep(
         name=tables.typed_value(data["name"], str, "name"),
         recipe=_recipe(data["recipe"], mixture, folder),
         factors=tuple(_factor(table, mixture, folder) for table in _array(data, "factor")),
@@ -53,6 +54,12 @@ def from_dict(data: dict[str, Any], folder: Path = Path()) -> Sweep:
         hypotheses=tuple(_hypothesis(table) for table in _array(data, "hypothesis")),
         demands=tuple(_demand(table) for table in _array(data, "demand")),
     )
+    if sweep.hypotheses and len(sweep.seeds) < 2:
+        raise ValueError(
+            f"sweep {sweep.name!r}: one seed a cell answers no hypothesis; name two or more, {MEANT_SEEDS} are meant: "
+            f"seeds = {list(range(MEANT_SEEDS))}"
+        )
+    return sweep
 
 
 def _array(data: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import t as student
 
 DRAWS = 4999  # of the wild bootstrap
+MEANT_SEEDS = 5  # models of a cluster, fewer than which tell little
 _FEW = 6  # clusters whose weights are normal
 _TIE = 1e-9  # relative; draws as near to what was observed count as ties
 _FAR = 60.0  # standard errors, beyond which the bootstrap's bound is taken to be infinite

@@ -61,10 +61,10 @@ class Recipe:
     """Train on the same programs with their truth destroyed (`cadmus.corpora.ordinary`), for comparison."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
+        if not re.fullmatch(r"[^\W_][\w.-]*", self.name):
             raise ValueError(
-                f"recipe name {self.name!r} must be letters, digits, -, _ and ., and begin with one of the first two: "
-                "its runs lie in runs/NAME"
+                f"recipe name {self.name!r} must begin with a letter or digit and have letters, digits, -, _ and . "
+                "alone: its runs lie in runs/NAME"
             )
         if self.programs < 0:
             raise ValueError(f"recipe {self.name!r}: programs = {self.programs} must be 0 or more")

@@ -64,8 +64,8 @@ def claimed(table: pd.DataFrame) -> pd.DataFrame:
 def _compared(
     part: pd.DataFrame, response: str, state: str, comparison: str, beyond: str, seed: int, draws: int
 ) -> dict[str, Any]:
-    inside = models.covariates(part, BEYOND[beyond], "value", state)
-    complete = part[part[["value", state, *inside]].notna().all(axis=1)]
+    complete = part[part[["value", state, *BEYOND[beyond]]].notna().all(axis=1)]
+    inside = models.covariates(complete, BEYOND[beyond], "value", state)
     head = {
         "response": response,
         "state": state,
@@ -76,6 +76,9 @@ def _compared(
         **dict.fromkeys(_NUMBERS, np.nan),
         "why": "",
     }
+    too_few = {**head, "why": f"{len(complete)} models in {head['cells']} cells have all of them measured: too few"}
+    if head["cells"] < 3:
+        return too_few
     y, inner = (complete[name].to_numpy(np.float64) for name in ("value", state))
     cells = complete["cell"].to_numpy()
     start = np.ones((len(y), 1)) if comparison == ACROSS else (cells[:, None] == np.unique(cells)).astype(np.float64)
@@ -84,8 +87,8 @@ def _compared(
         values = complete[name].to_numpy(np.float64)
         if models.varies(values, rest):
             rest = np.column_stack([rest, _standardized(values)])
-    if len(y) <= rest.shape[1] + 2 or head["cells"] < 3:
-        return {**head, "why": f"{len(y)} models in {head['cells']} cells have all of them measured: too few"}
+    if len(y) <= rest.shape[1] + 2:
+        return too_few
     if not (models.varies(inner, rest) and models.varies(y, start)):
         return {**head, "why": f"{state} or {response} does not vary beyond {beyond}"}
     x = np.column_stack([rest, _standardized(inner)])

@@ -106,9 +106,11 @@ def models(table: pd.DataFrame, response: str) -> pd.DataFrame:
 
 def covariates(rows: pd.DataFrame, accuracies: Sequence[str], *columns: str) -> list[str]:
     """Of the accuracies beyond which something is asked of models that have these columns: those that are measured,
-    vary, and say something that the ones before them do not."""
+    vary, and say something that the ones before them do not; all of them where no model has what it takes to see it."""
     names = [name for name in accuracies if name in rows.columns]
     complete = rows[rows[[*columns, *names]].notna().all(axis=1)]
+    if complete.empty:
+        return names
     out: list[str] = []
     for name in names:
         rest = np.column_stack([np.ones(len(complete)), complete[out].to_numpy(np.float64)])

@@ -15,8 +15,8 @@ from analyses.studies.generalization.hypotheses import CONTRADICTED, SUPPORTED, 
 from analyses.studies.generalization.inner_state import ACROSS, OWN, OWN_AND_BASE, WITHIN, claimed
 from analyses.studies.generalization.models import LEVEL
 from analyses.studies.generalization.study import GeneralizationResults
+from cadmus.statistics.regression import MEANT_SEEDS
 
-MIN_SEEDS = 5  # per cell, below which the page says so
 _NAMED = 3  # effects in a sentence
 _LEVELS = 6  # of a factor in a sentence
 
@@ -122,7 +122,7 @@ def _size(table: pd.DataFrame) -> str:
     counts = once.groupby("cell")["seed"].nunique()
     n_missing = int((table["status"] != "ok").sum())
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    few = f"; fewer than {MIN_SEEDS} seeds a cell tell little" if counts.min() < MIN_SEEDS else ""
+    few = f"; fewer than {MEANT_SEEDS} seeds a cell tell little" if counts.min() < MEANT_SEEDS else ""
     return (
         f"{len(once)} models in {len(counts)} cells, {seeds} seeds each{few}; {n_missing} of {len(table)} measurements "
         "failed or are missing."

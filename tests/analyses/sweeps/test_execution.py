@@ -118,6 +118,9 @@ def test_seeds_can_be_added_to_a_sweep_and_nothing_is_run_again(finished, tmp_pa
 
     grown = run_sweep(tiny(seeds=[2, 0, 1]), copy, only_new).table
     assert began == [2, 2]
+    before = (copy / folders.SWEEP).read_bytes()
+    assert len(folders.begun_cells(copy, tiny(seeds=[0, 1, 2, 3]))) == 2, "a plan writes nothing"
+    assert (copy / folders.SWEEP).read_bytes() == before
     pd.testing.assert_frame_equal(grown[grown.seed < 2].reset_index(drop=True), table)
     assert (grown[grown.seed == 2].status == "ok").all()
 
@@ -126,7 +129,9 @@ def test_seeds_can_be_added_to_a_sweep_and_nothing_is_run_again(finished, tmp_pa
     ("change", "message"),
     [
         ({"cells": None}, "is damaged (it lacks cells); run the sweep with another --out"),
-        ({"sweep": {"name": "x"}}, "is damaged (what is asked for is no sweep: KeyError: 'mixture'); run"),
+        ({"sweep": {"name": "x"}}, "is damaged (its seeds are None); run"),
+        ({"sweep": {"seeds": [[0]]}}, "is damaged (its seeds are [[0]]); run"),
+        ({"sweep": {"seeds": [0]}}, "is damaged (what is asked for is no sweep: KeyError: 'mixture'); run"),
         ({"cells": [{"cell": "x"}]}, "is damaged (a cell is none: KeyError: 'mixture'); run"),
     ],
 )
@@ -135,6 +140,9 @@ def test_a_damaged_request_says_what_to_do(finished, tmp_path, change, message):
     stored = folders.read_sweep(folder) | change
     (tmp_path / folders.SWEEP).write_text(json.dumps(stored))
     with pytest.raises(ArtifactError, match=re.escape(message)):
+        folders.stored_runs(tmp_path)
+    (tmp_path / folders.SWEEP).write_text("[]")
+    with pytest.raises(ArtifactError, match=r"sweep\.json is damaged"):
         folders.stored_runs(tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_the_pilot_and_hypotheses_are_about_what_the_sweep_has():
 
 
 def test_one_seed_answers_no_hypothesis():
-    with pytest.raises(ValueError, match="one seed a cell answers no hypothesis; name two or more, five are meant"):
+    with pytest.raises(ValueError, match="one seed a cell answers no hypothesis; name two or more, 5 are meant"):
         tiny(seeds=[0])
     assert tiny(seeds=[0], hypothesis=None).seeds == (0,)
 

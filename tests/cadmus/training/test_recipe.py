@@ -75,6 +75,9 @@ def test_a_recipe_is_a_file_with_a_mixture_beside_it(tmp_path: Path) -> None:
         ('name = "x"\nmixture = "frist"', r"recipe\.toml: no mixture 'frist'; name a TOML file or one of compute"),
         ('name = "x"\nmixture = "first"\nlr = 1.0', r"a recipe has no 'lr'; it has name, mixture, programs, stream"),
         ('name = "x"\nmixture = "first"\nprograms = "many"', r"programs = 'many' must be int"),
+        ('name = "../x"\nmixture = "first"', r"recipe name '\.\./x' must begin with a letter or digit"),
+        ('name = ""\nmixture = "first"', r"recipe name '' must begin with a letter or digit"),
+        ('name = "_x"\nmixture = "first"', r"recipe name '_x' must begin with a letter or digit"),
         ('name = "x"\nmixture = "first"\nprograms = -1', r"programs = -1 must be 0 or more"),
         ('name = "x"\nmixture = "first"\nprograms = 9\nstream = true', r"a stream has no size; leave out programs"),
         (

@@ -304,6 +304,17 @@ def test_a_state_that_follows_accuracy_on_the_base_adds_nothing_to_it() -> None:
     assert models.covariates(part, BEYOND[OWN_AND_BASE], "value", STATE) == [INSIDE], "they say the same"
 
 
+@pytest.mark.parametrize(("missing", "unanswered"), [(BASE, [OWN_AND_BASE]), (INSIDE, [OWN, OWN_AND_BASE])])
+def test_nothing_is_asked_beyond_an_accuracy_that_no_model_has(missing: str, unanswered: list[str]) -> None:
+    table = table_of(replace(LARGE, state_effect=0.08, with_base=True), 0)
+    table.loc[table.response == missing, ["status", "why"]] = ["missing", "not measured"]
+    answers = inner_state(models.check(table), draws=99)
+    assert list(dict.fromkeys(answers.beyond[answers.effect.isna()])) == unanswered
+    assert answers.why[answers.effect.isna()].str.contains("0 models in 0 cells have all of them measured").all()
+    (answer,) = analyze(table, hypothesis(STATE)).hypotheses.itertuples()
+    assert answer.verdict == ("undecided" if missing == INSIDE else "supported")
+
+
 def test_a_factor_is_not_judged_beside_a_property_that_it_moves() -> None:
     """factor1 acts by way of p0 alone, which it lowers: at the same p0 it seems to do the contrary."""
     table = table_of(replace(LARGE, effect=0.0, spread=0.0), 0)
