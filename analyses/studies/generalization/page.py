@@ -62,8 +62,8 @@ def _hypotheses(table: pd.DataFrame) -> report.Section | None:
             "Stated in the sweep's file before the runs. A sign is supported (contradicted, by the other sign) where "
             "the interval of the mixed model excludes 0, q over all hypotheses is at most 0.05, the wild cluster "
             "bootstrap agrees, and no missing values could turn it. Held fixed are the other factors where the "
-            "predictor is one, the other predictors where it is a measured property, accuracy in distribution where it was "
-            "measured on the models themselves. None is supported where the interval of the response's change over "
+            "predictor is one, the other predictors where it is a measured property, accuracy in distribution where it "
+            "was measured on the models themselves. None is supported where the interval of the response's change over "
             f"the predictor's whole range lies within {NOTHING} of 0. Everything else is undecided.",
         ),
         table=table,
