@@ -63,8 +63,8 @@ def distributions(table: pd.DataFrame, predictor: Predictor) -> Figure:
 def inner_state(table: pd.DataFrame, answers: pd.DataFrame) -> Figure:
     """Draw what accuracy in distribution leaves of accuracy out of distribution by what it leaves of the inner state: a
     point per model, a colour per cell; `answers` as `inner_state.inner_state`, with an effect across cells."""
-    asked = (answers["comparison"] == ACROSS) & (answers["beyond"] == OWN)
-    fitted = answers[asked & answers["effect"].notna()].sort_values("p")[:MAX_PANELS]
+    is_ours = (answers["comparison"] == ACROSS) & (answers["beyond"] == OWN)
+    fitted = answers[is_ours & answers["effect"].notna()].sort_values("p")[:MAX_PANELS]
     titles = {f"{row.response}\nby {row.state}": (row.response, row.state) for row in fitted.itertuples()}
     cells = list(dict.fromkeys(table["cell"]))
     colors = dict(zip(cells, sns.color_palette("viridis", len(cells)), strict=True))
