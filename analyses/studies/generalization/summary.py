@@ -105,14 +105,14 @@ def _inner_state(table: pd.DataFrame) -> str:
     for key, part in table[table["effect"].notna()].groupby(["comparison", "beyond"]):
         counts[key] = f"{len(claimed(part))} of {len(part)} pairs"
     across, within, given = (counts.get(key) for key in ((ACROSS, OWN), (WITHIN, OWN), (ACROSS, OWN_AND_BASE)))
-    phrases = [f"in {across} over all models"] if across else []
+    parts = [f"in {across} over all models"] if across else []
     if across and given and across != given:
-        phrases[0] += f" (in {given.partition(' of ')[0]} where accuracy on the base mixture is held fixed too)"
-    phrases += [f"in {within} between seeds of one distribution"] if within else []
+        parts[0] += f" (in {given.partition(' of ')[0]} where accuracy on the base mixture is held fixed too)"
+    parts += [f"in {within} between seeds of one distribution"] if within else []
     return (
-        f"The inner state predicts accuracy out of distribution beyond accuracy in distribution {' and '.join(phrases)} "
+        f"The inner state predicts accuracy out of distribution beyond accuracy in distribution {' and '.join(parts)} "
         f"(q at most {LEVEL}, the wild bootstrap agreeing)."
-        if phrases
+        if parts
         else ""
     )
 
