@@ -149,7 +149,7 @@ def _workers(folder: Path, skeletons: int) -> list[int]:
     return [journal["pid"]] if journal["state"] == RUNNING else []
 
 
-ONE_SEED = {"seeds": [0], "pilot": None}
+ONE_SEED = {"seeds": [0], "hypothesis": None, "pilot": None}
 
 
 @pytest.mark.slow
