@@ -80,7 +80,8 @@ def _local_options(jobs: int) -> dict[str, Any]:
 def _collect(ray: Any, tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outcome]:
     on_gpu = tasks[0].device.startswith("cuda")
     remote = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=_RETRIES)(work)
-    address = address if address else ray.get_runtime_context().gcs_address
+    given = address or os.environ.get("RAY_ADDRESS", "")
+    head = given if given.startswith("ray://") else ray.get_runtime_context().gcs_address  # a client sees no other
     waiting = list(tasks)
     pending: dict[Any, Task] = {}
     limit = jobs or len(waiting)
@@ -92,7 +93,7 @@ def _collect(ray: Any, tasks: Sequence[Task], jobs: int, address: str) -> Iterat
                 pending[remote.remote(task)] = task
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL)
             if not ready:
-                _check_alive(ray, address)
+                _check_alive(ray, head)
             for reference in ready:
                 yield _outcome(ray, reference, pending.pop(reference))
     except ray.exceptions.RaySystemError as error:
@@ -110,16 +111,16 @@ def _outcome(ray: Any, reference: Any, task: Task) -> Outcome:
         raise _gone(error) from None
 
 
-def _check_alive(ray: Any, address: str) -> None:
+def _check_alive(ray: Any, head: str) -> None:
     """Raise ClusterGone where the cluster's head does not answer, which Ray itself asks for a minute and then ends this
     process; or where no machine of the cluster is alive."""
     for last in (False, True):
         try:
-            _connect(address)
+            _connect(head)
             break
         except OSError as error:
             if last:
-                raise _gone(f"nothing answers at {address}: {error}") from None
+                raise _gone(f"nothing answers at {head}: {error}") from None
             time.sleep(_POLL)
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
