@@ -83,7 +83,7 @@ def more_live(text: str, maximum: int) -> bool:
 def asks_a_held_out_question(text: str, rule: bool) -> bool:
     body = body_of(text)
     match = re.fullmatch("(.*?)(=!|[<>=])", body)
-    if match is None or splits.split(body) == "test_skeleton":
+    if match is None or splits.split(body) == "test_skeleton" or set(body) & {"(", "r"}:
         return False
     return any(splits.split(match[1] + relation) == "test_skeleton" for relation in ("<", ">", "=", "=!"))
 
@@ -240,3 +240,13 @@ def test_what_is_asked_of_a_held_out_skeleton_is_never_trained_on() -> None:
     assert not asked & met
     assert len(asked & met_without) > 0.3 * len(asked)
     assert not is_held_out[is_of_split].any()
+
+
+def test_of_a_sequence_nothing_else_could_be_asked() -> None:
+    """Without the exception, a quarter of the skeletons of `sequence` would be kept out for relations that no family
+    asks."""
+    for name in ("sequence", "sequence_advanced"):
+        programs = FAMILIES[name]().generate(5000, np.random.default_rng(0))
+        assert not HoldOut(questions=True).holds_out(programs).any()
+        texts = [body_of(text) for text in tokens.decode(programs)]
+        assert all(set(text) & {"(", "r"} for text in texts)
