@@ -215,7 +215,9 @@ def _sample(rng: random.Random) -> list[str]:
 def _eval(rng: random.Random) -> list[str]:
     run = rng.choice(["cadmus-micro", "model", rng.choice(_NAMES[4:]), rng.choice(_PLACES)])
     programs = rng.choice(["1", "2", "0", "-1", "x", ""])
-    return ["eval", run, "--programs", programs, *_maybe(rng, "--out", _TABLES), *_maybe(rng, "--seed", _SEEDS)]
+    mixture = _maybe(rng, "--mixture", ["first", "default", "nothing", ""], 0.2)
+    options = [*_maybe(rng, "--out", _TABLES), *_maybe(rng, "--seed", _SEEDS)]
+    return ["eval", run, "--programs", programs, *mixture, *options]
 
 
 def _train(rng: random.Random) -> list[str]:

@@ -43,11 +43,11 @@ def tables(page: str, section: str) -> Tables:
     reports = sorted((ROOT / "reports").glob("**/tables/*.csv"))
     if page == "docs/generalization.md":
         shares = Tables([ROOT / "docs" / "generalization_coverage.csv"]).numbers
-        reports.append(ROOT / "reports" / "figure-1-mini" / "from-scratch.csv")
+        reports += sorted((ROOT / "reports" / "figure-1-mini").glob("from-*.csv"))
         return Tables(reports, np.concatenate([shares, 100 * shares]))  # its table is in percent without saying so
     if page == "docs/training.md":
         of_the_model = [path for path in reports if path.parent.parent == ROOT / "reports"]
-        names = ("trials", "more_tokens", "time_to_accuracy", "learning_curve")
+        names = ("trials", "more_tokens", "time_to_accuracy", "learning_curve", "failures")
         trials = [ROOT / "benchmarks" / f"{name}.csv" for name in names]
         return Tables([*trials, *of_the_model], records())
     if page == "docs/speed.md":
@@ -61,8 +61,11 @@ def records() -> list[float]:
     numbers = []
     for path in sorted((ROOT / "cadmus" / "shipped" / "models").glob("*/training.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        numbers += [row["accuracy"] for row in record["evaluations"]]
-        numbers += [record["parameters"] / 1e6, record["tokens"] / 1e6, record["device_hours"]]
+        runs = [*record.get("before", []), record]
+        for run in runs:
+            numbers += [row["accuracy"] for row in run["evaluations"]]
+            numbers += [run["parameters"] / 1e6, run["tokens"] / 1e6, run["device_hours"]]
+        numbers.append(sum(run["tokens"] for run in runs) / 1e6)
     return numbers
 
 

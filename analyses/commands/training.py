@@ -18,6 +18,9 @@ training = typer.Typer()
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe that ships with the package, or a TOML file.")]
 Mixture = Annotated[str | None, typer.Option(help="In place of the recipe's: a mixture's name, or a TOML file.")]
+EvalMixture = Annotated[
+    str | None, typer.Option("--mixture", help="In place of the model's own: a mixture's name, or a TOML file.")
+]
 Steps = Annotated[int | None, typer.Option(help="In place of the recipe's: optimizer steps.", min=1)]
 Layers = Annotated[int | None, typer.Option(help="In place of the recipe's: layers of the model.", min=1)]
 Width = Annotated[int | None, typer.Option(help="In place of the recipe's: width, 32 for each head.", min=32)]
@@ -38,12 +41,12 @@ TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: s
 
         A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
         what it says. Recipes that ship: first (two to five minutes on two cores), compute (comparisons, subroutines and
-        the stack, a quarter of an hour with bfloat16), micro and mini (the models that ship with the package; mini is
-        for a GPU), ordinary (as micro, on programs whose truth is destroyed, for comparison), dynamics (small, with
-        snapshots, for cadmus-probe dynamics) and base (25 M parameters, a GPU). Interrupted or killed, the same command
-        goes on from its last state (one a minute, at least); of a finished model it says what that completes. Writes
-        model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to the folder, and
-        prints the completion accuracy on held-out programs, decided by the machine.
+        the stack, a quarter of an hour with bfloat16), micro (the small model that ships), mini and further (the large
+        one, on a GPU), finish (its last minutes), ordinary (as micro, on programs whose truth is destroyed), dynamics
+        (small, with snapshots, for cadmus-probe dynamics) and base (25 M parameters, a GPU). Interrupted or killed, the
+        same command goes on from its last state (one a minute, at least); of a finished model it says what that
+        completes. Writes model.safetensors (HookedTransformer's names and shapes), training.json and manifest.json to
+        the folder, and prints the completion accuracy on held-out programs, decided by the machine.
 
         On several GPUs: torchrun --nproc-per-node 8 -m analyses.cli train --recipe base --device cuda
         """
@@ -114,12 +117,14 @@ def train(
 
         A completion counts where the machine finds the whole program true and it has its family's form; beside it how
         often it is true at all, and how often it begins with the family's own answer. Intervals are 95 % (Wilson).
-        For induce, generalizes says how often the algorithm found holds on fresh inputs.
+        For induce, generalizes says how often the algorithm found holds on fresh inputs. Models that were trained on
+        different mixtures are compared on one: --mixture default.
         """
     ),
 )
 def evaluate_run(
     run: Run = DEFAULT_MODEL,
+    mixture: EvalMixture = None,
     programs: Annotated[int, typer.Option(help="Held-out programs per family and split.", min=1)] = 1000,
     out: Annotated[Path | None, typer.Option(help="Also write the table here, as .csv or .parquet.")] = None,
     seed: Seed = 0,
@@ -128,15 +133,19 @@ def evaluate_run(
 ) -> None:
     import pandas as pd
 
+    from cadmus.programs.mixture import load as load_mixture
     from cadmus.runtime.devices import resolve_device
     from cadmus.training import checkpoint
     from cadmus.training.completion import evaluate
+    from cadmus.training.config import check_fits
 
     check_table_path(out)
     trained = checkpoint.load(run)
+    measured_on = trained.mixture if mixture is None else load_mixture(mixture)
+    check_fits(measured_on, trained.model.cfg)
     trained.model.to(resolve_device(device))
     with progress_bars() as progress:
-        rows = evaluate(trained.model, trained.mixture, programs=programs, seed=seed, progress=progress)
+        rows = evaluate(trained.model, measured_on, programs=programs, seed=seed, progress=progress)
     if out is not None:  # first: what is printed may find no reader
         save_table(pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint), out)
     _print_accuracies(rows, as_json)

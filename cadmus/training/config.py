@@ -104,5 +104,5 @@ def check_fits(mixture: Mixture, cfg: ModelConfig) -> None:
     if mixture.width + 1 > cfg.n_ctx:
         raise ValueError(
             f"programs of mixture {mixture.name!r} need {mixture.width + 1} positions, "
-            f"the model has n_ctx = {cfg.n_ctx}; raise n_ctx"
+            f"the model has n_ctx = {cfg.n_ctx}; take shorter programs, or a model with more positions"
         )

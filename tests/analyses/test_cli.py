@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import re
 import resource
@@ -357,7 +358,7 @@ def test_files_that_are_no_text(errors, tmp_path):
         (["probe", "--variable", "reg.e"], "unknown variable 'reg.e'; there are depth, all_true"),
         (["probe", "--variable", "depth", "--variable", "depth"], "variables depth, depth name one twice"),
         (["probe", "--site", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
-        (["probe", "--family", "nothing"], "mixture 'mini' has no family 'nothing'; it has arith"),
+        (["probe", "--family", "nothing"], "mixture 'finish' has no family 'nothing'; it has arith"),
         (["probe", "--probe", "nowhere.py:Probe"], "nowhere.py"),
         (["alternatives", "--machines", "0"], "'--machines': Input should be greater than or equal to 1"),
         (["dynamics"], "Missing argument 'runs'. (see cadmus-probe dynamics --help)"),
@@ -370,6 +371,14 @@ def test_what_studies_cannot_do_is_one_line(errors, tmp_path, arguments, message
     out = tmp_path / "out"
     assert message in errors(*arguments, "--out", str(out))
     assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_model_is_measured_on_another_mixture_where_its_programs_fit(capsys, errors):
+    assert "programs of mixture 'default' need 70 positions" in errors("eval", "cadmus-micro", "--mixture", "default")
+    assert "no mixture 'nothing'; name a TOML file or one of compute" in errors("eval", "--mixture", "nothing")
+    assert main(["eval", "cadmus-mini", "--mixture", "first", "--programs", "4", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["family"] for row in rows} == {"compare", "equality", "register"}
 
 
 def test_the_self_test_passes_or_fails_by_its_exit_code(capsys, monkeypatch):

@@ -16,13 +16,13 @@ from cadmus.runtime.artifacts import read_manifest
 from cadmus.training import checkpoint, completion, recipe
 
 MODELS = Path(cadmus.__file__).parent / "shipped" / "models"
-RECIPES = {  # name -> its recipe and seed
+RECIPES = {  # name -> the recipe of its last stretch, and its seed
     "cadmus-micro": ("micro", 0),
     "cadmus-micro-1": ("micro", 1),
     "cadmus-micro-2": ("micro", 2),
     "cadmus-micro-ordinary": ("ordinary", 0),
-    "cadmus-mini": ("mini", 0),
-    "cadmus-mini-1": ("mini", 1),
+    "cadmus-mini": ("finish", 0),
+    "cadmus-mini-1": ("finish", 1),
 }
 MEGABYTES = {"cadmus-mini": 12, "cadmus-mini-1": 12, "cadmus-micro": 8}  # the others: 1
 
@@ -90,6 +90,23 @@ def test_a_model_completes_what_its_record_says(name: str) -> None:
     for row, recorded in zip(rows, last, strict=True):
         assert row.family == recorded["family"]
         assert row.high >= recorded["accuracy"] - 0.1, row.family
+
+
+@pytest.mark.parametrize("name", ["cadmus-mini", "cadmus-mini-1"])
+def test_what_a_model_was_before_can_be_made_again(name: str) -> None:
+    """By recipes that ship, on mixtures that have not changed since, each beginning with what the one before gave."""
+    trained = checkpoint.load(name)
+    runs = trained.record["before"]
+    assert [run["recipe"] for run in runs] == ["mini", "further"]
+    assert runs[0]["start"] == ""
+    assert all(run["start"] for run in [*runs[1:], trained.record])
+    for run in runs:
+        its_recipe = recipe.load(run["recipe"])
+        assert run["corpus"]["fingerprint"] == its_recipe.mixture.fingerprint
+        assert run["config"]["steps"] == pytest.approx(its_recipe.train.steps, rel=0.005)
+        assert run["config"]["seed"] == trained.seed
+        assert its_recipe.cfg == trained.model.cfg
+        assert its_recipe.mixture.hold_out == trained.mixture.hold_out, "of none is a held-out program"
 
 
 def test_snapshots_are_of_one_run() -> None:

@@ -177,9 +177,7 @@ def test_the_rate_stays_at_its_peak_until_the_decay() -> None:
 
 def test_programs_must_fit() -> None:
     model = Model(replace(CFG, n_ctx=MIXED.width))
-    message = (
-        f"programs of mixture 'mixed' need {MIXED.width + 1} positions, the model has n_ctx = {MIXED.width}; raise"
-    )
+    message = f"programs of mixture 'mixed' need {MIXED.width + 1} positions, the model has n_ctx = {MIXED.width}; take"
     with pytest.raises(ValueError, match=re.escape(message)):
         train(model, programs(), QUICK)
 

@@ -41,7 +41,9 @@ def test_what_ships_is_what_the_commands_name(capsys) -> None:
         "base",
         "compute",
         "dynamics",
+        "finish",
         "first",
+        "further",
         "micro",
         "mini",
         "ordinary",
@@ -301,4 +303,4 @@ def test_the_command_follows_a_recipe_and_prints_where_it_lies(tmp_path: Path, c
 def test_a_context_that_is_too_short_is_refused_before_training(tmp_path: Path, capsys) -> None:
     (tmp_path / "short.toml").write_text('name = "short"\nmixture = "default"\n[model]\nn_ctx = 32\n')
     assert main(["train", "--recipe", str(tmp_path / "short.toml"), "--out", str(tmp_path / "run")]) == 2
-    assert "need 70 positions, the model has n_ctx = 32; raise n_ctx" in capsys.readouterr().err
+    assert "need 70 positions, the model has n_ctx = 32; take shorter programs" in capsys.readouterr().err
