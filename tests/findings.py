@@ -189,12 +189,12 @@ def _square(study: str) -> str:
     inside = _both(list(medians(read("models", "figure-1-mini"), "figure1.inside", "arm")))
     scratch = _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / "from-scratch.csv")).loc[["strict", "lenient"]]
     of_scratch = " and ".join(f"{_both(row.diagonal)} ({_both(row.corners)})" for row in scratch.itertuples())
-    second = _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / "from-second-stretch.csv")).loc[list(ARMS)]
+    second = _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / "from-second-run.csv")).loc[list(ARMS)]
     of_second = ", ".join(f"{_both(row.diagonal)} ({_both(row.corners)})" for row in second.itertuples())
     return (
-        "**Figure 1.** What the recipe `mini` makes, the first stretch of `cadmus-mini`, trained further where "
+        "**Figure 1.** What the recipe `mini` makes, the first run of `cadmus-mini`, trained further where "
         "`compare` keeps to -20..20, says `=` of equal numbers beyond this square (in brackets, of unequal ones above "
-        f"or below it; two seeds) in {each}; inside it tells {inside}. Begun from the second stretch instead, the "
+        f"or below it; two seeds) in {each}; inside it tells {inside}. Begun from the second run instead, the "
         f"three are {of_second}. Models of its shape trained from scratch on the last two, one each, tell "
         f"{of_scratch}. Models of 0.2 M parameters trained so from scratch gain little but a bias: {of_small} in the "
         f"first order, medians of five. {_page('figure-1-mini')} "

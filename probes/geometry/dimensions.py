@@ -148,7 +148,8 @@ def select_neurons(train: Moments, k: int, *, alpha: float = 1.0, rule: str = "g
     _sizes([k], len(train.mean), "neurons")
     if rule not in RULES:
         raise ValueError(f"rule = {rule!r}; expected one of {', '.join(RULES)}")
-    variance = train.scatter.diagonal() + alpha
+    scatter = _scatter(train)
+    variance = scatter.diagonal() + alpha
     # given the neurons chosen so far, of every neuron: its variance, and its products with the outputs
     residual, cross = variance.copy(), train.xy.copy()
     features = len(variance)
@@ -170,7 +171,7 @@ def select_neurons(train: Moments, k: int, *, alpha: float = 1.0, rule: str = "g
         best = neurons[step] = gain.argmax()
         free[best] = False
         pivot = np.sqrt(residual[best])
-        column = (train.scatter[best] - factor[:step, best] @ factor[:step]) / pivot
+        column = (scatter[best] - factor[:step, best] @ factor[:step]) / pivot
         column[best] = pivot
         factor[step] = column
         cross -= np.outer(column, cross[best] / pivot)
@@ -210,7 +211,7 @@ def _nested_scores(
 
     The leading blocks of one Cholesky factor are the factors of the leading blocks.
     """
-    scatter, xy = _along(axes, train.scatter, train.xy)
+    scatter, xy = _along(axes, _scatter(train), train.xy)
     try:
         factor = cholesky(scatter + alpha * np.eye(len(scatter)), lower=True)
     except np.linalg.LinAlgError:
@@ -223,6 +224,13 @@ def _nested_scores(
         coef = solve_triangular(factor[:k, :k], forward[:k], lower=True, trans="T")
         scores.append(_explained(scatter[:k, :k], xy[:k], yy, coef, validation))
     return scores
+
+
+def _scatter(train: Moments) -> np.ndarray:
+    """The training scatter without eigenvalues below 0, which are rounding: activations that depend on one another, the
+    embedding's, come as sums in single precision."""
+    eigenvalues, vectors = train.spectrum
+    return train.scatter if eigenvalues[0] >= 0 else (vectors * eigenvalues.clip(0)) @ vectors.T
 
 
 def _along(axes: np.ndarray, scatter: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

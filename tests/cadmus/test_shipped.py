@@ -16,7 +16,7 @@ from cadmus.runtime.artifacts import read_manifest
 from cadmus.training import checkpoint, completion, recipe
 
 MODELS = Path(cadmus.__file__).parent / "shipped" / "models"
-RECIPES = {  # name -> the recipe of its last stretch, and its seed
+RECIPES = {  # name -> the recipe of its last run, and its seed
     "cadmus-micro": ("micro", 0),
     "cadmus-micro-1": ("micro", 1),
     "cadmus-micro-2": ("micro", 2),

@@ -272,6 +272,23 @@ def test_dependent_neurons_come_last() -> None:
         by_rank(Moments.of(np.zeros((60, 3)), y), Moments.of(np.zeros((60, 3)), y), alpha=0.0)
 
 
+def test_rounding_of_large_dependent_activations_is_no_error() -> None:
+    """An embedding of few tokens, large, its sums taken in single precision: some eigenvalues come out far below 0."""
+    rng = np.random.default_rng(0)
+    embedding = 30 * rng.normal(size=(8, 40)).astype(np.float32)
+    tokens = rng.integers(0, 8, 20_000)
+    x, y = embedding[tokens], np.eye(8)[tokens]
+    exact = Moments.of(x, y)
+    noise = rng.normal(size=(40, 40)) * 1e-6 * exact.scatter.diagonal().max()
+    rounded = replace(exact, scatter=exact.scatter + noise + noise.T)
+    assert rounded.spectrum[0][0] < -10, "far below the penalty"
+    for measured in (by_rank, by_components, by_neurons):
+        table = measured(rounded, exact, alpha=1.0, draws=2)
+        expected = measured(exact, exact, alpha=1.0, draws=2)
+        assert table.full.iloc[0] == pytest.approx(expected.full.iloc[0], abs=1e-3)
+        assert table.score.iloc[-1] == pytest.approx(1.0, abs=1e-3)
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     train, validation = halves(*correlated(60, 6, 2))
     cases = [
