@@ -40,7 +40,7 @@ TrainSeed = Annotated[int | None, typer.Option(help="In place of the recipe's: s
         Example: cadmus-probe train --recipe first --out runs/first
 
         A recipe (TOML) names a mixture of program families, a model and how it is trained; options take the place of
-        what it says. Recipes that ship: first (two to five minutes on two cores), compute (comparisons, subroutines and
+        what it says. Recipes that ship: first (two to four minutes on two cores), compute (comparisons, subroutines and
         the stack, a quarter of an hour with bfloat16), micro (the small model that ships), mini and further (the large
         one, on a GPU), finish (its last minutes), ordinary (as micro, on programs whose truth is destroyed), dynamics
         (small, with snapshots, for cadmus-probe dynamics) and base (25 M parameters, a GPU). Interrupted or killed, the
