@@ -14,7 +14,7 @@ from probes.solvers.moments import Moments
 from probes.solvers.shrinkage import shrink_towards_identity
 
 ALPHAS = tuple(10.0**k for k in range(-2, 6))
-_NO_VARIANCE = 1e-6  # of the whole variance, within classes: what sums in single precision leave of none
+_NO_VARIANCE = 1e-6  # of the whole variance, or of the square of the mean: what sums in single precision leave of none
 SHRINKAGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _CONSTANT = 1e-9  # of the mean square, at most: a variance that is rounding
 
@@ -131,9 +131,10 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
         x' S^-1 m_k - m_k' S^-1 m_k / 2 + log p_k
 
     Of several shrinkages `choose_shrinkage` takes one. Where activations do not vary within classes at all, as the
-    embedding of a digit without its position does not, the nearest mean decides. Raises ValueError for fewer than two
-    classes, for a shrinkage outside 0..1, for several without validation data, and where the covariance is singular
-    otherwise, shrunk or not (sums in single precision of activations whose variances differ by more than it holds).
+    embedding of a digit without its position does not, the nearest mean decides; where they do not vary at all, as that
+    of one token, the most frequent class. Raises ValueError for fewer than two classes, for a shrinkage outside 0..1, for
+    several without validation data, and where the covariance is singular otherwise, shrunk or not (sums in single
+    precision of activations whose variances differ by more than it holds).
     """
     _check(train, shrinkages, validation, maximum=1)
     counts = train.n * train.y_mean
@@ -145,8 +146,12 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
     # S = (X'X - sum over classes of n_k m_k m_k') / n
     within = (train.scatter - means @ train.xy.T) / train.n
     factors = [_factor(shrink_towards_identity(within, shrinkage)) for shrinkage in shrinkages]
-    if not any(factors) and np.trace(within) <= _NO_VARIANCE * np.trace(train.scatter) / train.n:
-        factors[-1] = _factor(np.eye(len(within)) * _NO_VARIANCE * np.trace(train.scatter) / train.n / len(within))
+    if not any(factors):
+        spread, square = np.trace(train.scatter) / train.n, train.mean @ train.mean
+        if spread <= _NO_VARIANCE * square:  # so wide a covariance leaves the shares of classes to decide
+            factors[-1] = _factor(square * np.eye(len(within)))
+        elif np.trace(within) <= _NO_VARIANCE * spread:
+            factors[-1] = _factor(np.eye(len(within)) * _NO_VARIANCE * spread / len(within))
     if not any(factors):
         raise ValueError(
             f"the covariance within classes is singular in single precision, shrunk by {max(shrinkages):g} too; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -176,6 +178,18 @@ def test_the_shrinkage_is_that_under_which_validation_rows_are_most_likely() -> 
         shrinkage = discriminant(train, validation=validation).penalty[0]
         assert shrinkage == SHRINKAGES[int(np.argmin(surprises))]
         assert shrinkage == expected
+
+
+def test_where_activations_are_all_the_same_the_most_frequent_class_is_said() -> None:
+    """The embedding of one token, its sums in single precision: the scatter is rounding, its eigenvalues of either
+    sign."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(1, 20)) * 30, 300, 0)
+    y = np.eye(2)[(rng.random(300) < 0.7).astype(int)]
+    moments = Moments.of(x, y)
+    noise = rng.normal(size=(20, 20))
+    moments = replace(moments, scatter=1e-4 * (noise + noise.T), xy=1e-8 * rng.normal(size=moments.xy.shape))
+    assert (discriminant(moments, validation=moments)(x).argmax(1) == 1).all()
 
 
 def test_a_covariance_that_is_singular_in_single_precision_needs_more_shrinkage() -> None:
