@@ -132,8 +132,8 @@ def discriminant(train: Moments, shrinkages: Sequence[float] = SHRINKAGES, valid
 
     Of several shrinkages `choose_shrinkage` takes one. Where activations do not vary within classes at all, as the
     embedding of a digit without its position does not, the nearest mean decides; where they do not vary at all, as that
-    of one token, the most frequent class. Raises ValueError for fewer than two classes, for a shrinkage outside 0..1, for
-    several without validation data, and where the covariance is singular otherwise, shrunk or not (sums in single
+    of one token, the most frequent class. Raises ValueError for fewer than two classes, for a shrinkage outside 0..1,
+    for several without validation data, and where the covariance is singular otherwise, shrunk or not (sums in single
     precision of activations whose variances differ by more than it holds).
     """
     _check(train, shrinkages, validation, maximum=1)
