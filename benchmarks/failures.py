@@ -66,6 +66,8 @@ def failures(model: str, mixture: Mixture, programs: int) -> pd.DataFrame:
         for kind, is_of_kind in {"all": lambda text, at: True, **kinds}.items():
             chosen = np.array([is_of_kind(text, at) for text, at in prompts])
             n, right = int(chosen.sum()), int(correct[chosen].sum())
+            if not n:
+                continue
             (low,), (high,) = wilson([right], [n])
             share, true_share = (float(values[chosen].mean()) for values in (correct, true))
             rows.append((model, name, kind, share, low, high, true_share, n))
@@ -78,6 +80,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(MODELS), help="models that ship, or their folders")
     parser.add_argument("--programs", type=int, default=PROGRAMS, help="of a family")
     arguments = parser.parse_args()
+    if not arguments.file.parent.is_dir():
+        parser.error(f"there is no folder {arguments.file.parent} for {arguments.file.name}; make it first")
     mixture = load_mixture("default")
     tables = [failures(model, mixture, arguments.programs) for model in arguments.models]
     pd.concat(tables).round(4).to_csv(arguments.file, index=False)

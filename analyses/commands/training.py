@@ -147,7 +147,9 @@ def evaluate_run(
     with progress_bars() as progress:
         rows = evaluate(trained.model, measured_on, programs=programs, seed=seed, progress=progress)
     if out is not None:  # first: what is printed may find no reader
-        save_table(pd.DataFrame([row.to_dict() for row in rows]).assign(run=trained.fingerprint), out)
+        save_table(
+            pd.DataFrame([row.to_dict() for row in rows]).assign(mixture=measured_on.name, run=trained.fingerprint), out
+        )
     _print_accuracies(rows, as_json)
     if out is not None:
         print_beside(str(out), as_json)

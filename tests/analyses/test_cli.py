@@ -15,6 +15,7 @@ import time
 from importlib import metadata
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analyses import cli
@@ -373,10 +374,12 @@ def test_what_studies_cannot_do_is_one_line(errors, tmp_path, arguments, message
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_a_model_is_measured_on_another_mixture_where_its_programs_fit(capsys, errors):
+def test_a_model_is_measured_on_another_mixture_where_its_programs_fit(capsys, errors, tmp_path):
     assert "programs of mixture 'default' need 70 positions" in errors("eval", "cadmus-micro", "--mixture", "default")
     assert "no mixture 'nothing'; name a TOML file or one of compute" in errors("eval", "--mixture", "nothing")
-    assert main(["eval", "cadmus-mini", "--mixture", "first", "--programs", "4", "--json"]) == 0
+    table = tmp_path / "table.csv"
+    assert main(["eval", "cadmus-mini", "--mixture", "first", "--programs", "4", "--json", "--out", str(table)]) == 0
+    assert set(pd.read_csv(table).mixture) == {"first"}, "what it was measured on is in the table"
     rows = json.loads(capsys.readouterr().out)
     assert {row["family"] for row in rows} == {"compare", "equality", "register"}
 
