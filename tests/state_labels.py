@@ -19,24 +19,19 @@ NAMES = [
 OPERANDS = {"needed.value": 1, "needed.relation": 2}
 
 
-def value_in(state: vm.State, name: str) -> int | None:
-    """The variable of `NAMES` in a state of the plain machine; None where it has no value."""
-    if name == "depth":
-        return len(state.stack)
-    if name == "all_true":
-        return int(vm.all_true(state.stack))
-    place, which, field = name.split(".")
-    if place == "reg":
-        value = state.registers[which]
-    else:
-        value = state.stack[-1 - int(which)] if int(which) < len(state.stack) else None
-    if field == "kind":
-        return kernel.KINDS.index("none" if value is None else programs.kind_of(value))
-    if isinstance(value, vm.Int) and field in ("value", "tag"):
-        return value.v if field == "value" else value.tag
-    if isinstance(value, vm.Seq) and field == "length":
-        return len(value)
-    return None
+def values_in(state: vm.State) -> list[int | None]:
+    """The variables of `NAMES` in a state of the plain machine; None where one has no value."""
+    upper = [*reversed(state.stack[-3:]), None, None, None][:3]
+    places = (*upper, *state.registers.values())
+    return [len(state.stack), int(vm.all_true(state.stack)), *(label for value in places for label in _fields(value))]
+
+
+def _fields(value: vm.Value | None) -> tuple[int | None, int, int | None, int | None]:
+    """What `variables.FIELDS` are of a value: value, kind, tag, length."""
+    kind = kernel.KINDS.index("none" if value is None else programs.kind_of(value))
+    if isinstance(value, vm.Int):
+        return value.v, kind, value.tag, None
+    return None, kind, None, len(value) if isinstance(value, vm.Seq) else None
 
 
 def needed_in(state: vm.State, name: str, n_entries: int) -> int | None:
@@ -83,30 +78,38 @@ def state_labels_differ(expected: list[vm.State], traces: kernel.Traces, states:
     """Whether a label of `traces` differs from what `expected` says: the states of every program, one after the other,
     after each token or (without `states`) after the last alone."""
     n_entries = traces.stack.kind.shape[2]
+    distinct = {id(state): state for state in expected}  # padding repeats the last state of a program
+    row_of = {key: row for row, key in enumerate(distinct)}
+    rows = [row_of[id(state)] for state in expected]
     deepest = [f"stack.{k}." for k in range(n_entries, 3)]
-    truths = {name: [value_in(state, name) for state in expected] for name in NAMES if name[:8] not in deepest}
+    columns = zip(NAMES, zip(*map(values_in, distinct.values()), strict=True), strict=True)
+    truths = {name: column for name, column in columns if name[:8] not in deepest}
     for name, operands in OPERANDS.items():
         if operands <= n_entries:
-            truths[name] = [needed_in(state, name, n_entries) for state in expected]
-    return any(_differs(traces, name, truth, 1 if states else -1) for name, truth in truths.items())
+            truths[name] = tuple(needed_in(state, name, n_entries) for state in distinct.values())
+    return any(_differs(traces, name, truth, rows, 1 if states else -1) for name, truth in truths.items())
 
 
 def reads_differ(texts: Sequence[str], traces: kernel.Traces, semantics: vm.Semantics | None = None) -> bool:
     """Whether `live` or `read_distance` of a register differs from what the plain machine reads of these programs."""
     reads = [state for text in texts for state in next_reads(text, traces.depth.shape[1], semantics)]
+    rows = list(range(len(reads)))
     for register in vm.REGISTERS:
         distances = [state.get(register) for state in reads]
         live = [int(distance is not None) for distance in distances]
         for field, truth in (("read_distance", distances), ("live", live)):
-            if _differs(traces, f"reg.{register}.{field}", truth, 0):
+            if _differs(traces, f"reg.{register}.{field}", truth, rows, 0):
                 return True
     return False
 
 
-def _differs(traces: kernel.Traces, name: str, truth: list[int | None], from_position: int) -> bool:
+def _differs(
+    traces: kernel.Traces, name: str, truth: Sequence[int | None], rows: list[int], from_position: int
+) -> bool:
+    """Whether a variable of `traces` differs from `truth[row]` of the rows, one for each state."""
     labels = variables.read(traces, name)
-    values = np.array([0 if value is None else value for value in truth], np.int64)
-    defined = np.array([value is not None for value in truth], np.bool_)
+    values = np.array([0 if value is None else value for value in truth], np.int64)[rows]
+    defined = np.array([value is not None for value in truth], np.bool_)[rows]
     return not (
         np.array_equal(labels.values[:, from_position:].ravel(), values)
         and np.array_equal(labels.defined[:, from_position:].ravel(), defined)

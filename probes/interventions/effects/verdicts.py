@@ -36,10 +36,12 @@ def verdicts(table: pd.DataFrame, roles: Sequence[str] = ROLES) -> pd.DataFrame:
     - *unused*: the upper bound of d lies below 0.05 at every layer, role and span that was tested, one of them
       cumulative, on 200 pairs or more each, and the positive control on those pairs is surely above 0.5 (Holm over
       variables, too).
-    - *spent*: readable here, upper bound below 0.05 here, used earlier: at an earlier layer and the same or an earlier
-      role, or at an earlier role and the same or an earlier layer, from where the value can have come here. Cells of
-      the single role say so, and patches up to a role that is itself an earlier one; those from a role on do not, as
-      what they move may lie behind.
+    - *spent*: readable here, the upper bounds of d and of the share of answers that change at all below 0.05 here, used
+      earlier: at an earlier layer and the same or an earlier role, or at an earlier role and the same or an earlier
+      layer, from where the value can have come here. Cells of the single role say so, and patches up to a role that is
+      itself an earlier one; those from a role on do not, as what they move may lie behind. An exchange that changes
+      answers, though not to the machine's, replaces something else besides, such as an answer that stands there by
+      then: it cannot show that the value is spent.
     - *undecided*: else; `reason` says what is missing.
 
     Each of the three words needs 30 pairs, of 30 base and 30 source skeletons, in its cell.
@@ -154,7 +156,7 @@ def _judge(
     if not obstacle:
         words[claimed] = "unused"
     else:
-        words[low_here & enough & part["readable"].map(_is_true).to_numpy(bool) & used_earlier] = "spent"
+        words[low_here & _leaves_answers(part) & enough & part["readable"].map(_is_true) & used_earlier] = "spent"
     reasons = [
         _reason(row, word, obstacle, factor, earlier)
         for row, word, earlier in zip(part.to_dict("records"), words, used_earlier)
@@ -170,6 +172,13 @@ def _used_earlier(part: pd.DataFrame, used: np.ndarray, order: dict[str, int]) -
     is_earlier = is_earlier_role | ((layers < layer) & (ranks <= rank))
     shows = np.where(spans == "single", is_earlier, (spans == "up_to") & is_earlier_role)
     return (shows & used).any(1)
+
+
+def _leaves_answers(part: pd.DataFrame) -> np.ndarray:
+    """Which exchanges surely change fewer answers than the threshold, to whatever: bool [cells]."""
+    if "changed_high" not in part:
+        return np.zeros(len(part), np.bool_)
+    return part["changed_high"].to_numpy(np.float64) < THRESHOLD
 
 
 def _is_true(flag: object) -> bool:
@@ -222,8 +231,19 @@ def _reason(row: dict[str, Any], word: str, obstacle: str, factor: int, used_ear
         missing = [_few(row)]
         missing += ["" if _is_true(row["readable"]) else "not shown to be readable here"]
         missing += ["" if used_earlier else "not shown to be used earlier"]
-        return f"moves nothing here ({d}); {obstacle}, and not spent: {', '.join(filter(None, missing))}"
+        missing += [_answers_changed(row)]
+        return f"moves no more than its controls here ({d}); {obstacle}, and not spent: {', '.join(filter(None, missing))}"
     return f"{d} reaches across 0.05 on {row['pairs']} pairs"
+
+
+def _answers_changed(row: dict[str, Any]) -> str:
+    """Which answers keep a cell from being spent; empty where the exchange surely leaves them as they are."""
+    if pd.isna(row.get("changed_high", np.nan)):
+        return "how many answers change is not known"
+    if row["changed_high"] < THRESHOLD:
+        return ""
+    share = f"{row['changed']:.2f} [{row['changed_low']:.2f}, {row['changed_high']:.2f}]"
+    return f"the exchange changes {share} of the answers, if not to the machine's"
 
 
 def _few(row: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ import pytest
 from analyses.commands import terminal
 from analyses.reporting import report
 from analyses.studies.model_report import page as model_page
-from analyses.studies.model_report import study
 from analyses.studies.model_report.study import ModelReportConfig
 from analyses.studies.state.study import VARIABLES
 from cadmus.programs.families import Register
@@ -21,6 +20,7 @@ from cadmus.runtime import artifacts
 from tests.studies import FIRST, MICRO, save_untrained
 
 SMALL = {"programs": 300, "eval_programs": 20, "cell_programs": 1, "reach": 25, "number_programs": 200, "pairs": 20}
+SMALLEST = {**SMALL, "quick": True, "programs": 200, "eval_programs": 5}
 NOT_EXCHANGED = ("completion", "state", "paper")  # the parts without interventions
 CONTROLS_EVERYWHERE = ["majority", "by token", "n-gram", "input, linear", "untrained"]
 PAPER = ("completion", "figure1", "figure2")
@@ -112,7 +112,7 @@ def test_a_report_made_again_reads_what_is_finished_and_is_the_same(folder: Path
 
 
 def test_the_page_grows_with_every_part(tmp_path: Path) -> None:
-    config = ModelReportConfig(MICRO, **{**SMALL, **study.QUICK, "pairs": 20, "programs": 200, "eval_programs": 5})
+    config = ModelReportConfig(MICRO, **SMALLEST)
     pages = {}
 
     def progress(stage: str, fraction: float, note: str) -> None:
@@ -233,7 +233,7 @@ def test_a_mixture_without_compare_has_a_page_of_completion_and_state(tmp_path: 
     with artifacts.new_folder(out, "report") as partial:
         artifacts.write_bytes(partial / "tables" / "figure1.csv", b"x,y\n")
         artifacts.write_bytes(partial / "index.html", b"old")
-    page = model_page.make(ModelReportConfig(model, **{**SMALL, "programs": 200}), out).read_text()
+    page = model_page.make(ModelReportConfig(model, **SMALLEST), out).read_text()
     names = {path.stem for path in (out / "tables").glob("*.csv")}
     assert {"completion", "state", "training"} <= names
     assert not names & {"figure1", "figure2"}

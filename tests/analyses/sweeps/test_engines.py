@@ -32,7 +32,7 @@ def recipe(steps: int) -> dict:
     return base | {"train": base["train"] | {"steps": steps, "checkpoint_every": 20}}
 
 
-LONG, SHORT = recipe(1500), recipe(200)
+LONGER, LONG, SHORT = recipe(1000), recipe(500), recipe(200)
 
 
 def command(*arguments: str, **options) -> subprocess.Popen:
@@ -76,14 +76,18 @@ def test_engines_are_checked():
     assert placed("cpu", 5) == "cpu"
 
 
+@pytest.fixture(scope="module")
+def of_one_process(tmp_path_factory) -> pd.DataFrame:
+    return run_sweep(tiny(), tmp_path_factory.mktemp("one"), serial).table
+
+
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(tmp_path):
-    expected = run_sweep(tiny(), tmp_path / "one", serial).table
+def test_processes_give_what_one_process_gives(tmp_path, of_one_process):
     seen = []
     table = run_sweep(
         tiny(), tmp_path / "two", engine_of("local", 2), on_outcome=lambda run, outcome: seen.append(run.name)
     ).table
-    pd.testing.assert_frame_equal(table, expected)
+    pd.testing.assert_frame_equal(table, of_one_process)
     assert len(seen) == 4
 
 
@@ -221,10 +225,9 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_what_one_process_gives(tmp_path, cluster):
-    expected = run_sweep(tiny(), tmp_path / "one", serial).table
+def test_a_cluster_gives_what_one_process_gives(tmp_path, cluster, of_one_process):
     table = run_sweep(tiny(), tmp_path / "two", engine_of("ray", 2, cluster.address)).table
-    pd.testing.assert_frame_equal(table, expected)
+    pd.testing.assert_frame_equal(table, of_one_process)
 
 
 @pytest.mark.slow
@@ -247,7 +250,7 @@ place.shutdown()
 
 @pytest.mark.slow
 def test_a_cluster_that_goes_away_ends_the_sweep_with_a_word_and_it_goes_on_elsewhere(tmp_path, cluster):
-    path, folder = write(tmp_path, recipe=LONG), tmp_path / "out"
+    path, folder = write(tmp_path, recipe=LONGER), tmp_path / "out"
     with subprocess.Popen(
         [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as head:
@@ -259,7 +262,7 @@ def test_a_cluster_that_goes_away_ends_the_sweep_with_a_word_and_it_goes_on_else
     assert process.returncode == 2, errors
     assert "the Ray cluster went away (" in errors
     assert "what was finished is kept: start the cluster and run the command again" in errors
-    table = run_sweep(tiny(recipe=LONG), folder, engine_of("ray", 2, cluster.address)).table
+    table = run_sweep(tiny(recipe=LONGER), folder, engine_of("ray", 2, cluster.address)).table
     assert (table["status"] == "ok").all()
 
 

@@ -25,7 +25,7 @@ def test_labels_are_what_the_states_say(texts: list[str], offset: int) -> None:
     array = tokens.encode(texts)
     width = array.shape[1]
     traces = kernel.traces(array, entries=3)
-    for name in state_labels.NAMES:
+    for column, name in enumerate(state_labels.NAMES):
         labels = variables.read(traces, name, offset=offset)
         assert labels.name == name
         assert labels.values.shape == labels.defined.shape == (len(texts), width + 1)
@@ -35,7 +35,7 @@ def test_labels_are_what_the_states_say(texts: list[str], offset: int) -> None:
             states = [vm.State(), *agreement.all_states(text, width)]
             for position in range(width + 1):
                 inside = 0 <= position + offset <= width
-                expected = state_labels.value_in(states[position + offset], name) if inside else None
+                expected = state_labels.values_in(states[position + offset])[column] if inside else None
                 assert labels.defined[row, position] == (expected is not None)
                 assert labels.values[row, position] == (expected or 0)
 

@@ -32,7 +32,8 @@ def planted(
 ) -> Outcomes:
     """Pairs whose interchange succeeds at `rates[layer, role]`, else as often as each control does (`control`).
 
-    Pairs of a base skeleton are alike. Every third pair is minimal; changes replace fields of the result.
+    Pairs of a base skeleton are alike. An exchange changes an answer where it succeeds, and no other; changes replace
+    fields of the result.
     """
     rng = np.random.default_rng([seed, len(variable), ord(variable[-1])])
     rates = rates or {}
@@ -46,12 +47,14 @@ def planted(
         alike = rng.random((len(cells), len(names)))[:, number]
         return np.where(rng.random(shape) < 0.3, alike, rng.random(shape)) < chance
 
+    counts, success = rng.random(pairs) < counting, draws(rate[:, None])
     fields: dict[str, Any] = {
         "variable": variable,
         "cells": cells,
         "mask": np.ones(shape, bool),
-        "counts": rng.random(pairs) < counting,
-        "success": draws(rate[:, None]),
+        "counts": counts,
+        "success": success,
+        "changed": changes.get("success", success),
         "controls": {"third_value": draws(control), "same_value": draws(control), "random": draws(control)},
         "untrained": draws(0.0),
         "damage": draws(0.02),

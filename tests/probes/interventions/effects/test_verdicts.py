@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,7 +38,7 @@ def test_used_where_it_is_used_and_spent_behind() -> None:
     assert word[3, "loaded", "single"] == "undecided"  # not readable
     reasons = table.set_index(["layer", "role", "span"])["reason"]
     assert reasons[1, "arose", "single"].startswith("d = 0.7")
-    assert "moves nothing here" in reasons[3, "loaded", "single"]
+    assert "moves no more than its controls here" in reasons[3, "loaded", "single"]
     (row,) = by_variable(table).to_dict("records")
     assert (row["verdict"], row["cells_used"], row["first"], row["best"]) == (
         "used",
@@ -81,6 +83,23 @@ def test_spent_needs_the_bound_and_no_200_pairs() -> None:
     reason = table[(table["layer"] == 0) & (table["role"] == "loaded")]["reason"].iloc[0]
     assert "some cell has 190 pairs of the 200" in reason
     assert reason.endswith("not spent: not shown to be used earlier")
+
+
+def test_what_replaces_the_answer_is_not_spent() -> None:
+    """At a token that holds the answer by then, an exchange changes answers, though not to the machine's."""
+    cells = CELLS.assign(readable=CELLS["span"] == "single")
+    changes = {"cells": cells, "pairs": 300, **NOTHING}
+    outcomes = planted(rates={(1, "arose"): 0.8}, **changes)
+    is_replaced = ((cells["layer"] == 3) & (cells["role"] == "loaded")).to_numpy()
+    table = judge(replace(outcomes, changed=outcomes.success | is_replaced[:, None]))
+    word = words(table)
+    assert word[2, "loaded", "single"] == "spent"
+    assert word[3, "loaded", "single"] == "undecided"
+    reason = table[(table["layer"] == 3) & (table["role"] == "loaded")]["reason"].iloc[0]
+    assert reason.endswith("not spent: the exchange changes 1.00 [0.99, 1.00] of the answers, if not to the machine's")
+    unknown = judge(replace(outcomes, changed=None))
+    assert "spent" not in set(unknown["verdict"])
+    assert unknown["reason"].str.endswith("not spent: how many answers change is not known").any()
 
 
 @pytest.mark.parametrize(("span", "role", "is_spent"), [("from", "arose", False), ("up_to", "arose", True)])
