@@ -63,18 +63,19 @@ def sweep(
     if len(source) != 1:
         raise ValueError(f"one sweep is run at a time, {len(source)} are named: {' '.join(source)}")
     from analyses.sweeps.display import few_seeds
-    from analyses.sweeps.engines import check_device, engine_of, n_jobs
+    from analyses.sweeps.engines import check_device, engine_of, n_jobs, place_of
     from analyses.sweeps.execution import run_sweep
     from analyses.sweeps.sweep_files import load
 
     request = load(source[0])
     folder = out or Path("runs") / "sweeps" / request.name
-    at_once = n_jobs(check_device(device), jobs)
     at_work = engine_of(engine, jobs, address)
+    check_device(device, engine)
+    at_once = n_jobs(place_of(device), jobs)
     if few := few_seeds(request):
         _say(few)
     if plan:
-        _print_plan(request, folder, at_once, check_device(device), as_json)
+        _print_plan(request, folder, at_once, place_of(device) if engine == "local" else "cpu", as_json)
         return
     check_writable(folder)
     with _watching(request, folder, at_once) as (progress, on_start, on_outcome):
@@ -109,14 +110,14 @@ def _print_status(folder: Path, as_json: bool) -> None:
 
     from analyses.sweeps import folder as folders
     from analyses.sweeps.display import table_so_far, view
-    from analyses.sweeps.engines import n_jobs
 
     if as_json:
         print_table([], table_so_far(folder).to_dict("records"), as_json)
         return
     request, runs = folders.stored_runs(folder)
     known = list(folders.statuses(folder, runs))
-    Console().print(view(request, known, table_so_far(folder), n_jobs("cpu")))
+    at_once = sum(status.state == folders.RUNNING for _, status in known)
+    Console().print(view(request, known, table_so_far(folder), at_once))
 
 
 Watch = tuple[Any, Callable[[list["Run"]], None], Callable[["Run", "Outcome"], None]]

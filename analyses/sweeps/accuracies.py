@@ -74,8 +74,7 @@ def _accuracy(response: str, tasks: Iterable[tuple[Family, np.ndarray]] | None, 
         return nothing(response, "the cell has no such set")
     correct = n = 0
     for family, programs in tasks:
-        texts = [text for text in tokens.decode(programs) if len(text) < model.cfg.n_ctx] if len(programs) else []
-        row = score_family(model, family, response, texts, seed)
+        row = score_family(model, family, response, tokens.decode(programs) if len(programs) else [], seed)
         share = row.true_rate if response.startswith(f"{TRUE}.") else row.accuracy
         correct += round(share * row.n) if row.n else 0
         n += row.n

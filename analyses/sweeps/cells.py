@@ -11,12 +11,10 @@ from typing import Any
 from analyses.sweeps.factors import draft_of, recipe_of, set_level
 from analyses.sweeps.sweep import Factor, Sweep
 from cadmus.corpora.corpus import fingerprint as corpus_fingerprint
-from cadmus.models.config import ModelConfig
 from cadmus.programs import mixture as mixtures
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress, no_progress
-from cadmus.training.config import TrainConfig
 from cadmus.training.recipe import Recipe, context
 
 _STAGE = "make the cells"  # of the progress
@@ -147,7 +145,7 @@ def _recipe_at(sweep: Sweep, levels: Sequence[Any]) -> Recipe:
         except ValueError as error:
             raise ValueError(f"factor {factor.name!r}: {error}") from None
     positions = max(draft["model"]["n_ctx"], context(mixtures.from_dict(draft["mixture"]).width))
-    return recipe_of({**draft, "model": {**draft["model"], "n_ctx": positions}}, sweep.recipe)
+    return recipe_of({**draft, "model": {**draft["model"], "n_ctx": positions}}, sweep.recipe.name)
 
 
 def _recipe(sweep: Sweep, levels: Sequence[Any], grid: list[tuple[Any, ...]]) -> Recipe:
@@ -203,15 +201,7 @@ def _check_different(cells: list[Cell]) -> None:
 
 def cell_from_dict(data: dict[str, Any], base: Recipe) -> Cell:
     """The cell that `Cell.to_dict` describes."""
-    recipe = Recipe(
-        name=base.name,
-        mixture=mixtures.from_dict(data["mixture"]),
-        cfg=ModelConfig(**data["model"]),
-        train=TrainConfig(**{**data["train"], "betas": tuple(data["train"]["betas"])}),
-        programs=data["programs"],
-        start=data["start"],
-    )
-    return Cell(data["levels"], recipe)
+    return Cell(data["levels"], recipe_of(data, base.name))
 
 
 def runs_of(sweep: Sweep, cells: Sequence[Cell]) -> list[Run]:

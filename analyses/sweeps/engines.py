@@ -59,13 +59,25 @@ def placed(device: str, number: int) -> str:
     return device
 
 
-def check_device(device: str) -> str:
+def place_of(device: str) -> str:
     """The device that is meant; small models are trained fastest one per core, so auto is the CPU."""
-    return "cpu" if device == "auto" else devices.resolve_device(device)
+    return "cpu" if device == "auto" else device
+
+
+def check_device(device: str, engine: str) -> None:
+    """Raise ValueError for a device that there is none of: on this machine or, where the engine is a cluster, anywhere;
+    whether a cluster has it, its machines say."""
+    if engine == "local":
+        devices.resolve_device(place_of(device))
+    elif device.split(":")[0] not in devices.KINDS:
+        raise ValueError(f"unknown device {device!r}; there are {', '.join(devices.KINDS)}")
 
 
 def _on_processes(tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
-    """Work on tasks in processes of one thread each, which end with this one."""
+    """Work on tasks in processes of one thread each, which end with this one. Raises ValueError for a device that this
+    machine lacks."""
+    for device in {task.device for task in tasks}:
+        devices.resolve_device(device)
     waiting = [replace(task, device=placed(task.device, number)) for number, task in enumerate(tasks)]
     at_once = n_jobs(tasks[0].device, jobs) if tasks else 0
     while waiting:

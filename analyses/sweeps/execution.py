@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.sweeps.cells import Cell, Run, pilot_cell, runs_of
-from analyses.sweeps.engines import Engine, check_device
+from analyses.sweeps.engines import Engine, place_of
 from analyses.sweeps.folder import DONE, FAILED, WAITING, open_sweep, read_status, write_status
 from analyses.sweeps.runs import Outcome, Task
 from analyses.sweeps.stages import Bench, is_whole
@@ -77,7 +77,7 @@ def run_sweep(
     """
     check_guard()
     folder = Path(folder)
-    place = check_device(device)
+    place = place_of(device)
     with sole_writer(folder):
         cells = open_sweep(folder, sweep, progress)
         runs = runs_of(sweep, cells)

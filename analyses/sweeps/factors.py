@@ -21,11 +21,8 @@ from cadmus.runtime import tables
 from cadmus.training.config import TrainConfig
 from cadmus.training.recipe import Recipe
 
-DIVERGENCE_SET = "max_divergence"
-"""The out-of-distribution set of the knob `compound_divergence`."""
-
 Draft = dict[str, Any]
-"""`mixture`, `model`, `train`: tables as TOML has them; `programs`: a number."""
+"""`mixture`, `model`, `train`: tables as TOML has them; `programs`: a number; `start`: a model, or empty."""
 
 
 def draft_of(recipe: Recipe) -> Draft:
@@ -36,18 +33,19 @@ def draft_of(recipe: Recipe) -> Draft:
         "model": recipe.cfg.to_dict(),
         "train": asdict(recipe.train),
         "programs": recipe.size,
+        "start": recipe.start,
     }
 
 
-def recipe_of(draft: Draft, base: Recipe) -> Recipe:
-    """The recipe of a draft; what a draft lacks is that of the base. Raises ValueError as recipes and mixtures do."""
+def recipe_of(draft: Draft, name: str) -> Recipe:
+    """The recipe of a draft, or of the tables that a sweep has stored. Raises ValueError as recipes and mixtures do."""
     return Recipe(
-        name=base.name,
+        name=name,
         mixture=mixtures.from_dict(draft["mixture"]),
         cfg=ModelConfig(**draft["model"]),
-        train=TrainConfig(**draft["train"]),
+        train=TrainConfig(**{**draft["train"], "betas": tuple(draft["train"]["betas"])}),
         programs=draft["programs"],
-        start=base.start,
+        start=draft["start"],
     )
 
 
@@ -111,7 +109,8 @@ def _set_in_recipe(draft: Draft, sets: str, rest: str, level: Any) -> None:
         draft["programs"] = tables.typed_value(level, int, sets)
         return
     types = {"model": ModelConfig, "train": TrainConfig}
-    tables.check_names([table], ("programs", *types), sets, "place", suggest=True)
+    if table not in types:
+        tables.check_names([rest], ("programs", *types), sets, "place", suggest=True)
     if rest == "train.seed":
         raise ValueError(f"{sets}: seeds are those of the sweep; leave the factor out")
     draft[table][name] = tables.field_values(types[table], {name: level}, sets, suggest=True)[name]
@@ -159,7 +158,7 @@ def _compound_divergence(draft: Draft, level: Any) -> None:
         names = ", ".join(mixture.family_names)
         raise ValueError(f"compound_divergence divides one family's programs, and the mixture has {names}; leave one")
     divergence = tables.typed_value(level, float, "compound_divergence")
-    table = mixtures.to_dict(_split(mixture.families[0], divergence).mixture(mixture, DIVERGENCE_SET))
+    table = mixtures.to_dict(_split(mixture.families[0], divergence).mixture(mixture))
     draft["mixture"] = table
 
 

@@ -20,8 +20,10 @@ from analyses.sweeps.sweep import Sweep
 from analyses.sweeps.sweep_files import sweep_from_stored
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress, no_progress
+from cadmus.training import checkpoint
 
 SWEEP = "sweep.json"
+_START_WEIGHTS = "start_weights"
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
 
@@ -75,7 +77,7 @@ def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> 
     folder holds another sweep, or this one as it was before it was changed otherwise: it says what differs. Nothing is
     overwritten but the pilot, which decides only whether the runs go on.
     """
-    request = json.loads(json.dumps(sweep.to_dict()))
+    request = _request(sweep)
     path = folder / SWEEP
     if path.is_file():
         cells = begun_cells(folder, sweep)
@@ -94,10 +96,20 @@ def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> 
     return cells
 
 
+def _request(sweep: Sweep) -> dict[str, Any]:
+    """What is asked for, as sweep.json has it: with the fingerprint of the weights that training begins with, which may
+    be others by the time that the sweep goes on."""
+    start = sweep.recipe.start
+    weights = {_START_WEIGHTS: checkpoint.load(start).fingerprint} if start else {}
+    return dict(json.loads(json.dumps(sweep.to_dict() | weights)))
+
+
 def begun_cells(folder: Path, sweep: Sweep) -> list[Cell]:
     """The cells of a sweep that has begun in its folder; nothing is written. Raises ArtifactError as `open_sweep`."""
-    stored, request = read_sweep(folder), json.loads(json.dumps(sweep.to_dict()))
+    stored, request = read_sweep(folder), _request(sweep)
     free = {"pilot": None} | ({"seeds": None} if set(stored["sweep"]["seeds"]) <= set(sweep.seeds) else {})
+    if _START_WEIGHTS not in stored["sweep"]:  # an older one
+        free[_START_WEIGHTS] = None
     differing = _differences({**stored["sweep"], **free}, {**request, **free})
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -159,12 +171,17 @@ def _short(value: Any) -> str:
 
 
 def read_status(folder: Path, run: Run | str) -> Status:
-    """How far a run is; waiting where it was never begun."""
+    """How far a run is; waiting where it was never begun. Raises ArtifactError for a journal that cannot be read."""
     name = run if isinstance(run, str) else run.name
     path = folder / "runs" / f"{name}.json"
     if not path.is_file():
         return Status()
-    return Status(**artifacts.read_json(path))
+    try:
+        return Status(**artifacts.read_json(path))
+    except TypeError as error:
+        raise artifacts.ArtifactError(
+            f"{path} is no journal of a run ({error}); delete it: the run is looked at anew"
+        ) from None
 
 
 def write_status(folder: Path, run: Run | str, status: Status) -> None:

@@ -123,7 +123,7 @@ def _training_seconds(cell: Cell, device: str, progress: Progress) -> float:
 
     recipe = cell.recipe
     progress("time a few steps", 0.0, cell.label)
-    size = min(recipe.size, _SAMPLE)
+    size = min(recipe.size, max(_SAMPLE, recipe.train.batch_size))
     begin = time.perf_counter()
     corpus = build(recipe.mixture, size, 0)
     drawing = (time.perf_counter() - begin) * recipe.size / size

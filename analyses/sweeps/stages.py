@@ -16,12 +16,12 @@ from typing import Any
 from analyses.sweeps import state_responses
 from analyses.sweeps.accuracies import Response, accuracies, check_demands, nothing, properties
 from analyses.sweeps.cells import Run
-from analyses.sweeps.factors import DIVERGENCE_SET
 from analyses.sweeps.planes import plane, plane_responses
 from analyses.sweeps.sweep import ACCURACY, FIGURE1, INTERCHANGE, MECHANISM, REACHED, READ, Sweep, variable_and_role
 from cadmus.corpora.build import build
 from cadmus.corpora.corpus import Corpus
 from cadmus.programs import mixture as mixtures
+from cadmus.properties.splits import SET_NAME
 from cadmus.runtime import artifacts
 from cadmus.runtime.progress import Progress
 from cadmus.training.recipe import train_recipe
@@ -168,7 +168,7 @@ def _reached(bench: Bench) -> dict[str, dict[str, float]]:
     if not bench.sweep.divides:
         return {}
     sets = artifacts.read_manifest(bench.place("corpus"), "corpus").get("divergence", {})
-    reached = sets.get(DIVERGENCE_SET, {})
+    reached = sets.get(SET_NAME, {})
     values = {name: reached.get(name.removeprefix("reached_"), 0.0) for name in REACHED}
     return {name: dict.fromkeys(("value", "low", "high"), value) for name, value in values.items()}
 

@@ -36,9 +36,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from cadmus.programs import mixture as mixtures
+from cadmus.properties.splits import SET_NAME
 from cadmus.properties.structure import PROPERTIES
 from cadmus.runtime import artifacts, tables
-from cadmus.runtime.checks import MAX_SEED, check_text_lists
+from cadmus.runtime.checks import MAX_SEED, check_name, check_text_lists
 from cadmus.training.recipe import Recipe
 
 RESERVED = ("sweep", "cell", "seed", "response", "value", "low", "high", "n", "status", "why")
@@ -91,6 +92,12 @@ class Factor:
         ):
             raise ValueError(
                 f"factor {self.name!r}: the table has a column of that name, or it is no name; call it otherwise"
+            )
+        table = next((level for level in self.levels if isinstance(level, dict)), None)
+        if table is not None:
+            raise ValueError(
+                f"factor {self.name!r}: the level {table} is a table; levels are numbers, texts, flags or lists of "
+                "them (a mixture has a name as a [factor.variants.NAME] or in a file)"
             )
         if len(self.levels) < 2 or any(level in self.levels[:k] for k, level in enumerate(self.levels)):
             raise ValueError(f"factor {self.name!r}: levels = {list(self.levels)} must be two or more different ones")
@@ -264,8 +271,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_text_lists(self, "responses")
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"sweep name {self.name!r} must be letters, digits, -, _ and .")
+        check_name(self.name, "sweep name", "it lies in runs/sweeps/NAME")
         if not self.factors:
             raise ValueError(f"sweep {self.name!r} varies nothing; add a [[factor]] table with a name and levels")
         self._check_distinct("factor", [factor.name for factor in self.factors])
@@ -317,7 +323,7 @@ class Sweep:
     def sets(self) -> tuple[str, ...]:
         """The names of the out-of-distribution sets: the base's, and what factors add."""
         own = tuple(ood.name for ood in self.recipe.mixture.out_of_distribution)
-        return (*own, "max_divergence") if self.divides and "max_divergence" not in own else own
+        return (*own, SET_NAME) if self.divides and SET_NAME not in own else own
 
     @property
     def divides(self) -> bool:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from analyses.sweeps.factors import recipe_of
 from analyses.sweeps.sweep import Demand, Factor, Hypothesis, Measurements, Pilot, Sweep
 from cadmus import shipped
-from cadmus.models.config import ModelConfig
 from cadmus.programs import mixture as mixtures
 from cadmus.programs.mixture import Mixture
 from cadmus.runtime import artifacts, tables
 from cadmus.statistics.regression import MEANT_SEEDS
 from cadmus.training import recipe as recipes
-from cadmus.training.config import TrainConfig
 from cadmus.training.recipe import Recipe
 
 _TOP = ("name", "recipe", "mixture", "seeds", "responses", "measure", "factor", "pilot", "hypothesis", "demand")
@@ -26,13 +25,9 @@ def load(source: str | Path) -> Sweep:
     Recipes and mixtures that it names may lie beside it. Raises ValueError, in one line, for malformed TOML and for
     anything unknown, ill-typed or out of bounds.
     """
-    path = Path(source)
-    if path.suffix != ".toml" and not path.is_file():
-        if str(source) not in shipped.names("sweeps"):
-            raise ValueError(
-                f"no sweep {str(source)!r}; name a TOML file or one of {', '.join(shipped.names('sweeps'))}"
-            )
-        path = shipped.path("sweeps", str(source))
+    path = shipped.file_of("sweeps", source)
+    if path is None:
+        raise ValueError(f"no sweep {str(source)!r}; name a TOML file or one of {', '.join(shipped.names('sweeps'))}")
     return tables.parse_toml(artifacts.read_text(path), str(source), lambda data: from_dict(data, path.parent))
 
 
@@ -134,7 +129,9 @@ def _demand(table: dict[str, Any]) -> Demand:
 
 
 def _pilot(table: dict[str, Any]) -> Pilot:
-    tables.check_names(table, ("accuracy", "cell"), "pilot", "key", suggest=True)
+    names = ("accuracy", "cell")
+    tables.check_table(table, "pilot", names)
+    tables.check_names(table, names, "pilot", "key", suggest=True)
     if "accuracy" not in table or not isinstance(table.get("cell", {}), dict):
         raise ValueError("a [pilot] is accuracy = 0.9 and cell = { FACTOR = LEVEL, ... }")
     return Pilot(tables.typed_value(table["accuracy"], float, "pilot: accuracy"), dict(table.get("cell", {})))
@@ -150,12 +147,9 @@ def _hypothesis(table: dict[str, Any]) -> Hypothesis:
 
 def sweep_from_stored(data: dict[str, Any]) -> Sweep:
     """The sweep that `Sweep.to_dict` describes: what a folder holds needs no other file."""
-    mixture = mixtures.from_dict(data["mixture"])
-    train = {**data["train"], "betas": tuple(data["train"]["betas"])}
-    cfg, config = ModelConfig(**data["model"]), TrainConfig(**train)
     return Sweep(
         name=data["name"],
-        recipe=Recipe("sweep", mixture, cfg, config, programs=data["programs"], start=data["start"]),
+        recipe=recipe_of(data, "sweep"),
         factors=tuple(Factor(f["name"], tuple(f["levels"]), f["sets"], tuple(f["values"])) for f in data["factors"]),
         seeds=tuple(data["seeds"]),
         responses=tuple(data["responses"]),

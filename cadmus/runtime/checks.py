@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cadmus.machine.tokens import text_list
 
 MAX_SEED = 2**63 - 1  # the largest that every generator takes
@@ -13,6 +15,14 @@ def check_at_least(config: object, minimum: float, *names: str) -> None:
         value = getattr(config, name)
         if not value >= minimum:
             raise ValueError(f"{name} = {value} must be {minimum} or more")
+
+
+def check_name(name: str, owner: str, place: str) -> None:
+    """ValueError where a name is not fit to be that of a folder; `place` says which: "its runs lie in runs/NAME"."""
+    if not re.fullmatch(r"[^\W_][\w.-]*", name):
+        raise ValueError(
+            f"{owner} {name!r} must begin with a letter or digit and have letters, digits, -, _ and . alone: {place}"
+        )
 
 
 def check_text_lists(config: object, *names: str) -> None:

@@ -18,6 +18,10 @@ _MIN_SECONDS = 0.01  # of a product that is long enough to be timed
 _TIMING_SECONDS = 0.2  # for which the product is repeated
 
 
+KINDS = ("auto", "cpu", "cuda", "mps")
+"""What a device may be called; cuda:1 is the second GPU."""
+
+
 def resolve_device(device: str) -> str:
     """The device meant by a name: cpu, cuda, cuda:1, mps, or auto, which is cuda where there is one.
 

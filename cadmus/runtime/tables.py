@@ -39,10 +39,11 @@ def field_values(
 ) -> dict[str, Any]:
     """The table as keywords of a dataclass.
 
-    Raises ValueError, which begins with `owner`, for a name that is no field (`check_names`) and for a value that is
-    not of its field's type (`typed_value`).
+    Raises ValueError, which begins with `owner`, for what is no table (`check_table`), for a name that is no field
+    (`check_names`) and for a value that is not of its field's type (`typed_value`).
     """
     types = field_types(cls)
+    check_table(table, owner, types)
     check_names(table, types, owner, word, suggest)
     return {name: typed_value(value, types[name], f"{owner}: {name}") for name, value in table.items()}
 
@@ -51,6 +52,12 @@ def field_types(cls: type) -> dict[str, Any]:
     """The types of a dataclass's fields by name, in their order; `int | None` is int, as TOML knows no None."""
     annotations = get_type_hints(cls)
     return {field.name: _without_none(annotations[field.name]) for field in fields(cls)}
+
+
+def check_table(value: Any, owner: str, names: Iterable[str]) -> None:
+    """ValueError for a value that is no table; it lists the names that the table may have."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{owner} = {value!r} must be a table with {', '.join(names)}")
 
 
 def check_names(

@@ -24,7 +24,7 @@ def path(kind: str, name: str) -> Path:
 
 
 def file_of(kind: str, source: Path | str) -> Path | None:
-    """The TOML file that a source means, a path or the name of a mixture or recipe that ships; None for neither.
+    """The TOML file that a source means, a path or the name of a mixture, recipe or sweep that ships; None for neither.
 
     What ships wins over a file of its very name, unless that file is TOML.
     """

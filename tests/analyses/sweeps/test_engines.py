@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from analyses.sweeps.cells import runs_of
-from analyses.sweeps.engines import engine_of, n_jobs, placed
+from analyses.sweeps.engines import check_device, engine_of, n_jobs, placed
 from analyses.sweeps.execution import run_sweep
 from analyses.sweeps.folder import RUNNING, open_sweep
 from analyses.sweeps.runs import DIED, Task
@@ -70,6 +70,12 @@ def test_engines_are_checked():
         engine_of("dask")
     with pytest.raises(ValueError, match="--address is of a Ray cluster; add --engine ray"):
         engine_of("local", address="auto")
+    with pytest.raises(ValueError, match="unknown device 'tpu'; there are auto, cpu, cuda, mps"):
+        check_device("tpu", "ray")
+    with pytest.raises(ValueError, match="device 'tpu' is not there"):
+        check_device("tpu", "local")
+    for device in ("auto", "cuda", "cuda:1"):
+        check_device(device, "ray")  # its machines may have one
     assert n_jobs("cpu", 3) == 3
     assert n_jobs("cpu") >= 1
     assert n_jobs("cuda") >= 1

@@ -10,11 +10,16 @@ import pandas as pd
 import pytest
 
 from analyses.sweeps import folder as folders
-from analyses.sweeps.cells import runs_of
+from analyses.sweeps.cells import cells_of, runs_of
 from analyses.sweeps.execution import PilotFailure, run_sweep
+from analyses.sweeps.plan import plan_of
 from analyses.sweeps.runs import Task, work
+from analyses.sweeps.sweep import Sweep
+from cadmus.models.model import Model
+from cadmus.runtime import artifacts
 from cadmus.runtime.artifacts import ArtifactError
 from cadmus.runtime.folder_lock import sole_writer
+from cadmus.training import checkpoint
 from tests.analyses.sweeps.tiny import ACCURACIES, STATE, serial, tables, tiny
 
 HEAD = ["sweep", "cell", "seed", "skeletons"]
@@ -106,6 +111,41 @@ def test_a_changed_sweep_in_the_same_folder_is_refused_with_what_changed(finishe
     assert (folder / folders.SWEEP).read_bytes() == before
 
 
+def test_a_sweep_that_began_with_other_weights_is_refused(tmp_path):
+    """Its finished runs are of those weights, wherever the model lies that begins the others."""
+
+    def beginning() -> Sweep:
+        recipe = tables()["recipe"]
+        return tiny(recipe=recipe | {"start": str(tmp_path / "m"), "model": recipe["model"] | {"n_ctx": 96}})
+
+    cells = cells_of(tiny())
+    for seed in (0, 1):
+        mixture, cfg = cells[0].recipe.mixture, replace(cells[0].recipe.cfg, n_ctx=96)
+        checkpoint.save(tmp_path / "m", Model(cfg, seed=seed), mixture, {"config": {"seed": seed}})
+        if not seed:
+            folders.open_sweep(tmp_path / "s", beginning())
+            folders.open_sweep(tmp_path / "s", beginning())
+    for opened in (folders.open_sweep, folders.begun_cells):
+        with pytest.raises(ArtifactError, match=r"\(start_weights: \"\w{16}\", now \"\w{16}\"\)"):
+            opened(tmp_path / "s", beginning())
+    assert folders.stored_runs(tmp_path / "s")[0].recipe.start, "to read it the weights are not needed"
+
+
+def test_a_journal_that_is_none_says_what_to_do(finished, tmp_path):
+    run = runs_of(tiny(), folders.open_sweep(tmp_path, tiny()))[0]
+    for content in ('{"extra": 1}', "[]", "3"):
+        artifacts.write_bytes(tmp_path / "runs" / f"{run.name}.json", content.encode())
+        with pytest.raises(ArtifactError, match=rf"{run.name}\.json is no journal of a run \(.*\); delete it"):
+            folders.read_status(tmp_path, run)
+
+
+def test_a_plan_times_steps_of_the_batches_that_are_asked_for():
+    recipe = tables()["recipe"]
+    large = recipe | {"programs": 6000, "train": recipe["train"] | {"batch_size": 5000}}
+    sweep = tiny(recipe=large, factor=[{"name": "lr", "knob": "recipe.train.lr", "levels": [1e-3, 2e-3]}], pilot=None)
+    assert plan_of(sweep, cells_of(sweep), jobs=1).seconds_per_run > 0
+
+
 def test_seeds_can_be_added_to_a_sweep_and_nothing_is_run_again(finished, tmp_path):
     folder, table = finished
     copy = tmp_path / "copy"
@@ -131,8 +171,8 @@ def test_seeds_can_be_added_to_a_sweep_and_nothing_is_run_again(finished, tmp_pa
         ({"cells": None}, "is damaged (it lacks cells); run the sweep with another --out"),
         ({"sweep": {"name": "x"}}, "is damaged (its seeds are None); run"),
         ({"sweep": {"seeds": [[0]]}}, "is damaged (its seeds are [[0]]); run"),
-        ({"sweep": {"seeds": [0]}}, "is damaged (what is asked for is no sweep: KeyError: 'mixture'); run"),
-        ({"cells": [{"cell": "x"}]}, "is damaged (a cell is none: KeyError: 'mixture'); run"),
+        ({"sweep": {"seeds": [0]}}, "is damaged (what is asked for is no sweep: KeyError: 'name'); run"),
+        ({"cells": [{"cell": "x"}]}, "is damaged (a cell is none: KeyError: 'levels'); run"),
     ],
 )
 def test_a_damaged_request_says_what_to_do(finished, tmp_path, change, message):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from analyses.sweeps.cells import cells_of
 from analyses.sweeps.sweep import Factor, Measurements
 from analyses.sweeps.sweep_files import load, sweep_from_stored
 from cadmus import shipped
@@ -68,6 +69,35 @@ def test_values_out_of_bounds_are_refused():
     assert "measure: pairs = 3 must be 10 or more" in refusal(measure={"pairs": 3})
     twice = [{"name": "skeletons", "levels": [1, 2]}, {"name": "pool", "knob": "skeletons", "levels": [1, 2]}]
     assert "knob of a factor 'skeletons' stands there twice; neither could vary alone" in refusal(factor=twice)
+
+
+def test_what_is_no_table_is_refused():
+    assert "measure = 3 must be a table with programs, " in refusal(measure=3)
+    assert "pilot = [] must be a table with accuracy, cell" in refusal(pilot=[])
+    train = tables()["recipe"] | {"train": 3}
+    assert "train = 3 must be dict" in refusal(recipe=train)
+
+
+def test_levels_are_written_into_tables():
+    named = {"name": "mixture", "levels": ["first", {"name": "own", "family": [{"name": "register"}]}]}
+    assert "is a table; levels are numbers, texts, flags or lists of them" in refusal(factor=[named])
+
+
+def test_a_name_is_that_of_a_folder():
+    for name in ("..", ".", "_x", "a/b", ""):
+        assert f"sweep name {name!r} must begin with a letter or digit" in refusal(name=name)
+
+
+def test_a_place_within_a_number_is_refused():
+    factor = [{"name": "size", "knob": "recipe.programs.x", "levels": [100, 200]}]
+    with pytest.raises(ValueError, match=r"recipe\.programs\.x: unknown place 'programs\.x' \(did you mean 'programs'"):
+        cells_of(tiny(factor=factor, pilot=None))
+
+
+def test_what_ships_wins_over_a_file_of_its_name_that_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "diversity").write_text("notes")
+    assert load("diversity").name == "diversity"
 
 
 def test_responses_must_be_measurable():
