@@ -44,7 +44,7 @@ agreement: $(VENV)/installed  ## interpreter and compiled machine on a million p
 	$(BIN)/python -m tests.agreement 1000000
 	$(BIN)/python -m tests.oracle_agreement 1000000
 
-coverage-of-generalization: $(VENV)/installed  ## how often the study of generalization is right: 20,000 planted tables (ten minutes)
+coverage-of-generalization: $(VENV)/installed  ## how often the study of generalization is right: 31,000 planted tables (a quarter of an hour)
 	$(BIN)/python -m tests.sweep_tables 1000 docs/generalization_coverage.csv
 
 fuzz: $(VENV)/installed  ## hypothesis with ten times the examples, random commands, damaged files (ten minutes)

@@ -158,22 +158,24 @@ def _compounds(study: str) -> str:
 def _skeletons(study: str) -> str:
     return (
         "**Skeletons.** The more skeletons 200,000 training programs have, the more programs of other skeletons are "
-        f"completed: {_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} skeletons (the knob, in which `~` "
-        "and assertions do not count), medians of ten "
+        f"completed: {_by_level(study, 'accuracy.unseen_skeletons', 'skeletons')} skeletons (as the generator "
+        "counts them, before signs and assertions are added), medians of ten "
         f"models ({_answer(study, 'diversity')}); and the more programs with numbers that no training program had: "
         f"{_by_level(study, 'accuracy.unseen_values', 'skeletons')} ({_answer(study, 'values')}). {_page(study)}"
     )
 
 
 def _distances(study: str) -> str:
-    values = read("models", study).set_index("response").value
-    at_load, at_store = (values[f"interchange.reg.{role}"] for role in ("loaded", "stored"))
+    models = read("models", study).set_index("response")
+    at_load, at_store = (models.value[f"interchange.reg.{role}"] for role in ("loaded", "stored"))
     followed, others = at_load[at_load > 0.5], at_load[at_load <= 0.5]
+    is_followed = (at_load > 0.5).groupby(models.read_distance["interchange.reg.loaded"].to_numpy())
+    of_levels = ", ".join(f"{part.sum()} of {len(part)} at {level}" for level, part in is_followed)
     return (
-        "**Read distance.** However far back training reads registers, and however often it overwrites them, an "
-        f"exchange at the load is followed in {followed.min():.2f} to {followed.max():.2f} of the pairs in "
-        f"{len(followed)} of {len(at_load)} models (in the others in {others.min():.2f} to {others.max():.2f}); one "
-        f"at the store in at most {at_store.max():.2f}, in any of them. By the greatest number of stores between that "
+        "**Read distance.** An exchange of a register at the load is followed in "
+        f"{followed.min():.2f} to {followed.max():.2f} of the pairs in {len(followed)} of {len(at_load)} models, by "
+        f"the greatest number of stores that training reads back {of_levels} (in the others in {others.min():.2f} to "
+        f"{others.max():.2f}); one at the store in at most {at_store.max():.2f}, in any of them. By the greatest number of stores between that "
         "of a value and the first assertion about it in training, values six or more stores back are read truly in "
         f"{_by_level(study, 'true.longer_read_distance', 'read_distance')} "
         f"({_answer(study, 'far reads')}). {_page(study)}"

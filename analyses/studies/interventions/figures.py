@@ -21,7 +21,7 @@ _DARK = 0.55  # share of the scale from which on text on it is white
 _SHADES: dict[str, Any] = {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0}  # light is nothing, in grey too
 VERDICT_MARKS = {  # gid -> marker, face, what it says
     "used": ("o", "k", "used"),
-    "spent": ("X", "w", "spent: readable here, used earlier, no longer here"),
+    "spent": ("X", "w", "spent: readable here, used earlier, its exchange changes nothing"),
     "unused": ("_", "k", "unused"),
 }
 READING_MARKS = {"read": ("s", "k", "read"), "readable": ("s", "w", "readable")}

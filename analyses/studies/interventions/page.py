@@ -30,7 +30,8 @@ _DEFINITIONS = (
     "success minus the best of these controls on the same pairs. Its bounds hold for all blocks and roles at once. "
     "Used means that the lower bound of d lies above 0.05 (Holm's correction over the variables), unused that the "
     "upper bound lies below it everywhere on 200 pairs or more while patching the input tokens does move the answer, "
-    "spent that a value still readable here is used earlier and no longer here; everything else is undecided.",
+    "spent that a value still readable here is used earlier while its exchange here surely changes fewer than 0.05 of "
+    "the answers; everything else is undecided.",
     "Roles are what the value is doing at a token: it arises, is stored in a register, lies there between other "
     "tokens, is loaded, is taken by an instruction, or still lies in the state at the decision. Blocks are counted "
     "from 0: after block 0 is what the pages on probing call layer 1. Where the exchange amounts to a change of the "

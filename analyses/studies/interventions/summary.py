@@ -185,7 +185,9 @@ def notes(row: Mapping[str, Any], cells: pd.DataFrame) -> str:
     spent = cells[(cells["verdict"] == "spent") & (cells["span"] == "single")]
     places = [f"{words.ROLES[role]} ({_blocks(part['layer'])})" for role, part in spent.groupby("role", sort=False)]
     if places:
-        sentences.append(f"It is spent, that is still readable and surely no longer used, {report.listed(places)}.")
+        sentences.append(
+            f"It is spent, that is still readable while exchanges hardly change answers, {report.listed(places)}."
+        )
     if 0 < row["pairs"] < MIN_COUNTING * row["candidates"]:
         sentences.append(
             f"Only {row['pairs']:,} of {row['candidates']:,} pairs count: the model completes few of these programs."

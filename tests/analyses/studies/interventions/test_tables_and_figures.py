@@ -316,7 +316,7 @@ def test_notes_name_the_spent_cells_of_the_map() -> None:
     cells = made().only("reg").verdicts
     spent = cells[(cells.verdict == "spent") & (cells.span == "single")]
     text = summary.notes(row_of("reg"), cells)
-    assert text.startswith("It is spent, that is still readable and surely no longer used, ")
+    assert text.startswith("It is spent, that is still readable while exchanges hardly change answers, ")
     for role in spent.role.unique():
         assert words.ROLES[role] in text
     assert "Only 30 of 300 pairs count" in summary.notes({**row_of("reg"), "pairs": 30}, cells)
