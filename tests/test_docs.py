@@ -27,7 +27,8 @@ COMMANDS = [(name, words) for name, text in TEXTS.items() for words in commands(
 @pytest.fixture
 def in_a_new_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoint.save("runs/my", Model(ModelConfig(n_layers=3, d_model=32, n_heads=1, d_mlp=32)), load("first"), {})
+    model = Model(ModelConfig(n_layers=3, d_model=32, n_heads=1, d_mlp=32))
+    checkpoint.save("runs/my", model, load("first"), {"config": {"seed": 0}})
 
 
 @pytest.mark.slow

@@ -101,8 +101,12 @@ def describe(
 
 
 def _page_name(source: str) -> str:
-    """The name of the page about a mixture or corpus: one for each path, dots and folders kept."""
-    return "--".join(part.strip("/\\:") for part in Path(source.removesuffix(".toml")).parts)
+    """The name of the page about a mixture or corpus: one for each path, dots and folders kept; a path that ends in a
+    folder without a name, such as `..`, is named as the folder that it is."""
+    path = Path(source.removesuffix(".toml"))
+    if not path.name.strip("."):
+        path = Path(source).resolve()
+    return "--".join(part.strip("/\\:") for part in path.parts) or "--"
 
 
 @data.command(

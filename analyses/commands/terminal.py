@@ -98,19 +98,23 @@ def _progress_lines(interval: float = 60.0) -> Progress:
 
 
 def write_page(make: Callable[[C, Path, Progress], Path], config: C, out: Path) -> None:
-    """Have a study make its page in `out`, with progress bars, link it in the index of reports around it, if there is
-    one, and print where the page is.
+    """Have a study make its page in `out`, with progress bars, print where the page is, and link it in the index of
+    reports around it, if there is one; where that cannot be written, a line says so, and the page stands.
 
     make: a study's `page.make`; config: its config.
     """
     from analyses.reporting import library
+    from cadmus.runtime.artifacts import ArtifactError
     from cadmus.runtime.folder_lock import sole_writer
 
     check_writable(out, "report")
     with sole_writer(out), progress_bars() as progress:
         page = make(config, out, progress)
-    library.refresh(out)
     print(page)
+    try:
+        library.refresh(out)
+    except (OSError, ArtifactError) as error:
+        say(f"the reports around {out} are not linked to it ({error}); cadmus-probe reports links them")
 
 
 def print_rows(rows: Sequence[tuple[str, ...]]) -> None:

@@ -9,6 +9,8 @@ from cadmus.runtime.progress import Progress, no_progress
 from cadmus.training import checkpoint
 from cadmus.training.completion import evaluate
 
+_TOTALS = {"tokens", "seconds", "flops", "share_of_peak"}  # of a run that can be told
+
 
 def completion_table(
     trained: checkpoint.Checkpoint, programs: int, seed: int, progress: Progress = no_progress
@@ -59,19 +61,24 @@ def completion_sentence(table: pd.DataFrame) -> str:
     return f"The model completes these shares of held-out programs (95 % intervals): {', '.join(accuracies)}."
 
 
-def training_section(trained: checkpoint.Checkpoint) -> report.Section:
+def training_sections(trained: checkpoint.Checkpoint) -> tuple[report.Section, ...]:
     """How the model was trained, by one run or by several that went on from one another, what that cost, and its
-    learning curve."""
-    record = trained.record
-    runs = [*record.get("before", []), record]
+    learning curve: one section, none where no run is on record."""
+    all_runs = [*trained.record.get("before", []), trained.record]
+    runs = [run for run in all_runs if run.get("log") and run.keys() >= _TOTALS]
+    if not runs:
+        return ()
     log, evaluations = (_of_all_runs(runs, name) for name in ("log", "evaluations"))
     evaluated = figures.is_curve(evaluations)
     parts = [_run_in_words(run) for run in runs]
     total = f"{sum(run['tokens'] for run in runs):,} tokens: " if len(runs) > 1 else ""
-    return report.Section(
+    text = f"The model has {n_parameters(trained):,} parameters and was trained on {total}{'; then '.join(parts)}."
+    if len(runs) < len(all_runs):
+        text += f" Of its {len(all_runs)} runs these are the ones on record."
+    section = report.Section(
         "training",
         "Training",
-        (f"The model has {record['parameters']:,} parameters and was trained on {total}{'; then '.join(parts)}.",),
+        (text,),
         figure=figures.learning_curve(log, evaluations),
         caption="Mean loss of the tokens up to and including each program's own end. It cannot fall to 0, because most "
         "tokens of a program are free."
@@ -87,6 +94,12 @@ def training_section(trained: checkpoint.Checkpoint) -> report.Section:
         ),
         table=log,
     )
+    return (section,)
+
+
+def n_parameters(trained: checkpoint.Checkpoint) -> int:
+    """How many parameters the model has."""
+    return sum(parameter.numel() for parameter in trained.model.parameters())
 
 
 def _of_all_runs(runs: list[dict], name: str) -> pd.DataFrame:
@@ -133,10 +146,11 @@ def _cost(record: dict) -> str:
     return f"; {record['dollars']:.2f} dollars at {rate:.2f} an hour of a device" if rate else ""
 
 
-def corpus_size(corpus: dict) -> str:
-    """How many programs a model was trained on, by its record, in words."""
-    programs = corpus["programs"]
-    return f"{programs:,} programs" if isinstance(programs, int) else programs
+def corpus_in_words(trained: checkpoint.Checkpoint) -> str:
+    """What a model was trained on, by its record: how many programs, and their fingerprint."""
+    programs = trained.record.get("corpus", {}).get("programs", "")
+    size = f"{programs:,} programs" if isinstance(programs, int) else programs
+    return "; ".join(filter(None, (size, trained.corpus_fingerprint))) or "not recorded"
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from markupsafe import Markup
 
 from analyses.reporting.report import NAVIGATION, environment
 from cadmus.runtime import artifacts
+from cadmus.runtime.folder_lock import sole_writer
 
 INDEX = "all-reports.html"
 _MARK = "<!-- index of cadmus-probe -->"  # by which an index of ours is known
@@ -69,7 +71,7 @@ def link(root: Path | str) -> Path:
     if not reports:
         raise artifacts.ArtifactError(f"{root} holds no report; make one: cadmus-probe report --out {root / 'NAME'}")
     index = root / INDEX
-    if index.exists() and _MARK not in index.read_text(encoding="utf-8"):
+    if index.exists() and not _is_ours(index):
         raise artifacts.ArtifactError(f"{index} is no index that cadmus-probe wrote; move it away")
     for entry in reports:
         _set_navigation(entry, _navigation(entry, reports, index))
@@ -79,11 +81,18 @@ def link(root: Path | str) -> Path:
 
 
 def refresh(folder: Path | str) -> None:
-    """Link anew the folder of reports that a report has just been written to, where such a folder has an index."""
+    """Link anew the folder of reports that a report has just been written to, where such a folder has an index of ours.
+
+    Raises OSError where nothing can be written there.
+    """
     for root in (Path(folder), *list(Path(folder).absolute().parents)[:_DEPTH]):
-        if (root / INDEX).is_file():
+        if _is_ours(root / INDEX):
             link(root)
             return
+
+
+def _is_ours(index: Path) -> bool:
+    return index.is_file() and _MARK.encode() in index.read_bytes()
 
 
 def _navigation(entry: Entry, reports: list[Entry], index: Path) -> str:
@@ -109,14 +118,24 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _set_navigation(entry: Entry, html: str) -> None:
-    """Put links into a page, and the page's new checksum into its manifest; older pages have no place for them."""
-    page = entry.folder / "index.html"
-    text = page.read_text(encoding="utf-8")
-    pattern = re.compile(f"{re.escape(NAVIGATION[0])}.*?{re.escape(NAVIGATION[1])}")
-    linked = pattern.sub(lambda _: f"{NAVIGATION[0]}{html}{NAVIGATION[1]}", text, count=1)
-    if linked == text:
-        return
-    manifest = artifacts.read_json(entry.folder / artifacts.MANIFEST)
-    artifacts.write_bytes(page, linked.encode())
-    manifest["files"]["index.html"] = artifacts.describe_file(page)
-    artifacts.write_manifest(entry.folder, manifest)
+    """Put links into a page, and the page's new checksum into its manifest; older pages have no place for them.
+
+    A report that another run is writing is passed over: that run sets its links when it is done. So is one in a folder
+    that cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(sole_writer(entry.folder))
+        except (artifacts.ArtifactError, OSError):
+            return
+        page = entry.folder / "index.html"
+        content = page.read_bytes()
+        begin, end = (mark.encode() for mark in NAVIGATION)
+        pattern = re.compile(re.escape(begin) + b".*?" + re.escape(end))
+        linked = pattern.sub(lambda _: begin + html.encode() + end, content, count=1)
+        if linked == content:
+            return
+        manifest = artifacts.read_json(entry.folder / artifacts.MANIFEST)
+        artifacts.write_bytes(page, linked)
+        manifest["files"]["index.html"] = artifacts.describe_file(page)
+        artifacts.write_manifest(entry.folder, manifest)

@@ -19,6 +19,7 @@ from cadmus.models.config import ModelConfig
 from cadmus.models.model import Model
 from cadmus.programs.mixture import Mixture, check_storable, from_dict, to_dict
 from cadmus.runtime import artifacts
+from cadmus.runtime.checks import MAX_SEED
 
 STATE = "state.safetensors"  # everything that a run needs to go on, in one file: whole or absent
 _OTHERS = {  # hashes in a state, and what another one means
@@ -41,7 +42,8 @@ class Checkpoint:
     """What it was trained on."""
 
     record: dict[str, Any]
-    """The record of its training (JSON-able): config, corpus, totals, log, evaluations."""
+    """The record of its training (JSON-able): config, corpus, totals, log, evaluations. It has `config.seed` at least;
+    what else it lacks, pages leave out."""
 
     fingerprint: str
     """The first 16 digits of the SHA-256 of its weights' file."""
@@ -51,20 +53,42 @@ class Checkpoint:
 
     @property
     def seed(self) -> int:
-        """The seed of the initial weights: what an untrained twin starts from."""
-        return self.record["config"]["seed"]
+        """The seed of the initial weights: what an untrained twin starts from. Raises ArtifactError where the record of
+        an older folder does not state it."""
+        return _seed(self.record, f"the record of model {self.fingerprint}")
+
+    @property
+    def corpus_fingerprint(self) -> str:
+        """The fingerprint of the programs that it was trained on; empty where the record does not state it."""
+        return self.record.get("corpus", {}).get("fingerprint", "")
+
+
+def _seed(record: Any, name: str) -> int:
+    """The seed that a record states; ArtifactError, which calls the record `name`, where none starts from it."""
+    config = record.get("config") if isinstance(record, dict) else None
+    seed = config.get("seed") if isinstance(config, dict) else None
+    if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
+        raise artifacts.ArtifactError(
+            f"{name} states config.seed = {seed}, expected a whole number in 0..{MAX_SEED}, from which the untrained "
+            "twin starts; save the model with {'config': {'seed': 0}} at least"
+        )
+    return seed
 
 
 def save(folder: Path | str, model: Model, mixture: Mixture, record: dict[str, Any]) -> Checkpoint:
     """Write model.safetensors, training.json and the manifest; returns what `load` would.
 
+    record: as `cadmus.training.loop.train` returns it, or `{"config": {"seed": 0}}` at least: the seed of the initial
+    weights, from which the untrained twin starts.
+
     A compiled model is stored as the one that it was made of. Raises TypeError for what is no Cadmus model, and
-    ValueError for one whose weights are not those of its config, and for a record that names snapshots which `folder`
-    lacks, before anything in `folder` is replaced.
+    ValueError for one whose weights are not those of its config, for a record without that seed, and for one that names
+    snapshots which `folder` lacks, before anything in `folder` is replaced.
     """
     model = original_model(model)
     _check_complete(model)
     check_storable(mixture)
+    _seed(record, "the record")
     present = {_step(path) for path in Path(folder).glob(_SNAPSHOTS)}
     missing = sorted(set(record.get("snapshots", ())) - present)
     if missing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from cadmus.models.model import Model
 from cadmus.programs import mixture
 from cadmus.programs.mixture import Mixture, check_storable
 from cadmus.runtime import artifacts, tables
+from cadmus.runtime.checks import check_name
 from cadmus.runtime.devices import AUTO
 from cadmus.runtime.folder_lock import sole_writer
 from cadmus.runtime.progress import Progress, no_progress
@@ -61,11 +61,7 @@ class Recipe:
     """Train on the same programs with their truth destroyed (`cadmus.corpora.ordinary`), for comparison."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[^\W_][\w.-]*", self.name):
-            raise ValueError(
-                f"recipe name {self.name!r} must begin with a letter or digit and have letters, digits, -, _ and . "
-                "alone: its runs lie in runs/NAME"
-            )
+        check_name(self.name, "recipe name", "its runs lie in runs/NAME")
         if self.programs < 0:
             raise ValueError(f"recipe {self.name!r}: programs = {self.programs} must be 0 or more")
         if self.stream and self.programs:
@@ -181,9 +177,9 @@ def _finished_model(
     finished = checkpoint.load(folder)
     record = finished.record
     actual = {
-        **record["config"],
+        **record.get("config", {}),
         **finished.model.cfg.to_dict(),
-        "programs": record.get("corpus", {}).get("fingerprint"),
+        "programs": finished.corpus_fingerprint,
         "start": record.get("start", ""),
     }
     expected = {

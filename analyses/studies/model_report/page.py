@@ -76,7 +76,7 @@ def _parts(results: ModelReportResults) -> dict[str, tuple[report.Section, ...]]
         parts["interventions"] = interventions.sections(results.interventions)
     if results.paper is not None:
         parts["paper"] = paper.figure_sections(results.paper)
-    parts["training"] = (behaviour.training_section(results.trained),)
+    parts["training"] = behaviour.training_sections(results.trained)
     return parts
 
 
@@ -99,7 +99,7 @@ def _interventions(results: ModelReportResults) -> dict[str, str]:
 
 
 def _title(results: ModelReportResults) -> str:
-    size = f"{results.trained.record['parameters'] / 1e6:.1f} M parameters"
+    size = f"{behaviour.n_parameters(results.trained) / 1e6:.1f} M parameters"
     return f"{results.config.name} ({size}): what it completes, holds and uses"
 
 

@@ -23,8 +23,8 @@ def make(config: PaperConfig, out: Path | str, progress: Progress = no_progress)
     mixture has no compare."""
     results = study.run(config, progress)
     title = f"Table 3 and Figures 1 and 2 of the paper: {Path(config.run).name}"
-    training = behaviour.training_section(results.trained)
-    page = report.Report(title, summary(results), (*sections(results), training), provenance(results))
+    training = behaviour.training_sections(results.trained)
+    page = report.Report(title, summary(results), (*sections(results), *training), provenance(results))
     return report.write(page, out)
 
 
@@ -36,7 +36,7 @@ def provenance(results: PaperResults) -> dict[str, str]:
         f"--number-programs {config.number_programs} --eval-programs {config.eval_programs} --seed {config.seed}",
         "model": trained.fingerprint,
         "mixture": f"{trained.mixture.name}; {trained.mixture.fingerprint}",
-        "corpus": f"{behaviour.corpus_size(trained.record['corpus'])}; {trained.record['corpus']['fingerprint']}",
+        "corpus": behaviour.corpus_in_words(trained),
         "seeds": f"training {trained.seed}, measuring {config.seed}",
     }
 

@@ -121,7 +121,7 @@ def measure(
 
 def identity(trained: checkpoint.Checkpoint) -> dict[str, str]:
     """Which model and corpus a table is of, as its columns `run` and `corpus`."""
-    return {"run": trained.fingerprint, "corpus": trained.record["corpus"]["fingerprint"]}
+    return {"run": trained.fingerprint, "corpus": trained.corpus_fingerprint}
 
 
 # --- Figure 2 --------------------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ def _results(
         "test_programs": measured.tested.n_programs,
         "seed": config.seed,
         "run": trained.fingerprint,
-        "corpus": trained.record["corpus"]["fingerprint"],
+        "corpus": trained.corpus_fingerprint,
     }
     return StateResults(
         config=config,

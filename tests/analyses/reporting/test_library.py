@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from analyses.reporting import library, stored
 from analyses.reporting.report import Report, Section, write
 from cadmus.runtime import artifacts
+from cadmus.runtime.folder_lock import sole_writer
 
 
 def written(folder: Path, title: str) -> Path:
@@ -68,6 +70,78 @@ def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(artifacts.ArtifactError, match="is no index that cadmus-probe wrote; move it away"):
         library.link(tmp_path)
     assert (tmp_path / library.INDEX).read_text() == "mine"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names(page: Path) -> str:
+    return (page / "index.html").read_text().partition("<!-- reports -->")[2].partition("<!-- end of reports -->")[0]
+
+
+def test_a_report_that_another_run_writes_is_left_to_that_run(tmp_path: Path) -> None:
+    """Between the read of its page and the write, that run could renew it: its manifest would be of another page."""
+    a, b = written(tmp_path / "a", "A"), written(tmp_path / "b", "B")
+    library.link(tmp_path)
+    c = written(tmp_path / "c", "C")
+    with sole_writer(b), ThreadPoolExecutor(1) as another_run:
+        before = content(b)
+        another_run.submit(library.refresh, c).result()
+        assert content(b) == before
+    assert ">C</a>" in names(a)
+    assert 'href="b/index.html"' in (tmp_path / library.INDEX).read_text(), "it is a report all the same"
+    library.refresh(b)
+    assert ">C</a>" in names(b)
+    for folder in (a, b, c):
+        artifacts.read_manifest(folder, "report")
+
+
+def test_a_run_links_the_report_that_it_holds_itself(tmp_path: Path) -> None:
+    a, b = written(tmp_path / "a", "A"), written(tmp_path / "b", "B")
+    before = content(a).keys()
+    with sole_writer(a):
+        library.link(tmp_path)
+    assert ">B</a>" in names(a)
+    assert ">A</a>" in names(b)
+    assert content(a).keys() == before, "no lock stays, which git would see"
+
+
+def test_a_report_whose_folder_takes_no_lock_is_passed_over(tmp_path: Path) -> None:
+    """As in a folder that may only be read."""
+    a, b = written(tmp_path / "a", "A"), written(tmp_path / "b", "B")
+    (b / ".lock").mkdir()
+    before = content(b)
+    text = library.link(tmp_path).read_text()
+    assert content(b) == before
+    assert ">B</a>" in names(a)
+    assert 'href="b/index.html"' in text
+
+
+FOREIGN = (b"mine", b"\xff\xfe<\x00", b"")
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_indexes_that_are_not_ours_are_named_or_passed_over(foreign: bytes, tmp_path: Path) -> None:
+    index, outer = tmp_path / "reports" / library.INDEX, tmp_path / library.INDEX
+    first = written(tmp_path / "reports" / "a", "A")
+    library.link(tmp_path)
+    index.write_bytes(foreign)
+    with pytest.raises(artifacts.ArtifactError) as caught:
+        library.link(tmp_path / "reports")
+    assert str(caught.value) == f"{index} is no index that cadmus-probe wrote; move it away"
+    library.refresh(written(tmp_path / "reports" / "b", "B"))
+    assert index.read_bytes() == foreign
+    assert 'href="reports/b/index.html"' in outer.read_text(), "one farther out is ours"
+    assert ">B</a>" in names(first)
+
+
+def test_a_page_that_is_no_text_hinders_no_other(tmp_path: Path) -> None:
+    a, b = written(tmp_path / "a", "A"), written(tmp_path / "b", "B")
+    (b / "index.html").write_bytes(b"\xff\xfe")
+    library.link(tmp_path)
+    assert ">B</a>" in names(a)
+    assert (b / "index.html").read_bytes() == b"\xff\xfe"
 
 
 def test_a_measurement_is_made_once_and_again_where_it_is_damaged(tmp_path: Path) -> None:

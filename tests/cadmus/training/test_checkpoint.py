@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     with torch.no_grad():
         model.blocks[0].mlp.b_out[0] = torch.nan
     with pytest.raises(ValueError, match=r"blocks\.0\.mlp\.b_out has entries that are not finite: .*none is saved"):
-        checkpoint.save(tmp_path / "model", model, MIXED, {})
+        checkpoint.save(tmp_path / "model", model, MIXED, {"config": {"seed": 0}})
     assert not (tmp_path / "model").exists()
 
 
@@ -164,6 +165,35 @@ def test_a_record_that_names_snapshots_is_not_saved_without_them(tmp_path: Path)
     with pytest.raises(ValueError, match=r"names snapshots after steps \[1, 3\], which .* lacks; take them out of it"):
         checkpoint.save(tmp_path / "run", Model(CFG), MIXED, {"config": {"seed": 0}, "snapshots": [1, 3]})
     assert not (tmp_path / "run").exists()
+
+
+def test_the_least_record_states_the_seed(tmp_path: Path) -> None:
+    saved = checkpoint.save(tmp_path, Model(CFG, seed=3), MIXED, {"config": {"seed": 3}})
+    assert checkpoint.load(tmp_path).seed == saved.seed == 3
+    assert saved.corpus_fingerprint == ""
+
+
+SEEDLESS = ({}, {"config": {}}, {"config": 3}, *({"config": {"seed": seed}} for seed in (None, "0", 0.5, -1, 2**63)))
+
+
+@pytest.mark.parametrize("record", [None, [], *SEEDLESS])
+def test_a_record_without_a_seed_is_not_saved(record: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^the record states config\.seed = .*, expected a whole number in 0"
+    ) as caught:
+        checkpoint.save(tmp_path / "run", Model(CFG), MIXED, record)
+    assert str(caught.value).endswith("twin starts; save the model with {'config': {'seed': 0}} at least")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("record", SEEDLESS)
+def test_an_older_record_without_a_seed_is_read_and_says_so_where_it_is_asked(record: Any, tmp_path: Path) -> None:
+    older = replace(checkpoint.save(tmp_path, Model(CFG), MIXED, {"config": {"seed": 0}}), record=record)
+    with pytest.raises(
+        ArtifactError, match=rf"^the record of model {older.fingerprint} states config\.seed = "
+    ) as caught:
+        older.seed  # noqa: B018
+    assert "\n" not in str(caught.value)
 
 
 SHIPPED = ("cadmus-micro", "cadmus-micro-1", "cadmus-micro-2", "cadmus-micro-ordinary", "cadmus-mini", "cadmus-mini-1")

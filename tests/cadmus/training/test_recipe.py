@@ -158,6 +158,20 @@ def test_a_finished_model_is_not_trained_again_nor_replaced(tmp_path: Path) -> N
     assert checkpoint.load(tmp_path).fingerprint == first.fingerprint
 
 
+@pytest.mark.parametrize("record", [{}, {"config": {"seed": 0}}])
+def test_a_model_of_little_record_is_another_run(record: dict, tmp_path: Path) -> None:
+    """An older folder, and one that `checkpoint.save` wrote of a model from elsewhere."""
+    checkpoint.save(tmp_path, Model(CFG), MIXED, {"config": {"seed": 0}})
+    manifest = artifacts.read_json(tmp_path / "manifest.json")
+    manifest["files"]["training.json"] = artifacts.describe_file(
+        artifacts.write_json(tmp_path / "training.json", record)
+    )
+    artifacts.write_manifest(tmp_path, manifest)
+    message = r"finished model of another run \(.*, lr, .*, programs differ\); choose another folder, or delete it$"
+    with pytest.raises(artifacts.ArtifactError, match=message):
+        train_recipe(RECIPE, tmp_path)
+
+
 def test_training_does_not_begin_in_the_folder_of_a_finished_model(tmp_path: Path) -> None:
     train_recipe(replace(RECIPE, train=replace(QUICK, snapshots=2)), tmp_path)
     snapshots = sorted((tmp_path / "snapshots").iterdir())
