@@ -14,6 +14,7 @@ import numpy as np
 from cadmus.machine import tokens
 from cadmus.programs.families import Register
 from cadmus.runtime.progress import Progress, no_progress
+from cadmus.runtime.seeds import generator
 from cadmus.statistics import clustered
 from probes.controls import frequency
 from probes.data.folds import FOLDS, check_no_leak, skeleton_folds, skeleton_ids
@@ -239,13 +240,16 @@ def run(
     seed: int = 0,
     checks: Sequence[Callable[..., list[Check]]] = CHECKS,
 ) -> list[Check]:
-    """Put a harness (default: the project's own) to the test: the results of `checks`, in their order."""
+    """Put a harness (default: the project's own) to the test: the results of `checks`, in their order.
+
+    checks: of `CHECKS`, or functions of your own, which are called alike; `seed` and the name fix what each draws.
+    """
     harness = harness or Harness()
     programs = Register(max_stores=2).generate(_PROGRAMS, np.random.default_rng([seed, 0]))
     data = _Data.of(programs, harness.folds(programs))
     results: list[Check] = []
     for k, check in enumerate(checks, 1):
-        results += check(data, harness, np.random.default_rng([seed, CHECKS.index(check) + 1]))
+        results += check(data, harness, generator(check.__name__, seed))
         progress("self-test", k / len(checks), "")
     return results
 

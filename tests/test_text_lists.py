@@ -39,6 +39,7 @@ INNER = {  # what other functions of ours call, with the lists that they have ma
     "cadmus.programs.parts.pieces:choice.texts",
     "cadmus.runtime.tables:check_names.names",
     "cadmus.runtime.tables:check_names.table",
+    "cadmus.runtime.tables:check_table.names",
     "cadmus.runtime.tables:did_you_mean.names",
     "probes.interventions.attribution.gradients:check_method.methods",
     "probes.interventions.counterfactuals.judging:judge_rows.programs",

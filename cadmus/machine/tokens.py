@@ -65,10 +65,11 @@ def check(programs: np.ndarray) -> None:
 def decode(programs: np.ndarray) -> list[str]:
     """The texts of a program array, each up to and including its first `.`, if it has one."""
     texts = _ID_TO_BYTE[programs]
-    return [_through_end(row.tobytes().decode("ascii")) for row in texts]
+    return [through_end(row.tobytes().decode("ascii")) for row in texts]
 
 
-def _through_end(text: str) -> str:
+def through_end(text: str) -> str:
+    """A text through its first `.`; all of it where it has none."""
     return text[: text.index(vm.END) + 1] if vm.END in text else text
 
 

@@ -4,7 +4,7 @@ that refuse the rest.
 Beside our own `Model` these are TransformerLens's `HookedTransformer` and `TransformerBridge`. At some sites the bridge
 shows something else than the model computes, or takes an edit and ignores it: `capabilities` says at which. Probes and
 interventions run models through `run_with_cache` and `run_with_hooks`, and so on all three backends alike. `lens`, the
-face for users, offers all of this too.
+face for users, offers all of this too, but for `turn`.
 """
 
 from __future__ import annotations
@@ -291,12 +291,13 @@ def hooks(model: Any, fwd_hooks: Iterable[tuple[SiteSelector, HookFn]]) -> Itera
     a hook that never fired. The model is left as it was, on an error too.
     """
     edits = [(site, fn) for names, fn in fwd_hooks for site in check_editable(model, names)]
-    if isinstance(model, Model):
-        with model.hooks(edits):
+    own_model = original_model(model)
+    if isinstance(own_model, Model):
+        with own_model.hooks(edits):
             yield model
         return
     adapted_hooks, fired = _adapt(edits)
-    with _compute_on_demand(model, [site for site, _ in edits]), model.hooks(fwd_hooks=adapted_hooks):
+    with _compute_on_demand(own_model, [site for site, _ in edits]), own_model.hooks(fwd_hooks=adapted_hooks):
         yield model
     _check_fired(edits, fired)
 

@@ -1,4 +1,4 @@
-"""For users of TransformerLens: Cadmus models as its models and back, and all that `backends` has.
+"""For users of TransformerLens: Cadmus models as its models and back, and what `backends` has for reading and editing.
 
 Scripts and notebooks import this module alone (`lens.run_with_cache`, `lens.sites`, `lens.capabilities`, ...); the
 names that are not defined here are defined in `cadmus.models.backends`. Up to 3.9 TransformerLens has
@@ -25,7 +25,10 @@ from cadmus.models.backends import (
     check_editable,
     check_readable,
     config,
+    device,
+    hooks,
     match,
+    read,
     run_with_cache,
     run_with_hooks,
     sites,
@@ -41,8 +44,11 @@ __all__ = [
     "check_editable",
     "check_readable",
     "config",
+    "device",
     "from_hooked_transformer",
+    "hooks",
     "match",
+    "read",
     "run_with_cache",
     "run_with_hooks",
     "sites",

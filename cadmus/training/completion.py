@@ -178,18 +178,18 @@ def complete(
     """
     prefixes = tokens.text_list(prefixes, "prefixes")
     longest = max(map(len, prefixes), default=0)
-    if longest + 1 + (1 if max_new_tokens is None else max_new_tokens) > model.cfg.n_ctx:
+    room = model.cfg.n_ctx - 1 - longest
+    if room < (1 if max_new_tokens is None else max_new_tokens):
         raise ValueError(
             f"a prefix of {longest} tokens leaves no room for its completion: the model has n_ctx = {model.cfg.n_ctx}, "
             "the marker counted"
         )
+    new = room if max_new_tokens is None else max_new_tokens
     texts = []
     for start in range(0, len(prefixes), _BATCH_SIZE):
         batch = prefixes[start : start + _BATCH_SIZE]
         prompts = tokens.encode(["." + prefix for prefix in batch])
         lengths = torch.tensor([len(prefix) + 1 for prefix in batch])
-        room = model.cfg.n_ctx - int(lengths.max())
-        new = room if max_new_tokens is None else max_new_tokens
         out = generate(model, torch.from_numpy(prompts), lengths, new, logits_mask).cpu().numpy().astype(np.uint8)
         for row, prefix in zip(out, batch, strict=True):
             # behind what a row was allowed to write there is only padding, which must not pass for its own `.`

@@ -28,7 +28,7 @@ class CodeLength:
     """What the labels of some targets cost, in bits."""
 
     bits: np.ndarray
-    """float64 [targets]: bits per label, coded by the probe; NaN for a target without labels."""
+    """float64 [targets]: bits per label, coded by the probe."""
 
     uniform: np.ndarray
     """float64 [targets]: bits per label, coded as one of the target's classes: log2(classes)."""

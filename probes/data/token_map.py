@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cadmus.machine import tokens as machine_tokens
 from cadmus.models import backends
+from cadmus.models.compilation import original_model
 from cadmus.models.hooks import NamesFilter, resolve_sites
 from cadmus.models.model import Model
 
@@ -155,6 +156,7 @@ def sites_of(model: Any, names: NamesFilter) -> list[str]:
 
     Raises ValueError for another model, and for a site that does not exist.
     """
+    model = original_model(model)
     if isinstance(model, Model):
         every_site = model.sites() + model.sites(on_demand=True)
     elif hasattr(model, "hook_dict") and hasattr(model, "run_with_cache"):
@@ -208,6 +210,7 @@ def _passes(needs: np.ndarray, pass_tokens: int) -> Iterator[tuple[int, int]]:
 def _run(model: Any, ids: Tensor, sites: Sequence[str]) -> Mapping[str, Tensor]:
     """The activations of one pass. A model of TransformerLens is told that there is no padding: it would look for some,
     were its tokenizer one that pads on the left."""
+    model = original_model(model)
     if isinstance(model, Model):
         return model.run_with_cache(ids, list(sites))[1]
     with backends.turn(model):

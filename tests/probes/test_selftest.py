@@ -60,6 +60,18 @@ def test_the_verdicts_are_not_of_one_seed(seed: int) -> None:
     assert [check for check in run(seed=seed, checks=CHECKS[:-1]) if not check.passed] == []
 
 
+def test_checks_of_ones_own_draw_by_seed_and_name() -> None:
+    def draws(data: object, harness: Harness, rng: np.random.Generator) -> list[Check]:
+        return [Check("draws", "", str(rng.random()), True)]
+
+    def others(data: object, harness: Harness, rng: np.random.Generator) -> list[Check]:
+        return draws(data, harness, rng)
+
+    first, second = run(checks=(draws, others))
+    assert run(checks=(others, leak, draws))[::2] == [second, first]
+    assert len({first.result, second.result, run(seed=1, checks=(draws,))[0].result}) == 3
+
+
 def test_the_probes_put_to_the_test_are_those_of_the_project() -> None:
     harness = Harness()
     probes = [type(make_probe()) for make_probe in (harness.regressor, harness.classifier, harness.nonlinear)]

@@ -97,8 +97,8 @@ def bases_of(model: Any, pairs: Pairs, own: Sequence[str] | None = None) -> Base
     prompts = pairs.pairs["base"].tolist()
     if own is None:
         (own,) = engine.complete(model, prompts, [[]])
-    own = [text[: text.index(vm.END) + 1] if vm.END in text else text for text in own]
-    return Bases(tuple(prompts), tuple(own), truth(pairs), pairs.pairs["base_skeleton"].to_numpy())
+    own = tuple(map(tokens.through_end, own))
+    return Bases(tuple(prompts), own, truth(pairs), pairs.pairs["base_skeleton"].to_numpy())
 
 
 def truth(pairs: Pairs, edits: Sequence[JointEdit] | None = None) -> Judge:

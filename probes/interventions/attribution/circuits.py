@@ -32,12 +32,12 @@ from cadmus.runtime.seeds import generator
 from cadmus.statistics import clustered
 from cadmus.statistics.clustered import interval_columns
 from probes.interventions.attribution.contrasts import Contrast, RowMetric, evaluate, tokens_of
-from probes.interventions.attribution.edges import Graph, pick, receiver_site, sender_site, written
+from probes.interventions.attribution.edges import Graph, pick, written
 from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import engine
 from probes.interventions.editing.edits import Arm, Edit
 from probes.interventions.editing.patching import site_of
-from probes.interventions.editing.paths import lies_behind
+from probes.interventions.editing.paths import lies_behind, receiver_site, sender_site
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of the components, as in MIB; each is rounded up to whole ones."""

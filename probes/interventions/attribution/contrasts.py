@@ -21,7 +21,7 @@ from cadmus.states.provenance import ROLES
 from cadmus.statistics import clustered
 from probes.interventions.counterfactuals.judging import common_beginning
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.editing.patching import Roles
+from probes.interventions.editing.patching import Roles, checked_roles
 
 METRICS = ("logit_difference", "probability")
 OTHERS = ("edited_answer", "source_answer")
@@ -159,26 +159,20 @@ def tokens_of(model: Any, contrast: Contrast, rows: slice) -> tuple[Tensor, Tens
     return torch.from_numpy(contrast.base[rows].astype(np.int64)).to(device), at
 
 
-def as_roles(contrast: Contrast, positions: str | Roles) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
-    """Roles as int64 [rows, k] in base and source; None for "each" and "all". Raises ValueError for other words."""
+def as_roles(contrast: Contrast, positions: str | Roles, *words: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The contrast's roles ("roles"), or those given by name, as int64 [rows, k] in base and source; none for `words`,
+    which the caller takes for something else. Raises ValueError for other words, and where there is no role."""
     if isinstance(positions, str):
-        if positions in ("each", "all"):
-            return None
+        if positions in words:
+            return {}
         if positions != "roles":
-            raise ValueError(f"positions {positions!r} is none of 'each', 'all', 'roles', nor roles by name")
+            known = ", ".join(map(repr, (*words, "roles")))
+            raise ValueError(f"positions {positions!r} mean nothing here: give {known}, or roles by name")
         positions = contrast.roles
-    out = {}
-    for name, places in positions.items():
-        here, there = (np.asarray(place).astype(np.int64).reshape(len(contrast), -1) for place in places)
-        if here.shape != there.shape or ((here < 0) != (there < 0)).any():
-            raise ValueError(f"role {name!r}: base and source need as many positions, -1 in the same places")
-        out[name] = here, there
-    if not out:
-        raise ValueError("there is no role: give roles by name, or a contrast that has some")
-    return out
+    return checked_roles(positions, len(contrast))
 
 
-def check_aligned(contrast: Contrast, roles: Mapping[str, tuple[np.ndarray, np.ndarray]] | None) -> None:
+def check_aligned(contrast: Contrast, roles: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Raise ValueError where positions of base and source do not belong to one another."""
     lengths = [(sequences != tokens.PAD).sum(1) for sequences in (contrast.base, contrast.source)]
     shifted = np.flatnonzero(lengths[0] != lengths[1])
@@ -187,7 +181,7 @@ def check_aligned(contrast: Contrast, roles: Mapping[str, tuple[np.ndarray, np.n
             f"in row {shifted[0]} base and source differ in length: attribute roles, by 'gradient' or 'activations', "
             "or select rows that need no shift"
         )
-    for name, (here, there) in (roles or {}).items():
+    for name, (here, there) in roles.items():
         if (here != there).any():
             raise ValueError(f"role {name!r} has other positions in the source: use 'gradient' or 'activations'")
 

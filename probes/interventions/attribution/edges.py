@@ -23,16 +23,18 @@ from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import engine
 from probes.interventions.editing.locations import INPUT_SITE
 from probes.interventions.editing.patching import Roles
-from probes.interventions.editing.paths import lies_behind, name_of
+from probes.interventions.editing.paths import (
+    INPUT,
+    WAYS,
+    Receiver,
+    Sender,
+    lies_behind,
+    name_of,
+    receiver_site,
+    sender_site,
+)
 
 METHODS = ("gradient", "inputs")
-INPUT = (-1, "input")
-"""The stream before the first block, as a sender."""
-Sender = tuple[int, int | str]
-"""(layer, head), (layer, "mlp"), or `INPUT`."""
-Receiver = tuple[int, int | str, str]
-"""(layer, head, "q" | "k" | "v"), (layer, "mlp", "in"), or (n_layers, "logits", "in")."""
-_WAYS = ("q", "k", "v")
 _ROWS = 32  # that are run at once
 _STAGE = "attribution"  # of the progress
 
@@ -54,7 +56,7 @@ class Graph:
         receivers: list[Receiver] = []
         for layer in layers:
             senders += [*((layer, head) for head in heads), (layer, "mlp")]
-            receivers += [(layer, head, way) for way in _WAYS for head in heads] + [(layer, "mlp", "in")]
+            receivers += [(layer, head, way) for way in WAYS for head in heads] + [(layer, "mlp", "in")]
         return cls(senders, [*receivers, (len(layers), "logits", "in")])
 
     def without_input(self) -> Graph:
@@ -73,7 +75,7 @@ class Graph:
             [
                 {
                     "component": f"{_kind(self.senders[s])} to {_kind(self.receivers[r])}",
-                    "sender": "input" if self.senders[s] == INPUT else name_of(self.senders[s]),
+                    "sender": name_of(self.senders[s]),
                     "receiver": name_of(self.receivers[r]),
                 }
                 for s, r in np.argwhere(self.edges)
@@ -107,14 +109,12 @@ def attribute_edges(
     Raises ValueError as `nodes.attribute` does.
     """
     check_method(method, METHODS)
-    if positions == "each":
-        raise ValueError("edges are attributed over 'all' positions, or roles by name")
-    roles = as_roles(contrast, positions)
+    roles = as_roles(contrast, positions, "all")
     check_aligned(contrast, roles)
     graph = Graph.of(model) if graph is None else graph
     is_edge = graph.edges
     of_metric = metric_of(model, contrast, metric)
-    places = {"all": None} if roles is None else {name: here for name, (here, _) in roles.items()}
+    places = {name: here for name, (here, _) in roles.items()} if roles else {"all": None}
     values = np.full((len(places), int(is_edge.sum()), len(contrast)), np.nan)
     for begin in range(0, len(contrast), _ROWS):
         progress(_STAGE, begin / len(contrast), f"{begin:,} of {len(contrast):,} rows")
@@ -134,21 +134,6 @@ def written(model: Any, sequences: np.ndarray, graph: Graph) -> Tensor:
     sites = [sender_site(sender) for sender in graph.senders]
     read = engine.activations(model, sequences, list(dict.fromkeys(sites)))
     return torch.stack([pick(read[site], sender[1]) for site, sender in zip(sites, graph.senders, strict=True)])
-
-
-def sender_site(sender: Sender) -> str:
-    """The site that shows what a sender writes."""
-    if sender == INPUT:
-        return INPUT_SITE
-    return f"blocks.{sender[0]}." + ("hook_mlp_out" if sender[1] == "mlp" else "attn.hook_result")
-
-
-def receiver_site(receiver: Receiver) -> str:
-    """The site that shows the stream that a receiver reads."""
-    layer, part, way = receiver
-    if part == "logits":
-        return f"blocks.{layer - 1}.hook_resid_post"
-    return f"blocks.{layer}.hook_" + ("mlp_in" if part == "mlp" else f"{way}_input")
 
 
 def pick(x: Tensor, part: int | str) -> Tensor:
@@ -189,5 +174,5 @@ def _products(change: Tensor, gradient: Tensor, here: np.ndarray | None) -> np.n
 
 def _kind(end: tuple) -> str:
     if len(end) == 3:  # a receiver
-        return end[2] if end[2] in _WAYS else end[1]
+        return end[2] if end[2] in WAYS else end[1]
     return "head" if isinstance(end[1], int) else end[1]

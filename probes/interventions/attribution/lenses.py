@@ -51,10 +51,12 @@ def logit_lens(
         A row per `control` ("model"; "shuffled", the same stream read for another row's two answers; "untrained"),
         `layer` (-1: before the first block), `role` (`ANSWER`, ...) and `quantity` (of `QUANTITIES`; "difference" is
         the other answer's logit minus the base's): `value`, `low`, `high` (95 %, by cluster), `n`.
+
+    Raises ValueError for positions that are neither "roles" nor roles by name.
     """
     roles: dict[str, np.ndarray] = {ANSWER: contrast.at[:, None]}
     if positions is not None:
-        roles |= {name: here for name, (here, _) in (as_roles(contrast, positions) or {}).items()}
+        roles |= {name: here for name, (here, _) in as_roles(contrast, positions).items()}
     tables = []
     for control, which, read in _controls(model, contrast, untrained, seed):
         values = _lens(which, read, roles)  # [layer, role, quantity, rows]
@@ -92,14 +94,15 @@ def direct_attribution(
         "mlp", "attention bias", "unembedding bias", and "total", their sum: the difference of the logits), `layer`,
         `head` (-1: no single one), `role` ("all", or where a head attends); `value`, `low`, `high`, `n`.
 
-    Raises ValueError for another `run`, and roles that a backend cannot split by, as it shows no values or pattern.
+    Raises ValueError for another `run`, for positions that are neither "roles" nor roles by name, and for roles that a
+    backend cannot split by, as it shows no values or pattern.
     """
     if run not in ("base", "source"):
         raise ValueError(f"run {run!r} is neither 'base' nor 'source'")
     roles: dict[str, np.ndarray] = {}
     if positions is not None:
         number = ("base", "source").index(run)
-        roles = {name: places[number] for name, places in (as_roles(contrast, positions) or {}).items()}
+        roles = {name: places[number] for name, places in as_roles(contrast, positions).items()}
     tables = []
     for control, which, read in _controls(model, contrast, untrained, seed):
         parts = [_contributions(which, read, rows, roles, run) for rows in _slices(len(read))]

@@ -30,9 +30,8 @@ from probes.interventions.attribution.gradients import (
 from probes.interventions.attribution.scores import Scores
 from probes.interventions.editing import engine
 from probes.interventions.editing.locations import INPUT_SITE
-from probes.interventions.editing.patching import Roles, site_of
+from probes.interventions.editing.patching import OF_HEADS, Roles, components_of, layers_of, site_of
 
-OF_HEADS = ("z", "q", "k", "v", "pattern")
 _ROWS = 64  # that are run at once
 _STAGE = "attribution"  # of the progress
 
@@ -68,17 +67,17 @@ def attribute(
         progress: follows the stage "attribution".
 
     Raises:
-        ValueError: an unknown name, base and source of other lengths where positions are not roles or the inputs are
-            moved, and what `engine.activations` and the backends refuse.
+        ValueError: an unknown name, no component, layer or role, base and source of other lengths where positions are
+            not roles or the inputs are moved, and what `engine.activations` and the backends refuse.
     """
-    names = [components] if isinstance(components, str) else list(components)
+    names = components_of(components)
     check_method(method)
-    blocks = list(range(model.cfg.n_layers) if layers is None else layers)
+    blocks = layers_of(model, layers)
     sites = [site_of(model, name, layer) for name in names for layer in blocks]
-    roles = as_roles(contrast, positions)
-    if roles is None or method == "inputs":
+    roles = as_roles(contrast, positions, "each", "all")
+    if not roles or method == "inputs":
         check_aligned(contrast, roles)
-    places = list(roles) if roles is not None else place_names(contrast, positions)
+    places = list(roles) or place_names(contrast, positions)
     heads = [model.cfg.n_heads if name in OF_HEADS else 1 for name in names for _ in blocks]
     values = [np.full((count, len(places), len(contrast)), np.nan) for count in heads]
     of_metric = metric_of(model, contrast, metric)
@@ -87,7 +86,7 @@ def attribute(
         rows = slice(begin, begin + _ROWS)
         part = _Part(model, contrast, rows, sites, of_metric, method, steps)
         for site, out in zip(sites, values, strict=True):
-            if roles is None:
+            if not roles:
                 score = part.scores(site)  # [head, pos, rows]
                 out[:, :, rows] = score[:, : len(places)] if positions == "each" else score.sum(1, keepdims=True)
                 continue

@@ -37,16 +37,16 @@ def patch_nodes(
     fast: bool = True,
 ) -> Scores:
     """What patching each cell does (`patching.patch_grid`); arguments and cells as `nodes.attribute`'s."""
-    roles = as_roles(contrast, positions)
-    if roles is None:
-        check_aligned(contrast, None)
+    roles = as_roles(contrast, positions, "each", "all")
+    if not roles:
+        check_aligned(contrast, roles)
     rows_of = _Rows(model, contrast, metric)
-    places: Any = positions if roles is None else roles
+    places: Any = roles or positions
     table = patch_grid(
         model, contrast.base, contrast.source, components, places, rows_of, at=contrast.at, layers=layers, fast=fast
     )
     values = rows_of.values()
-    for name, (here, _) in (roles or {}).items():
+    for name, (here, _) in roles.items():
         values[np.ix_((table["position"] == name).to_numpy(), (here < 0).all(1))] = np.nan
     cells = table[["component", "layer", "head", "position"]]
     return Scores(cells, values, contrast.clusters, "patching")
@@ -66,9 +66,9 @@ def patch_edges(
     The input is no sender here; give `attribute_edges` the graph `Graph.of(model).without_input()`.
     """
     graph = (Graph.of(model) if graph is None else graph).without_input()
-    roles = as_roles(contrast, positions)
+    roles = as_roles(contrast, positions, "all")
     check_aligned(contrast, roles)
-    places = {"all": None} if roles is None else {name: here for name, (here, _) in roles.items()}
+    places = {name: here for name, (here, _) in roles.items()} if roles else {"all": None}
     tables, values = [], []
     for name, here in places.items():
         rows_of = _Rows(model, contrast, metric)

@@ -33,7 +33,7 @@ from probes.interventions.counterfactuals.choice import (
     prompt_hashes,
 )
 from probes.interventions.counterfactuals.pairs import KINDS, Pairs
-from probes.interventions.counterfactuals.prompts import Answers, Prompts, prompts_of
+from probes.interventions.counterfactuals.prompts import Answers, Prompts, at_decisions, prompts_of
 from probes.interventions.counterfactuals.tables import about, joined, with_roles
 from probes.interventions.counterfactuals.variables import PairVariable, named_values, one_of_each, resolve_variable
 
@@ -261,14 +261,11 @@ def _prompts(
 
     Where the answer is the value itself, and is in every program of the skeleton, no source can discriminate.
     """
-    programs = tokens.encode(texts)
-    cut_lists = [family.decisions(text) for text in texts]
-    where = [(i, cut) for i, cuts in enumerate(cut_lists) for cut in cuts if texts[i][cut : cut + 1] != vm.OPEN]
-    owners, cuts = np.array(where, np.int64).reshape(-1, 2).T
-    rows = np.where(np.arange(programs.shape[1]) < cuts[:, None], programs[owners], tokens.PAD)
+    decisions = [family.decisions(text) for text in texts]
+    owners, cuts, rows = at_decisions(texts, decisions)
     every = named_values(variable, rows, cuts)
     if kind == "discriminating" and variable.reads == 1:
         dependent = np.array([vm.VOCAB.index(token) for token in _DATA_DEPENDENT], np.uint8)
         every = every[~every.is_top | np.any(np.isin(rows, dependent), axis=1)[every.prompt]]
     every = every[one_of_each(owners[every.prompt], rng)]  # of each program
-    return prompts_of(programs, cut_lists, every, cuts, owners, answers)
+    return prompts_of(rows, decisions, every, cuts, owners, answers)

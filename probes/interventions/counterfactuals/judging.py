@@ -106,7 +106,7 @@ def _checked(pairs: Pairs, completions: Sequence[str]) -> list[str]:
                 f"completion {row}, {text!r}, does not begin with its base {base!r}; give whole programs, without the "
                 "marker, in the order of the pairs"
             )
-    return [text[: text.index(vm.END) + 1] if vm.END in text else text for text in completions]
+    return list(map(tokens.through_end, completions))
 
 
 def judge_rows(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cadmus.machine import tokens, vm
+from cadmus.machine import tokens
 from cadmus.programs.parts.family import Family
 from cadmus.programs.skeletons import skeleton
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.counterfactuals.prompts import Answers
+from probes.interventions.counterfactuals.prompts import Answers, at_decisions
 from probes.interventions.counterfactuals.roles import asked_for
 from probes.interventions.counterfactuals.tables import about, joined, with_roles
 from probes.interventions.counterfactuals.variables import PairVariable, named_values, resolve_variable
@@ -93,14 +93,14 @@ def from_programs(variable: str | PairVariable, bases: Sequence[str], sources: S
 
 def _cuts(variable: PairVariable, family: Family, programs: Sequence[str]) -> list[_Cut]:
     """Every program at every decision position with every value that the variable names there."""
-    where = [(i, k, text[:cut]) for i, text in enumerate(programs) for k, cut in enumerate(family.decisions(text))]
-    where = [entry for entry in where if programs[entry[0]][len(entry[2]) : len(entry[2]) + 1] != vm.OPEN]
-    prompts = tokens.encode([prompt for _, _, prompt in where])
-    every = named_values(variable, prompts, np.array([len(prompt) for _, _, prompt in where], np.int64))
+    decisions = [family.decisions(text) for text in programs]
+    owners, cuts, prompts = at_decisions(programs, decisions)
+    every = named_values(variable, prompts, cuts)
     out: list[_Cut] = []
     columns = (getattr(every, name).tolist() for name in ("prompt", "value", "arose", "v", "literal"))
     for row, value, arose, v, literal in sorted(zip(*columns), key=lambda entry: (entry[0], entry[2])):
-        program, decision, prompt = where[row]
+        program, cut = int(owners[row]), int(cuts[row])
+        decision, prompt = decisions[program].index(cut), programs[program][:cut]
         is_next = bool(out) and (out[-1].program, out[-1].decision) == (program, decision)
         out.append(_Cut(program, prompt, decision, out[-1].ordinal + 1 if is_next else 0, value, arose, v, literal))
     return out

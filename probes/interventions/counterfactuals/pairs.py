@@ -88,6 +88,11 @@ class Pairs:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.pairs["kind"].value_counts().items())
         return f"Pairs({len(self):,} of {self.about.get('variable', '?')}: {kinds})"
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that name what both tables hold, and the families with their knobs."""
+        return artifacts.fingerprint([*(table.to_dict("list") for table in (self.pairs, self.roles)), self._knobs()])
+
     def family(self, name: str) -> Family:
         """The family of that name. Raises ValueError for one that no pair has."""
         for family in self.families:
@@ -162,11 +167,14 @@ class Pairs:
 
     # --- files -------------------------------------------------------------------------------------------------------
 
+    def _knobs(self) -> dict[str, Any]:
+        """The families as a mixture has them, fit for JSON."""
+        return mixture.to_dict(Mixture("pairs", tuple(Component(family) for family in self.families)))
+
     def save(self, folder: str | Path) -> Path:
         """Write both tables as Parquet (`pairs.parquet`, `roles.parquet`), each with `about` and the families' knobs in
         its metadata, into a folder with a manifest. Raises ArtifactError where the folder holds something else."""
-        knobs = mixture.to_dict(Mixture("pairs", tuple(Component(family) for family in self.families)))
-        metadata = {"about": json.dumps(dict(self.about)), "families": json.dumps(knobs)}
+        metadata = {"about": json.dumps(dict(self.about)), "families": json.dumps(self._knobs())}
         with artifacts.new_folder(folder, _ARTIFACT, about=dict(self.about)) as place:
             for name, table in (("pairs", self.pairs), ("roles", self.roles)):
                 arrow = pa.Table.from_pandas(table, preserve_index=False)

@@ -5,6 +5,7 @@ A prompt is a program up to its cut. Pairs are chosen among `Prompts`: each has 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -136,22 +137,32 @@ class Prompts:
         return Prompts(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
+def at_decisions(
+    programs: Sequence[str], decisions: Sequence[tuple[int, ...]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Programs cut at each of their decision positions, but in front of a definition: the number of each prompt's
+    program int64 [n], its tokens int64 [n], and the prompts uint8 [n, width]."""
+    programs = tokens.text_list(programs, "programs")
+    where = [(i, cut) for i, cuts in enumerate(decisions) for cut in cuts if programs[i][cut : cut + 1] != vm.OPEN]
+    owners, cuts = np.array(where, np.int64).reshape(-1, 2).T
+    arrays = tokens.encode(programs)
+    return owners, cuts, np.where(np.arange(arrays.shape[1]) < cuts[:, None], arrays[owners], tokens.PAD)
+
+
 def prompts_of(
-    programs: np.ndarray,
-    cut_lists: list[tuple[int, ...]],
+    prompts: np.ndarray,
+    decisions: Sequence[tuple[int, ...]],
     choice: NamedValues,
     cuts: np.ndarray,
     owners: np.ndarray,
     answers: Answers,
 ) -> Prompts:
-    """The prompts of the values `choice`, whose rows of prompts were cut at `cuts` from the programs `owners`.
-
-    programs uint8 [n, width]; cut_lists: the decision positions of each program.
-    """
+    """The prompts of the values `choice`, which are of `prompts`, cut at `cuts` from the programs `owners`
+    (`at_decisions`)."""
     owner, cut = owners[choice.prompt], cuts[choice.prompt]
     width = max(1, int(cut.max(initial=1)))
-    rows = np.where(np.arange(width) < cut[:, None], programs[owner][:, :width], tokens.PAD)
-    earlier = _padded([[position for position in cut_lists[i] if position < c] for i, c in zip(owner, cut)])
+    rows = prompts[choice.prompt, :width]
+    earlier = _padded([[position for position in decisions[i] if position < c] for i, c in zip(owner, cut)])
     stored = _main_text(rows) & np.isin(rows, ids(vm.REGISTERS.upper()))
     return Prompts(
         rows,

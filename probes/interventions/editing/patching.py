@@ -36,7 +36,7 @@ COMPONENTS = {
     "v": "attn.hook_v",
     "pattern": "attn.hook_pattern",
 }
-_OF_HEADS = ("z", "q", "k", "v", "pattern")
+OF_HEADS = ("z", "q", "k", "v", "pattern")
 _ARMS = 2048  # that run at once
 Roles = Mapping[str, tuple[Array, Array]]
 """By name, the positions int [rows] or [rows, k] in the base, and as many in the source; -1 for none in both."""
@@ -50,6 +50,38 @@ def site_of(model: Any, component: str, layer: int) -> str:
     if component in ("q", "k") and model.cfg.positional_embedding_type == "rotary":
         name = name.replace("hook_", "hook_rot_")
     return f"blocks.{layer}.{name}"
+
+
+def components_of(components: str | Sequence[str]) -> list[str]:
+    """One component or several as a list. Raises ValueError for none."""
+    names = [components] if isinstance(components, str) else list(components)
+    if not names:
+        raise ValueError(f"there is no component: give one or more of {', '.join(COMPONENTS)}")
+    return names
+
+
+def layers_of(model: Any, layers: Sequence[int] | None) -> list[int]:
+    """The layers as a list, all of the model's for None. Raises ValueError for none."""
+    numbers = list(range(model.cfg.n_layers) if layers is None else layers)
+    if not numbers:
+        raise ValueError(f"there is no layer: give one or more of 0 ... {model.cfg.n_layers - 1}, or None for all")
+    return numbers
+
+
+def checked_roles(roles: Roles, n_rows: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Roles as int64 [rows, k] in base and source. Raises ValueError for none, and where the two do not agree."""
+    if not roles:
+        raise ValueError("there is no role: give one or more by name, or a contrast that has some")
+    out = {}
+    for name, places in roles.items():
+        here, there = (np.asarray(place).astype(np.int64) for place in places)
+        if here.shape != there.shape or here.shape[:1] != (n_rows,) or ((here < 0) != (there < 0)).any():
+            raise ValueError(
+                f"role {name!r}: base {here.shape} and source {there.shape} need as many positions for each of "
+                f"{n_rows} rows, -1 in the same places"
+            )
+        out[name] = here.reshape(n_rows, -1), there.reshape(n_rows, -1)
+    return out
 
 
 def patch_grid(
@@ -85,14 +117,14 @@ def patch_grid(
         anything: where it is 0 the value is the unedited model's.
 
     Raises:
-        ValueError: as `engine.logits`; an unknown component; sources of another shape; no layer.
+        ValueError: as `engine.logits`; an unknown component; sources of another shape; no component, layer or role.
     """
-    names = [components] if isinstance(components, str) else list(components)
+    names = components_of(components)
     base, source = torch.as_tensor(base), torch.as_tensor(source)
     if base.shape != source.shape:
         raise ValueError(f"base is {tuple(base.shape)} and source {tuple(source.shape)}; pad them to one shape")
     places = _places(positions, np.asarray(at))
-    blocks = range(model.cfg.n_layers) if layers is None else layers
+    blocks = layers_of(model, layers)
     tables = []
     for number, component in enumerate(names):
         progress("patch", number / len(names), component)
@@ -100,7 +132,7 @@ def patch_grid(
         values = engine.activations(model, source, list(sites.values()))
         if component == "pattern":
             values = {site: value.transpose(1, 2) for site, value in values.items()}  # [rows, query, head, key]
-        heads = range(model.cfg.n_heads) if component in _OF_HEADS else (-1,)
+        heads = range(model.cfg.n_heads) if component in OF_HEADS else (-1,)
         cells = list(itertools.product(blocks, heads, places))
         arms: list[Arm] = [_patch(sites[layer], values[sites[layer]], place, head) for layer, head, (_, place) in cells]
         index = [
@@ -124,13 +156,7 @@ def _places(positions: str | Roles, at: np.ndarray) -> list[tuple[Any, _Place]]:
         if positions != "each":
             raise ValueError(f"positions {positions!r} is neither 'each' nor 'all', nor roles by name")
         return [(p, (p, None)) for p in range(int(at.max()) + 1)]
-    places: list[tuple[Any, _Place]] = []
-    for name, (here, there) in positions.items():
-        target, origin = np.asarray(here), np.asarray(there)
-        if target.shape != origin.shape or ((target < 0) != (origin < 0)).any():
-            raise ValueError(f"role {name!r}: base and source need as many positions, -1 in the same places")
-        places.append((name, (target, origin)))
-    return places
+    return list(checked_roles(positions, len(at)).items())
 
 
 def _patch(site: str, values: Tensor, place: _Place, head: int) -> Edit:
@@ -166,8 +192,10 @@ def measure(
 ) -> pd.DataFrame:
     """Run arms and give the metric of each: `index` (a row for each arm) with `value`, `rows`, `changed`.
 
-    has: bool [rows] for each arm: the rows that count; None: all.
+    has: bool [rows] for each arm: the rows that count; None: all. Raises ValueError where there are no arms.
     """
+    if not arms:
+        raise ValueError("there is nothing to run: give a dose, or a sender with a receiver behind it")
     rows = []
     for begin in range(0, len(arms), _ARMS):
         part = arms[begin : begin + _ARMS]
@@ -218,14 +246,14 @@ def ablation_grid(
     """
     if mode not in ("zero", "mean", "resample"):
         raise ValueError(f"mode {mode!r} is none of 'zero', 'mean', 'resample'")
-    names = [components] if isinstance(components, str) else list(components)
+    names = components_of(components)
     if "pattern" in names:
         raise ValueError("a pattern is no activation to ablate: take its edges away with edge_grid")
     cells = [
         (component, layer, head)
         for component in names
         for layer in range(model.cfg.n_layers)
-        for head in (range(model.cfg.n_heads) if component in _OF_HEADS else (-1,))
+        for head in (range(model.cfg.n_heads) if component in OF_HEADS else (-1,))
     ]
     sites = [site_of(model, component, layer) for component, layer, _ in cells]
     values: dict[str, Tensor | None] = dict.fromkeys(sites)
@@ -302,9 +330,10 @@ def edge_grid(
 ) -> pd.DataFrame:
     """Take edges from queries to keys away (`EdgeEdit`): in each head, in all heads of each layer, in all layers.
 
-    A row per layer and head, -1 standing for all: `layer`, `head`, `value`, `rows`, `changed`.
+    A row per layer and head, -1 standing for all: `layer`, `head`, `value`, `rows`, `changed`. Raises ValueError for no
+    layer.
     """
-    blocks = list(range(model.cfg.n_layers) if layers is None else layers)
+    blocks = layers_of(model, layers)
     arms: list[Arm] = []
     index = []
     for layer in blocks:

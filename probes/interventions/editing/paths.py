@@ -13,13 +13,18 @@ from torch import Tensor
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Arm, Edit, Positions
 from probes.interventions.editing.engine import Array
+from probes.interventions.editing.locations import INPUT_SITE, stream_site
 from probes.interventions.editing.patching import Metric, measure
 
 _ROWS = 64  # of which the activations of all senders are held at once
 Sender = tuple[int, int | str]
-"""(layer, head) or (layer, "mlp")."""
-
-_RECEIVERS = {"q": "hook_q_input", "k": "hook_k_input", "v": "hook_v_input"}
+"""(layer, head), (layer, "mlp"), or `INPUT`."""
+Receiver = tuple[int, int | str, str]
+"""(layer, head, "q" | "k" | "v"), (layer, "mlp", "in"), or (n_layers, "logits", "in")."""
+INPUT = (-1, "input")
+"""The stream before the first block, as a sender of attribution; `path_grid` does not patch it."""
+WAYS = ("q", "k", "v")
+"""By which a head receives."""
 
 
 def path_grid(
@@ -27,7 +32,7 @@ def path_grid(
     base: Array,
     source: Array,
     senders: Sequence[Sender],
-    receivers: Sequence[tuple[int, int | str, str]],
+    receivers: Sequence[Receiver],
     metric: Metric,
     *,
     at: Array,
@@ -64,7 +69,7 @@ def path_grid(
 def _differences(model: Any, base: Array, source: Array, senders: Iterable[Sender]) -> dict[Sender, Tensor]:
     """How much more each sender writes in the source than in the base: [rows, pos, d_model]. What all heads write apart
     is large: a few rows at a time."""
-    sites = {sender: _sender_site(sender) for sender in senders}
+    sites = {sender: sender_site(sender) for sender in senders}
     parts: dict[Sender, list[Tensor]] = {sender: [] for sender in sites}
     for start in range(0, len(base), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -75,16 +80,14 @@ def _differences(model: Any, base: Array, source: Array, senders: Iterable[Sende
     return {sender: torch.cat(several) for sender, several in parts.items()}
 
 
-def _pairs(
-    model: Any, senders: Sequence[Sender], receivers: Sequence[tuple[int, int | str, str]]
-) -> Iterator[tuple[Sender, tuple[int, int | str, str]]]:
+def _pairs(model: Any, senders: Sequence[Sender], receivers: Sequence[Receiver]) -> Iterator[tuple[Sender, Receiver]]:
     """Senders with the receivers behind them; ValueError for what is neither, or outside the model."""
     heads, layers = model.cfg.n_heads, model.cfg.n_layers
     for layer, part in senders:
         if not 0 <= layer < layers or not (part == "mlp" or part in range(heads)):
             raise ValueError(f"sender {(layer, part)} is no (layer, head) or (layer, 'mlp') of the model")
     for layer, part, way in receivers:
-        is_head = part in range(heads) and way in _RECEIVERS and 0 <= layer < layers
+        is_head = part in range(heads) and way in WAYS and 0 <= layer < layers
         is_other = ((part, way) == ("mlp", "in") and 0 <= layer < layers) or (layer, part, way) == (
             layers,
             "logits",
@@ -107,23 +110,34 @@ def lies_behind(receiver: tuple, sender: tuple) -> bool:
     return receiver[0] > sender[0] or is_same_block
 
 
-def _sender_site(sender: Sender) -> str:
+def sender_site(sender: Sender) -> str:
+    """The site that shows what a sender writes."""
+    if sender == INPUT:
+        return INPUT_SITE
     return f"blocks.{sender[0]}." + ("hook_mlp_out" if sender[1] == "mlp" else "attn.hook_result")
 
 
-def _receive(receiver: tuple[int, int | str, str], delta: Tensor, positions: Positions) -> Edit:
-    """The edit of a receiver's input by delta [rows, pos, d_model]."""
+def receiver_site(receiver: Receiver) -> str:
+    """The site that shows the stream that a receiver reads."""
     layer, part, way = receiver
+    if part == "logits":
+        return stream_site(layer - 1)
+    return f"blocks.{layer}.hook_" + ("mlp_in" if part == "mlp" else f"{way}_input")
+
+
+def _receive(receiver: Receiver, delta: Tensor, positions: Positions) -> Edit:
+    """The edit of a receiver's input by delta [rows, pos, d_model]."""
     if positions is not None:
         array = torch.as_tensor(positions).reshape(-1, 1) if np.ndim(positions) < 2 else torch.as_tensor(positions)
         delta = engine.at_positions(delta, array.expand(len(delta), -1))
-    if part == "logits":
-        return Edit(f"blocks.{layer - 1}.hook_resid_post", positions, changes.add(delta))
-    if part == "mlp":
-        return Edit(f"blocks.{layer}.hook_mlp_in", positions, changes.add(delta))
-    return Edit(f"blocks.{layer}.{_RECEIVERS[way]}", positions, changes.add(delta[:, :, None]), [int(part)])
+    site, part = receiver_site(receiver), receiver[1]
+    if part in ("mlp", "logits"):
+        return Edit(site, positions, changes.add(delta))
+    return Edit(site, positions, changes.add(delta[:, :, None]), [int(part)])
 
 
 def name_of(end: tuple) -> str:
-    """A sender or receiver in words: "2.1", "3.mlp", "4.0.q", "logits"."""
-    return "logits" if "logits" in end else ".".join(str(part) for part in end if part != "in")
+    """A sender or receiver in words: "2.1", "3.mlp", "4.0.q", "input", "logits"."""
+    if end[1] in ("input", "logits"):
+        return end[1]
+    return ".".join(str(part) for part in end if part != "in")

@@ -18,7 +18,6 @@ import torch
 
 from cadmus.machine import oracle, tokens
 from cadmus.models import backends
-from cadmus.runtime.tables import did_you_mean
 from cadmus.states.provenance import ROLES
 from probes.interventions.counterfactuals import judging
 from probes.interventions.counterfactuals.pairs import Pairs, check_role
@@ -137,8 +136,7 @@ def spots_of(pairs: Pairs, roles: Sequence[str] | None, full: bool) -> list[Spot
     roles = None if roles is None else tokens.text_list(roles, "roles")
     present = [role for role in ROLES if pairs.present(role).any()]
     for role in roles or ():
-        if role not in ROLES:
-            raise ValueError(f"unknown role {role!r}{did_you_mean(role, ROLES)}; there are {', '.join(ROLES)}")
+        check_role(role)
         if role not in present:
             notes = pairs.roles.loc[pairs.roles["role"] == role, "note"]
             why = notes.iloc[0] if len(notes) else "no pair has it"

@@ -37,7 +37,7 @@ from probes.interventions.attention.routes import routes
 from probes.interventions.attribution.tables import attributions
 from probes.interventions.counterfactuals import drawing
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.counterfactuals.variables import PairVariable, resolve_variable
+from probes.interventions.counterfactuals.variables import VARIABLES, PairVariable, resolve_variable
 from probes.interventions.effects import verdicts
 from probes.interventions.experiment import subspace_search
 from probes.interventions.experiment.cells import INPUT_LAYER, Place, layers_of, spots_of
@@ -250,23 +250,24 @@ def test(
         knockouts=value_routes.knockouts,
         paths=value_routes.paths,
         **more,
-        about=about(model, mixture, _config(row.name, pairs, seed, layers, roles, quick, full)),
+        about=about(model, mixture, _config(row, pairs, seed, untrained, layers, roles, quick, full)),
     )
 
 
 def _config(
-    variable: str,
+    variable: PairVariable,
     pairs: int | Pairs,
     seed: int,
+    untrained: Any,
     layers: Sequence[int] | None,
     roles: Sequence[str] | None,
     quick: bool,
     full: bool,
 ) -> dict[str, Any]:
-    """What was asked for, as `about` keeps it."""
-    return {
-        "variable": variable,
-        "pairs": pairs if isinstance(pairs, int) else "given",
+    """What was asked for, as `about` keeps it: what was given in place of a name or number by what it holds."""
+    return ({} if untrained is None else {"untrained": weights_digest(untrained)[:16]}) | {
+        "variable": variable.name if VARIABLES.get(variable.name) == variable else repr(variable),
+        "pairs": pairs if isinstance(pairs, int) else pairs.fingerprint,
         "seed": seed,
         "layers": None if layers is None else list(map(int, layers)),
         "roles": roles,

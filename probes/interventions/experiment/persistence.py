@@ -111,7 +111,8 @@ def dead_values(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> pd.DataFrame | None:
-    """What happens where dead values of registers are patched: a row per layer and role; None for other variables.
+    """What happens where dead values of registers are patched: a row per layer and role; None for other variables,
+    and where there is no layer.
 
     Programs are of held-out skeletons, and a digit stands in them whose register was overwritten before the cut; the
     source has another digit there, which changes nothing in the state at the cut. Columns: `layer`, `role` ("arose":
@@ -121,7 +122,7 @@ def dead_values(
     """
     registers = [occurrence.place[-1] for occurrence in variable.occurrences if occurrence.place.startswith("reg.")]
     families = [family for family in mixture.families if family.name in variable.families]
-    if not registers or not families:
+    if not registers or not families or not layers:
         return None
     progress("dead values", 0.0, "")
     prompts = _dead_prompts(families, mixture, registers, pairs, seed)

@@ -27,6 +27,7 @@ from cadmus.statistics import simultaneous
 from cadmus.statistics.clustered import MIN_CLUSTERS
 from probes.controls.input_network import BEFORE, Output, TokenBaseline, window
 from probes.interventions.counterfactuals.pairs import STRATA
+from probes.interventions.counterfactuals.prompts import at_decisions
 from probes.interventions.counterfactuals.variables import PairVariable, named_values, one_of_each
 from probes.interventions.editing import engine
 from probes.interventions.editing.locations import stream_site
@@ -66,16 +67,13 @@ def values_of(variable: PairVariable, mixture: Mixture, n: int, seed: int) -> Va
     rng = generator(f"readability {variable.name}", seed)
     families = [family for family in mixture.families if family.name in variable.families]
     texts: list[str] = []
-    where: list[tuple[int, int]] = []
+    decisions: list[tuple[int, ...]] = []
     for number, family in enumerate(families):
         size = n // len(families) + (number < n % len(families))
-        programs = held_out(family, SPLIT, size, int(rng.integers(2**31)), mixture.hold_out)
-        for text in tokens.decode(programs):
-            where += [(len(texts), cut) for cut in family.decisions(text) if text[cut : cut + 1] != vm.OPEN]
-            texts.append(text)
-    owners, cuts = np.array(where, np.int64).reshape(-1, 2).T
-    programs = tokens.encode(texts)
-    prompts = np.where(np.arange(programs.shape[1]) < cuts[:, None], programs[owners], tokens.PAD)
+        of_family = tokens.decode(held_out(family, SPLIT, size, int(rng.integers(2**31)), mixture.hold_out))
+        texts += of_family
+        decisions += map(family.decisions, of_family)
+    owners, cuts, prompts = at_decisions(texts, decisions)
     every = named_values(variable, prompts, cuts)
     every = every[one_of_each(owners[every.prompt], rng)]  # of each program
     prompts, cuts = prompts[every.prompt], cuts[every.prompt]

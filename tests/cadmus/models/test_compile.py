@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cadmus.models import backends
 from cadmus.models.config import ModelConfig
 from cadmus.models.hooks import Hook
 from cadmus.models.model import Model
@@ -104,3 +105,28 @@ def test_the_ways_to_run_with_hooks_work_on_a_compiled_model() -> None:
         compiled(TOKENS, stop_at_layer=1)
     with pytest.raises(ValueError, match="site 'nowhere' does not exist"), compiled.hooks([("nowhere", print)]):
         pass
+
+
+@pytest.mark.parametrize("cfg", [CFG, ROTARY], ids=["learned", "rotary"])
+@torch.no_grad()
+def test_the_backends_take_a_compiled_model_as_its_original(cfg: ModelConfig) -> None:
+    model = Model(cfg).eval()
+    compiled, _ = graphs(model)
+    plain = compiled(TOKENS)
+
+    def edit(tensor: Tensor, hook: Hook) -> Tensor:
+        return tensor * torch.linspace(0.5, 1.5, tensor.shape[-1])
+
+    for site in backends.sites(model) + backends.sites(model, on_demand=True):
+        ours, theirs = (backends.read(each, TOKENS, site)[site] for each in (model, compiled))
+        assert torch.equal(ours, theirs), site
+        assert torch.equal(backends.run_with_cache(compiled, TOKENS, site)[1][site], ours), site
+        if site == "hook_tokens":
+            continue
+        with backends.hooks(compiled, [(site, edit)]) as given:
+            assert given is compiled
+            edited = given(TOKENS)
+        assert torch.equal(edited, backends.run_with_hooks(model, TOKENS, [(site, edit)])), site
+        assert torch.equal(edited, backends.run_with_hooks(compiled, TOKENS, [(site, edit)])), site
+        assert not same(edited, plain, 1e-6), site
+    assert torch.equal(compiled(TOKENS), plain)

@@ -150,6 +150,13 @@ def test_the_copy_is_the_callers_alone() -> None:
 ABSENT = {True: ["hook_pos_embed"], False: ["blocks.attn.hook_rot_q", "blocks.attn.hook_rot_k"]}  # rotary or not
 
 
+def test_lens_has_what_backends_has() -> None:
+    public = {name for name, value in vars(backends).items() if getattr(value, "__module__", "") == backends.__name__}
+    public = {name for name in public if not name.startswith("_")}
+    assert public - set(lens.__all__) == {"turn"}
+    assert all(getattr(lens, name) is getattr(backends, name) for name in public - {"turn"})
+
+
 def derive(network: Any, reference: Model) -> dict[str, lens.Capability]:
     """Read and edit each site of `network`, past all checks, and compare with the reference."""
 

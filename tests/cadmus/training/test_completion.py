@@ -55,6 +55,15 @@ def test_completion_goes_to_the_end_of_the_context() -> None:
         complete(model, "34")
 
 
+def test_what_a_prefix_may_be_given_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = writes("1" * 40, 0, n_ctx=12)
+    prefixes = ["34", "1" * 8, "5", "12345"]
+    together = complete(model, prefixes)
+    assert together == [prefix + "111" for prefix in prefixes], "the room behind the longest of all"
+    monkeypatch.setattr(completion, "_BATCH_SIZE", 1)
+    assert complete(model, prefixes) == together
+
+
 def test_a_prefix_that_leaves_no_room_is_refused() -> None:
     model = Model(replace(CFG, n_ctx=16))
     with pytest.raises(ValueError, match="a prefix of 15 tokens leaves no room for its completion: the model"):

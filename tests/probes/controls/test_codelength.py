@@ -209,6 +209,8 @@ def test_what_cannot_be_coded_is_an_error() -> None:
     x, y = planted(100, 3, 3.0)
     with pytest.raises(ValueError, match=r"target 1 has 1 classes \(\[7\]\) where 2 are needed; leave it out"):
         online_code_length(x, np.concatenate([y, np.full_like(y, 7)], 1))
+    with pytest.raises(ValueError, match=r"target 0 has 0 classes \(\[\]\) where 2 are needed; leave it out"):
+        online_code_length(x, y, np.zeros(y.shape, np.bool_))
     with pytest.raises(ValueError, match=r"activations \(100, 24\), labels \(99, 1\), defined \(99, 1\); expected"):
         online_code_length(x, y[1:])
     with pytest.raises(ValueError, match="labels are float64, defined bool; expected integers and bool"):

@@ -310,14 +310,16 @@ def test_a_whole_measurement_of_a_model_that_is_not_ours() -> None:
 
 
 def test_a_token_map_for_our_own_tokens_gives_our_own_rows() -> None:
-    """The leading marker as a prefix: what `token_rows` does by itself."""
+    """The leading marker as a prefix: what `token_rows` does by itself, of a compiled model too."""
     model = Model(ModelConfig(n_layers=2, d_model=32, n_heads=2, d_head=16, n_ctx=64), seed=1).eval()
     own = TokenMap.of_characters({c: [i] for i, c in enumerate(vm.VOCAB)}, [vm.VOCAB.index(".")])
     programs = examples().programs[:40]
-    plain, mapped = (gathered(token_rows(model, programs, SITE, token_map=m)) for m in (None, own))
-    assert np.array_equal(plain.programs, mapped.programs)
-    assert np.array_equal(plain.positions, mapped.positions)
-    assert same(plain.activations[SITE], mapped.activations[SITE])
+    plain = gathered(token_rows(model, programs, SITE))
+    for ours in (model, torch.compile(model, backend="eager")):
+        mapped = gathered(token_rows(ours, programs, SITE, token_map=own))
+        assert np.array_equal(plain.programs, mapped.programs)
+        assert np.array_equal(plain.positions, mapped.positions)
+        assert same(plain.activations[SITE], mapped.activations[SITE])
 
 
 # --- sites, however they are named -----------------------------------------------------------------------------------

@@ -8,13 +8,15 @@ from cadmus.machine import tokens, vm
 from cadmus.models import lens
 from cadmus.programs import mixture
 from probes.interventions.attribution.contrasts import Contrast
-from probes.interventions.attribution.edges import INPUT, Graph, attribute_edges
+from probes.interventions.attribution.edges import Graph, attribute_edges
+from probes.interventions.attribution.lenses import direct_attribution, logit_lens
 from probes.interventions.attribution.nodes import attribute
 from probes.interventions.attribution.relevance import patch_edges, patch_nodes, pearson, relevance, spearman
 from probes.interventions.attribution.scores import Scores
 from probes.interventions.counterfactuals import Pairs, draw
 from probes.interventions.editing import changes, engine
 from probes.interventions.editing.edits import Edit
+from probes.interventions.editing.paths import INPUT
 from tests.probes.interventions.attribution.contrast_rows import contrast, linear_model
 from tests.probes.interventions.editing.models import MODEL, MODELS
 from tests.probes.interventions.editing.test_backends import TRANSFORMER_LENS
@@ -268,15 +270,50 @@ def test_shuffled_answers_are_those_of_other_rows():
     assert set(other.base_token) == set(many.base_token)
 
 
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (attribute, ("each", "all")),
+        (patch_nodes, ("each", "all")),
+        (attribute_edges, ("all",)),
+        (patch_edges, ("all",)),
+        (logit_lens, ()),
+        (direct_attribution, ()),
+    ],
+)
+def test_positions_are_the_words_that_a_function_knows(function, words):
+    known = ", ".join(map(repr, (*words, "roles")))
+    for word in {"each", "all", "some"} - set(words):
+        with pytest.raises(ValueError, match=f"^positions '{word}' mean nothing here: give {known}, or roles by name$"):
+            function(MODEL, CONTRAST, positions=word)
+    with pytest.raises(ValueError, match="there is no role: give one or more by name"):
+        function(MODEL, CONTRAST, positions={})
+    with pytest.raises(ValueError, match=r"base \(3,\) and source \(3,\) need as many positions for each of 4 rows"):
+        function(MODEL, CONTRAST, positions={"r": (np.full(3, 2), np.full(3, 2))})
+
+
+def test_a_compiled_model_has_the_edges_of_its_original():
+    graph = Graph([INPUT, (0, 1)], [(1, 0, "q"), (1, "mlp", "in")])
+    compiled = torch.compile(MODEL, backend="eager")
+    for positions in ("all", "roles"):
+        ours, theirs = (attribute_edges(model, CONTRAST, positions, graph=graph) for model in (MODEL, compiled))
+        np.testing.assert_allclose(theirs.values, ours.values, atol=1e-6)
+        assert abs(np.nan_to_num(ours.values)).max() > 1e-4
+
+
+def test_nothing_to_attribute_is_said():
+    for function in (attribute, patch_nodes):
+        with pytest.raises(ValueError, match=r"there is no layer: give one or more of 0 \.\.\. 2, or None for all"):
+            function(MODEL, CONTRAST, layers=[])
+        with pytest.raises(ValueError, match="there is no component: give one or more of resid_pre, "):
+            function(MODEL, CONTRAST, [])
+
+
 def test_what_cannot_be_attributed_is_said():
     with pytest.raises(ValueError, match="method 'gradiant' is none of gradient, inputs, activations"):
         attribute(MODEL, CONTRAST, method="gradiant")
     with pytest.raises(ValueError, match="'activations' is none of gradient, inputs"):
         attribute_edges(MODEL, CONTRAST, method="activations")
-    with pytest.raises(ValueError, match="none of 'each', 'all', 'roles'"):
-        attribute(MODEL, CONTRAST, "z", "some")
-    with pytest.raises(ValueError, match="over 'all' positions, or roles"):
-        attribute_edges(MODEL, CONTRAST, "each")
     with pytest.raises(ValueError, match="1 or more"):
         attribute(MODEL, CONTRAST, "z", method="inputs", steps=0)
     with pytest.raises(ValueError, match="expected a number for each of 4 rows"):

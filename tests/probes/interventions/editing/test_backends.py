@@ -1,4 +1,4 @@
-"""Interventions on models of TransformerLens are those on our own."""
+"""Interventions on models of TransformerLens, and on compiled ones, are those on our own."""
 
 from importlib import metadata
 
@@ -20,6 +20,11 @@ def test_a_hooked_transformer_gives_the_same(positions):
     model = MODELS[positions]
     peer = lens.to_hooked_transformer(model)
     check_backend(model, peer, block_sites=("hook_attn_out", "mlp.hook_post", "attn.hook_z", "hook_q_input"))
+
+
+def test_a_compiled_model_gives_the_same():
+    compiled = torch.compile(MODEL, backend="eager")
+    check_backend(MODEL, compiled, block_sites=("hook_q_input", "hook_attn_out", "mlp.hook_post", "attn.hook_z"))
 
 
 @pytest.mark.skipif(TRANSFORMER_LENS < 4, reason="TransformerBridge is of transformer-lens 4")

@@ -145,6 +145,27 @@ def test_edges_by_head_by_layer_and_altogether(positions):
     assert table.value.iloc[-1] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("message", "grid"),
+    [
+        ("no component", lambda: patching.patch_grid(MODEL, BASE, SOURCE, [], "all", metric, at=AT)),
+        ("no component", lambda: patching.ablation_grid(MODEL, BASE, [], metric, at=AT)),
+        ("no layer", lambda: patching.patch_grid(MODEL, BASE, SOURCE, "z", "all", metric, at=AT, layers=[])),
+        ("no layer", lambda: patching.edge_grid(MODEL, BASE, 5, 2, metric, at=AT, layers=())),
+        ("no role", lambda: patching.patch_grid(MODEL, BASE, SOURCE, "z", {}, metric, at=AT)),
+        ("nothing to run", lambda: paths.path_grid(MODEL, BASE, SOURCE, [], [(2, 0, "q")], metric, at=AT)),
+        ("nothing to run", lambda: paths.path_grid(MODEL, BASE, SOURCE, [(2, 0)], [(0, 0, "q")], metric, at=AT)),
+        (
+            "nothing to run",
+            lambda: patching.dose_curve(MODEL, BASE, "hook_embed", 4, torch.ones(24), 1.0, [], metric, at=AT),
+        ),
+    ],
+)
+def test_a_grid_of_nothing_is_an_error(message, grid):
+    with pytest.raises(ValueError, match=f"^there is {message}.*: give "):
+        grid()
+
+
 def test_what_a_grid_cannot_do_is_said():
     with pytest.raises(ValueError, match="component 'resid' is none of resid_pre"):
         patching.patch_grid(MODEL, BASE, SOURCE, "resid", "each", metric, at=AT)
@@ -154,5 +175,7 @@ def test_what_a_grid_cannot_do_is_said():
         patching.patch_grid(MODEL, BASE, SOURCE, "z", "some", metric, at=AT)
     with pytest.raises(ValueError, match="-1 in the same places"):
         patching.patch_grid(MODEL, BASE, SOURCE, "z", {"r": ([1, 2, 3, 4], [1, 2, 3, -1])}, metric, at=AT)
+    with pytest.raises(ValueError, match=r"base \(8,\) and source \(8,\) need as many positions for each of 4 rows"):
+        patching.patch_grid(MODEL, BASE, SOURCE, "z", {"r": (np.ones(8, int), np.ones(8, int))}, metric, at=AT)
     with pytest.raises(ValueError, match="mode 'none'"):
         patching.ablation_grid(MODEL, BASE, "z", metric, at=AT, mode="none")

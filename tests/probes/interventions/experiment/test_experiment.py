@@ -17,10 +17,11 @@ from cadmus.models.model import Model
 from cadmus.programs import mixture
 from cadmus.runtime.artifacts import ArtifactError
 from probes.controls.untrained import untrained_twin
+from probes.data.activation_cache import weights_digest
 from probes.interventions import counterfactuals
 from probes.interventions.counterfactuals.judging import ENDS, through_answer
 from probes.interventions.counterfactuals.pairs import Pairs
-from probes.interventions.counterfactuals.variables import VARIABLES, resolve_variable
+from probes.interventions.counterfactuals.variables import VARIABLES, PairVariable, resolve_variable
 from probes.interventions.effects.effects import effects
 from probes.interventions.experiment import conditions, experiment
 from probes.interventions.experiment import persistence as persistence_module
@@ -374,6 +375,59 @@ def test_fingerprints_say_what_was_made_of_what() -> None:
     assert mine == experiment.about(Model(SMALL, seed=3), MIXTURE, config)["fingerprint"]
     assert mine != experiment.about(untrained(4), MIXTURE, config)["fingerprint"]
     assert mine != experiment.about(untrained(3), MIXTURE, {"seed": 1})["fingerprint"]
+
+
+def fingerprint(variable: str | PairVariable = "reg", pairs: int | Pairs = 24, twin: Model | None = None) -> str:
+    config = experiment._config(resolve_variable(variable), pairs, 0, twin, None, None, False, False)
+    return experiment.about(untrained(), MIXTURE, config)["fingerprint"]
+
+
+def test_fingerprints_tell_apart_whatever_is_given(tmp_path: Path) -> None:
+    pairs, variable = pairs_of("reg"), VARIABLES["reg"]
+    longer = replace(pairs.family("register"), max_stores=pairs.family("register").max_stores + 1)
+    several = [
+        fingerprint(),
+        fingerprint(twin=untrained(3)),
+        fingerprint(twin=untrained(4)),
+        *(fingerprint(replace(variable, **{name: value})) for name, value in (("reads", 2), ("in_range", False))),
+        fingerprint(replace(variable, occurrences=variable.occurrences[:1])),
+        fingerprint(replace(variable, occurrences=(replace(variable.occurrences[0], taken_by="+"),))),
+        fingerprint(pairs=pairs),
+        fingerprint(pairs=pairs.select(np.arange(12))),
+        fingerprint(pairs=replace(pairs, roles=pairs.roles.iloc[:-1])),
+        fingerprint(pairs=replace(pairs, families=(longer,))),
+    ]
+    for name in ("base", "source", "cut", "kind", "edited_answer"):
+        changed = pairs.pairs.assign(**{name: pairs.pairs[name].iloc[::-1].to_numpy()})
+        several.append(fingerprint(pairs=replace(pairs, pairs=changed.assign(kind=changed["kind"] + name))))
+    assert len(set(several)) == len(several)
+    pairs.save(tmp_path / "pairs")
+    assert fingerprint(pairs=Pairs.load(tmp_path / "pairs")) == fingerprint(pairs=pairs)
+    assert fingerprint(replace(variable)) == fingerprint(), "a row of the table is its name"
+    assert fingerprint(twin=Model(SMALL, seed=3)) == fingerprint(twin=untrained(3))
+
+
+def test_what_is_given_is_in_what_an_experiment_is_about(tmp_path: Path) -> None:
+    names = {"seed": 1, "layers": None, "roles": None, "quick": True, "full": False}
+    assert of_nothing().about["config"] == {"variable": "compare.first", "pairs": 12, **names}
+    variable = replace(VARIABLES["compare.first"], in_range=False)
+    twin = untrained(4)
+    result = experiment.test(
+        untrained(), variable, pairs=of_nothing().pairs, untrained=twin, layers=[-1], quick=True, seed=1
+    )
+    config = result.about["config"]
+    assert config["variable"] == repr(variable)
+    assert config["pairs"] == of_nothing().pairs.fingerprint
+    assert config["untrained"] == weights_digest(twin)[:16]
+    folder = result.save(tmp_path / "a")
+    assert Experiment.load(folder, result.about["fingerprint"]).about == result.about
+
+
+def test_an_experiment_before_the_first_block_alone_has_no_dead_values() -> None:
+    """There a patch is another input: nothing that it does is said of a value."""
+    result = experiment.test(untrained(), "reg.a", pairs=6, layers=[-1], quick=True)
+    assert result.dead is None
+    assert set(result.effects["layer"]) == {-1}
 
 
 @pytest.mark.parametrize(
