@@ -175,8 +175,9 @@ def _distances(study: str) -> str:
         "**Read distance.** An exchange of a register at the load is followed in "
         f"{followed.min():.2f} to {followed.max():.2f} of the pairs in {len(followed)} of {len(at_load)} models, by "
         f"the greatest number of stores that training reads back {of_levels} (in the others in {others.min():.2f} to "
-        f"{others.max():.2f}); one at the store in at most {at_store.max():.2f}, in any of them. By the greatest number of stores between that "
-        "of a value and the first assertion about it in training, values six or more stores back are read truly in "
+        f"{others.max():.2f}); one at the store in at most {at_store.max():.2f}, in any of them. By the greatest "
+        "number of stores between that of a value and the first assertion about it in training, values six or more "
+        "stores back are read truly in "
         f"{_by_level(study, 'true.longer_read_distance', 'read_distance')} "
         f"({_answer(study, 'far reads')}). {_page(study)}"
     )
@@ -189,17 +190,18 @@ def _square(study: str) -> str:
     medians_of = small.map(lambda values: f"{pd.Series(values).median():.2f}")
     of_small = ", ".join(f"{row.diagonal} ({row.corners})" for row in medians_of.loc[list(ARMS)].itertuples())
     inside = _both(list(medians(read("models", "figure-1-mini"), "figure1.inside", "arm")))
-    scratch = _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / "from-scratch.csv")).loc[["strict", "lenient"]]
+    beginnings = [further, _told_from("first-run"), _told_from("second-run")]
+    strict = [round(share, 2) for told in beginnings for share in told.loc["strict", "diagonal"]]
+    scratch = _told_from("scratch").loc[["strict", "lenient"]]
     of_scratch = " and ".join(f"{_both(row.diagonal)} ({_both(row.corners)})" for row in scratch.itertuples())
-    second = _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / "from-second-run.csv")).loc[list(ARMS)]
-    of_second = ", ".join(f"{_both(row.diagonal)} ({_both(row.corners)})" for row in second.itertuples())
     return (
-        "**Figure 1.** What the recipe `mini` makes, the first run of `cadmus-mini`, trained further where "
-        "`compare` keeps to -20..20, says `=` of equal numbers beyond this square (in brackets, of unequal ones above "
-        f"or below it; two seeds) in {each}; inside it tells {inside}. Begun from the second run instead, the "
-        f"three are {of_second}. Models of its shape trained from scratch on the last two, one each, tell "
-        f"{of_scratch}. Models of 0.2 M parameters trained so from scratch gain little but a bias: {of_small} in the "
-        f"first order, medians of five. {_page('figure-1-mini')} "
+        "**Figure 1.** `cadmus-mini`, trained further where `compare` keeps to -20..20, says `=` of equal numbers "
+        f"beyond this square (in brackets, of unequal ones above or below it; two seeds) in {each}; inside it tells "
+        f"{inside}. Of six models of the second kind, begun from three stages of its training, "
+        f"{sum(share >= 0.9 for share in strict)} tell 0.90 or more, the others "
+        f"{_both([share for share in strict if share < 0.9])}. Models of its shape trained from scratch on the last "
+        f"two, one each, tell {of_scratch}. Models of 0.2 M parameters trained so from scratch gain little but a bias: "
+        f"{of_small} in the first order, medians of five. {_page('figure-1-mini')} "
         f"[Of the small ones](reports/{study}/report.md)."
     )
 
@@ -207,6 +209,11 @@ def _square(study: str) -> str:
 def _told(study: str) -> pd.DataFrame:
     """How often models say `=` on the diagonal beyond the square and in the corners: an arm's models in a list."""
     return _told_of(read("figure1", study))
+
+
+def _told_from(beginning: str) -> pd.DataFrame:
+    """The same of the models of `cadmus-mini`'s shape that began otherwise."""
+    return _told_of(pd.read_csv(ROOT / "reports" / "figure-1-mini" / f"from-{beginning}.csv"))
 
 
 def _told_of(shares: pd.DataFrame) -> pd.DataFrame:
