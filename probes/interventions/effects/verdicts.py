@@ -232,7 +232,8 @@ def _reason(row: dict[str, Any], word: str, obstacle: str, factor: int, used_ear
         missing += ["" if _is_true(row["readable"]) else "not shown to be readable here"]
         missing += ["" if used_earlier else "not shown to be used earlier"]
         missing += [_answers_changed(row)]
-        return f"moves no more than its controls here ({d}); {obstacle}, and not spent: {', '.join(filter(None, missing))}"
+        why = ", ".join(filter(None, missing))
+        return f"moves no more than its controls here ({d}); {obstacle}, and not spent: {why}"
     return f"{d} reaches across 0.05 on {row['pairs']} pairs"
 
 
