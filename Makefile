@@ -15,7 +15,7 @@ test: $(VENV)/installed  ## what one runs before each commit: no training, no pr
 	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow" --durations=10
 
 test-slow: $(VENV)/installed  ## what make test leaves out: training, processes, pages
-	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope -m slow --durations=10
+	EXPECTED_TRANSFORMER_LENS=3.9 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder -m slow --durations=10
 
 test-all: test test-slow  ## every test
 
