@@ -80,8 +80,8 @@ def open_sweep(folder: Path, sweep: Sweep, progress: Progress = no_progress) -> 
     request = _request(sweep)
     path = folder / SWEEP
     if path.is_file():
-        cells = begun_cells(folder, sweep)
         stored = read_sweep(folder)
+        cells = _unchanged_cells(folder, stored, request, sweep)
         if stored["sweep"] != request:
             artifacts.write_json(path, {**stored, "sweep": request})
         return cells
@@ -106,7 +106,12 @@ def _request(sweep: Sweep) -> dict[str, Any]:
 
 def begun_cells(folder: Path, sweep: Sweep) -> list[Cell]:
     """The cells of a sweep that has begun in its folder; nothing is written. Raises ArtifactError as `open_sweep`."""
-    stored, request = read_sweep(folder), _request(sweep)
+    return _unchanged_cells(folder, read_sweep(folder), _request(sweep), sweep)
+
+
+def _unchanged_cells(folder: Path, stored: dict[str, Any], request: dict[str, Any], sweep: Sweep) -> list[Cell]:
+    """The cells that are stored. Raises ArtifactError where something else was asked for than now, seeds that are added
+    and the pilot aside."""
     free = {"pilot": None} | ({"seeds": None} if set(stored["sweep"]["seeds"]) <= set(sweep.seeds) else {})
     if _START_WEIGHTS not in stored["sweep"]:  # an older one
         free[_START_WEIGHTS] = None

@@ -156,7 +156,8 @@ def _judge(
     if not obstacle:
         words[claimed] = "unused"
     else:
-        words[low_here & _leaves_answers(part) & enough & part["readable"].map(_is_true) & used_earlier] = "spent"
+        is_readable = part["readable"].map(_is_true).to_numpy(bool)
+        words[low_here & _leaves_answers(part) & enough & is_readable & used_earlier] = "spent"
     reasons = [
         _reason(row, word, obstacle, factor, earlier)
         for row, word, earlier in zip(part.to_dict("records"), words, used_earlier)
