@@ -3,10 +3,10 @@
 import os
 import signal
 
-from threadpoolctl import threadpool_limits
-
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does: threads that wait soon sleep
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: one thread each, or they get in each other's way
+    from threadpoolctl import threadpool_limits
+
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threadpool_limits(1)  # a plugin of pytest has loaded NumPy by now, which has counted its threads
 
